@@ -1,0 +1,76 @@
+"""The interface of a meta-algorithm: what the stages ask of it and nothing more."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from metakd.data.tasks import ExampleBatch, TaskBatch
+from metakd.distillation.objective import Objective, TaskAnswers, Answer
+
+__all__ = ["Algorithm", "MetricAlgorithm"]
+
+
+class Algorithm(nn.Module, ABC):
+    """A way of learning to learn (method.md section 5); one a file in `metakd/algorithms/`.
+
+    Constructor convention: positionally (backbone, outputs): the student's backbone with
+    attribute `embedding_size` and the number of training ways (classes of the meta-train split
+    for `trains_on: batches`; regression outputs); settings keyword-only.
+
+    Its parameters (`.parameters()`) are what the outer optimiser descends: the backbone's, a
+    head's, learned rates … all registered as submodules and parameters.
+    """
+
+    backbone: nn.Module
+
+    @abstractmethod
+    def accumulate(
+        self, batch: TaskBatch | ExampleBatch, objective: Objective, answers: TaskAnswers | Answer | None
+    ) -> dict[str, Tensor]:
+        """Add the outer gradient of this batch to `.grad` of every parameter.
+
+        Parameters of `objective` that take part get their gradient, too. An algorithm that trains
+        on episodes is given a TaskBatch and TaskAnswers, one that trains on batches an
+        ExampleBatch and an Answer.
+
+        Returns:
+            detached scalars: `loss`, the objective's terms, `student/accuracy` (classification).
+        """
+
+    @abstractmethod
+    def predict(
+        self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
+    ) -> Tensor:
+        """Adapt to each support set on its labels and predict the query set.
+
+        Args:
+            tasks: the tasks.
+            steps: numbers of adaptation steps after which to predict, ascending; ignored by an
+                algorithm that does not adapt by gradient (it returns one set of predictions).
+            batchnorm: `inductive` or `transductive` (method.md section 8).
+
+        Returns:
+            [len(steps), tasks, ways * queries, ways] logits, or [.., outputs] for regression.
+            The model's state (running statistics too) is as it was before.
+        """
+
+
+class MetricAlgorithm(Algorithm):
+    """An algorithm that embeds each example on its own and classifies by embeddings alone.
+
+    Evaluation then embeds every image of a split once and gathers (inductive).
+    """
+
+    @abstractmethod
+    def classify(self, support: Tensor, targets: Tensor, query: Tensor, ways: int) -> Tensor:
+        """Return logits [tasks, queries, ways] from embeddings.
+
+        Args:
+            support: [tasks, ways * shots, size].
+            targets: [tasks, ways * shots] int64.
+            query: [tasks, queries, size].
+            ways: number of classes.
+        """

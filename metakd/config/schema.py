@@ -1,0 +1,324 @@
+"""The typed schema of every config group: one dataclass a group, whatever the choice.
+
+A setting is accepted whatever the choices are; one that a choice does not use changes nothing and
+is named in a warning. Settings that only one choice has live in its `options`, whose keys and
+default values stand in that choice's YAML file.
+
+Fields of the kind ``_target_``, ``kinds``, ``trains_on`` … are facts about a choice, written in its
+YAML: they let impossible combinations be refused before torch is imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+__all__ = [
+    "AlgorithmConfig",
+    "ArchitectureConfig",
+    "Config",
+    "DatasetConfig",
+    "DistillConfig",
+    "EvaluateConfig",
+    "FinetuneConfig",
+    "MetaTrainConfig",
+    "PretrainConfig",
+    "TaskConfig",
+    "TrackerConfig",
+    "WarmstartConfig",
+]
+
+
+@dataclass
+class DatasetConfig:
+    """Where examples come from (`dataset=`)."""
+
+    name: str = MISSING
+    _target_: str = MISSING
+    kind: str = "classification"
+    """Fact: `classification` or `regression`."""
+    classes: dict[str, int] = field(default_factory=dict)
+    """Fact, where known before looking: numbers of classes, keys `train`, `validate`, `test`."""
+    images_per_class: int | None = None
+    """Fact, where known before looking: the smallest number of images that a class has."""
+    image_size: int | None = None
+    """Height and width in pixels; null keeps the dataset's own."""
+    folder: str | None = None
+    """A user's folder of images (`image_folder`, `mini_imagenet`)."""
+    splits: str | None = None
+    """Which class split: a name that the dataset knows, or a file of class lists."""
+    split_seed: int = 0
+    """Decides a random class split; a constant, never derived from `seed`."""
+    rotations: bool = False
+    """Rotations by 90, 180 and 270 degrees become classes of their own."""
+    augment: list[str] = field(default_factory=list)
+    """Random changes of training images: `crop`, `flip`, `affine`, `jitter`."""
+    views: int = 1
+    """Fixed augmented views of each training image: view 0 is the clean image, the other ones
+    are drawn once. 0: a fresh one each time. A frozen teacher's answers are cached per view."""
+    noise: float = 0.0
+    """Standard deviation of noise added to regression targets."""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TaskConfig:
+    """How tasks are made from classes (`task=`)."""
+
+    name: str = MISSING
+    ways: int = 5
+    """Classes of an evaluation task."""
+    shots: int = 1
+    """Support examples of each class at evaluation."""
+    queries: int = 15
+    """Query examples of each class at evaluation."""
+    train_ways: int | None = None
+    train_shots: int | None = None
+    train_queries: int | None = None
+    meta_batch: int = 4
+    """Tasks in a meta-iteration."""
+    train_tasks: int | None = None
+    """Number of different training tasks; null: endless."""
+    sampling: str = "uniform"
+    """`uniform` over classes, `superclass` (all classes of a task from one superclass or script)
+    or `partition` (the images are split at random into `train_tasks` tasks that hold all classes)."""
+
+
+@dataclass
+class ArchitectureConfig:
+    """A network (`teacher=`, `student=`); without its last, task-dependent layer."""
+
+    name: str = MISSING
+    _target_: str = MISSING
+    width: int | None = None
+    """Channels of the first block; null: the architecture's own."""
+    widths: list[int] | None = None
+    """Channels of every block, where they are not derived from `width`."""
+    depth: int | None = None
+    strided: bool = False
+    """Strided convolutions in place of max-pooling."""
+    norm: str = "batch"
+    """`batch`, `group`, `layer` or `none`."""
+    dropout: float = 0.0
+    model: str | None = None
+    """Name of a torchvision classifier (`torchvision` only)."""
+    pretrained: bool = False
+    """Start from weights that were trained elsewhere; recorded as external pre-training."""
+    checkpoint: str | None = None
+    """Start from this .safetensors, weights-only .pt, or run folder."""
+    seed: int | None = None
+    """Seed of the initial weights (and of the teacher's training); null: `seed` for the student,
+    0 for the teacher, so that students of different seeds learn from the same teacher."""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class AlgorithmConfig:
+    """How the student learns to adapt (`algorithm=`)."""
+
+    name: str = MISSING
+    _target_: str = MISSING
+    kinds: list[str] = field(default_factory=lambda: ["classification"])
+    """Fact: `classification`, `regression` or both."""
+    trains_on: str = "episodes"
+    """Fact: `episodes` or `batches` (whole batches of the meta-train classes)."""
+    distill_on: list[str] = field(default_factory=list)
+    """Fact: where a teacher can act: `query` (outer objective), `support` (inner loop)."""
+    teacher_modes: list[str] = field(default_factory=list)
+    """Fact: the teacher modes that this algorithm can use."""
+    fixed_ways: bool = False
+    """Fact: the head has a fixed number of outputs, so training and test ways are equal."""
+    adapts: bool = False
+    """Fact: adapts by gradient steps, so that accuracy depends on the number of steps."""
+    inner_lr: float = 0.01
+    """Learning rate of adaptation; losses are means over examples."""
+    inner_steps: int = 5
+    inner_steps_test: int | None = None
+    """Adaptation steps at evaluation; null: as in training."""
+    first_order: bool = False
+    """Treat inner gradients as constants."""
+    inner_optimizer: str = "sgd"
+    """`sgd`, or `adam` without first momentum (Reptile)."""
+    inner_batch: int | None = None
+    """Examples of an inner step, drawn from the support set; null: all of it."""
+    batchnorm: str = "transductive"
+    """Statistics of the query pass in training: the query batch's own (`transductive`) or the
+    support set's (`inductive`)."""
+    distance: str = "euclidean"
+    """Between embeddings: `euclidean` (squared), `cosine`."""
+    head: str = "centroid"
+    """Per-task classifier on a frozen embedding: `centroid` or `linear`."""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DistillConfig:
+    """What the student takes from the teacher (`distill=`)."""
+
+    name: str = MISSING
+    _target_: str = MISSING
+    uses_teacher: bool = True
+    """Fact: false for `none`."""
+    needs: list[str] = field(default_factory=list)
+    """Fact: what it reads of the teacher: `logits`, `embeddings`."""
+    ce_weight: float = 1.0
+    """Weight of the loss on the labels (additive forms)."""
+    kd_weight: float = 1.0
+    """λ of the additive form, α of the convex one."""
+    temperature: float = 4.0
+    teacher_mode: str = "prototype"
+    """Where the teacher's logits for a task come from: `prototype`, `linear`, `head`."""
+    on: str = "query"
+    """Where it acts: `query` (outer objective), `support` (inner loop), `both`."""
+    embedding_weight: float = 2.0
+    """Weight of 1 - cos(A e_student, e_teacher - mean)."""
+    similarity_weight: float = 20.0
+    """Weight of the mean squared difference of the batch's cosine-similarity matrices."""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class OptimizerConfig:
+    """Shared by the stages that run an optimiser."""
+
+    lr: float = 1e-3
+    optimizer: str = "adam"
+    """`sgd` (momentum 0.9, Nesterov), `plain_sgd`, `adam`, `adamw`."""
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    """`constant`, `cosine`, `one_cycle`, `linear` (to 0), `step` (halved every `halve_every`)."""
+    halve_every: int | None = None
+    clip: float | None = None
+    """Gradients are clipped to ± this value; null: not clipped."""
+
+
+@dataclass
+class PretrainConfig(OptimizerConfig):
+    """Supervised training of the teacher on the meta-train classes (`pretrain=`)."""
+
+    name: str = MISSING
+    enabled: bool = True
+    epochs: int = 10
+    batch_size: int = 128
+    label_smoothing: float = 0.1
+    validate_fraction: float = 0.05
+    """Share of each class's images held out for the teacher's own validation."""
+    cache: bool = True
+    """Keep the trained teacher and use it again for the same config, data and code."""
+
+
+@dataclass
+class WarmstartConfig(OptimizerConfig):
+    """Student on whole batches of the meta-train classes before the episodes (`warmstart=`)."""
+
+    name: str = MISSING
+    enabled: bool = True
+    epochs: int = 1
+    batch_size: int = 128
+    label_smoothing: float = 0.0
+
+
+@dataclass
+class MetaTrainConfig(OptimizerConfig):
+    """Meta-training of the student (`meta_train=`)."""
+
+    name: str = MISSING
+    iterations: int = 1000
+    validate_every: int = 200
+    """Meta-iterations between validations; the best student on meta-validation is kept."""
+    validate_tasks: int = 200
+    batch_size: int = 128
+    """Of algorithms that train on whole batches."""
+    label_smoothing: float = 0.0
+
+
+@dataclass
+class FinetuneConfig(OptimizerConfig):
+    """Fine-tuning of a copy on the target task (`finetune=`)."""
+
+    name: str = MISSING
+    enabled: bool = True
+    epochs: int = 20
+    batch_size: int = 64
+    target: str = "novel"
+    """`novel`: the meta-test classes; `all`: all classes of the dataset's own train/test split."""
+    shots: int | None = None
+    """Training images of each target class; null: all but the target's test images."""
+    freeze_backbone: bool = False
+    l2sp: float = 0.0
+    """λ of L2-SP: λ ‖φ - φ_pre‖² over the parameters that existed before."""
+    distill: bool = False
+    """Go on distilling from the teacher (embeddings, or logits of its prototypes)."""
+
+
+@dataclass
+class EvaluateConfig:
+    """Few-shot evaluation (`evaluate=`)."""
+
+    name: str = MISSING
+    tasks: int = 600
+    seed: int = 12345
+    """Alone decides the evaluation tasks; never derived from `seed`."""
+    shots: list[int] = field(default_factory=list)
+    """Shots measured beside `task.shots`."""
+    steps: list[int] = field(default_factory=list)
+    """Adaptation steps measured beside `algorithm.inner_steps_test` (accuracy-against-steps)."""
+    curve_tasks: int = 100
+    """Tasks of the accuracy-against-steps curve."""
+    transductive: bool = True
+    """Measure with the query batch's statistics, too, where that differs."""
+    part: str = "test"
+    """Which classes are judged: `test`, `validate` (for choosing settings)."""
+
+
+@dataclass
+class TrackerConfig:
+    """Mirror of a run's metrics (`tracker=`)."""
+
+    name: str = MISSING
+    enabled: bool = True
+    mode: str = "auto"
+    """`auto` (online when logged in, else offline), `online`, `offline`, `disabled`."""
+    project: str = "metakd"
+    entity: str | None = None
+    group: str | None = None
+    timeout: float = 20.0
+    """Seconds that starting or finishing may take before the run goes on without."""
+
+
+@dataclass
+class Config:
+    """A whole run."""
+
+    name: str = MISSING
+    seed: int = 0
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    precision: str = "auto"
+    """`auto`, `float32`, `bfloat16` (autocast, in the stages where it pays)."""
+    deterministic: bool = False
+    data_root: str | None = None
+    """Folder of datasets; null: METAKD_DATA, then ./data."""
+    cache_root: str | None = None
+    """Folder of prepared data and teachers; null: METAKD_CACHE, then the user's cache folder."""
+    output_root: str = "outputs"
+    student_alone: bool = True
+    """With distillation, train the undistilled twin, too, and report it."""
+    tags: list[str] = field(default_factory=list)
+    plugins: list[str] = field(default_factory=list)
+    """Modules whose classes may be named by `_target_`; typed each time."""
+
+    dataset: DatasetConfig = MISSING
+    task: TaskConfig = MISSING
+    teacher: ArchitectureConfig = MISSING
+    student: ArchitectureConfig = MISSING
+    algorithm: AlgorithmConfig = MISSING
+    distill: DistillConfig = MISSING
+    pretrain: PretrainConfig = MISSING
+    warmstart: WarmstartConfig = MISSING
+    meta_train: MetaTrainConfig = MISSING
+    finetune: FinetuneConfig = MISSING
+    evaluate: EvaluateConfig = MISSING
+    tracker: TrackerConfig = MISSING

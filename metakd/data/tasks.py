@@ -1,0 +1,87 @@
+"""What travels between data, algorithms and teachers: a batch of tasks, a batch of examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+__all__ = ["ExampleBatch", "ExampleStream", "TaskBatch", "TaskStream"]
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """The tasks of one meta-iteration (method.md section 1).
+
+    Examples of a task are in class order: class 0's examples first, then class 1's …
+    All tensors lie on the compute device.
+
+    Attributes:
+        support: [tasks, ways * shots, *example], float.
+        support_targets: [tasks, ways * shots] int64 labels 0 … ways-1, or float [.., outputs].
+        query: [tasks, ways * queries, *example].
+        query_targets: likewise.
+        ways: classes of a task; 1 for regression.
+        shots: support examples of a class.
+        queries: query examples of a class.
+        classes: [tasks, ways] int64, the split's class behind each label; None for regression.
+        support_index: [tasks, ways * shots] int64, position of the example in its split.
+        query_index: [tasks, ways * queries] likewise.
+        support_view: [tasks, ways * shots] int64, which fixed view of the image (0 = clean),
+            or None where views are not fixed (a cached teacher cannot answer then).
+        query_view: likewise.
+    """
+
+    support: Tensor
+    support_targets: Tensor
+    query: Tensor
+    query_targets: Tensor
+    ways: int
+    shots: int
+    queries: int
+    classes: Tensor | None = None
+    support_index: Tensor | None = None
+    query_index: Tensor | None = None
+    support_view: Tensor | None = None
+    query_view: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.support.shape[0]
+
+
+@dataclass(frozen=True)
+class ExampleBatch:
+    """A whole batch of labelled images of the meta-train classes.
+
+    Attributes:
+        images: [n, channels, height, width], float, augmented and normalised.
+        labels: [n] int64, the split's classes.
+        index: [n] int64, position in the split.
+        view: [n] int64, which fixed view; None where views are not fixed.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+    view: Tensor | None = None
+
+
+class TaskStream(Protocol):
+    """Tasks by step: a pure function of (seed, stage, step)."""
+
+    def batch(self, step: int) -> TaskBatch:
+        """Return the tasks of meta-iteration `step`; no earlier one needs to be drawn."""
+        ...
+
+
+class ExampleStream(Protocol):
+    """Whole batches by step: a pure function of (seed, stage, step)."""
+
+    batches_per_epoch: int
+
+    def batch(self, step: int) -> ExampleBatch:
+        """Return batch `step`; every epoch holds each example at most once."""
+        ...
+
+

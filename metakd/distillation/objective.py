@@ -1,0 +1,96 @@
+"""What a learner minimises on examples: named terms from labels and, maybe, a teacher's answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metakd.models.network import Prediction
+
+__all__ = ["Answer", "Objective", "TaskAnswers", "target_loss"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a teacher says of examples; no gradient flows into it.
+
+    Attributes:
+        logits: [..., n, classes], of the same classes in the same order as the student's.
+        embeddings: [..., n, teacher's embedding_size], raw (neither centred nor normalised).
+    """
+
+    logits: Tensor | None = None
+    embeddings: Tensor | None = None
+
+    def task(self, i: int) -> Answer:
+        """Return the answer to task `i` alone."""
+        return Answer(
+            None if self.logits is None else self.logits[i],
+            None if self.embeddings is None else self.embeddings[i],
+        )
+
+
+@dataclass(frozen=True)
+class TaskAnswers:
+    """A teacher's answers to a batch of tasks; None where distillation does not act there.
+
+    Attributes:
+        support: logits [tasks, ways * shots, ways], embeddings [tasks, ways * shots, size].
+        query: logits [tasks, ways * queries, ways], embeddings [tasks, ways * queries, size].
+    """
+
+    support: Answer | None = None
+    query: Answer | None = None
+
+
+def target_loss(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Return the mean loss on the true targets.
+
+    Cross-entropy for integer targets [..., n] with logits [..., n, classes], squared error for
+    float targets of the outputs' shape.
+    """
+    if targets.is_floating_point():
+        return F.mse_loss(outputs, targets)
+    return F.cross_entropy(
+        outputs.reshape(-1, outputs.shape[-1]), targets.reshape(-1), label_smoothing=label_smoothing
+    )
+
+
+class Objective(nn.Module):
+    """The loss on labels alone (`distill=none`), and the interface of every distillation.
+
+    A distillation is a subclass in a file of its own in `metakd/distillation/` that overrides
+    `forward` and adds its terms. Its constructor takes positionally
+    (student_size, teacher_size, teacher_mean): the embedding sizes and the teacher's mean
+    embedding over meta-train images [teacher_size], and its settings keyword-only. Parameters it
+    registers (a learned projection) are trained along with the student and dropped afterwards.
+    """
+
+    label_smoothing: float = 0.0
+
+    def __init__(
+        self,
+        student_size: int = 0,
+        teacher_size: int = 0,
+        teacher_mean: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+
+    def forward(
+        self, student: Prediction, targets: Tensor, answer: Answer | None
+    ) -> dict[str, Tensor]:
+        """Return the named terms of the loss, each a scalar.
+
+        The key `loss` is the total that is minimised; every other one, `loss/ce`, `loss/kd` …, is
+        a term before its weight. With `answer` None the total is the loss on the labels alone.
+
+        Args:
+            student: logits [..., n, classes] and embeddings [..., n, student_size]. Leading
+                dimensions are tasks; terms are means over them.
+            targets: [..., n] int64, or float of the logits' shape for regression.
+            answer: the teacher's answer to the same examples.
+        """
+        loss = target_loss(student.logits, targets, self.label_smoothing)
+        return {"loss": loss, "loss/ce": loss}

@@ -1,0 +1,22 @@
+"""The one exception that means: what the user gave cannot be used."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["UserError", "nearest"]
+
+
+class UserError(ValueError):
+    """Something the user gave cannot be used: command line, config, data, checkpoint, folder.
+
+    The message is one line that says what is wrong, where, the nearest valid value and what to
+    do. The command line prints it alone on standard error and ends with status 2.
+    """
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the closest of `choices`, or an empty string."""
+    matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f" Did you mean '{matches[0]}'?" if matches else ""
