@@ -1,0 +1,1 @@
+"""Networks: backbones, normalisation, weights and what a network costs."""

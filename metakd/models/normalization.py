@@ -1,0 +1,275 @@
+"""Normalisation that says whose statistics it uses, and whose gradients are right on every path.
+
+PyTorch's native batch norm gives silently wrong second-order gradients when `torch.func.vmap` of
+an inner gradient is followed by an outer backward pass. The layer here uses native code wherever
+that is right (it is faster) and statistics written by hand where it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch._C._functorch import TransformType, get_interpreter_stack
+from torch.nn import functional as F
+
+from metakd.errors import UserError, nearest
+
+__all__ = [
+    "BatchNorm2d",
+    "Mode",
+    "batchable",
+    "batchnorm_mode",
+    "forget_statistics",
+    "has_batchnorm",
+    "has_running_statistics",
+    "make_norm",
+    "replace_batchnorm",
+    "set_running_statistics",
+]
+
+Mode = Literal["batch", "running", "record", "recorded"]
+
+_MODES = ("batch", "running", "record", "recorded")
+_KINDS = ("batch", "group", "layer", "none")
+_CHANNELS_OF_A_GROUP = 16  # Wu & He 2018, table 3
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over [n, channels, height, width] with an explicit choice of statistics.
+
+    Parameters, buffers and their names are those of `torch.nn.BatchNorm2d`. Which statistics a
+    pass uses is set with `batchnorm_mode`:
+
+    * `batch`: this batch's. The running ones are updated only if the module is in training mode
+      and keeps them.
+    * `running`: the running ones.
+    * `record`: this batch's, which are remembered with their gradient; the running ones stay.
+    * `recorded`: those remembered by the last `record` pass; gradients flow to that batch.
+
+    With no mode set: this batch's in training mode, otherwise the running ones, or this batch's
+    where there are none.
+
+    What is remembered belongs to the instance: a copy (one per thread, say) starts with no mode
+    and nothing remembered.
+    """
+
+    mode: Mode | None
+    recorded: tuple[Tensor, Tensor] | None
+    """Mean and biased variance [channels] of the last `record` pass."""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats)
+        self.mode = None
+        self.recorded = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Remembered statistics hang on an autograd graph, which cannot be copied.
+        return {**self.__dict__, "mode": None, "recorded": None}
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise [n, channels, height, width]; same shape, same dtype."""
+        self._check_input_dim(input)
+        mode = self.mode
+        if mode is None:
+            mode = "batch" if self.training or self.running_mean is None else "running"
+        if mode == "running":
+            if self.running_mean is None or self.running_var is None:
+                raise RuntimeError("batch-norm mode 'running': this layer keeps no running ones")
+            return self._normalise(input, self.running_mean, self.running_var)
+        if mode == "recorded":
+            if self.recorded is None:
+                raise RuntimeError("batch-norm mode 'recorded': no 'record' pass came before")
+            return self._normalise(input, *self.recorded)
+        if mode == "record":
+            self.recorded = _statistics(input)
+            if _under_vmap():
+                return self._normalise(input, *self.recorded)
+            return F.batch_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        return self._by_batch(input)
+
+    def _by_batch(self, x: Tensor) -> Tensor:
+        update = self.training and self.running_mean is not None
+        if _under_vmap():
+            if update:
+                raise RuntimeError(
+                    "running statistics cannot be updated under vmap: switch them off with "
+                    "set_running_statistics(module, False), or call module.eval()"
+                )
+            return self._normalise(x, *_statistics(x))
+        if not update:
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        momentum = self.momentum
+        if momentum is None:  # cumulative average
+            momentum = 1.0 / float(self.num_batches_tracked)
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps
+        )
+
+    def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """Normalise by given statistics, with gradients to them where they ask for any."""
+        constant = not (torch.is_grad_enabled() and (mean.requires_grad or variance.requires_grad))
+        if constant and not get_interpreter_stack():
+            return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
+        scale = torch.rsqrt(variance + self.eps)
+        if self.weight is not None:
+            scale = scale * self.weight
+        shift = -mean * scale
+        if self.bias is not None:
+            shift = shift + self.bias
+        y = x * scale[:, None, None] + shift[:, None, None]
+        return y.to(x.dtype)
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance [channels] of [n, channels, height, width]."""
+    if x.dtype in (torch.bfloat16, torch.float16):
+        x = x.float()
+    variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+    return mean, variance
+
+
+def _under_vmap() -> bool:
+    """Say whether a `torch.func.vmap` is going on in this thread, at any level.
+
+    A batched tensor may be wrapped by an inner `grad`, so looking at the input is not enough.
+    """
+    stack = get_interpreter_stack()
+    return bool(stack) and any(level.key() == TransformType.Vmap for level in stack)
+
+
+def _batchnorms(module: nn.Module) -> Iterator[BatchNorm2d]:
+    return (m for m in module.modules() if isinstance(m, BatchNorm2d))
+
+
+@contextmanager
+def batchnorm_mode(module: nn.Module, mode: Mode) -> Iterator[None]:
+    """Set the statistics that every `BatchNorm2d` in `module` uses; the old choice comes back.
+
+    Args:
+        module: any module; one without batch norm is left as it is.
+        mode: see `BatchNorm2d`. What `record` remembers outlives the block, until the next
+            `record` pass or `forget_statistics`.
+
+    Raises:
+        ValueError: no such mode.
+    """
+    if mode not in _MODES:
+        raise ValueError(f"batch-norm mode '{mode}' is none of {', '.join(_MODES)}")
+    layers = list(_batchnorms(module))
+    before = [layer.mode for layer in layers]
+    for layer in layers:
+        layer.mode = mode
+    try:
+        yield
+    finally:
+        for layer, old in zip(layers, before, strict=True):
+            layer.mode = old
+
+
+def forget_statistics(module: nn.Module) -> None:
+    """Drop what `record` passes remembered (and with it the graph that it keeps alive)."""
+    for layer in _batchnorms(module):
+        layer.recorded = None
+
+
+def has_batchnorm(module: nn.Module) -> bool:
+    """Say whether predictions depend on batch statistics, so that there are modes to choose."""
+    return any(True for _ in _batchnorms(module))
+
+
+def has_running_statistics(module: nn.Module) -> bool:
+    """Say whether `module` has batch norm and every such layer keeps running statistics."""
+    layers = list(_batchnorms(module))
+    return bool(layers) and all(layer.running_mean is not None for layer in layers)
+
+
+def set_running_statistics(module: nn.Module, on: bool) -> None:
+    """Switch running statistics of every `BatchNorm2d` off, or on again from a fresh start.
+
+    A network that only ever adapts has no use for them: its inductive statistics are those of
+    the support set (method.md section 8). Layers that are as asked stay untouched.
+    """
+    for layer in _batchnorms(module):
+        if (layer.running_mean is not None) == on:
+            continue
+        layer.track_running_stats = on
+        if on:
+            like: dict[str, Any] = {"device": None, "dtype": None}
+            if layer.weight is not None:
+                like = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+            layer.running_mean = torch.zeros(layer.num_features, **like)
+            layer.running_var = torch.ones(layer.num_features, **like)
+            layer.num_batches_tracked = torch.tensor(0, device=like["device"])
+        else:
+            layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+
+
+def make_norm(kind: str, channels: int) -> nn.Module:
+    """Return a normalisation layer for [n, channels, height, width].
+
+    Args:
+        kind: `batch`; `group` (16 channels a group; one group where 16 does not divide
+            `channels`); `layer` (one group: all channels and pixels of an example together);
+            `none`.
+        channels: number of channels.
+
+    Raises:
+        UserError: no such kind.
+    """
+    if kind == "batch":
+        return BatchNorm2d(channels)
+    if kind == "group":
+        whole = channels % _CHANNELS_OF_A_GROUP == 0
+        return nn.GroupNorm(channels // _CHANNELS_OF_A_GROUP if whole else 1, channels)
+    if kind == "layer":
+        return nn.GroupNorm(1, channels)
+    if kind == "none":
+        return nn.Identity()
+    raise UserError(
+        f"norm={kind}: there is no such normalisation; choose one of {', '.join(_KINDS)}."
+        + nearest(kind, _KINDS)
+    )
+
+
+def replace_batchnorm(module: nn.Module) -> nn.Module:
+    """Put ours in the place of every `torch.nn.BatchNorm2d`; parameters and buffers are kept.
+
+    Returns:
+        `module`, or its replacement if it is such a layer itself.
+    """
+    if type(module) is nn.BatchNorm2d:
+        ours = BatchNorm2d(
+            module.num_features,
+            module.eps,
+            module.momentum,
+            module.affine,
+            module.track_running_stats,
+        )
+        ours._parameters = module._parameters
+        ours._buffers = module._buffers
+        return ours.train(module.training)
+    for name, child in list(module.named_children()):
+        setattr(module, name, replace_batchnorm(child))
+    return module
+
+
+def batchable(module: nn.Module) -> bool:
+    """Say whether second-order gradients through `torch.func.vmap` are right for this network.
+
+    They are not with native batch, instance or layer norm; ours, and group norm, are safe.
+    """
+    native = (nn.modules.batchnorm._NormBase, nn.LayerNorm)
+    return not any(isinstance(m, native) and not isinstance(m, BatchNorm2d) for m in module.modules())
