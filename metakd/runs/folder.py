@@ -1,0 +1,318 @@
+"""A run's folder: what is written while a run goes on, and read afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from metakd.errors import UserError
+from metakd.runs.atomic import write_text
+from metakd.runs.numbers import drop_unmeasured, finite_or_null
+from metakd.runs.metrics import MetricsFile
+from metakd.runs.process import host_name, is_alive, process_start
+
+__all__ = ["EPISODE_COLUMNS", "RunFolder", "check_writable", "open_run"]
+
+SCHEMA = 1
+"""Version of run.json and results.json; adding a field does not change it."""
+
+EPISODE_COLUMNS = ("model", "shots", "steps", "batchnorm", "task")
+"""First columns of episodes.csv; `accuracy` or `mse` follows."""
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a folder in which no run could be written, before anything is computed.
+
+    Nothing is left behind: the nearest folder that exists is tried with a temporary file.
+
+    Raises:
+        UserError: naming the folder and the reason.
+    """
+    folder = path.absolute()
+    try:
+        while not folder.exists():  # an over-long name raises here, too
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"output folder '{path}' cannot be written ({_reason(error)}: '{folder}'); "
+            "choose another with output_root=… or hydra.run.dir=…"
+        ) from error
+
+
+class RunFolder:
+    """The files of one run (interface.md, "A run's folder").
+
+    Attributes:
+        path: the folder, absolute.
+        checkpoints: its folder of checkpoints; exists.
+        figures: its folder of pictures; exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Name the folder of a run; `create` and `open_run` are the ways to get one."""
+        self.path = path.absolute()
+        self.checkpoints = self.path / "checkpoints"
+        self.figures = self.path / "figures"
+        self._metrics = MetricsFile(self.path / "metrics.jsonl")
+
+    @classmethod
+    def create(cls, path: Path, unique: bool = True) -> RunFolder:
+        """Make the folder of a new run, which no other run shares.
+
+        Args:
+            path: where. With `unique` a number is appended until the folder is a new one.
+            unique: False puts the run exactly there; a folder that exists is used unless it
+                holds a run.
+
+        Raises:
+            UserError: `path` holds a run already (not `unique`), or cannot be written.
+        """
+        try:
+            chosen = _make_unique(path) if unique else path
+            chosen.mkdir(parents=True, exist_ok=True)
+            run = cls(chosen)
+            run._claim()
+            run.checkpoints.mkdir(exist_ok=True)
+            run.figures.mkdir(exist_ok=True)
+        except FileExistsError as error:
+            if not (path / "run.json").exists():
+                raise UserError(
+                    f"output folder '{path}' cannot be made: '{error.filename}' is a file; "
+                    "choose another"
+                ) from error
+            raise UserError(
+                f"'{path}' holds a run already; say resume={path} to go on with it, or choose "
+                "another hydra.run.dir"
+            ) from error
+        except OSError as error:
+            raise UserError(
+                f"output folder '{path}' cannot be written ({_reason(error)}); choose another "
+                "with output_root=… or hydra.run.dir=…"
+            ) from error
+        return run
+
+    def _claim(self) -> None:
+        """Write a first run.json, which must not exist: of two processes only one succeeds."""
+        info = {"schema": SCHEMA, "status": "running", "stage": None, **_this_process()}
+        with (self.path / "run.json").open("x", encoding="utf-8") as file:
+            file.write(_json(info))
+
+    # --- run.json
+
+    def start(self, info: Mapping[str, Any]) -> None:
+        """Write run.json: status `running`, this process, the time, and `info` beside them."""
+        self._write_run(
+            {
+                "schema": SCHEMA,
+                "status": "running",
+                "stage": None,
+                **_this_process(),
+                "start": time.time(),
+                "end": None,
+                **info,
+            }
+        )
+
+    def stage(self, name: str) -> None:
+        """Record that the run is now in stage `name`; metrics so far reach the disk."""
+        self._metrics.flush()
+        self.update(stage=name)
+
+    def update(self, **fields: Any) -> None:
+        """Change or add fields of run.json."""
+        self._write_run({**self._recorded(), **fields})
+
+    def finish(self, status: str, error: str | None = None) -> None:
+        """Record the end: `finished`, `failed` or `interrupted`, and the error's one line."""
+        self._metrics.flush()
+        fields: dict[str, Any] = {"status": status, "end": time.time()}
+        if error is not None:
+            fields["error"] = error
+        self.update(**fields)
+
+    def read_run(self) -> dict[str, Any]:
+        """Return run.json; `running` is reported as `interrupted` if its process is gone.
+
+        A process on another machine cannot be looked at: its run is reported as recorded.
+
+        Raises:
+            UserError: there is no readable run.json.
+        """
+        info = self._recorded()
+        if info.get("status") == "running" and "pid" in info and "host" in info:
+            alive = is_alive(info["pid"], info["host"], info.get("process_start"))
+            if alive is False:
+                info["status"] = "interrupted"
+        return info
+
+    def _recorded(self) -> dict[str, Any]:
+        return _read_json(self.path / "run.json")
+
+    def _write_run(self, info: Mapping[str, Any]) -> None:
+        write_text(self.path / "run.json", _json(info))
+
+    # --- what is measured
+
+    def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Append a line to metrics.jsonl; it reaches the disk within about a second.
+
+        Raises:
+            ValueError: (stage, step) has a line already.
+        """
+        self._metrics.append(stage, step, finite_or_null(metrics))
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Write results.json, once. Figures that are None or not finite are left out.
+
+        The names of those that were measured but are not finite numbers stand under `not_finite`.
+
+        Raises:
+            FileExistsError: this run has results already.
+        """
+        path = self.path / "results.json"
+        if path.exists():
+            raise FileExistsError(f"{path} is written once")
+        measured, not_finite = drop_unmeasured(results)
+        content: dict[str, Any] = {"schema": SCHEMA, **measured}
+        if not_finite:
+            content["not_finite"] = not_finite
+        write_text(path, _json(content))
+
+    def write_episodes(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write episodes.csv: one row a model, shots, steps, batch-norm mode and task.
+
+        Columns that no row has are left out except `EPISODE_COLUMNS`; empty where a row has none.
+        """
+        kept = [dict(row) for row in rows]
+        further = dict.fromkeys(k for row in kept for k in row if k not in EPISODE_COLUMNS)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, [*EPISODE_COLUMNS, *further], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept)
+        write_text(self.path / "episodes.csv", text.getvalue())
+
+    def write_config(
+        self, yaml_text: str, overrides: Iterable[str], hydra_yaml: str | None = None
+    ) -> None:
+        """Write what was asked to .hydra/: config.yaml, overrides.yaml, hydra.yaml."""
+        folder = self.path / ".hydra"
+        folder.mkdir(exist_ok=True)
+        write_text(folder / "config.yaml", yaml_text)
+        # A JSON string is a YAML string: no quoting rules to get wrong.
+        lines = [f"- {json.dumps(o, ensure_ascii=False)}\n" for o in overrides]
+        write_text(folder / "overrides.yaml", "".join(lines) or "[]\n")
+        if hydra_yaml is not None:
+            write_text(folder / "hydra.yaml", hydra_yaml)
+
+    # --- reading and going on
+
+    def read_results(self) -> dict[str, Any]:
+        """Return results.json.
+
+        Raises:
+            UserError: the run has none (it did not finish), or it cannot be read.
+        """
+        path = self.path / "results.json"
+        if not path.exists():
+            status = self.read_run().get("status")
+            raise UserError(
+                f"run '{self.path}' has no results (status {status}); "
+                f"finish it with: metakd train resume={self.path}"
+            )
+        return _read_json(path)
+
+    def read_config(self) -> dict[str, Any]:
+        """Return .hydra/config.yaml as plain containers.
+
+        Raises:
+            UserError: there is none, or it cannot be read.
+        """
+        import yaml
+
+        path = self.path / ".hydra" / "config.yaml"
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"run '{self.path}': '{path}' cannot be read; train again") from error
+        if not isinstance(config, dict):
+            raise UserError(f"run '{self.path}': '{path}' holds no settings; train again")
+        return config
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl; a last line that a crash cut short is left out."""
+        return self._metrics.read()
+
+    def rewind(self, stage: str | None, step: int = 0) -> None:
+        """Forget what came after the checkpoint that a resumed run goes on from.
+
+        Later metrics and unfinished results are removed, so that nothing is recorded twice.
+
+        Args:
+            stage: the checkpoint's stage; None starts anew.
+            step: the last step of it that is kept.
+        """
+        self._metrics.rewind(stage, step)
+        for name in ("results.json", "episodes.csv"):
+            with contextlib.suppress(FileNotFoundError):
+                (self.path / name).unlink()
+
+
+def open_run(path: Path) -> RunFolder:
+    """Return the run in `path`, for reading or going on with it.
+
+    Raises:
+        UserError: there is no run.
+    """
+    if not (path / "run.json").is_file():
+        what = "is not a run's folder (no run.json)" if path.is_dir() else "does not exist"
+        raise UserError(f"'{path}' {what}; name a folder such as outputs/NAME/DATE_TIME")
+    run = RunFolder(path)
+    run._recorded()  # damaged: say so now
+    return run
+
+
+def _make_unique(path: Path) -> Path:
+    """Make a folder that did not exist: `path`, `path_1`, `path_2` …"""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number, chosen = 0, path
+    while True:
+        try:
+            chosen.mkdir(exist_ok=False)
+        except FileExistsError:
+            number += 1
+            chosen = path.with_name(f"{path.name}_{number}")
+        else:
+            return chosen
+
+
+def _this_process() -> dict[str, Any]:
+    pid = os.getpid()
+    return {"pid": pid, "host": host_name(), "process_start": process_start(pid)}
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{path}' cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"'{path}' is damaged: it holds no object")
+    return content

@@ -1,0 +1,102 @@
+"""metrics.jsonl: at most a line per (stage, step), whole lines only."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metakd.runs.atomic import write_bytes
+
+__all__ = ["MetricsFile"]
+
+FLUSH_S = 1.0
+"""Lines are held back at most until the first one that comes later than this."""
+
+
+class MetricsFile:
+    """Appends lines of metrics, whole ones, without a system call for each.
+
+    Args:
+        path: the file; made at the first write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: set[tuple[str, int]] | None = None
+        self._waiting: list[str] = []
+        self._flushed = 0.0
+
+    def append(self, stage: str, step: int, metrics: Mapping[str, float | None]) -> None:
+        """Add the line of (stage, step).
+
+        Raises:
+            ValueError: it has one already.
+        """
+        if self._seen is None:
+            self._repair()
+            self._seen = {(line["stage"], line["step"]) for line in self.read()}
+        if (stage, step) in self._seen:
+            raise ValueError(f"metrics of stage '{stage}', step {step} were logged before")
+        self._seen.add((stage, step))
+        line = {"stage": stage, "step": step, "time": time.time(), "metrics": dict(metrics)}
+        self._waiting.append(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        if time.monotonic() - self._flushed >= FLUSH_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the lines that wait, in one go, so that a reader sees whole lines."""
+        self._flushed = time.monotonic()
+        if not self._waiting:
+            return
+        content = "".join(self._waiting).encode("utf-8")
+        self._waiting = []
+        with self.path.open("ab") as file:
+            file.write(content)
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the lines that were written; one that a crash cut short is left out."""
+        if not self.path.exists():
+            return []
+        whole, _, _ = self.path.read_bytes().rpartition(b"\n")
+        return [json.loads(line) for line in whole.splitlines() if line.strip()]
+
+    def rewind(self, stage: str | None, step: int) -> None:
+        """Remove the lines of `stage` after `step`, and those of stages that began later.
+
+        Args:
+            stage: None, or a stage that has no line, removes all (of what began after it).
+            step: the last one that is kept.
+        """
+        self.flush()
+        kept: list[dict[str, Any]] = []
+        if stage is not None:
+            lines = self.read()
+            begun: dict[str, int] = {}
+            for line in lines:
+                begun.setdefault(line["stage"], len(begun))
+            if stage in begun:
+                kept = [
+                    line
+                    for line in lines
+                    if begun[line["stage"]] < begun[stage]
+                    or (line["stage"] == stage and line["step"] <= step)
+                ]
+            else:  # the stage had not logged yet: all lines come from before it
+                kept = lines
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
+        if self.path.exists():
+            write_bytes(self.path, text.encode("utf-8"))
+        self._seen = {(line["stage"], line["step"]) for line in kept}
+
+    def _repair(self) -> None:
+        """Cut off a last line that a crash left without its end."""
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(self.path, whole)

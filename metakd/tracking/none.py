@@ -1,0 +1,39 @@
+"""No tracker: the run's own files are all there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["NoTracker"]
+
+
+class NoTracker:
+    """Mirrors nothing (`tracker=none`)."""
+
+    def __init__(self, typed: frozenset[str] = frozenset()) -> None:
+        """Take the pipeline's `typed` names and ignore them."""
+
+    def start(
+        self,
+        config: Mapping[str, Any],
+        folder: Path,
+        name: str,
+        tags: Sequence[str] = (),
+        job_type: str = "train",
+    ) -> dict[str, Any]:
+        """Return nothing to record."""
+        return {}
+
+    def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Ignore the metrics."""
+
+    def summary(self, results: Mapping[str, Any]) -> None:
+        """Ignore the results."""
+
+    def figure(self, name: str, path: Path) -> None:
+        """Ignore the image."""
+
+    def finish(self, status: str) -> None:
+        """Do nothing."""

@@ -1,0 +1,59 @@
+"""What a run tells a tracker; a tracker only mirrors, the run's own files are the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+__all__ = ["Tracker"]
+
+
+class Tracker(Protocol):
+    """Mirror of a run's metrics elsewhere.
+
+    No method may raise for anything that goes wrong outside (network, server, disk), nor keep the
+    run waiting for longer than its timeout.
+
+    Constructor convention: ``Tracker(typed, *, <settings of TrackerConfig by name>)``; `typed` are
+    the names of the settings that were typed on the command line, e.g. ``{"mode"}``.
+    """
+
+    def start(
+        self,
+        config: Mapping[str, Any],
+        folder: Path,
+        name: str,
+        tags: Sequence[str] = (),
+        job_type: str = "train",
+    ) -> dict[str, Any]:
+        """Begin to mirror a run.
+
+        Args:
+            config: the run's settings, as plain containers.
+            folder: the run's folder; the tracker's own files lie in it.
+            name: the run's name.
+            tags: words to find it by.
+            job_type: `train`, `evaluate`.
+
+        Returns:
+            What run.json records, each only where it is known: `wandb_run_id`, `wandb_mode`,
+            `wandb_url`, `wandb_dir`, `wandb_sync` (the command that uploads an offline run).
+        """
+        ...
+
+    def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Mirror the metrics of a step."""
+        ...
+
+    def summary(self, results: Mapping[str, Any]) -> None:
+        """Mirror the final results (results.json's content)."""
+        ...
+
+    def figure(self, name: str, path: Path) -> None:
+        """Mirror an image file."""
+        ...
+
+    def finish(self, status: str) -> None:
+        """End; `status` is that of run.json: `finished`, `failed`, `interrupted`."""
+        ...
