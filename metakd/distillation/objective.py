@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metakd.models.network import Prediction
 
-__all__ = ["Answer", "Objective", "TaskAnswers", "target_loss"]
+__all__ = ["Answer", "Objective", "TaskAnswers", "named_total", "target_loss"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,16 @@ def target_loss(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) 
     )
 
 
+def named_total(weighted: Mapping[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
+    """Return `loss`, the weighted sum, and each term under its name before its weight.
+
+    Args:
+        weighted: by name of the term its weight and its value, a scalar; at least one.
+    """
+    total = torch.stack([weight * term for weight, term in weighted.values()]).sum()
+    return {"loss": total, **{name: term for name, (_, term) in weighted.items()}}
+
+
 class Objective(nn.Module):
     """The loss on labels alone (`distill=none`), and the interface of every distillation.
 
@@ -69,6 +81,8 @@ class Objective(nn.Module):
     """
 
     label_smoothing: float = 0.0
+    needs: frozenset[str] = frozenset()
+    """What it reads of the teacher's answer: `logits`, `embeddings`, both or nothing."""
 
     def __init__(
         self,

@@ -1,0 +1,46 @@
+"""The one number that turns a teacher's distances into probabilities, fitted by likelihood."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["LARGEST_SCALE", "SMALLEST_SCALE", "fit_scale"]
+
+SMALLEST_SCALE, LARGEST_SCALE = 1e-3, 1e3
+
+
+def fit_scale(logits: Tensor, targets: Tensor) -> float:
+    """Return the scale s that maximises the likelihood of `targets` under softmax(s · logits).
+
+    The mean log-likelihood is concave in s, so its derivative, the mean of z_y - E_s[z], falls
+    monotonically: its zero is found by bisection over log s, to rounding. If it has none within
+    [SMALLEST_SCALE, LARGEST_SCALE] (all examples are classified rightly, say, so that more is
+    always better) the nearer end is returned.
+
+    Args:
+        logits: [n, classes] at scale 1.
+        targets: [n] int64.
+
+    Raises:
+        ValueError: there is no example.
+    """
+    if not len(targets):
+        raise ValueError("a scale cannot be fitted to no example at all")
+    z = logits.double()
+    of_target = z.gather(-1, targets.unsqueeze(-1)).mean()
+
+    def slope(log_scale: float) -> float:
+        expected = (torch.softmax(math.exp(log_scale) * z, dim=-1) * z).sum(-1).mean()
+        return float(of_target - expected)
+
+    low, high = math.log(SMALLEST_SCALE), math.log(LARGEST_SCALE)
+    for _ in range(50):
+        middle = (low + high) / 2
+        if slope(middle) > 0.0:
+            low = middle
+        else:
+            high = middle
+    return math.exp((low + high) / 2)

@@ -1,0 +1,127 @@
+"""`distill=embedding`: the student's embeddings follow the teacher's, directly and in relation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from metakd.distillation.divergences import similarity_loss, unit, widened
+from metakd.distillation.kd import check_temperature, check_weight, soft_target_loss
+from metakd.distillation.objective import Answer, Objective, named_total, target_loss
+from metakd.errors import UserError
+from metakd.models.network import Prediction
+
+__all__ = ["EmbeddingMatch"]
+
+
+class EmbeddingMatch(Objective):
+    """Labels, direction of each embedding, and similarities within the batch.
+
+    L = ce_weight · L_CE
+      + embedding_weight · mean(1 - cos(A ê_s, e_t - μ))
+      + similarity_weight · mean((S_s - S_t)²)
+      + kd_weight · τ² KL(teacher || student)   where the teacher's answer has logits
+
+    ê is the normalised embedding, A a learned linear map from the student's space to the
+    teacher's, μ the teacher's mean embedding over meta-train images, S the cosine-similarity
+    matrices of the unprojected, uncentred embeddings within a batch (within each task, if there
+    are leading task dimensions). No term but the labels' and KL's needs classes, so it works on
+    whole batches and inside episodes alike.
+
+    Terms `loss/ce`, `loss/embedding`, `loss/similarity`, `loss/kd` (before their weights); one
+    whose weight is 0 is neither computed nor logged, and A is not made if it has no use. Computes
+    in float32, also inside an autocast region.
+
+    Args:
+        student_size: size of the student's embeddings.
+        teacher_size: size of the teacher's.
+        teacher_mean: μ [teacher_size]; None: no centring.
+        ce_weight: weight of the loss on the labels.
+        embedding_weight: weight of the directions.
+        similarity_weight: weight of the similarities.
+        kd_weight: weight of the soft targets.
+        temperature: τ of the soft targets.
+
+    Raises:
+        UserError: a weight is negative, all are 0, or the temperature is not positive.
+    """
+
+    teacher_mean: Tensor
+
+    def __init__(
+        self,
+        student_size: int,
+        teacher_size: int,
+        teacher_mean: Tensor | None = None,
+        *,
+        ce_weight: float = 0.2,
+        embedding_weight: float = 2.0,
+        similarity_weight: float = 20.0,
+        kd_weight: float = 0.0,
+        temperature: float = 4.0,
+    ) -> None:
+        super().__init__(student_size, teacher_size, teacher_mean)
+        self.ce_weight = check_weight("ce_weight", ce_weight)
+        self.embedding_weight = check_weight("embedding_weight", embedding_weight)
+        self.similarity_weight = check_weight("similarity_weight", similarity_weight)
+        self.kd_weight = check_weight("kd_weight", kd_weight)
+        self.temperature = check_temperature(temperature)
+        if not ce_weight + embedding_weight + similarity_weight + kd_weight:
+            raise UserError(
+                "all weights of distill=embedding are 0, so nothing would be learnt; set one of "
+                "distill.ce_weight, embedding_weight, similarity_weight, kd_weight above 0"
+            )
+        needs = {"embeddings"} if embedding_weight or similarity_weight else set()
+        self.needs = frozenset(needs | ({"logits"} if kd_weight else set()))
+        self.projection = (
+            nn.Linear(student_size, teacher_size, bias=False) if embedding_weight else None
+        )
+        mean = torch.zeros(teacher_size) if teacher_mean is None else teacher_mean.detach().clone()
+        if mean.shape != (teacher_size,):
+            raise ValueError(f"teacher_mean has shape {tuple(mean.shape)}, not ({teacher_size},)")
+        self.register_buffer("teacher_mean", mean)
+
+    def forward(
+        self, student: Prediction, targets: Tensor, answer: Answer | None
+    ) -> dict[str, Tensor]:
+        """Return `loss` and the named terms; see `Objective.forward`.
+
+        Raises:
+            ValueError: embeddings are to be matched and one side has none.
+        """
+        if answer is None:
+            return super().forward(student, targets, None)
+        weighted: dict[str, tuple[float, Tensor]] = {}
+        with torch.autocast(student.logits.device.type, enabled=False):
+            logits = widened(student.logits)
+            if self.ce_weight:
+                ce = target_loss(logits, targets, self.label_smoothing)
+                weighted["loss/ce"] = (self.ce_weight, ce)
+            if self.projection is not None:
+                e_s, e_t = _both_embeddings(student, answer)
+                cosine = (unit(self.projection(unit(e_s))) * unit(e_t - self.teacher_mean)).sum(-1)
+                weighted["loss/embedding"] = (self.embedding_weight, 1.0 - cosine.mean())
+            if self.similarity_weight:
+                e_s, e_t = _both_embeddings(student, answer)
+                weighted["loss/similarity"] = (self.similarity_weight, similarity_loss(e_s, e_t))
+            if self.kd_weight and answer.logits is not None:
+                kd = soft_target_loss(logits, targets, answer, self.temperature)
+                weighted["loss/kd"] = (self.kd_weight, kd)
+        if not weighted:
+            raise ValueError("no term could be computed: the teacher's answer has no logits")
+        return named_total(weighted)
+
+    def extra_repr(self) -> str:
+        """Return the weights, for `print`."""
+        return (
+            f"ce={self.ce_weight:g}, embedding={self.embedding_weight:g}, "
+            f"similarity={self.similarity_weight:g}, kd={self.kd_weight:g}"
+        )
+
+
+def _both_embeddings(student: Prediction, answer: Answer) -> tuple[Tensor, Tensor]:
+    """Return the student's and the teacher's embeddings of the same examples."""
+    if student.embeddings is None or answer.embeddings is None:
+        side = "student's prediction" if student.embeddings is None else "teacher's answer"
+        raise ValueError(f"matching embeddings needs them on both sides; the {side} has none")
+    return widened(student.embeddings), widened(answer.embeddings)

@@ -1,0 +1,138 @@
+"""The embeddings of a network that no longer changes: computed once per image and fixed view."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from metakd.distillation.divergences import unit
+
+if TYPE_CHECKING:
+    from metakd.data.images import ImageData
+
+__all__ = ["EmbeddingTables"]
+
+
+class EmbeddingTables:
+    """Tables of embeddings by part, filled when first asked for, kept on the data's device.
+
+    A table holds each image of a part, and of the part `train` also its fixed augmented views.
+    Where training images are augmented afresh at every step (`data.views == 0`) no table can hold
+    what a student sees, so the network then runs on the very images of the batch: `raw` and
+    `directions` always speak of the view that they are asked about.
+
+    Args:
+        backbone: maps images [n, channels, height, width] to embeddings [n, embedding_size]; in
+            evaluation mode, its weights never change.
+        data: the dataset, on the device that is to compute.
+        autocast: number format of forward passes; None: float32.
+        channels_last: lay images and filters out channels-last, the faster way with autocast.
+        batch_size: images of a forward pass when a table is filled.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        data: ImageData,
+        *,
+        autocast: torch.dtype | None = None,
+        channels_last: bool = False,
+        batch_size: int = 512,
+    ) -> None:
+        self._backbone = backbone
+        self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        if channels_last:
+            backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._data = data
+        self._autocast = autocast
+        self._batch_size = batch_size
+        self._raw: dict[str, Tensor] = {}
+        self._directions: dict[str, Tensor] = {}
+        self._mean: Tensor | None = None
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean embedding [size] of the clean meta-train images, held-out ones left out."""
+        if self._mean is None:
+            kept = ~self._data.part("train").held_out
+            self._mean = self.table("train")[0][kept].mean(dim=0)
+        return self._mean
+
+    def table(self, part: str) -> Tensor:
+        """Return the embeddings [views, images, size] float32 of `part`; view 0 is clean."""
+        if part not in self._raw:
+            labels = self._data.part(part).labels
+            pieces = torch.arange(len(labels), device=labels.device).split(self._batch_size)
+            self._raw[part] = torch.stack(
+                [
+                    torch.cat([self._embed_view(part, piece, view) for piece in pieces])
+                    for view in range(self._fixed_views(part))
+                ]
+            )
+        return self._raw[part]
+
+    def raw(self, part: str, index: Tensor | None, view: Tensor | None, images: Tensor) -> Tensor:
+        """Return the embeddings of the images of a batch.
+
+        Args:
+            part: which images `index` counts.
+            index: [...] int64 positions in `part`.
+            view: [...] int64, which fixed view; None: the clean image, or a fresh view.
+            images: [..., channels, height, width], the images themselves.
+
+        Returns:
+            [..., size] float32.
+
+        Raises:
+            ValueError: `index` is None.
+        """
+        if index is None:
+            raise ValueError("examples without an index in their part: no table has their answer")
+        if self._is_fresh(part, view):
+            flat = self.embed(images.reshape(-1, *images.shape[index.dim() :]))
+            return flat.view(*index.shape, -1)
+        return _gather(self.table(part), index, view)
+
+    def directions(
+        self, part: str, index: Tensor | None, view: Tensor | None, images: Tensor
+    ) -> Tensor:
+        """Return the embeddings of the images of a batch, centred by the mean, of length 1.
+
+        Arguments and errors as in `raw`. These have a table of their own: centring and
+        normalising at every step would cost several times the gather.
+        """
+        if index is None or self._is_fresh(part, view):
+            return unit(self.raw(part, index, view, images) - self.mean)
+        if part not in self._directions:
+            self._directions[part] = unit(self.table(part) - self.mean)
+        return _gather(self._directions[part], index, view)
+
+    @torch.no_grad()
+    def embed(self, images: Tensor) -> Tensor:
+        """Run the network on images [n, channels, height, width]: embeddings [n, size] float32."""
+        images = images.contiguous(memory_format=self._memory_format)
+        with torch.autocast(images.device.type, self._autocast, self._autocast is not None):
+            embeddings: Tensor = self._backbone(images)
+        return embeddings.float()
+
+    def _embed_view(self, part: str, index: Tensor, view: int) -> Tensor:
+        """Return the embeddings [n, size] of one view of these images."""
+        views = torch.full_like(index, view) if view else None
+        return self.embed(self._data.examples(part, index, views))
+
+    def _fixed_views(self, part: str) -> int:
+        """Return how many views of an image of `part` its table holds."""
+        return max(1, self._data.views) if part == "train" and self._data.augment else 1
+
+    def _is_fresh(self, part: str, view: Tensor | None) -> bool:
+        """Return whether images of this batch were augmented in a way that no table knows."""
+        augmented = part == "train" and bool(self._data.augment)
+        return augmented and self._data.views == 0 and view is None
+
+
+def _gather(table: Tensor, index: Tensor, view: Tensor | None) -> Tensor:
+    """Return the rows [*index.shape, size] of a table [views, images, size]."""
+    row = index if view is None or len(table) == 1 else index + view * table.shape[1]
+    return table.flatten(0, 1).index_select(0, row.reshape(-1)).view(*index.shape, -1)

@@ -1,0 +1,226 @@
+"""A trained teacher that no longer changes, and its answers to tasks and to whole batches."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from metakd.data.tasks import ExampleBatch, TaskBatch, TaskStream
+from metakd.distillation.calibration import fit_scale
+from metakd.distillation.embedding_tables import EmbeddingTables
+from metakd.distillation.objective import Answer, TaskAnswers
+from metakd.distillation.teacher_modes import (
+    head_logits,
+    prototype_logits,
+    prototype_logits_on_support,
+    ridge_logits,
+    ridge_logits_on_support,
+)
+from metakd.errors import UserError, nearest
+from metakd.models.network import Network
+
+if TYPE_CHECKING:
+    from metakd.data.images import ImageData
+
+__all__ = ["MODES", "FrozenTeacher"]
+
+MODES = ("prototype", "linear", "head")
+_PLACES = ("query", "support", "both")
+_EVERYTHING = ("logits", "embeddings")
+
+
+class FrozenTeacher:
+    """A teacher with fixed weights that answers from tables of its embeddings.
+
+    An image's embedding never changes, so distilling adds to each step a gather and a small
+    product, not a forward pass through a large network. Teacher and student look at the same view
+    of an image, whether views are fixed (one row of the table each) or fresh (the network then
+    runs on the batch's own images); see `EmbeddingTables`.
+
+    It holds a copy of the network, in evaluation mode and without gradients, so that nothing done
+    to the original afterwards can make the tables stale. It is no nn.Module on purpose: it can
+    never end up among the parameters of a learner, nor be switched to training mode by one.
+
+    Args:
+        network: the trained teacher; its head is over the meta-train classes.
+        data: the dataset, on the device that is to compute.
+        mode: `prototype`, `linear` or `head` (see `metakd.distillation.teacher_modes`).
+        autocast: number format of its forward passes; None: float32.
+        channels_last: lay images and filters out channels-last, the faster way with autocast.
+        batch_size: images of a forward pass when a table is filled.
+        penalty: of the ridge regression in mode `linear`.
+
+    Attributes:
+        size: of an embedding.
+        scale: turns distances (`prototype`, and `head` where it is judged) or regression outputs
+            (`linear`) into logits; 10 until `calibrate` has fitted it.
+
+    Raises:
+        UserError: there is no such mode.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        data: ImageData,
+        *,
+        mode: str = "prototype",
+        autocast: torch.dtype | None = None,
+        channels_last: bool = False,
+        batch_size: int = 512,
+        penalty: float = 1.0,
+    ) -> None:
+        if mode not in MODES:
+            raise UserError(
+                f"distill.teacher_mode={mode}: a frozen teacher knows {', '.join(MODES)}."
+                + nearest(mode, MODES)
+            )
+        network = copy.deepcopy(network).eval().requires_grad_(False)
+        self._head = network.head
+        self._tables = EmbeddingTables(
+            network.backbone,
+            data,
+            autocast=autocast,
+            channels_last=channels_last,
+            batch_size=batch_size,
+        )
+        self._penalty = penalty
+        self.mode = mode
+        self.size = network.head.in_features
+        self.scale = 10.0
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean embedding [size] of the clean meta-train images, held-out ones left out."""
+        return self._tables.mean
+
+    def table(self, part: str) -> Tensor:
+        """Return the embeddings [views, images, size] of `part`, computed once; view 0 is clean."""
+        return self._tables.table(part)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Run the network on images [n, channels, height, width]: embeddings [n, size] float32."""
+        return self._tables.embed(images)
+
+    @torch.no_grad()
+    def answers(
+        self,
+        tasks: TaskBatch,
+        part: str = "train",
+        on: str = "query",
+        needs: Collection[str] = _EVERYTHING,
+    ) -> TaskAnswers:
+        """Return the teacher's answers to a batch of tasks.
+
+        Args:
+            tasks: tasks drawn from `part`.
+            part: `train`, `validate` or `test`.
+            on: `query`, `support` or `both`.
+            needs: what to compute, of `logits` and `embeddings`.
+
+        Raises:
+            ValueError: mode `head` off the part `train`, whose classes alone the head knows;
+                logits on a support set with one example of a class; tasks without image indices.
+        """
+        if on not in _PLACES:
+            raise ValueError(f"on={on!r} is not one of {', '.join(_PLACES)}")
+        if self.mode == "head" and part != "train" and "logits" in needs:
+            raise ValueError(f"teacher mode 'head' has no outputs for the classes of '{part}'")
+        support = query = None
+        if on != "query":
+            support = Answer(
+                self._logits(tasks, part, on_support=True) if "logits" in needs else None,
+                self._embeddings(tasks, part, on_support=True) if "embeddings" in needs else None,
+            )
+        if on != "support":
+            query = Answer(
+                self._logits(tasks, part, on_support=False) if "logits" in needs else None,
+                self._embeddings(tasks, part, on_support=False) if "embeddings" in needs else None,
+            )
+        return TaskAnswers(support, query)
+
+    @torch.no_grad()
+    def predict(self, tasks: TaskBatch, part: str) -> Tensor:
+        """Return logits [tasks, ways * queries, ways] on the query sets, to judge the teacher by.
+
+        By the teacher's mode; `head` is judged as `prototype`, on every part.
+        """
+        return self._few_shot(tasks, part, self.scale, on_support=False)
+
+    @torch.no_grad()
+    def answer_batch(self, batch: ExampleBatch, needs: Collection[str] = _EVERYTHING) -> Answer:
+        """Return the answer to a whole batch of images of the part `train`.
+
+        Args:
+            batch: the images.
+            needs: what to compute, of `logits` (of all base classes, by the teacher's own head)
+                and `embeddings`.
+        """
+        embeddings = self._tables.raw("train", batch.index, batch.view, batch.images)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return Answer(
+                self._head(embeddings) if "logits" in needs else None,
+                embeddings if "embeddings" in needs else None,
+            )
+
+    @torch.no_grad()
+    def calibrate(self, stream: TaskStream, steps: int, part: str = "validate") -> float:
+        """Fit the scale by likelihood of the query labels, and return it.
+
+        Args:
+            stream: tasks of `part`, with the ways and shots that the teacher is to answer.
+            steps: batches of tasks to fit on.
+            part: which classes they are of: meta-validation, never those to be judged on.
+        """
+        logits, targets = [], []
+        for step in range(steps):
+            tasks = stream.batch(step)
+            logits.append(self._few_shot(tasks, part, 1.0, on_support=False).flatten(0, 1))
+            targets.append(tasks.query_targets.flatten())
+        if not logits:
+            raise ValueError("calibration needs one batch of tasks or more")
+        self.scale = fit_scale(torch.cat(logits), torch.cat(targets))
+        return self.scale
+
+    def _embeddings(self, tasks: TaskBatch, part: str, *, on_support: bool) -> Tensor:
+        """Return the raw embeddings [tasks, n, size] of the support or the query sets."""
+        return self._tables.raw(part, *_examples(tasks, on_support))
+
+    def _directions(self, tasks: TaskBatch, part: str, *, on_support: bool) -> Tensor:
+        """Return the same, centred and of length 1."""
+        return self._tables.directions(part, *_examples(tasks, on_support))
+
+    def _logits(self, tasks: TaskBatch, part: str, *, on_support: bool) -> Tensor:
+        """Return logits [tasks, n, ways] by the teacher's mode."""
+        if self.mode != "head":
+            return self._few_shot(tasks, part, self.scale, on_support=on_support)
+        if tasks.classes is None:
+            raise ValueError("tasks without classes: no base-class logits belong to them")
+        embeddings = self._embeddings(tasks, part, on_support=on_support)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return head_logits(embeddings, self._head.weight, self._head.bias, tasks.classes)
+
+    def _few_shot(self, tasks: TaskBatch, part: str, scale: float, *, on_support: bool) -> Tensor:
+        """Return logits from the support set: on the query set, or leave-one-out on itself."""
+        labels, ways = tasks.support_targets, tasks.ways
+        support = self._directions(tasks, part, on_support=True)
+        with torch.autocast(support.device.type, enabled=False):
+            if on_support:
+                if self.mode == "linear":
+                    return ridge_logits_on_support(support, labels, ways, scale, self._penalty)
+                return prototype_logits_on_support(support, labels, ways, scale)
+            query = self._directions(tasks, part, on_support=False)
+            if self.mode == "linear":
+                return ridge_logits(support, labels, query, ways, scale, self._penalty)
+            return prototype_logits(support, labels, query, ways, scale)
+
+
+def _examples(tasks: TaskBatch, on_support: bool) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """Return index, view and images of the support or the query sets."""
+    if on_support:
+        return tasks.support_index, tasks.support_view, tasks.support
+    return tasks.query_index, tasks.query_view, tasks.query

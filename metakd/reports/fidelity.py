@@ -1,0 +1,83 @@
+"""How faithful a student is to its teacher, and how well its confidence is calibrated."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["agreement", "expected_calibration_error", "fidelity", "mean_kl"]
+
+
+def agreement(teacher_logits: Tensor, student_logits: Tensor) -> float:
+    """Return the share of examples to which both give the same class first.
+
+    Args:
+        teacher_logits: [..., classes].
+        student_logits: [..., classes].
+    """
+    _check_shapes(teacher_logits, student_logits)
+    same = teacher_logits.argmax(dim=-1) == student_logits.argmax(dim=-1)
+    return same.double().mean().item()
+
+
+def mean_kl(teacher_logits: Tensor, student_logits: Tensor) -> float:
+    """Return the mean of KL(teacher || student) over examples, in nats, at temperature 1.
+
+    Args:
+        teacher_logits: [..., classes].
+        student_logits: [..., classes].
+    """
+    _check_shapes(teacher_logits, student_logits)
+    teacher = F.log_softmax(teacher_logits.double(), dim=-1).flatten(0, -2)
+    student = F.log_softmax(student_logits.double(), dim=-1).flatten(0, -2)
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True).item()
+
+
+def fidelity(teacher_logits: Tensor, student_logits: Tensor) -> dict[str, float]:
+    """Return `agreement` and `kl` of a student with its teacher, as in results.json."""
+    return {
+        "agreement": agreement(teacher_logits, student_logits),
+        "kl": mean_kl(teacher_logits, student_logits),
+    }
+
+
+def expected_calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) -> float:
+    """Return the expected calibration error, between 0 and 1.
+
+    Predictions are put into `bins` equal intervals (low, high] of their confidence (the largest
+    probability); the error is the mean over predictions of |accuracy - mean confidence| of their
+    bin (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+
+    Args:
+        logits: [..., classes].
+        targets: [...] int64.
+        bins: number of intervals.
+
+    Raises:
+        ValueError: there is no prediction, or targets and logits do not match.
+    """
+    if logits.shape[:-1] != targets.shape:
+        raise ValueError(
+            f"targets {tuple(targets.shape)} do not match logits {tuple(logits.shape)}"
+        )
+    if targets.numel() == 0:
+        raise ValueError("calibration of no prediction at all is undefined")
+    confidence, predicted = logits.double().softmax(dim=-1).flatten(0, -2).max(dim=-1)
+    right = (predicted == targets.flatten()).double()
+    bin_of = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    # Per bin: n · |accuracy - confidence| = |sum of (right - confidence)|.
+    gap = torch.zeros(bins, dtype=torch.float64, device=logits.device)
+    gap.index_add_(0, bin_of, right - confidence)
+    return (gap.abs().sum() / targets.numel()).item()
+
+
+def _check_shapes(teacher_logits: Tensor, student_logits: Tensor) -> None:
+    """Refuse shapes that would broadcast, and emptiness, whose mean would be NaN."""
+    if teacher_logits.shape != student_logits.shape:
+        raise ValueError(
+            f"teacher's logits {tuple(teacher_logits.shape)} and student's "
+            f"{tuple(student_logits.shape)} differ in shape"
+        )
+    if teacher_logits.numel() == 0:
+        raise ValueError("fidelity on no example at all is undefined")
