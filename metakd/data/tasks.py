@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -49,6 +49,11 @@ class TaskBatch:
     def __len__(self) -> int:
         return self.support.shape[0]
 
+    def first(self, count: int) -> TaskBatch:
+        """Return the first `count` tasks alone."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{n: t[:count] for n, t in tensors.items() if isinstance(t, Tensor)})
+
 
 @dataclass(frozen=True)
 class ExampleBatch:
@@ -83,5 +88,3 @@ class ExampleStream(Protocol):
     def batch(self, step: int) -> ExampleBatch:
         """Return batch `step`; every epoch holds each example at most once."""
         ...
-
-

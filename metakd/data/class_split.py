@@ -1,0 +1,133 @@
+"""From images of many classes to the three parts with classes of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from metakd.data.counter_random import bits_at, permutation, stream_key
+from metakd.data.images import PARTS, ClassImages, PreparedImages
+from metakd.errors import UserError, nearest
+
+__all__ = ["by_class", "check_classes", "hold_out", "random_split", "read_class_lists"]
+
+
+def random_split(names: Sequence[str], sizes: Sequence[int], seed: int) -> dict[str, list[str]]:
+    """Deal out `names` at random to `train`, `validate` and `test`.
+
+    Args:
+        names: of the classes; their order does not matter.
+        sizes: numbers of classes of the three parts.
+        seed: decides the split.
+    """
+    order = [sorted(names)[i] for i in permutation(stream_key(seed, "classes"), len(names))]
+    ends = [0, sizes[0], sizes[0] + sizes[1], sum(sizes)]
+    return {p: sorted(order[ends[i] : ends[i + 1]]) for i, p in enumerate(PARTS)}
+
+
+def read_class_lists(path: Path) -> dict[str, list[str]]:
+    """Read class lists: JSON with the keys `train`, `val` (or `validate`) and `test`.
+
+    Raises:
+        UserError: no such file, not JSON, a key is missing.
+    """
+    try:
+        lists = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"class lists {path}: cannot be read ({error})") from error
+    if isinstance(lists, dict) and "validate" not in lists and "val" in lists:
+        lists["validate"] = lists["val"]
+    for part in PARTS:
+        if not isinstance(lists, dict) or not isinstance(lists.get(part), list):
+            raise UserError(
+                f"class lists {path}: give JSON with a list of class names for each of "
+                "'train', 'val' and 'test'"
+            )
+    return {part: [str(name) for name in lists[part]] for part in PARTS}
+
+
+def check_classes(split: Mapping[str, Sequence[str]], names: Sequence[str], where: str) -> None:
+    """Raise UserError unless every class of `split` exists and stands in one part only."""
+    known, seen = set(names), dict[str, str]()
+    for part in PARTS:
+        if not split[part]:
+            raise UserError(f"{where}: there is no class for '{part}'")
+        for name in split[part]:
+            if name not in known:
+                raise UserError(f"{where}: there is no class '{name}'." + nearest(name, known))
+            if name in seen:
+                raise UserError(
+                    f"{where}: class '{name}' stands in '{seen[name]}' and in '{part}'; "
+                    "the classes of the parts must differ"
+                )
+            seen[name] = part
+
+
+def hold_out(labels: Tensor, seed: int, share: float = 0.2) -> Tensor:
+    """Choose about `share` of each class's images, at least one of two or more.
+
+    Args:
+        labels: [n] int64.
+        seed: decides which ones.
+        share: of each class.
+
+    Returns:
+        [n] bool.
+    """
+    bits = bits_at(stream_key(seed, "held_out"), torch.arange(len(labels)))
+    order = bits.argsort(stable=True)
+    order = order[labels[order].argsort(stable=True)]  # by class, at random within it
+    counts = torch.bincount(labels)
+    starts = counts.cumsum(0) - counts
+    ranks = torch.empty_like(labels)
+    ranks[order] = torch.arange(len(labels)) - starts[labels[order]]
+    wanted = (counts * share).round().long().clamp(min=1) * (counts > 1)
+    return ranks < wanted[labels]
+
+
+def by_class(
+    name: str,
+    images: Tensor,
+    labels: Tensor,
+    class_names: Sequence[str],
+    split: Mapping[str, Sequence[str]],
+    *,
+    groups: Sequence[int] | None = None,
+    group_names: Sequence[str] = (),
+    held_out: Tensor,
+) -> PreparedImages:
+    """Deal out images to the three parts by their classes.
+
+    Args:
+        name: of the dataset.
+        images: [n, channels, height, width] uint8 of all classes.
+        labels: [n] int64, positions in `class_names`.
+        class_names: of all classes, all different.
+        split: class names of each part; their order becomes the classes' numbering.
+        groups: superclass of each of `class_names`; None: one group for all.
+        group_names: by group.
+        held_out: [n] bool.
+    """
+    number = {c: i for i, c in enumerate(class_names)}
+    all_groups = torch.tensor(groups if groups is not None else [0] * len(class_names))
+    parts = {}
+    for part in PARTS:
+        old = torch.tensor([number[c] for c in split[part]])
+        new = torch.full((len(class_names),), -1)
+        new[old] = torch.arange(len(old))
+        mine = new[labels]
+        # Images of a class lie side by side, so that gathering a task touches few pages.
+        at = mine.argsort(stable=True)[int((mine < 0).sum()) :]
+        parts[part] = ClassImages(
+            images=images[at].contiguous(),
+            labels=mine[at],
+            class_names=tuple(split[part]),
+            groups=all_groups[old],
+            held_out=held_out[at],
+            group_names=tuple(group_names),
+        )
+    return PreparedImages(parts, name)

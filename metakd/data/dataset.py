@@ -1,0 +1,79 @@
+"""The interface of a dataset: what `load.py` asks of it and nothing more."""
+
+from __future__ import annotations
+
+from typing import Protocol, Self
+
+import torch
+
+from metakd.data.images import PreparedImages
+from metakd.data.tasks import TaskStream
+
+__all__ = ["Dataset", "RegressionTasks"]
+
+
+class RegressionTasks(Protocol):
+    """A family of regression tasks on a device; what a dataset of kind `regression` loads.
+
+    Attributes:
+        name: the dataset's.
+        kind: `regression`.
+        example_shape: shape of one example.
+        outputs: numbers to predict for an example.
+        checksum: SHA-256 of everything that decides the tasks.
+    """
+
+    name: str
+    kind: str
+    example_shape: tuple[int, ...]
+    outputs: int
+    checksum: str
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same tasks, drawn on `device`."""
+        ...
+
+    def tasks(
+        self,
+        part: str,
+        *,
+        ways: int,
+        shots: int,
+        queries: int,
+        tasks: int,
+        seed: int,
+        stage: str,
+        sampling: str = "uniform",
+        number: int | None = None,
+        augmented: bool = False,
+    ) -> TaskStream:
+        """Return the stream of `part` (`train`, `validate`, `test`), `tasks` tasks a step."""
+        ...
+
+
+class Dataset(Protocol):
+    """One kind of data; one a file in `metakd/data/`, its YAML in `conf/dataset/`.
+
+    Constructor convention: positionally the folder of datasets (`data_root`, a Path that may be
+    read-only and need not exist), settings keyword-only, named as in `DatasetConfig`. The
+    constructor touches no data.
+    """
+
+    def cache_key(self) -> str | None:
+        """Return everything that decides the prepared data, as text.
+
+        Settings, the version of the preparing code, names, sizes and time stamps (or checksums)
+        of the source files. None: so cheap to make that it is not cached.
+
+        Raises:
+            UserError: the source is not there and cannot be downloaded.
+        """
+        ...
+
+    def load(self) -> PreparedImages | RegressionTasks:
+        """Read and prepare the data, on the CPU.
+
+        Raises:
+            UserError: the source is missing or damaged; the message names the file or folder.
+        """
+        ...

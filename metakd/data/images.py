@@ -1,0 +1,306 @@
+"""Images by class as tensors on the compute device, and the streams that are drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from metakd.data.augment import KINDS, augment_images
+from metakd.data.batches import BatchStream
+from metakd.data.counter_random import derive, stream_key
+from metakd.data.episodes import EpisodeDraw, EpisodeStream
+from metakd.data.target import TargetTask, target_task
+from metakd.errors import UserError, nearest
+
+__all__ = ["PARTS", "ClassImages", "ImageData", "PreparedImages"]
+
+PARTS = ("train", "validate", "test")
+
+
+@dataclass(frozen=True)
+class ClassImages:
+    """Images of some classes.
+
+    Attributes:
+        images: [n, channels, height, width] uint8.
+        labels: [n] int64, 0 … classes-1.
+        class_names: one for each class.
+        groups: [classes] int64, the superclass or script of each class.
+        held_out: [n] bool, whether the image belongs to the test split of a target task.
+        group_names: name of group g at position g; may be empty.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    groups: Tensor
+    held_out: Tensor
+    group_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @cached_property
+    def members(self) -> tuple[Tensor, Tensor]:
+        """Positions of each class's images.
+
+        Returns:
+            index [classes, largest class] int64, padded with 0; counts [classes] int64.
+        """
+        counts = torch.bincount(self.labels, minlength=self.classes)
+        order = self.labels.argsort(stable=True)
+        starts = counts.cumsum(0) - counts
+        slots = torch.arange(int(counts.max()), device=self.labels.device)
+        at = (starts[:, None] + slots).clamp_(max=len(self) - 1)
+        return torch.where(slots < counts[:, None], order[at], 0), counts
+
+    def to(self, device: torch.device | str) -> ClassImages:
+        """Return the same images on `device`."""
+        return replace(
+            self,
+            images=self.images.to(device),
+            labels=self.labels.to(device),
+            groups=self.groups.to(device),
+            held_out=self.held_out.to(device),
+        )
+
+    def select(self, keep: Tensor) -> ClassImages:
+        """Return the images that `keep` ([n] bool, or int64 positions) names, classes unchanged."""
+        return replace(
+            self,
+            images=self.images[keep],
+            labels=self.labels[keep],
+            held_out=self.held_out[keep],
+        )
+
+    def without_held_out(self) -> ClassImages:
+        """Return the images that belong to no target's test split."""
+        return self.select(~self.held_out) if bool(self.held_out.any()) else self
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """What a dataset of images loads, on the CPU; what the cache keeps.
+
+    Attributes:
+        parts: `train`, `validate` and `test`: meta-train, meta-validation, meta-test.
+        name: the dataset's.
+    """
+
+    parts: dict[str, ClassImages]
+    name: str
+
+
+class ImageData:
+    """Prepared images on the compute device, normalised and augmented there, in batch.
+
+    Views: view 0 of an image is the image itself; view v > 0 is a pure function of (`augment`,
+    position of the image, v), so that a frozen teacher's answer to it can be kept. With
+    `views` 0 each use of a training image is augmented afresh from the stream's key.
+
+    Args:
+        prepared: the images.
+        device: where they live from now on.
+        augment: kinds of random change of training images, see `augment.KINDS`.
+        views: number of fixed views of a training image, the clean one included; 0: fresh ones.
+        checksum: SHA-256 of the prepared data.
+
+    Attributes:
+        mean, std: [channels] of pixels in [0, 1], from meta-train images that are not held out.
+    """
+
+    kind = "classification"
+
+    def __init__(
+        self,
+        prepared: PreparedImages,
+        device: torch.device | str = "cpu",
+        augment: Sequence[str] = (),
+        views: int = 1,
+        checksum: str = "",
+    ) -> None:
+        for kind in augment:
+            if kind not in KINDS:
+                raise UserError(
+                    f"dataset.augment: no kind '{kind}'; choose from {', '.join(KINDS)}."
+                    + nearest(kind, KINDS)
+                )
+        if views < 0:
+            raise UserError(f"dataset.views={views}: give 0 (fresh views) or a positive number")
+        self.prepared = prepared
+        self.device = torch.device(device)
+        self.augment = tuple(augment)
+        self.views = views if self.augment else 1
+        self.checksum = checksum
+        self.name = prepared.name
+        self.train, self.validate, self.test = (prepared.parts[p].to(device) for p in PARTS)
+        _, channels, height, width = self.train.images.shape
+        self.example_shape = (channels, height, width)
+        self.mean, self.std = _mean_and_std(self.train.without_held_out().images)
+        # Pixels 0 … 255 to normalised values in two passes: x * scale + shift.
+        self._scale = (1.0 / (255.0 * self.std)).view(-1, 1, 1)
+        self._shift = (-self.mean / self.std).view(-1, 1, 1)
+        self._view_key = stream_key(0, "views", *self.augment)
+
+    def part(self, name: str) -> ClassImages:
+        """Return `train`, `validate` or `test`."""
+        if name not in PARTS:
+            raise UserError(f"no part '{name}' of the classes; choose from {', '.join(PARTS)}")
+        images: ClassImages = getattr(self, name)
+        return images
+
+    def examples(self, part: str, index: Tensor, view: Tensor | None = None) -> Tensor:
+        """Return images as the networks see them.
+
+        Args:
+            part: `train`, `validate` or `test`.
+            index: [...] int64 positions in the part.
+            view: [...] int64 fixed view of each; None: the clean images.
+
+        Returns:
+            [..., channels, height, width] float32, normalised.
+        """
+        flat = index.reshape(-1)
+        pixels = self.part(part).images[flat]
+        if view is None or not self.augment:
+            changed = pixels.to(torch.float32)
+        else:
+            views = view.reshape(-1)
+            keys = derive(derive(self._view_key, flat), views)
+            changed = augment_images(pixels, keys, self.augment, active=views > 0)
+        return self._normalise(changed).view(*index.shape, *self.example_shape)
+
+    def fresh_examples(self, part: str, index: Tensor, key: int) -> Tensor:
+        """Return images augmented afresh, as `examples` does; `key` decides the changes."""
+        flat = index.reshape(-1)
+        pixels = self.part(part).images[flat]
+        keys = derive(key, torch.arange(len(flat), device=flat.device))
+        changed = augment_images(pixels, keys, self.augment)
+        return self._normalise(changed).view(*index.shape, *self.example_shape)
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        return pixels.mul_(self._scale).add_(self._shift)
+
+    def tasks(
+        self,
+        part: str,
+        *,
+        ways: int,
+        shots: int,
+        queries: int,
+        tasks: int,
+        seed: int,
+        stage: str,
+        sampling: str = "uniform",
+        number: int | None = None,
+        augmented: bool = False,
+    ) -> EpisodeStream:
+        """Return a stream of N-way K-shot tasks (method.md section 1), `tasks` of them a step.
+
+        Args:
+            part: whose classes.
+            ways, shots, queries: of a task; shots and queries per class.
+            tasks: tasks a step.
+            seed, stage: name the stream; task `step * tasks + j` is a function of these alone.
+            sampling: `uniform`, `superclass` or `partition`.
+            number: how many different tasks there are; None: endless.
+            augmented: whether images are changed at random (training streams only).
+
+        Raises:
+            UserError: more ways than classes, a class with too few images, no group that is large
+                enough, an unknown sampling.
+        """
+        draw = EpisodeDraw(
+            self.part(part),
+            ways=ways,
+            shots=shots,
+            queries=queries,
+            tasks=tasks,
+            key=stream_key(seed, stage),
+            sampling=sampling,
+            number=number,
+        )
+        return EpisodeStream(self, part, draw, self._views_of(augmented))
+
+    def batches(
+        self,
+        part: str,
+        *,
+        batch_size: int,
+        seed: int,
+        stage: str,
+        augmented: bool = True,
+        index: Tensor | None = None,
+    ) -> BatchStream:
+        """Return a stream of whole batches of labelled images.
+
+        Args:
+            part: whose images.
+            batch_size: images of a batch.
+            seed, stage: name the stream; batch `step` is a function of these alone.
+            augmented: whether images are changed at random.
+            index: [m] int64, draw from these images only; None: all of the part.
+        """
+        if index is None:
+            index = torch.arange(len(self.part(part)), device=self.device)
+        return BatchStream(
+            self,
+            part,
+            index.to(self.device),
+            batch_size=batch_size,
+            key=stream_key(seed, stage),
+            views=self._views_of(augmented),
+        )
+
+    def _views_of(self, augmented: bool) -> int:
+        return self.views if augmented else 1
+
+    def target(self, which: str, shots: int | None, seed: int) -> TargetTask:
+        """Return the task that the student is fine-tuned on (method.md section 7).
+
+        Args:
+            which: `novel`: the meta-test classes; `all`: every class of the three parts.
+            shots: training images of each class; None: all that are not held out.
+            seed: decides which ones, where `shots` is given.
+        """
+        return target_task(self.train, self.validate, self.test, which, shots, seed)
+
+    def without_held_out(self) -> ImageData:
+        """Return the data without the images that a target task is tested on.
+
+        They leave the meta-train and the meta-validation classes. Those of the meta-test classes
+        stay: nothing is learned or chosen from them, and few-shot tasks remain the same ones.
+        """
+        parts = {
+            p: images if p == "test" else images.without_held_out()
+            for p, images in self.prepared.parts.items()
+        }
+        return ImageData(
+            PreparedImages(parts, self.name), self.device, self.augment, self.views, self.checksum
+        )
+
+
+def _mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation [channels] of uint8 images, of pixels in [0, 1]."""
+    channels = images.shape[1]
+    # A histogram of the 256 pixel values is exact and needs no float copy of the images.
+    levels = torch.arange(256, dtype=torch.float64, device=images.device) / 255.0
+    shares = torch.stack(
+        [torch.bincount(images[:, c].reshape(-1), minlength=256) for c in range(channels)]
+    ).to(torch.float64)
+    shares /= shares.sum(dim=1, keepdim=True)
+    mean = shares @ levels
+    variance = (shares * (levels - mean[:, None]).square()).sum(dim=1)
+    std = variance.sqrt()
+    # A channel without any contrast must not divide by 0.
+    std = torch.where(std > 0, std, torch.ones_like(std))
+    return mean.float(), std.float()
