@@ -1,0 +1,84 @@
+"""Conv-4, the small network of few-shot learning (Vinyals et al. 2016, Finn et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metakd.models.normalization import make_norm
+from metakd.models.widths import channels_of, image_shape
+
+__all__ = ["Conv4"]
+
+
+class _Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int, strided: bool, norm: str) -> None:
+        super().__init__()
+        self.strided = strided
+        # Batch norm subtracts the mean, so that a bias before it would never do anything.
+        self.conv = nn.Conv2d(
+            inputs, outputs, 3, stride=2 if strided else 1, padding=1, bias=norm != "batch"
+        )
+        self.norm = make_norm(norm, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x))
+        if not self.strided:
+            # Pooling first gives the same values and gradients as ReLU first, on a quarter of
+            # the pixels.
+            x = F.max_pool2d(x, 2)
+        return F.relu(x)
+
+
+class Conv4(nn.Module):
+    """Four blocks of 3x3 convolution (padding 1), normalisation, ReLU and 2x2 max-pooling.
+
+    The embedding is the flattened last map. With 64 channels its size is 64 for 28x28 images, 256
+    for 32x32 and 1600 for 84x84; strided, 256 for 28x28. Initial weights are PyTorch's (uniform,
+    Kaiming with a = sqrt 5).
+
+    Args:
+        input_shape: (channels, height, width) of an example, 16x16 or larger.
+        width: channels of every block; null: 64.
+        widths: channels of each of the four blocks.
+        strided: stride 2 in the convolutions in place of pooling (MAML on Omniglot).
+        norm: `batch`, `group`, `layer` or `none`.
+        average: average the last map over its pixels rather than flatten it; published MAML does
+            so on Omniglot.
+
+    Raises:
+        UserError: unusable widths, norm or input shape.
+    """
+
+    embedding_size: int
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        *,
+        width: int | None = None,
+        widths: Sequence[int] | None = None,
+        strided: bool = False,
+        norm: str = "batch",
+        average: bool = False,
+    ) -> None:
+        super().__init__()
+        channels, height, breadth = image_shape("conv4", input_shape, smallest=16)
+        outputs = channels_of("conv4", width, widths, ratios=(1, 1, 1, 1), default=64)
+        blocks = []
+        for n in outputs:
+            blocks.append(_Block(channels, n, strided, norm))
+            channels = n
+            height, breadth = (
+                (-(-s // 2) if strided else s // 2) for s in (height, breadth)
+            )
+        self.blocks = nn.Sequential(*blocks)
+        self.average = average
+        self.embedding_size = channels if average else channels * height * breadth
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return embeddings [n, embedding_size] of images [n, channels, height, width]."""
+        maps = self.blocks(images)
+        return maps.mean((2, 3)) if self.average else maps.flatten(1)

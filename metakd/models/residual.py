@@ -1,0 +1,21 @@
+"""What the residual networks share: their initial weights."""
+
+from __future__ import annotations
+
+from torch import nn
+
+__all__ = ["he_initialise"]
+
+
+def he_initialise(module: nn.Module, slope: float = 0.0) -> None:
+    """Draw every convolution's weights from He's normal distribution (He et al. 2015).
+
+    Args:
+        module: the network; torch's default generator decides the numbers.
+        slope: negative slope of the (leaky) ReLU that follows.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, a=slope, mode="fan_out", nonlinearity="leaky_relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,95 @@
+"""Wide residual networks (Zagoruyko & Komodakis 2016), WRN-depth-width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metakd.errors import UserError
+from metakd.models.normalization import make_norm
+from metakd.models.residual import he_initialise
+from metakd.models.widths import channels_of, image_shape
+
+__all__ = ["WRN"]
+
+_STEM = 16
+
+
+class _Block(nn.Module):
+    """Norm and ReLU come before each convolution."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: str, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = make_norm(norm, inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=norm != "batch")
+        self.norm2 = make_norm(norm, outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=norm != "batch")
+        self.shortcut: nn.Module | None = None
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(x))
+        if self.shortcut is not None:
+            x = self.shortcut(y)
+        y = self.dropout(F.relu(self.norm2(self.conv1(y))))
+        return x + self.conv2(y)
+
+
+class WRN(nn.Module):
+    """Three stages of (depth - 4) / 6 pre-activation blocks, then norm, ReLU, average pooling.
+
+    Initial weights are He's. WRN-16-2 has 0.7 million parameters, WRN-28-10 has 36.5 million.
+
+    Args:
+        input_shape: (channels, height, width) of an example, 4x4 or larger.
+        depth: 10, 16, 22, 28, 34, 40 …; null: 16.
+        width: how many times wider than a ResNet's 16, 32, 64 channels; null: 2.
+        widths: channels of each of the three stages, in place of `width`.
+        norm: `batch`, `group`, `layer` or `none`.
+        dropout: probability of dropping a unit between a block's convolutions.
+
+    Raises:
+        UserError: unusable depth, widths, norm or input shape.
+    """
+
+    embedding_size: int
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        *,
+        depth: int | None = None,
+        width: int | None = None,
+        widths: Sequence[int] | None = None,
+        norm: str = "batch",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        depth = 16 if depth is None else depth
+        if depth < 10 or (depth - 4) % 6:
+            valid = max(10, 6 * round((depth - 4) / 6) + 4)
+            raise UserError(
+                f"wrn: depth={depth} is not 6n+4; the nearest that is: depth={valid}"
+            )
+        channels, _, _ = image_shape("wrn", input_shape, smallest=4)
+        outputs = channels_of("wrn", width, widths, ratios=(16, 32, 64), default=2)
+        self.conv = nn.Conv2d(channels, _STEM, 3, padding=1, bias=False)
+        blocks: list[nn.Module] = []
+        inputs = _STEM
+        for stage, n in enumerate(outputs):
+            for i in range((depth - 4) // 6):
+                stride = 2 if stage > 0 and i == 0 else 1
+                blocks.append(_Block(inputs, n, stride, norm, dropout))
+                inputs = n
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = make_norm(norm, inputs)
+        self.embedding_size = inputs
+        he_initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return embeddings [n, embedding_size] of images [n, channels, height, width]."""
+        return F.relu(self.norm(self.blocks(self.conv(images)))).mean((2, 3))
