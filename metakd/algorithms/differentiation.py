@@ -1,0 +1,74 @@
+"""Two ways to take a gradient, interchangeable: autograd (a loop over tasks), torch.func (vmap).
+
+Everything in the inner loop is written once, against the signature `Differentiate`; which of the
+two runs is decided by how the tasks are executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["Differentiate", "Tensors", "by_autograd", "by_transform", "detached"]
+
+Tensors = dict[str, Tensor]
+"""Named parameters, or their gradients."""
+
+Aux = TypeVar("Aux")
+
+
+class Differentiate(Protocol):
+    """Gradient of a scalar function of named tensors."""
+
+    def __call__(
+        self,
+        function: Callable[[Tensors], tuple[Tensor, Aux]],
+        at: Tensors,
+        *,
+        create_graph: bool,
+    ) -> tuple[Tensors, Tensor, Aux]:
+        """Return (gradients, value, second value of `function`).
+
+        Args:
+            function: maps named tensors to (scalar, anything).
+            at: where the gradient is taken.
+            create_graph: whether the gradients are functions of `at` that an outer gradient
+                sees through; otherwise they are constants.
+        """
+        ...
+
+
+def detached(values: Tensors) -> Tensors:
+    """Return the same tensors as constants."""
+    return {name: value.detach() for name, value in values.items()}
+
+
+def by_autograd(
+    function: Callable[[Tensors], tuple[Tensor, Aux]], at: Tensors, *, create_graph: bool
+) -> tuple[Tensors, Tensor, Aux]:
+    """See `Differentiate`; by torch.autograd.grad, which is exact for every PyTorch layer."""
+    if not create_graph:
+        at = {name: value.detach().requires_grad_() for name, value in at.items()}
+    with torch.enable_grad():
+        value, aux = function(at)
+        gradients = torch.autograd.grad(
+            value, list(at.values()), create_graph=create_graph, materialize_grads=True
+        )
+    return dict(zip(at, gradients, strict=True)), value, aux
+
+
+def by_transform(
+    function: Callable[[Tensors], tuple[Tensor, Aux]], at: Tensors, *, create_graph: bool
+) -> tuple[Tensors, Tensor, Aux]:
+    """See `Differentiate`; by torch.func.grad, which composes with itself and with vmap.
+
+    An outer gradient has to be taken by this function as well, inside vmap: vmap of the inner
+    gradient followed by `.backward()` is silently wrong for native normalisation layers.
+    """
+    if not create_graph:
+        at = detached(at)
+    gradients, (value, aux) = torch.func.grad_and_value(function, has_aux=True)(at)
+    return gradients, value, aux

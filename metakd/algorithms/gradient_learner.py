@@ -1,0 +1,190 @@
+"""What all learners share that adapt by gradient steps: the MAML family and Reptile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from metakd.algorithms.algorithm import Algorithm
+from metakd.algorithms.differentiation import Tensors, by_autograd, detached
+from metakd.algorithms.inner_loop import InnerLoop, tasks_of
+from metakd.algorithms.outer_gradients import Contribution, OuterGradient
+from metakd.algorithms.task_execution import (
+    choose_execution,
+    mean_over_tasks,
+    stack_over_tasks,
+)
+from metakd.algorithms.update_rules import UpdateRule
+from metakd.data.tasks import ExampleBatch, TaskBatch
+from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.errors import UserError, nearest
+from metakd.models.network import Network
+from metakd.models.normalization import has_batchnorm, replace_batchnorm
+
+__all__ = ["GradientLearner"]
+
+_ADAPTED = {"all": "network.", "head": "network.head.", "body": "network.backbone."}
+_BATCHNORM = ("transductive", "inductive")
+_PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+
+
+class GradientLearner(Algorithm):
+    """Adapts by gradient steps on the support set; a concrete one is a choice of parts.
+
+    Batch norm: an adapting pass uses the statistics of the support batch. The query pass uses
+    the query batch's own (transductive), or the support set's at the adapted parameters, with
+    gradients through them (inductive). Running statistics are neither used nor changed. A network
+    without batch norm is the same in both.
+
+    Tasks are computed in float32 whatever the stage's autocast says, unless `inner_precision`
+    asks for bfloat16: parameters are then cast once per inner step, which is faster on a CPU
+    that multiplies bfloat16 in hardware; losses, updates and the outer gradient stay float32.
+
+    Args:
+        backbone: the student's, with attribute `embedding_size`.
+        outputs: classes of a task, or regression outputs.
+        rule: how a step moves the parameters.
+        outer: how the outer gradient is taken.
+        inner_steps: adaptation steps in training.
+        inner_steps_test: steps at evaluation; None: as in training.
+        adapted: which parameters adapt: `all`, `head`, `body`.
+        first_order: inner gradients are constants.
+        batchnorm: `transductive` or `inductive`: the query pass in training.
+        execution: `auto`, `loop`, `threads` or `batched`: see `task_execution.py`.
+        inner_precision: `float32` or `bfloat16`.
+
+    Raises:
+        UserError: a setting has no such value.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        outputs: int,
+        rule: UpdateRule,
+        outer: OuterGradient,
+        *,
+        inner_steps: int,
+        inner_steps_test: int | None,
+        adapted: str,
+        first_order: bool,
+        batchnorm: str,
+        execution: str,
+        inner_precision: str,
+    ) -> None:
+        super().__init__()
+        least = 0 if inner_steps_test is None else min(0, inner_steps_test)
+        if inner_steps < 1 or least < 0:
+            raise UserError(
+                f"algorithm.inner_steps={inner_steps}, inner_steps_test={inner_steps_test}: "
+                "training needs at least 1 step of adaptation, evaluation 0 or more"
+            )
+        _check("adapted", adapted, _ADAPTED)
+        _check("batchnorm", batchnorm, _BATCHNORM)
+        _check("options.inner_precision", inner_precision, _PRECISIONS)
+        self.network = Network(replace_batchnorm(backbone), outputs)
+        self.rule = rule
+        self.outer = outer
+        self.inner_steps = inner_steps
+        self.test_steps = inner_steps if inner_steps_test is None else inner_steps_test
+        self.adapted = adapted
+        self.first_order = first_order
+        self.batchnorm = batchnorm
+        self.execution = execution
+        self.dtype = _PRECISIONS[inner_precision]
+        choose_execution(execution, self.network, 1, torch.device("cpu"))  # refuse it now
+
+    @property
+    def backbone(self) -> nn.Module:  # type: ignore[override]
+        """The student's backbone."""
+        return self.network.backbone
+
+    def accumulate(
+        self,
+        batch: TaskBatch | ExampleBatch,
+        objective: Objective,
+        answers: TaskAnswers | Answer | None,
+    ) -> dict[str, Tensor]:
+        """See `Algorithm.accumulate`; the outer gradient is the mean over the tasks."""
+        assert isinstance(batch, TaskBatch) and not isinstance(answers, Answer)
+        self._check_ways(batch)
+        loop = self._loop(objective, self.batchnorm, self.first_order)
+        parameters = loop.values()
+        values, steps = detached(parameters), self.inner_steps
+        tasks = tasks_of(batch, answers, self._order(batch, steps))
+        device = batch.support.device
+        how = choose_execution(self.execution, self.network, len(batch), device)
+
+        def contribution(mine: InnerLoop, task: object) -> Contribution:
+            return self.outer(mine, values, task, steps)  # type: ignore[arg-type]
+
+        with torch.autocast(device.type, enabled=False):
+            mean = mean_over_tasks(contribution, loop, tasks, how)
+        self._after(mean)
+        for name, parameter in parameters.items():
+            if parameter.requires_grad:
+                gradient = mean.gradients[name].to(parameter.dtype)
+                parameter.grad = (
+                    gradient if parameter.grad is None else parameter.grad + gradient
+                )
+        return mean.terms
+
+    def predict(
+        self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
+    ) -> Tensor:
+        """See `Algorithm.predict`; adapts on labels alone, with the training's update rule."""
+        _check("batchnorm", batchnorm, _BATCHNORM)
+        self._check_ways(tasks)
+        loop = self._loop(Objective(), batchnorm, first_order=True)
+        values = detached(loop.values())
+        each = tasks_of(tasks, None, self._order(tasks, max(steps)))
+        device = tasks.support.device
+        how = choose_execution(self.execution, self.network, len(tasks), device)
+        with torch.autocast(device.type, enabled=False):
+            found = stack_over_tasks(
+                lambda mine, task: mine.predictions(values, task, steps), loop, each, how
+            )
+        return found.transpose(0, 1)
+
+    def _loop(self, objective: Objective, batchnorm: str, first_order: bool) -> InnerLoop:
+        prefixes = self._adapting()
+        return InnerLoop(
+            network=self.network,
+            rule=self.rule,
+            objective=objective,
+            adapts=lambda name: name.startswith(prefixes),
+            differentiate=by_autograd,
+            embeds_once=self.adapted == "head",
+            first_order=first_order,
+            batchnorm=batchnorm if has_batchnorm(self.network) else None,
+            dtype=self.dtype,
+        )
+
+    def _adapting(self) -> tuple[str, ...]:
+        """Return the beginnings of the names of what adapts."""
+        return (_ADAPTED[self.adapted],)
+
+    def _order(self, batch: TaskBatch, steps: int) -> Tensor | None:
+        """Return which support examples each step sees, [tasks, steps, n]; None: all of them."""
+        return None
+
+    def _after(self, mean: Contribution) -> None:
+        """Look at the mean contribution of a meta-batch (a rule may carry a state on)."""
+
+    def _check_ways(self, batch: TaskBatch) -> None:
+        outputs = self.network.head.out_features
+        if not batch.support_targets.is_floating_point() and batch.ways > outputs:
+            raise UserError(
+                f"a task has {batch.ways} ways but the head of this student has {outputs} "
+                f"outputs; set task.ways={outputs}, or train with task.train_ways={batch.ways}"
+            )
+
+
+def _check(name: str, value: str, choices: Sequence[str] | dict[str, object]) -> None:
+    if value not in choices:
+        raise UserError(
+            f"algorithm.{name}={value}: choose one of {', '.join(choices)}."
+            + nearest(value, choices)
+        )

@@ -1,0 +1,289 @@
+"""One task: adapt named parameters to its support set, then look at its query set.
+
+All of the MAML family is this loop with parts exchanged: the update rule (`update_rules.py`), the
+parameters that adapt, and how the outer gradient is taken (`outer_gradients.py`). Everything here
+is a pure function of (values, task): modules are only called through `functional_call`, so the
+same code runs task by task, in threads and under torch.func.vmap.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils import _pytree as pytree
+
+from metakd.algorithms.differentiation import Differentiate, Tensors, detached
+from metakd.algorithms.update_rules import UpdateRule
+from metakd.data.tasks import TaskBatch
+from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.models.network import Network, Prediction
+from metakd.models.normalization import BatchNorm2d, Mode, batchnorm_mode, forget_statistics
+
+__all__ = ["Examples", "InnerLoop", "Moment", "Task", "accuracy", "tasks_of"]
+
+
+class Examples(NamedTuple):
+    """Labelled examples of one task, or of a batch of tasks (one more leading dimension).
+
+    Attributes:
+        inputs: [n, *example].
+        targets: [n] int64, or [n, outputs] float.
+        logits: the teacher's [n, ways], if it has any here.
+        embeddings: the teacher's [n, size], likewise.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    logits: Tensor | None = None
+    embeddings: Tensor | None = None
+
+    def answer(self) -> Answer | None:
+        """Return the teacher's answer, None if it says nothing of these examples."""
+        if self.logits is None and self.embeddings is None:
+            return None
+        return Answer(self.logits, self.embeddings)
+
+
+class Task(NamedTuple):
+    """One task, or a batch of tasks.
+
+    Attributes:
+        support: examples to adapt on.
+        query: examples to be judged on.
+        order: [steps, n] int64, which support examples each inner step sees; None: all.
+    """
+
+    support: Examples
+    query: Examples
+    order: Tensor | None = None
+
+    def at(self, i: int) -> Task:
+        """Return task `i` of a batch of tasks."""
+        one: Task = pytree.tree_map(lambda leaf: None if leaf is None else leaf[i], self)
+        return one
+
+
+def tasks_of(batch: TaskBatch, answers: TaskAnswers | None, order: Tensor | None = None) -> Task:
+    """Return a batch of tasks with the teacher's answers, as the inner loop takes it."""
+
+    def examples(inputs: Tensor, targets: Tensor, answer: Answer | None) -> Examples:
+        if answer is None:
+            return Examples(inputs, targets)
+        return Examples(inputs, targets, answer.logits, answer.embeddings)
+
+    support, query = (None, None) if answers is None else (answers.support, answers.query)
+    return Task(
+        examples(batch.support, batch.support_targets, support),
+        examples(batch.query, batch.query_targets, query),
+        order,
+    )
+
+
+def accuracy(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Return {"student/accuracy": share of right answers}; nothing for regression."""
+    if targets.is_floating_point():
+        return {}
+    return {"student/accuracy": (logits.argmax(-1) == targets).to(torch.float32).mean()}
+
+
+class Moment(NamedTuple):
+    """Where adaptation stands.
+
+    Attributes:
+        values: all values, those that adapt as they are now.
+        state: the update rule's.
+        terms: detached terms and accuracy of the step that led here; empty before the first.
+    """
+
+    values: Tensors
+    state: Any
+    terms: dict[str, Tensor]
+
+
+@dataclass
+class InnerLoop:
+    """Adaptation of a network to one task.
+
+    Values are dicts of tensors named `network.*`, `rule.*` and `objective.*`, after the
+    parameters of the modules below; the modules' own parameters are never read.
+
+    Attributes:
+        network: backbone and head.
+        rule: how a step moves the parameters.
+        objective: what is minimised, on the support set and on the query set.
+        adapts: tells whether the parameter of this name (`network.head.weight`) adapts.
+        differentiate: how gradients are taken.
+        embeds_once: the backbone does not adapt, so examples are embedded before the first step
+            and the loop runs on the head alone.
+        first_order: inner gradients are constants.
+        batchnorm: `transductive` or `inductive`, the statistics of the query pass; None for a
+            network without batch norm.
+        dtype: number format of forward passes; None: that of the parameters. Parameters are cast
+            once per inner step; losses and the parameters' own arithmetic stay as they are.
+    """
+
+    network: Network
+    rule: UpdateRule
+    objective: Objective
+    adapts: Callable[[str], bool]
+    differentiate: Differentiate
+    embeds_once: bool = False
+    first_order: bool = False
+    batchnorm: str | None = "transductive"
+    dtype: torch.dtype | None = None
+
+    def replica(self) -> InnerLoop:
+        """Return a loop over copies of the modules, which share all tensors with the originals.
+
+        `functional_call` swaps parameters in place, so no two threads may share a module. Batch
+        norm in a copy is in evaluation mode: no pass of it updates the running statistics.
+        """
+        modules = nn.ModuleList([self.network, self.rule, self.objective])
+        tensors = [*modules.parameters(), *modules.buffers()]
+        network, rule, objective = copy.deepcopy(modules, {id(t): t for t in tensors})
+        for module in network.modules():
+            if isinstance(module, BatchNorm2d):
+                module.eval()
+        return replace(self, network=network, rule=rule, objective=objective)
+
+    def values(self) -> Tensors:
+        """Return the current parameters of all three modules by name."""
+        modules = {"network": self.network, "rule": self.rule, "objective": self.objective}
+        return {
+            f"{prefix}.{name}": parameter
+            for prefix, module in modules.items()
+            for name, parameter in module.named_parameters()
+        }
+
+    # -- forward passes -------------------------------------------------------------------
+
+    def embed(self, values: Tensors, inputs: Tensor, statistics: Mode) -> Tensor:
+        """Return embeddings [n, size] with the batch-norm `statistics` named."""
+        values, inputs = self._cast(_under("network.backbone", values), inputs)
+        with self._statistics(statistics):
+            embeddings: Tensor = functional_call(self.network.backbone, values, inputs)
+        return embeddings if self.dtype is None else embeddings.float()
+
+    def forward(self, values: Tensors, inputs: Tensor, statistics: Mode) -> Prediction:
+        """Return the prediction for `inputs`: examples, or embeddings with `embeds_once`."""
+        if self.embeds_once:
+            logits = functional_call(self.network.head, _under("network.head", values), inputs)
+            return Prediction(logits, inputs)
+        values, inputs = self._cast(_under("network", values), inputs)
+        with self._statistics(statistics):
+            logits, embeddings = functional_call(self.network, values, inputs)
+        if self.dtype is None:
+            return Prediction(logits, embeddings)
+        return Prediction(logits.float(), embeddings.float())
+
+    def terms(
+        self, values: Tensors, prediction: Prediction, examples: Examples
+    ) -> dict[str, Tensor]:
+        """Return the objective's named terms."""
+        arguments = (prediction, examples.targets, examples.answer())
+        terms: dict[str, Tensor] = functional_call(
+            self.objective, _under("objective", values), arguments
+        )
+        return terms
+
+    def _cast(self, values: Tensors, inputs: Tensor) -> tuple[Tensors, Tensor]:
+        if self.dtype is None:
+            return values, inputs
+        return {n: v.to(self.dtype) for n, v in values.items()}, inputs.to(self.dtype)
+
+    def _statistics(self, mode: Mode) -> AbstractContextManager[None]:
+        return nullcontext() if self.batchnorm is None else batchnorm_mode(self.network, mode)
+
+    # -- the loop -------------------------------------------------------------------------
+
+    def adapt(self, values: Tensors, task: Task, steps: int) -> Iterator[Moment]:
+        """Yield where adaptation stands after 0, 1 … `steps` steps on the support set.
+
+        Args:
+            values: all values at the start.
+            task: one task; with `embeds_once`, as `prepare` returned it.
+            steps: number of steps.
+        """
+        adapted = {name: value for name, value in values.items() if self.adapts(name)}
+        state = self.rule.start(adapted)
+        rule = _under("rule", values)
+        yield Moment(values, state, {})
+        for step in range(steps):
+            seen = task.support
+            if task.order is not None:
+                order = task.order[step]
+                seen = Examples(*(None if part is None else part[order] for part in seen))
+            # Constants for a first-order gradient, so that no graph is built for nothing.
+            fixed = detached(values) if self.first_order else values
+            gradients, loss, terms = self.differentiate(
+                lambda moving, fixed=fixed, seen=seen: self._support_loss({**fixed, **moving}, seen),
+                adapted,
+                create_graph=not self.first_order,
+            )
+            adapted, state = functional_call(
+                self.rule, rule, (step, adapted, gradients, loss, state)
+            )
+            values = {**values, **adapted}
+            yield Moment(values, state, terms)
+
+    def _support_loss(self, values: Tensors, seen: Examples) -> tuple[Tensor, dict[str, Tensor]]:
+        prediction = self.forward(values, seen.inputs, "batch")
+        terms = self.terms(values, prediction, seen)
+        return terms["loss"], detached(terms | accuracy(prediction.logits, seen.targets))
+
+    def prepare(self, values: Tensors, task: Task) -> Task:
+        """Return what the loop runs on: `task`, embedded first where the backbone is fixed."""
+        if not self.embeds_once:
+            return task
+        inductive = self.batchnorm == "inductive"
+        support = self.embed(values, task.support.inputs, "record" if inductive else "batch")
+        query = self.embed(values, task.query.inputs, "recorded" if inductive else "batch")
+        if inductive:
+            forget_statistics(self.network)
+        return task._replace(
+            support=task.support._replace(inputs=support),
+            query=task.query._replace(inputs=query),
+        )
+
+    def predict_query(self, values: Tensors, task: Task) -> Prediction:
+        """Return the prediction for the query set, batch norm as `batchnorm` says."""
+        if self.embeds_once or self.batchnorm != "inductive":
+            return self.forward(values, task.query.inputs, "batch")
+        self.forward(values, task.support.inputs, "record")
+        prediction = self.forward(values, task.query.inputs, "recorded")
+        forget_statistics(self.network)
+        return prediction
+
+    def query_terms(self, values: Tensors, task: Task, steps: int) -> dict[str, Tensor]:
+        """Adapt, and return the objective's terms on the query set and the accuracy there."""
+        task = self.prepare(values, task)
+        for moment in self.adapt(values, task, steps):
+            values = moment.values
+        prediction = self.predict_query(values, task)
+        return self.terms(values, prediction, task.query) | accuracy(
+            prediction.logits, task.query.targets
+        )
+
+    @torch.no_grad()
+    def predictions(self, values: Tensors, task: Task, steps: Sequence[int]) -> Tensor:
+        """Return logits [len(steps), queries, outputs] after so many steps of adaptation."""
+        task = self.prepare(values, task)
+        found = {
+            taken: self.predict_query(moment.values, task).logits
+            for taken, moment in enumerate(self.adapt(values, task, max(steps)))
+            if taken in steps
+        }
+        return torch.stack([found[step] for step in steps])
+
+
+def _under(prefix: str, values: Tensors) -> Tensors:
+    """Return the values named `prefix.*`, without the prefix."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): v for name, v in values.items() if name.startswith(start)}

@@ -1,0 +1,61 @@
+"""`algorithm=maml`, `algorithm=fomaml`: an initialisation from which gradient steps learn fast."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from metakd.algorithms.gradient_learner import GradientLearner
+from metakd.algorithms.outer_gradients import unrolled
+from metakd.algorithms.update_rules import GradientDescent
+
+__all__ = ["MAML"]
+
+
+class MAML(GradientLearner):
+    """Model-agnostic meta-learning (Finn et al., 2017; method.md section 5).
+
+    φ_0 ← φ_0 - η ∇_{φ_0} mean_i L(g_{φ_i}, Q_i), where φ_i comes from φ_0 by gradient descent on
+    S_i. The gradient goes through the descent, second derivatives included; with `first_order`
+    the inner gradients are constants (FOMAML).
+
+    A teacher on the query set changes L of the outer loss, one on the support set the L that the
+    inner loop descends; the outer gradient goes through that, too.
+
+    Args:
+        backbone: the student's.
+        outputs: classes of a task, or regression outputs.
+        inner_lr: β_in. The loss is a mean over examples.
+        inner_steps: see `GradientLearner`, as for all below.
+        inner_steps_test: steps at evaluation.
+        first_order: FOMAML.
+        batchnorm: statistics of the query pass in training.
+        execution: how tasks are computed.
+        inner_precision: number format of the inner loop.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        outputs: int,
+        *,
+        inner_lr: float = 0.01,
+        inner_steps: int = 5,
+        inner_steps_test: int | None = None,
+        first_order: bool = False,
+        batchnorm: str = "transductive",
+        execution: str = "auto",
+        inner_precision: str = "float32",
+    ) -> None:
+        super().__init__(
+            backbone,
+            outputs,
+            GradientDescent(inner_lr),
+            unrolled,
+            inner_steps=inner_steps,
+            inner_steps_test=inner_steps_test,
+            adapted="all",
+            first_order=first_order,
+            batchnorm=batchnorm,
+            execution=execution,
+            inner_precision=inner_precision,
+        )
