@@ -1,0 +1,74 @@
+"""MetaKD: small networks that learn new tasks from a few examples, taught by a large one.
+
+From Python, what the command line does is one line::
+
+    import metakd
+
+    results = metakd.train("algorithm=maml", "task.shots=5")
+    results["student"]["fewshot"]["accuracy"]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metakd.config.compose import Composed
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "compose", "evaluate", "train"]
+
+
+def compose(*overrides: str, config_dir: str | Path | None = None) -> Composed:
+    """Compose a run's config as `metakd train OVERRIDES` does and check it.
+
+    Args:
+        overrides: what would be typed, e.g. ``"algorithm=maml"``.
+        config_dir: folder of the user's own config files (`--config-dir`).
+
+    Raises:
+        UserError: something that cannot be used, with the nearest valid name.
+    """
+    from metakd.config.checks import check
+    from metakd.config.compose import compose as compose_config
+
+    composed = compose_config(overrides, None if config_dir is None else Path(config_dir))
+    check(composed.config)
+    return composed
+
+
+def train(
+    *overrides: str, config_dir: str | Path | None = None, quiet: bool = True
+) -> dict[str, Any]:
+    """Run the whole pipeline and return the content of results.json, and the run's `folder`.
+
+    Args:
+        overrides: what would be typed after `metakd train`.
+        config_dir: folder of the user's own config files (`--config-dir`).
+        quiet: neither progress nor the final table.
+
+    Raises:
+        UserError: something that was given cannot be used; no run folder was made.
+    """
+    composed = compose(*overrides, config_dir=config_dir)
+    from metakd import pipeline
+
+    return pipeline.train(composed, quiet=quiet)
+
+
+def evaluate(run: str | Path, *overrides: str, quiet: bool = True) -> dict[str, Any]:
+    """Judge a finished run's models again, as `metakd evaluate RUN OVERRIDES` does.
+
+    Args:
+        run: the run's folder.
+        overrides: what is to be different, e.g. ``"task.shots=5"``, ``"dataset=omniglot"``.
+        quiet: neither progress nor the final table.
+
+    Raises:
+        UserError: not a run, or it cannot be judged so.
+    """
+    from metakd import pipeline
+
+    return pipeline.evaluate_run(Path(run), overrides, quiet=quiet)

@@ -1,0 +1,1 @@
+"""Meta-algorithms, one a file; `algorithm.py` is their interface."""

@@ -1,0 +1,9 @@
+"""From a composed config to results: the only rooms below the command line that see the config."""
+
+from __future__ import annotations
+
+from metakd.pipeline.again import evaluate_run
+from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.run import train
+
+__all__ = ["Prepared", "evaluate_run", "prepare", "train"]

@@ -1,0 +1,249 @@
+"""The teacher and the students of a run, trained stage by stage."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from metakd.algorithms.algorithm import Algorithm
+from metakd.data.images import ImageData
+from metakd.data.tasks import ExampleBatch, TaskBatch
+from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.distillation.teacher import FrozenTeacher
+from metakd.models.network import Network
+from metakd.pipeline.measure import batchnorm_modes, precision_of, steps_at_test
+from metakd.pipeline.prepare import Prepared, optimization_of, settings_of
+from metakd.registry import build, resolve
+from metakd.stages.evaluate import evaluate
+from metakd.stages.fit import fit
+from metakd.stages.recorder import Recorder
+from metakd.stages.teacher import teacher_key, trained_teacher
+from metakd.stages.warm_start import warm_start
+
+__all__ = ["Student", "Taught", "get_teacher", "train_student"]
+
+CALIBRATION_STEPS = 10
+
+
+@dataclass
+class Student:
+    """A trained student.
+
+    Attributes:
+        algorithm: the learner around its backbone.
+        objective: what it minimised (with the learned projection, if there is one).
+        seconds: by stage.
+        validated: best value on meta-validation, None if not validated.
+    """
+
+    algorithm: Algorithm
+    objective: Objective
+    seconds: dict[str, float] = field(default_factory=dict)
+    validated: float | None = None
+
+
+@dataclass
+class Taught:
+    """A trained teacher.
+
+    Attributes:
+        network: backbone and head of all meta-train classes.
+        frozen: answers to tasks and batches.
+        seconds: of its training; None where nothing was trained (a checkpoint, the cache).
+    """
+
+    network: Network
+    frozen: FrozenTeacher
+    seconds: float | None
+
+
+def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
+    """Return the teacher, trained if need be; None for a run without one."""
+    config, data = prepared.config, prepared.data
+    if prepared.teacher is None or not isinstance(data, ImageData):
+        return None
+    network, seconds = prepared.teacher, None
+    if not prepared.teacher_is_trained:
+        architecture = {**settings_of(config.teacher), "options": config.teacher.options}
+        stage = settings_of(config.pretrain)
+        for irrelevant in ("name", "cache", "enabled"):
+            stage.pop(irrelevant, None)
+        architecture.pop("name")
+        network, taken, cached = trained_teacher(
+            network,
+            data,
+            key=teacher_key(
+                architecture=architecture,
+                training={**stage, "augment": list(config.dataset.augment)},
+                data_checksum=data.checksum,
+                precision=prepared.precision.name,
+                device_type=prepared.device.type,
+                seed=config.teacher.seed or 0,
+            ),
+            cache_root=prepared.cache_root if config.pretrain.cache else None,
+            epochs=config.pretrain.epochs,
+            batch_size=config.pretrain.batch_size,
+            label_smoothing=config.pretrain.label_smoothing,
+            validate_fraction=config.pretrain.validate_fraction,
+            optimization=optimization_of(config.pretrain),
+            precision=prepared.precision,
+            seed=config.teacher.seed or 0,
+            recorder=recorder,
+        )
+        seconds = None if cached else taken
+    teacher = FrozenTeacher(
+        network,
+        data,
+        mode=config.distill.teacher_mode,
+        autocast=prepared.precision.dtype,
+        channels_last=prepared.precision.dtype is not None,
+    )
+    if "logits" in config.distill.needs and config.distill.teacher_mode != "head":
+        task = config.task
+        teacher.calibrate(
+            data.tasks(
+                "validate",
+                ways=task.ways,
+                shots=task.train_shots or task.shots,
+                queries=task.queries,
+                tasks=20,
+                seed=config.evaluate.seed,
+                stage="calibrate",
+            ),
+            CALIBRATION_STEPS,
+        )
+    return Taught(network, teacher, seconds)
+
+
+def train_student(
+    prepared: Prepared, recorder: Recorder, teacher: FrozenTeacher | None, suffix: str = ""
+) -> Student:
+    """Warm-start and meta-train a copy of the student, with `teacher` or on labels alone.
+
+    Initial weights, images, tasks and numbers of updates do not depend on the teacher, so that a
+    student with and one without are twins.
+    """
+    config, data = prepared.config, prepared.data
+    backbone = copy.deepcopy(prepared.student)
+    objective = _objective(prepared, teacher, int(backbone.embedding_size))  # type: ignore[arg-type]
+    seconds: dict[str, float] = {}
+    if isinstance(data, ImageData) and config.warmstart.enabled and config.warmstart.epochs:
+        torch.manual_seed(config.seed)  # for the base-class head
+        fitted = warm_start(
+            backbone,
+            data,
+            objective,
+            answers_to=None if teacher is None else teacher.answer_batch,
+            epochs=config.warmstart.epochs,
+            batch_size=config.warmstart.batch_size,
+            label_smoothing=config.warmstart.label_smoothing,
+            optimization=optimization_of(config.warmstart),
+            precision=prepared.precision,
+            seed=config.seed,
+            recorder=recorder,
+            stage="warmstart" + suffix,
+        )
+        seconds["warmstart"] = fitted.seconds
+    torch.manual_seed(config.seed)  # for the algorithm's own head
+    algorithm = prepared.algorithm(backbone)
+    student = Student(algorithm, objective, seconds)
+    if config.meta_train.iterations:
+        _meta_train(prepared, recorder, teacher, student, suffix)
+    return student
+
+
+def _objective(prepared: Prepared, teacher: FrozenTeacher | None, student_size: int) -> Objective:
+    if teacher is None:
+        return Objective().to(prepared.device)
+    distill = prepared.config.distill
+    cls = resolve(distill._target_, "metakd.distillation", prepared.config.plugins)
+    torch.manual_seed(prepared.config.seed)  # for a learned projection
+    objective: Objective = build(
+        cls,
+        student_size,
+        teacher.size,
+        teacher.mean,
+        settings=settings_of(distill),
+        options=distill.options,
+    )
+    return objective.to(prepared.device)
+
+
+def _meta_train(
+    prepared: Prepared,
+    recorder: Recorder,
+    teacher: FrozenTeacher | None,
+    student: Student,
+    suffix: str,
+) -> None:
+    config, data = prepared.config, prepared.data
+    task, stage = config.task, config.meta_train
+    episodes = config.algorithm.trains_on == "episodes"
+    stream: Any
+    if episodes:
+        stream = data.tasks(
+            "train",
+            ways=task.train_ways or task.ways,
+            shots=task.train_shots or task.shots,
+            queries=task.train_queries or task.queries,
+            tasks=task.meta_batch,
+            seed=config.seed,
+            stage="meta_train",
+            sampling=task.sampling,
+            number=task.train_tasks,
+            augmented=True,
+        )
+    else:
+        assert isinstance(data, ImageData)
+        stream = data.batches(
+            "train", batch_size=stage.batch_size, seed=config.seed, stage="meta_train"
+        )
+        student.objective.label_smoothing = stage.label_smoothing
+
+    def answers_to(batch: TaskBatch | ExampleBatch) -> TaskAnswers | Answer:
+        assert teacher is not None
+        if isinstance(batch, TaskBatch):
+            return teacher.answers(batch, "train", config.distill.on, config.distill.needs)
+        return teacher.answer_batch(batch)
+
+    precision = precision_of(config, prepared.precision)
+    regression = data.kind == "regression"
+    modes = batchnorm_modes(student.algorithm, False)
+    steps = steps_at_test(config)
+
+    def validate() -> float:
+        measured = evaluate(
+            student.algorithm,
+            data,
+            part="validate",
+            ways=task.ways,
+            shots=task.shots,
+            queries=task.queries,
+            tasks=stage.validate_tasks,
+            seed=config.evaluate.seed,
+            steps=None if steps is None else [steps],
+            batchnorm=modes[0],
+            precision=precision,
+        )[0]
+        return float(measured.values.mean())
+
+    fitted = fit(
+        student.algorithm,
+        student.objective,
+        stream.batch,
+        steps=stage.iterations,
+        optimization=optimization_of(stage),
+        precision=precision,
+        recorder=recorder,
+        stage="meta_train" + suffix,
+        answers_to=None if teacher is None else answers_to,
+        validate=validate,
+        validate_every=stage.validate_every,
+        higher_is_better=not regression,
+    )
+    student.objective.label_smoothing = 0.0
+    student.seconds["meta_train"] = fitted.seconds
+    student.validated = fitted.best

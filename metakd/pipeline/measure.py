@@ -1,0 +1,189 @@
+"""Which evaluations a run makes, and how they become results.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from metakd.algorithms.algorithm import Algorithm, MetricAlgorithm
+from metakd.algorithms.supervised import Supervised
+from metakd.config.schema import Config
+from metakd.data.images import ImageData
+from metakd.data.sinusoid import RegressionData
+from metakd.models.cost import cost
+from metakd.models.normalization import has_batchnorm
+from metakd.reports.fidelity import expected_calibration_error
+from metakd.reports.fidelity import fidelity as fidelity_of
+from metakd.reports.statistics import paired_difference
+from metakd.stages.evaluate import Measurement, embed_part, evaluate
+from metakd.stages.precision import Precision
+from metakd.stages.recorder import Recorder
+
+__all__ = [
+    "Judged",
+    "batchnorm_modes",
+    "fidelity",
+    "judge",
+    "judge_teacher",
+    "paired_gains",
+    "precision_of",
+    "steps_at_test",
+]
+
+
+@dataclass
+class Judged:
+    """All measurements of one model; the first one is the headline."""
+
+    measurements: list[Measurement] = field(default_factory=list)
+
+    @property
+    def headline(self) -> Measurement:
+        """The task's ways and shots at the algorithm's test steps, inductive."""
+        return self.measurements[0]
+
+    def figures(self) -> dict[str, Any]:
+        """Return `fewshot`, `fewshot_all` and `calibration` of results.json."""
+        entry: dict[str, Any] = {
+            "fewshot": self.headline.figures(),
+            "fewshot_all": [m.figures() for m in self.measurements],
+        }
+        if self.headline.kind == "classification":
+            entry["calibration"] = {
+                "ece": expected_calibration_error(self.headline.logits, self.headline.targets)
+            }
+        return entry
+
+
+def steps_at_test(config: Config) -> int | None:
+    """Return the adaptation steps of the headline; None for an algorithm that takes none."""
+    if not config.algorithm.adapts:
+        return None
+    given = config.algorithm.inner_steps_test
+    return config.algorithm.inner_steps if given is None else given
+
+
+def precision_of(config: Config, precision: Precision) -> Precision:
+    """Return the number format of meta-training and few-shot evaluation.
+
+    Adapting by gradient is done in float32: autocast's casts dominate on batches of a few
+    images, and second derivatives lose more than first ones do.
+    """
+    return precision.full() if config.algorithm.adapts else precision
+
+
+def batchnorm_modes(network: nn.Module, transductive: bool) -> list[str | None]:
+    """Return the batch-norm modes to measure; the first one is the headline's."""
+    if not has_batchnorm(network):
+        return [None]
+    return ["inductive", "transductive"] if transductive else ["inductive"]
+
+
+def judge(
+    algorithm: Algorithm,
+    data: ImageData | RegressionData,
+    config: Config,
+    precision: Precision,
+    recorder: Recorder,
+    title: str,
+) -> Judged:
+    """Measure `algorithm` on every setting that the config asks for, the headline first."""
+    e, task = config.evaluate, config.task
+    headline = steps_at_test(config)
+    judged = Judged()
+    shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
+    modes = batchnorm_modes(algorithm, e.transductive)
+    curve = sorted({*e.steps} - {headline}) if headline is not None else []
+    total = len(shot_list) * len(modes) * e.tasks + (len(modes) * e.curve_tasks if curve else 0)
+    embeddings = None
+    if isinstance(algorithm, MetricAlgorithm) and isinstance(data, ImageData):
+        embeddings = embed_part(algorithm, data, e.part, precision)
+    with recorder.bar("evaluate", total, f"evaluate {title}") as bar:
+
+        def measure(
+            shots: int, steps: list[int] | None, mode: str | None, tasks: int
+        ) -> list[Measurement]:
+            return evaluate(
+                algorithm,
+                data,
+                part=e.part,
+                ways=task.ways,
+                shots=shots,
+                queries=task.queries,
+                tasks=tasks,
+                seed=e.seed,
+                steps=steps,
+                batchnorm=mode,
+                precision=precision,
+                embeddings=embeddings if mode != "transductive" else None,
+                bar=bar,
+            )
+
+        for mode in modes:
+            for shots in shot_list:
+                steps = None if headline is None else [headline]
+                judged.measurements += measure(shots, steps, mode, e.tasks)
+        if curve:
+            for mode in modes:
+                judged.measurements += measure(task.shots, curve, mode, e.curve_tasks)
+    return judged
+
+
+def judge_teacher(
+    backbone: nn.Module,
+    data: ImageData,
+    config: Config,
+    precision: Precision,
+    recorder: Recorder,
+) -> Judged:
+    """Measure the teacher as nearest cosine centroid on its embeddings."""
+    e, task = config.evaluate, config.task
+    head = Supervised(backbone, data.part("train").classes, head="centroid").to(data.device)
+    embeddings = embed_part(head, data, e.part, precision)
+    judged = Judged()
+    shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
+    with recorder.bar("evaluate", len(shot_list) * e.tasks, "evaluate teacher") as bar:
+        for shots in shot_list:
+            judged.measurements += evaluate(
+                head,
+                data,
+                part=e.part,
+                ways=task.ways,
+                shots=shots,
+                queries=task.queries,
+                tasks=e.tasks,
+                seed=e.seed,
+                steps=None,
+                batchnorm="inductive" if has_batchnorm(backbone) else None,
+                precision=precision,
+                embeddings=embeddings,
+                bar=bar,
+            )
+    return judged
+
+
+def fidelity(student: Judged, teacher: Judged) -> dict[str, float]:
+    """Return how alike the two predict on the headline's tasks (top-1 agreement, KL in nats)."""
+    s, t = student.headline, teacher.headline
+    assert torch.equal(s.targets, t.targets), "student and teacher were judged on other tasks"
+    return fidelity_of(t.logits, s.logits)
+
+
+def paired_gains(student: Judged, alone: Judged) -> list[dict[str, Any]]:
+    """Return student minus undistilled twin on the same tasks, with 95 % interval, per setting."""
+    gains = []
+    for mine, other in zip(student.measurements, alone.measurements, strict=True):
+        mean, half = paired_difference(mine.values.tolist(), other.values.tolist())
+        entry = mine.figures()
+        for name in ("accuracy", "mse"):
+            entry.pop(name, None)
+        gains.append({**entry, "difference": mean, "ci95": half})
+    return gains
+
+
+def cost_of(network: nn.Module, data: ImageData | RegressionData) -> dict[str, float]:
+    """Return parameters, multiply-adds, bytes and latency of `network` on this device."""
+    return cost(network, data.example_shape, data.device)

@@ -1,0 +1,243 @@
+"""From a config to the things a run works on; whatever can be refused is refused here.
+
+Nothing is written: the run's folder is made only after this has succeeded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from metakd.algorithms.algorithm import Algorithm
+from metakd.config.checks import check, unused_settings
+from metakd.config.compose import Composed
+from metakd.config.schema import ArchitectureConfig, Config, OptimizerConfig
+from metakd.data.images import ImageData
+from metakd.data.load import cache_root_from, data_root_from, load_dataset
+from metakd.data.sinusoid import RegressionData
+from metakd.errors import UserError
+from metakd.models.network import Network
+from metakd.models.weights import load_weights
+from metakd.registry import build, resolve, settings_used
+from metakd.stages.optimization import Optimization
+from metakd.stages.precision import Precision, choose_precision
+
+__all__ = ["Prepared", "choose_device", "optimization_of", "prepare", "settings_of"]
+
+
+@dataclass
+class Prepared:
+    """Everything a run works on.
+
+    Attributes:
+        composed: the config and how it was typed.
+        config: the config itself.
+        device: where it runs.
+        precision: number format of the stages that may use bfloat16.
+        data: the dataset on the device.
+        cache_root: folder of caches.
+        student: the student's backbone at its start.
+        teacher: the teacher (not trained yet unless a checkpoint was given), None without one.
+        teacher_is_trained: its weights come from a checkpoint.
+        warnings: lines that the user should see.
+    """
+
+    composed: Composed
+    config: Config
+    device: torch.device
+    precision: Precision
+    data: ImageData | RegressionData
+    cache_root: Path
+    student: nn.Module
+    teacher: Network | None
+    teacher_is_trained: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+    def backbone_of_teacher(self) -> nn.Module:
+        """Return the teacher's backbone at its start, on the device."""
+        c = self.config
+        shape = self.data.example_shape
+        return _backbone(c.teacher, shape, c.plugins, c.teacher.seed or 0).to(self.device)
+
+    def algorithm(self, backbone: nn.Module) -> Algorithm:
+        """Return the config's algorithm around `backbone`."""
+        c = self.config
+        if isinstance(self.data, RegressionData):
+            outputs = self.data.outputs
+        elif c.algorithm.trains_on == "batches":
+            outputs = self.data.part("train").classes
+        else:
+            outputs = c.task.train_ways or c.task.ways
+        cls = resolve(c.algorithm._target_, "metakd.algorithms", c.plugins)
+        algorithm: Algorithm = build(
+            cls,
+            backbone,
+            outputs,
+            settings=settings_of(c.algorithm),
+            options=c.algorithm.options,
+        )
+        return algorithm.to(self.device)
+
+
+def settings_of(section: Any) -> dict[str, Any]:
+    """Return the settings of a config section that have a value, without its options.
+
+    A null setting is left out, so that the constructor's own default applies.
+    """
+    return {
+        f.name: getattr(section, f.name)
+        for f in dataclasses.fields(section)
+        if f.name not in {"options", "_target_"} and getattr(section, f.name) is not None
+    }
+
+
+def optimization_of(section: OptimizerConfig) -> Optimization:
+    """Return the plain values of a stage's optimiser settings."""
+    return Optimization(
+        optimizer=section.optimizer,
+        lr=section.lr,
+        weight_decay=section.weight_decay,
+        schedule=section.schedule,
+        halve_every=section.halve_every,
+        clip=section.clip,
+    )
+
+
+def choose_device(asked: str) -> torch.device:
+    """Return the device that `asked` (`auto`, `cpu`, `cuda`, `cuda:1`, `mps`) means.
+
+    Raises:
+        UserError: this machine has no such device.
+    """
+    if asked == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("cpu")
+    device = torch.device(asked)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise UserError(
+                f"device={asked}: torch sees {count} CUDA devices here; use device=cpu, or see "
+                "'metakd doctor'"
+            )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device=mps: there is none on this machine; use device=cpu")
+    return device
+
+
+def _backbone(config: ArchitectureConfig, example_shape: tuple[int, ...], plugins: list[str], seed: int) -> nn.Module:
+    cls = resolve(config._target_, "metakd.models", plugins)
+    torch.manual_seed(seed)
+    backbone: nn.Module = build(
+        cls, example_shape, settings=settings_of(config), options=config.options
+    )
+    return backbone
+
+
+def _used(config: Config) -> dict[str, frozenset[str]]:
+    plugins = config.plugins
+    sections = {
+        "dataset": (config.dataset, "metakd.data"),
+        "teacher": (config.teacher, "metakd.models"),
+        "student": (config.student, "metakd.models"),
+        "algorithm": (config.algorithm, "metakd.algorithms"),
+        "distill": (config.distill, "metakd.distillation"),
+    }
+    return {
+        group: settings_used(resolve(section._target_, room, plugins))
+        for group, (section, room) in sections.items()
+    }
+
+
+def prepare(composed: Composed) -> Prepared:
+    """Check the config, load the data, build the networks, read the checkpoints.
+
+    Raises:
+        UserError: anything that the user gave and that cannot be used.
+    """
+    config = composed.config
+    check(config)
+    device = choose_device(config.device)
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)
+    precision = choose_precision(config.precision, device)
+    warnings = [*composed.warnings, *unused_settings(composed.typed, _used(config))]
+    cache_root = cache_root_from(config.cache_root)
+
+    dataset_class = resolve(config.dataset._target_, "metakd.data", config.plugins)
+    dataset = build(
+        dataset_class,
+        data_root_from(config.data_root),
+        settings=settings_of(config.dataset),
+        options=config.dataset.options,
+    )
+    data = load_dataset(
+        dataset,
+        cache_root=cache_root,
+        device=device,
+        augment=tuple(config.dataset.augment),
+        views=config.dataset.views,
+    )
+    if isinstance(data, ImageData) and config.finetune.enabled and config.finetune.target == "all":
+        # The target's test images must not be seen by any earlier stage.
+        data = data.without_held_out()
+    if isinstance(data, ImageData):
+        _check_classes(config, data)
+
+    student = _backbone(config.student, data.example_shape, config.plugins, _student_seed(config))
+    if config.student.checkpoint:
+        load_weights(student, Path(config.student.checkpoint), "student")
+    wants_teacher = config.distill.uses_teacher or config.teacher.checkpoint is not None
+    teacher = None
+    if wants_teacher and isinstance(data, ImageData):
+        backbone = _backbone(config.teacher, data.example_shape, config.plugins, config.teacher.seed or 0)
+        teacher = Network(backbone, data.part("train").classes)
+        if config.teacher.checkpoint:
+            load_weights(teacher, Path(config.teacher.checkpoint), "teacher")
+    return Prepared(
+        composed=composed,
+        config=config,
+        device=device,
+        precision=precision,
+        data=data,
+        cache_root=cache_root,
+        student=student.to(device),
+        teacher=None if teacher is None else teacher.to(device),
+        teacher_is_trained=config.teacher.checkpoint is not None,
+        warnings=warnings,
+    )
+
+
+def _student_seed(config: Config) -> int:
+    return config.seed if config.student.seed is None else config.student.seed
+
+
+def _check_classes(config: Config, data: ImageData) -> None:
+    """Draw one batch of every stream that the run will use: a task that cannot be made says so."""
+    task = config.task
+    train = (task.train_ways or task.ways, task.train_shots or task.shots, task.train_queries or task.queries)
+    wanted = [("validate", (task.ways, task.shots, task.queries), "uniform", None)]
+    wanted += [
+        (config.evaluate.part, (task.ways, shots, task.queries), "uniform", None)
+        for shots in {task.shots, *config.evaluate.shots}
+    ]
+    if config.algorithm.trains_on == "episodes" and config.meta_train.iterations:
+        wanted.append(("train", train, task.sampling, task.train_tasks))
+    for part, (ways, shots, queries), sampling, number in wanted:
+        data.tasks(
+            part,
+            ways=ways,
+            shots=shots,
+            queries=queries,
+            tasks=1,
+            seed=config.seed,
+            stage="check",
+            sampling=sampling,
+            number=number,
+        ).batch(0)

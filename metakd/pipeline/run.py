@@ -1,0 +1,207 @@
+"""The whole story of `metakd train`: teacher -> students -> evaluation -> fine-tuning -> results."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from metakd.config.compose import Composed
+from metakd.data.cache import content_checksum
+from metakd.data.images import ImageData
+from metakd.distillation.teacher import FrozenTeacher
+from metakd.pipeline.draw import draw_figures
+from metakd.pipeline.learners import Student, get_teacher, train_student
+from metakd.pipeline.measure import (
+    cost_of,
+    fidelity,
+    judge,
+    judge_teacher,
+    paired_gains,
+    precision_of,
+)
+from metakd.pipeline.prepare import Prepared, prepare, settings_of
+from metakd.pipeline.target import fine_tune_student
+from metakd.registry import build, resolve
+from metakd.reports.summary import summary
+from metakd.runs.checkpoints import save_weights
+from metakd.runs.folder import RunFolder, check_writable
+from metakd.runs.interrupts import interrupts
+from metakd.runs.log import log_to
+from metakd.runs.provenance import collect
+from metakd.stages.recorder import Recorder
+from metakd.tracking.none import NoTracker
+from metakd.tracking.progress import Progress
+from metakd.tracking.tracker import Tracker
+
+__all__ = ["train"]
+
+logger = logging.getLogger(__name__)
+
+
+def train(composed: Composed, *, quiet: bool = False) -> dict[str, Any]:
+    """Run the pipeline that `composed` describes and return the content of results.json.
+
+    The returned dictionary has one key more, `folder`: where the run lies.
+
+    Args:
+        composed: a config, composed and with what was typed.
+        quiet: neither progress nor the final table (for notebooks and tests).
+
+    Raises:
+        UserError: something that was given cannot be used; no folder was made.
+        KeyboardInterrupt: interrupted; a checkpoint was written.
+    """
+    prepared = prepare(composed)
+    place, unique = _place(composed)
+    check_writable(place)
+    with interrupts():
+        folder = RunFolder.create(place, unique=unique)
+        progress = Progress(quiet=quiet)
+        tracker = _tracker(prepared)
+        recorder = Recorder(folder, tracker, progress)
+        status, error = "failed", None
+        with log_to(folder.path / "metakd.log"):
+            try:
+                _start(prepared, folder, tracker, recorder)
+                results = _stages(prepared, folder, recorder)
+                status = "finished"
+            except KeyboardInterrupt:
+                status = "interrupted"
+                recorder.say(f"interrupted; what was trained so far lies in {folder.checkpoints}")
+                raise
+            except Exception as problem:
+                error = f"{type(problem).__name__}: {problem}"
+                logger.exception("the run failed")
+                problem.add_note(f"metakd.log: {folder.path / 'metakd.log'}")
+                raise
+            finally:
+                folder.finish(status, error)
+                tracker.finish(status)
+        if not quiet:
+            summary(results, Console())
+            recorder.say(f"results: {folder.path}")
+    return {**results, "folder": str(folder.path)}
+
+
+def _place(composed: Composed) -> tuple[Path, bool]:
+    """Return the run's folder, and whether a number may be appended to make it unique."""
+    return composed.run_dir, not composed.run_dir_typed
+
+
+def _tracker(prepared: Prepared) -> Tracker:
+    config = prepared.config
+    if not config.tracker.enabled or config.tracker.mode == "disabled":
+        return NoTracker()
+    typed = {k.removeprefix("tracker.") for k in prepared.composed.typed if k.startswith("tracker.")}
+    cls = resolve(config.tracker._target_, "metakd.tracking", config.plugins)
+    tracker: Tracker = build(cls, typed, settings=settings_of(config.tracker), options={})
+    return tracker
+
+
+def _start(
+    prepared: Prepared, folder: RunFolder, tracker: Tracker, recorder: Recorder
+) -> None:
+    config, composed = prepared.config, prepared.composed
+    folder.write_config(composed.yaml, composed.overrides)
+    info = {
+        **collect(sys.argv),
+        "seed": config.seed,
+        "device": str(prepared.device),
+        "precision": prepared.precision.name,
+        "deterministic": config.deterministic,
+        "data_checksum": prepared.data.checksum,
+        "external_pretraining": config.student.pretrained or config.teacher.pretrained,
+    }
+    folder.start(info)
+    found = tracker.start(dataclasses.asdict(config), folder.path, config.name, config.tags)
+    if found:
+        folder.update(**found)
+    for line in prepared.warnings:
+        recorder.warn(line)
+
+
+def _stages(prepared: Prepared, folder: RunFolder, recorder: Recorder) -> dict[str, Any]:
+    config, data = prepared.config, prepared.data
+    taught = get_teacher(prepared, recorder)
+    teacher = None
+    if taught is not None:
+        weights = taught.network.state_dict()
+        save_weights(folder.checkpoints, "teacher", weights)
+        folder.update(teacher=content_checksum(weights, {}))
+        teacher = taught.frozen if config.distill.uses_teacher else None
+    student = train_student(prepared, recorder, teacher)
+    save_weights(folder.checkpoints, "student", student.algorithm.state_dict())
+    models: dict[str, Student] = {"student": student}
+    if teacher is not None and config.student_alone:
+        models["student_alone"] = train_student(prepared, recorder, None, suffix="_alone")
+        save_weights(
+            folder.checkpoints, "student_alone", models["student_alone"].algorithm.state_dict()
+        )
+    began = time.perf_counter()
+    precision = precision_of(config, prepared.precision)
+    judged = {
+        name: judge(model.algorithm, data, config, precision, recorder, name)
+        for name, model in models.items()
+    }
+    results: dict[str, Any] = {
+        name: {**judged[name].figures(), "cost": cost_of(model.algorithm.backbone, data)}
+        for name, model in models.items()
+    }
+    for name, model in models.items():
+        if model.validated is not None:
+            results[name]["validated"] = model.validated
+    if taught is not None:
+        assert isinstance(data, ImageData)
+        body = taught.network.backbone
+        judged["teacher"] = judge_teacher(body, data, config, prepared.precision, recorder)
+        results["teacher"] = {**judged["teacher"].figures(), "cost": cost_of(body, data)}
+        results["fidelity"] = fidelity(judged["student"], judged["teacher"])
+    if "student_alone" in judged:
+        results["gain"] = paired_gains(judged["student"], judged["student_alone"])
+    timing = {"evaluate_s": time.perf_counter() - began}
+    if taught is not None and taught.seconds is not None:
+        timing["pretrain_s"] = taught.seconds
+    for stage, seconds in student.seconds.items():
+        timing[f"{stage}_s"] = seconds
+    if config.finetune.enabled and isinstance(data, ImageData):
+        timing["finetune_s"] = _fine_tune_all(prepared, recorder, models, teacher, results)
+    results["timing"] = timing
+    folder.write_episodes(
+        row for name, j in judged.items() for m in j.measurements for row in m.rows(name)
+    )
+    folder.write_results(results)
+    if recorder.tracker is not None:
+        recorder.tracker.summary(results)
+    draw_figures(prepared, folder, recorder, results, judged)
+    return results
+
+
+def _fine_tune_all(
+    prepared: Prepared,
+    recorder: Recorder,
+    models: Mapping[str, Student],
+    teacher: FrozenTeacher | None,
+    results: dict[str, Any],
+) -> float:
+    """Fine-tune a copy of each student; return the seconds that the first one took."""
+    seconds = 0.0
+    for name, model in models.items():
+        helped = teacher if name == "student" else None
+        suffix = "" if name == "student" else "_alone"
+        tuned = fine_tune_student(prepared, recorder, model, helped, suffix)
+        results[name]["target"] = tuned.figures()
+        if name == "student":
+            seconds = tuned.seconds
+            if recorder.folder is not None:
+                save_weights(
+                    recorder.folder.checkpoints, "student_target", tuned.network.state_dict()
+                )
+    return seconds
+

@@ -1,0 +1,75 @@
+"""Fine-tuning of a run's student on its target task."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from metakd.data.images import ImageData
+from metakd.data.target import TargetTask
+from metakd.distillation.objective import Answer
+from metakd.distillation.teacher import FrozenTeacher
+from metakd.distillation.teacher_modes import prototype_logits
+from metakd.distillation.embedding import unit
+from metakd.pipeline.learners import Student
+from metakd.pipeline.prepare import Prepared, optimization_of
+from metakd.stages.fine_tune import TargetResult, fine_tune
+from metakd.stages.recorder import Recorder
+
+__all__ = ["fine_tune_student"]
+
+
+def fine_tune_student(
+    prepared: Prepared,
+    recorder: Recorder,
+    student: Student,
+    teacher: FrozenTeacher | None,
+    suffix: str = "",
+) -> TargetResult:
+    """Fine-tune a copy of the student's backbone on the config's target task and judge it.
+
+    With `finetune.distill` the run's distillation goes on: the teacher embeds the target's
+    training images, and its logits come from the prototypes of the target's training classes.
+    """
+    config, data = prepared.config, prepared.data
+    assert isinstance(data, ImageData)
+    target = data.target(config.finetune.target, config.finetune.shots, config.dataset.split_seed)
+    distilling = config.finetune.distill and teacher is not None
+    return fine_tune(
+        student.algorithm.backbone,
+        data,
+        target,
+        epochs=config.finetune.epochs,
+        batch_size=config.finetune.batch_size,
+        freeze_backbone=config.finetune.freeze_backbone,
+        l2sp=config.finetune.l2sp,
+        # The meta-learner's body was trained without running statistics.
+        recalibrate=config.algorithm.adapts,
+        optimization=optimization_of(config.finetune),
+        precision=prepared.precision,
+        seed=config.seed,
+        recorder=recorder,
+        objective=copy.deepcopy(student.objective) if distilling else None,
+        answers_to=_answers(teacher, data, target) if distilling and teacher else None,
+        stage="finetune" + suffix,
+    )
+
+
+def _answers(
+    teacher: FrozenTeacher, data: ImageData, target: TargetTask
+) -> Callable[[Tensor], Answer]:
+    """Return the teacher's answers by position in the target's training images.
+
+    An image's own embedding is part of its class's prototype: with the many images of a target
+    task that biases its logits little.
+    """
+    embeddings = torch.cat(
+        [teacher.embed(data.normalized(images)) for images in target.train.images.split(512)]
+    )
+    known = unit(embeddings - teacher.mean)
+    labels, classes = target.train.labels, target.train.classes
+    logits = prototype_logits(known[None], labels[None], known[None], classes, teacher.scale)[0]
+    return lambda index: Answer(logits[index], embeddings[index])

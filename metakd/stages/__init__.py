@@ -1,0 +1,1 @@
+"""Stages of a run: training, evaluation, fine-tuning, with plain parameters."""

@@ -1,0 +1,217 @@
+"""Few-shot evaluation: accuracy over many tasks, each adapted to from its support set alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metakd.algorithms.algorithm import Algorithm, MetricAlgorithm
+from metakd.data.images import ImageData
+from metakd.data.sinusoid import RegressionData
+from metakd.data.tasks import TaskBatch
+from metakd.models.normalization import batchnorm_mode
+from metakd.reports.statistics import mean_ci95
+from metakd.stages.precision import Precision
+
+__all__ = ["TASKS_PER_STEP", "Measurement", "embed_part", "evaluate", "evaluation_tasks"]
+
+TASKS_PER_STEP = 20
+"""Tasks drawn at once. A constant: task number n is the same whatever is measured or when."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The result on each evaluation task of one setting.
+
+    Attributes:
+        values: [tasks] float64 on the CPU: accuracy (0 … 1), or mean squared error.
+        kind: `classification` or `regression`.
+        ways: classes of a task.
+        shots: support examples of a class.
+        queries: query examples of a class.
+        steps: adaptation steps; None where the algorithm takes none.
+        batchnorm: `inductive`, `transductive`; None where it makes no difference.
+        logits: [tasks, ways * queries, ways] on the CPU.
+        targets: [tasks, ways * queries] on the CPU.
+    """
+
+    values: Tensor
+    kind: str
+    ways: int
+    shots: int
+    queries: int
+    steps: int | None
+    batchnorm: str | None
+    logits: Tensor
+    targets: Tensor
+
+    def figures(self) -> dict[str, Any]:
+        """Return the entry of results.json: mean, 95 % interval and what was measured."""
+        mean, half = mean_ci95(self.values.tolist())
+        entry: dict[str, Any]
+        if self.kind == "regression":
+            entry = {"mse": mean, "ci95": half, "tasks": len(self.values), "shots": self.shots}
+        else:
+            entry = {
+                "accuracy": mean,
+                "ci95": half,
+                "tasks": len(self.values),
+                "ways": self.ways,
+                "shots": self.shots,
+                "queries": self.queries,
+            }
+        if self.steps is not None:
+            entry["steps"] = self.steps
+        if self.batchnorm is not None:
+            entry["batchnorm"] = self.batchnorm
+        return entry
+
+    def rows(self, model: str) -> Iterator[dict[str, Any]]:
+        """Yield a row of episodes.csv for each task."""
+        column = "mse" if self.kind == "regression" else "accuracy"
+        for task, value in enumerate(self.values.tolist()):
+            yield {
+                "model": model,
+                "shots": self.shots,
+                "steps": "" if self.steps is None else self.steps,
+                "batchnorm": self.batchnorm or "",
+                "task": task,
+                column: value,
+            }
+
+
+def evaluation_tasks(
+    data: ImageData | RegressionData,
+    part: str,
+    *,
+    ways: int,
+    shots: int,
+    queries: int,
+    tasks: int,
+    seed: int,
+) -> Iterator[TaskBatch]:
+    """Yield the first `tasks` evaluation tasks, a pure function of `seed` and the setting."""
+    stream = data.tasks(
+        part,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        tasks=TASKS_PER_STEP,
+        seed=seed,
+        stage="evaluate",
+    )
+    for step in range(-(-tasks // TASKS_PER_STEP)):
+        batch = stream.batch(step)
+        left = tasks - step * TASKS_PER_STEP
+        yield batch if left >= TASKS_PER_STEP else batch.first(left)
+
+
+@torch.no_grad()
+def embed_part(
+    algorithm: MetricAlgorithm,
+    data: ImageData,
+    part: str,
+    precision: Precision,
+    batch_size: int = 512,
+) -> Tensor:
+    """Return the embeddings [images, size] of every clean image of `part`, float32.
+
+    Batch norm uses running statistics (inductive).
+    """
+    count = len(data.part(part).labels)
+    algorithm.eval()
+    pieces = []
+    with batchnorm_mode(algorithm, "running"), precision.autocast():
+        for first in range(0, count, batch_size):
+            index = torch.arange(first, min(first + batch_size, count), device=data.device)
+            pieces.append(algorithm.backbone(data.examples(part, index, None)).float())
+    return torch.cat(pieces)
+
+
+def evaluate(
+    algorithm: Algorithm,
+    data: ImageData | RegressionData,
+    *,
+    part: str,
+    ways: int,
+    shots: int,
+    queries: int,
+    tasks: int,
+    seed: int,
+    steps: Sequence[int] | None,
+    batchnorm: str | None,
+    precision: Precision,
+    embeddings: Tensor | None = None,
+    bar: Any = None,
+) -> list[Measurement]:
+    """Judge `algorithm` on `tasks` tasks of `part` and return a measurement for each of `steps`.
+
+    Args:
+        algorithm: the learner; its state is as before afterwards.
+        data: the dataset.
+        part: `test` or `validate`.
+        ways: classes of a task.
+        shots: support examples of a class.
+        queries: query examples of a class.
+        tasks: number of tasks.
+        seed: decides the tasks, alone.
+        steps: ascending numbers of adaptation steps; None for an algorithm that takes none.
+        batchnorm: `inductive` or `transductive`; None if the network has no batch norm.
+        precision: number format of forward passes.
+        embeddings: `embed_part` of a MetricAlgorithm, where known already (inductive only).
+        bar: progress bar that is moved on by each task.
+    """
+    mode = batchnorm or "inductive"
+    gather = isinstance(algorithm, MetricAlgorithm) and mode == "inductive"
+    if gather and embeddings is None:
+        assert isinstance(algorithm, MetricAlgorithm) and isinstance(data, ImageData)
+        embeddings = embed_part(algorithm, data, part, precision)
+    logits: list[Tensor] = []
+    targets: list[Tensor] = []
+    algorithm.eval()
+    for batch in evaluation_tasks(
+        data, part, ways=ways, shots=shots, queries=queries, tasks=tasks, seed=seed
+    ):
+        if gather:
+            assert isinstance(algorithm, MetricAlgorithm) and embeddings is not None
+            with torch.no_grad():
+                predicted = algorithm.classify(
+                    embeddings[batch.support_index],
+                    batch.support_targets,
+                    embeddings[batch.query_index],
+                    batch.ways,
+                ).unsqueeze(0)
+        else:
+            with precision.autocast():
+                predicted = algorithm.predict(batch, steps or (0,), mode)
+        logits.append(predicted.detach().float().cpu())
+        targets.append(batch.query_targets.cpu())
+        if bar is not None:
+            bar.advance(len(batch))
+    all_logits = torch.cat(logits, dim=1)
+    all_targets = torch.cat(targets)
+    return [
+        Measurement(
+            values=_values(all_logits[i], all_targets),
+            kind=data.kind,
+            ways=ways,
+            shots=shots,
+            queries=queries,
+            steps=None if steps is None else steps[i],
+            batchnorm=batchnorm,
+            logits=all_logits[i],
+            targets=all_targets,
+        )
+        for i in range(len(all_logits))
+    ]
+
+
+def _values(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return accuracy or mean squared error of each task, [tasks] float64."""
+    if targets.is_floating_point():
+        return (outputs.double() - targets.double()).pow(2).flatten(1).mean(1)
+    return (outputs.argmax(-1) == targets).double().mean(1)

@@ -1,0 +1,143 @@
+"""The one training loop: every stage that descends a loss step by step is a call of `fit`."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from metakd.algorithms.algorithm import Algorithm
+from metakd.data.tasks import ExampleBatch, TaskBatch
+from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.stages.optimization import Optimization, make_optimizer
+from metakd.stages.precision import Precision
+from metakd.stages.recorder import Recorder, floats
+
+__all__ = ["Fitted", "fit"]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training loop leaves beside the trained learner.
+
+    Attributes:
+        seconds: wall-clock time of the loop, validations included.
+        best: the best validation value, or None if nothing was validated.
+        best_step: the step after which it was reached.
+    """
+
+    seconds: float
+    best: float | None = None
+    best_step: int | None = None
+
+
+def fit(
+    learner: Algorithm,
+    objective: Objective,
+    batch_at: Callable[[int], TaskBatch | ExampleBatch],
+    *,
+    steps: int,
+    optimization: Optimization,
+    precision: Precision,
+    recorder: Recorder,
+    stage: str,
+    answers_to: Callable[[Any], TaskAnswers | Answer | None] | None = None,
+    validate: Callable[[], float] | None = None,
+    validate_every: int = 0,
+    higher_is_better: bool = True,
+    keep_best: bool = True,
+    log_every: int = 10,
+) -> Fitted:
+    """Descend the learner's outer loss for `steps` updates, keeping the best on validation.
+
+    Args:
+        learner: what is trained, in place; at the end it holds its best validated state (with
+            `keep_best`), else its last.
+        objective: the loss; its own parameters are trained along.
+        batch_at: the batch of a step, a pure function of the step.
+        steps: number of updates; 0 leaves the learner as it is.
+        optimization: optimiser and schedule.
+        precision: number format of the forward passes.
+        recorder: where metrics and checkpoints go.
+        stage: name under which they go.
+        answers_to: the teacher's answer to a batch; None without teacher.
+        validate: returns the validation value of the learner as it is now.
+        validate_every: steps between validations; 0: only at the end.
+        higher_is_better: false for errors (regression).
+        keep_best: go back to the best validated state at the end.
+        log_every: steps between lines of metrics.
+
+    Raises:
+        FloatingPointError: the outer loss is not finite; the update was not made.
+    """
+    began = time.perf_counter()
+    optimizer = make_optimizer([learner, objective], optimization)
+    best: float | None = None
+    best_step: int | None = None
+    best_state: dict[str, torch.Tensor] | None = None
+
+    def state(step: int) -> dict[str, Any]:
+        return {
+            "stage": stage,
+            "step": step,
+            "learner": learner.state_dict(),
+            "objective": objective.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "best": best,
+            "best_step": best_step,
+        }
+
+    done = 0
+    try:
+        with recorder.bar(stage, steps) as bar:
+            for step in range(steps):
+                learner.train()
+                rate = optimization.rate(step, steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                batch = batch_at(step)
+                answers = None if answers_to is None else answers_to(batch)
+                optimizer.zero_grad(set_to_none=True)
+                with precision.autocast():
+                    terms = learner.accumulate(batch, objective, answers)
+                last = step + 1 == steps
+                logged: dict[str, float] = {}
+                if last or step % log_every == 0:
+                    logged = floats(terms)
+                if not torch.isfinite(terms["loss"]):
+                    raise FloatingPointError(
+                        f"the loss of {stage} is {float(terms['loss'])} at step {step}; lower "
+                        f"{stage.removesuffix('_alone')}.lr or algorithm.inner_lr"
+                    )
+                if optimization.clip is not None:
+                    torch.nn.utils.clip_grad_value_(
+                        [p for g in optimizer.param_groups for p in g["params"]], optimization.clip
+                    )
+                optimizer.step()
+                done = step + 1
+                if validate is not None and (
+                    last or (validate_every and done % validate_every == 0)
+                ):
+                    value = validate()
+                    logged |= floats(terms)
+                    logged["validate/accuracy" if higher_is_better else "validate/mse"] = value
+                    better = best is None or (value > best if higher_is_better else value < best)
+                    if better:
+                        best, best_step = value, done
+                        if keep_best:
+                            best_state = copy.deepcopy(learner.state_dict())
+                        recorder.checkpoint("best", state(done))
+                    recorder.checkpoint("last", state(done))
+                if logged:
+                    recorder.log(stage, step, logged | {"lr": rate})
+                bar.advance(1, logged)
+    except KeyboardInterrupt:
+        recorder.checkpoint("last", state(done))
+        raise
+    if best_state is not None:
+        learner.load_state_dict(best_state)
+    return Fitted(time.perf_counter() - began, best, best_step)

@@ -1,0 +1,108 @@
+"""Supervised training of a network on the meta-train classes: the teacher's first stage."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from metakd.algorithms.supervised import Supervised
+from metakd.data.images import ImageData
+from metakd.distillation.objective import Objective
+from metakd.models.network import Network
+from metakd.models.normalization import batchnorm_mode
+from metakd.stages.fit import Fitted, fit
+from metakd.stages.optimization import Optimization
+from metakd.stages.precision import Precision
+from metakd.stages.recorder import Recorder
+
+__all__ = ["base_accuracy", "hold_out", "pretrain"]
+
+
+def hold_out(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+    """Split images class by class into (training, held-out) index lists.
+
+    Args:
+        labels: [images] int64.
+        fraction: share of each class that is held out, at least one image of each where it is
+            above 0. The last images of a class are: a dataset's order is arbitrary.
+    """
+    if fraction <= 0:
+        return torch.arange(len(labels), device=labels.device), labels.new_empty(0)
+    train, held = [], []
+    for label in range(int(labels.max()) + 1):
+        members = (labels == label).nonzero().flatten()
+        kept = len(members) - max(1, round(fraction * len(members)))
+        train.append(members[:kept])
+        held.append(members[kept:])
+    return torch.cat(train).sort().values, torch.cat(held).sort().values
+
+
+@torch.no_grad()
+def base_accuracy(network: nn.Module, data: ImageData, index: Tensor, precision: Precision) -> float:
+    """Return the accuracy of `network` on the clean meta-train images `index`."""
+    network.eval()
+    right = 0
+    with batchnorm_mode(network, "running"), precision.autocast():
+        for part in index.split(512):
+            logits = network(data.examples("train", part, None)).logits
+            right += int((logits.argmax(-1) == data.part("train").labels[part]).sum())
+    return right / max(len(index), 1)
+
+
+def pretrain(
+    network: Network,
+    data: ImageData,
+    *,
+    epochs: int,
+    batch_size: int,
+    label_smoothing: float,
+    validate_fraction: float,
+    optimization: Optimization,
+    precision: Precision,
+    seed: int,
+    recorder: Recorder,
+) -> Fitted:
+    """Train `network` in place to tell the meta-train classes apart.
+
+    The network's own validation uses held-out images of the meta-train classes; the last state is
+    kept (its learning rate has fallen to 0), not the best one.
+
+    Args:
+        network: backbone and a head of all meta-train classes.
+        data: the dataset.
+        epochs: passes over the meta-train images.
+        batch_size: images of an update.
+        label_smoothing: of the loss.
+        validate_fraction: share of each class held out for validation.
+        optimization: optimiser and schedule.
+        precision: number format.
+        seed: decides order and augmentation.
+        recorder: where metrics go.
+
+    Returns:
+        the loop's outcome, whose `best` is the best accuracy on held-out images.
+    """
+    learner = Supervised(network.backbone, data.part("train").classes)
+    learner.network.head = network.head
+    learner.to(data.device)
+    objective = Objective()
+    objective.label_smoothing = label_smoothing
+    train, held = hold_out(data.part("train").labels, validate_fraction)
+    batches = data.batches(
+        "train", batch_size=batch_size, seed=seed, stage="pretrain", fresh=True, index=train
+    )
+    return fit(
+        learner,
+        objective,
+        batches.batch,
+        steps=epochs * batches.batches_per_epoch,
+        optimization=optimization,
+        precision=precision,
+        recorder=recorder,
+        stage="pretrain",
+        validate=(lambda: base_accuracy(network, data, held, precision))
+        if len(held)
+        else None,
+        validate_every=batches.batches_per_epoch,
+        keep_best=False,
+    )

@@ -1,0 +1,114 @@
+"""A trained teacher: from the content-addressed cache, or trained now and put there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metakd.data.cache import read_checked, write_checked
+from metakd.data.images import ImageData
+from metakd.models.network import Network
+from metakd.stages.optimization import Optimization
+from metakd.stages.precision import Precision
+from metakd.stages.pretrain import pretrain
+from metakd.stages.recorder import Recorder
+
+__all__ = ["code_fingerprint", "teacher_key", "trained_teacher"]
+
+
+def code_fingerprint() -> str:
+    """Return a hash of the source files that decide what a pre-trained teacher is."""
+    package = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    rooms = ("models", "data", "stages/fit.py", "stages/pretrain.py", "stages/optimization.py")
+    for room in (*rooms, "algorithms/supervised.py", "distillation/objective.py"):
+        path = package / room
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.name.encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def teacher_key(
+    *,
+    architecture: Mapping[str, Any],
+    training: Mapping[str, Any],
+    data_checksum: str,
+    precision: str,
+    device_type: str,
+    seed: int,
+) -> str:
+    """Return the content address of a teacher: everything that its weights depend on."""
+    content = {
+        "architecture": dict(architecture),
+        "training": dict(training),
+        "data": data_checksum,
+        "precision": precision,
+        "device": device_type,
+        "seed": seed,
+        "code": code_fingerprint(),
+        "torch": torch.__version__,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def trained_teacher(
+    network: Network,
+    data: ImageData,
+    *,
+    key: str,
+    cache_root: Path | None,
+    epochs: int,
+    batch_size: int,
+    label_smoothing: float,
+    validate_fraction: float,
+    optimization: Optimization,
+    precision: Precision,
+    seed: int,
+    recorder: Recorder,
+) -> tuple[Network, float, bool]:
+    """Return (trained network, seconds of training, whether it came from the cache).
+
+    Args:
+        network: the untrained teacher, with a head of all meta-train classes.
+        data: the dataset.
+        key: `teacher_key`.
+        cache_root: folder of caches; None: neither read nor written.
+        epochs: passes over the meta-train images.
+        batch_size: images of an update.
+        label_smoothing: of the loss.
+        validate_fraction: share of each class held out for its own validation.
+        optimization: optimiser and schedule.
+        precision: number format.
+        seed: decides order and augmentation (the initial weights are decided already).
+        recorder: where metrics go.
+    """
+    folder = None if cache_root is None else cache_root / "teachers"
+    if folder is not None:
+        found = read_checked(folder, key)
+        if found is not None:
+            tensors, _ = found
+            network.load_state_dict(tensors)
+            recorder.say(f"teacher: taken from the cache ({key[:12]})")
+            return network.to(data.device), 0.0, True
+    fitted = pretrain(
+        network,
+        data,
+        epochs=epochs,
+        batch_size=batch_size,
+        label_smoothing=label_smoothing,
+        validate_fraction=validate_fraction,
+        optimization=optimization,
+        precision=precision,
+        seed=seed,
+        recorder=recorder,
+    )
+    if folder is not None:
+        state = {n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}
+        write_checked(folder, key, state, {"seconds": fitted.seconds, "accuracy": fitted.best})
+    return network, fitted.seconds, False

@@ -1,0 +1,71 @@
+"""The student on whole batches of the meta-train classes, before the episodes begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from metakd.algorithms.supervised import Supervised
+from metakd.data.images import ImageData
+from metakd.data.tasks import ExampleBatch
+from metakd.distillation.objective import Answer, Objective
+from metakd.stages.fit import Fitted, fit
+from metakd.stages.optimization import Optimization
+from metakd.stages.precision import Precision
+from metakd.stages.recorder import Recorder
+
+__all__ = ["warm_start"]
+
+
+def warm_start(
+    backbone: nn.Module,
+    data: ImageData,
+    objective: Objective,
+    *,
+    answers_to: Callable[[ExampleBatch], Answer] | None,
+    epochs: int,
+    batch_size: int,
+    label_smoothing: float,
+    optimization: Optimization,
+    precision: Precision,
+    seed: int,
+    recorder: Recorder,
+    stage: str = "warmstart",
+) -> Fitted:
+    """Train `backbone` in place with labels and, if `answers_to` is given, a teacher's answers.
+
+    The linear head over the meta-train classes that it needs is dropped afterwards.
+
+    Args:
+        backbone: the student's.
+        data: the dataset.
+        objective: labels alone, or a distillation.
+        answers_to: the teacher's answer to a batch.
+        epochs: passes over the meta-train images.
+        batch_size: images of an update.
+        label_smoothing: of the labels' loss.
+        optimization: optimiser and schedule.
+        precision: number format.
+        seed: decides order and augmentation.
+        recorder: where metrics go.
+        stage: name under which they go.
+    """
+    learner = Supervised(backbone, data.part("train").classes).to(data.device)
+    batches = data.batches(
+        "train", batch_size=batch_size, seed=seed, stage="warmstart", augmented=True
+    )
+    objective.label_smoothing = label_smoothing
+    fitted = fit(
+        learner,
+        objective,
+        batches.batch,
+        steps=epochs * batches.batches_per_epoch,
+        optimization=optimization,
+        precision=precision,
+        recorder=recorder,
+        stage=stage,
+        answers_to=answers_to,
+    )
+    objective.label_smoothing = 0.0
+    return fitted

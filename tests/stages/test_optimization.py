@@ -1,0 +1,78 @@
+"""Optimisers and schedules against hand-worked values."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from metakd.stages.optimization import Optimization, make_optimizer
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "expected"),
+    [
+        ("constant", 99, 0.2),
+        ("linear", 0, 0.2),
+        ("linear", 75, 0.05),
+        ("cosine", 0, 0.2),
+        ("cosine", 50, 0.1),
+        ("cosine", 75, 0.1 * (1 - math.sqrt(0.5))),
+        ("one_cycle", 0, 0.02),
+        ("one_cycle", 25, 0.2),
+        ("one_cycle", 100, 0.0),
+        ("step", 39, 0.2),
+        ("step", 40, 0.1),
+        ("step", 99, 0.05),
+    ],
+)
+def test_rate(schedule: str, step: int, expected: float) -> None:
+    how = Optimization(lr=0.2, schedule=schedule, halve_every=40)
+    assert how.rate(step, 100) == pytest.approx(expected, abs=1e-12)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown schedule 'cosin'"):
+        Optimization(schedule="cosin").rate(0, 1)
+    with pytest.raises(ValueError, match="unknown optimizer 'adan'"):
+        make_optimizer([nn.Linear(1, 1)], Optimization(optimizer="adan"))
+
+
+def test_plain_sgd_subtracts_rate_times_gradient() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    layer.weight.data.fill_(1.0)
+    optimizer = make_optimizer([layer], Optimization(optimizer="plain_sgd", lr=0.5))
+    for _ in range(2):
+        layer.weight.grad = torch.full((1, 1), 0.2)
+        optimizer.step()
+    assert layer.weight.item() == pytest.approx(0.8)
+
+
+def test_sgd_has_nesterov_momentum() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    layer.weight.data.fill_(1.0)
+    optimizer = make_optimizer([layer], Optimization(optimizer="sgd", lr=0.1))
+    layer.weight.grad = torch.ones(1, 1)
+    optimizer.step()
+    assert layer.weight.item() == pytest.approx(1 - 0.1 * 1.9)
+
+
+@pytest.mark.parametrize("name", ["sgd", "plain_sgd", "adam", "adamw"])
+def test_weight_decay_acts_on_weights_alone(name: str) -> None:
+    layer = nn.Linear(2, 2)
+    nn.init.ones_(layer.weight)
+    nn.init.ones_(layer.bias)
+    optimizer = make_optimizer([layer], Optimization(optimizer=name, lr=0.1, weight_decay=0.5))
+    layer.weight.grad, layer.bias.grad = torch.zeros(2, 2), torch.zeros(2)
+    optimizer.step()
+    assert (layer.weight < 1).all()
+    assert torch.equal(layer.bias, torch.ones(2))
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    layer = nn.Linear(2, 2)
+    layer.bias.requires_grad_(False)
+    optimizer = make_optimizer([layer], Optimization())
+    assert sum(len(g["params"]) for g in optimizer.param_groups) == 1
