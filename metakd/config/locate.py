@@ -58,7 +58,7 @@ class Choices:
             if d.is_dir() and not d.name.startswith((".", "_")) and d.name != "hydra"
         }
         offered = {alias for alias, folder in ALIASES.items() if folder in found}
-        return sorted((found | offered) - set(ALIASES.values()))
+        return sorted((found | offered | {"experiment"}) - set(ALIASES.values()))
 
     def of(self, group: str) -> dict[str, Path]:
         """Return the choices of a group by name (`omniglot/maml` in subfolders) with their files."""

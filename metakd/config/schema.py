@@ -168,10 +168,12 @@ class DistillConfig:
     kd_weight: float = 1.0
     """λ of the additive form, α of the convex one."""
     temperature: float = 4.0
-    teacher_mode: str = "prototype"
-    """Where the teacher's logits for a task come from: `prototype`, `linear`, `head`."""
-    on: str = "query"
-    """Where it acts: `query` (outer objective), `support` (inner loop), `both`."""
+    teacher_mode: str = "auto"
+    """Where the teacher's logits for a task come from: `prototype`, `linear`, `head`; `auto` is
+    the first one that the algorithm can use, `prototype` where it can."""
+    on: str = "auto"
+    """Where it acts: `query` (outer objective), `support` (inner loop), `both`; `auto` is the
+    query set where the algorithm has an outer objective, else the support set."""
     embedding_weight: float = 2.0
     """Weight of 1 - cos(A e_student, e_teacher - mean)."""
     similarity_weight: float = 20.0
@@ -278,6 +280,7 @@ class TrackerConfig:
     """Mirror of a run's metrics (`tracker=`)."""
 
     name: str = MISSING
+    _target_: str = MISSING
     enabled: bool = True
     mode: str = "auto"
     """`auto` (online when logged in, else offline), `online`, `offline`, `disabled`."""

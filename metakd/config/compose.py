@@ -1,0 +1,272 @@
+"""From overrides to a typed configuration: Hydra's composition over the schemas, errors in one line.
+
+The files under conf/ hold plain keys. `conf/config.yaml` begins its defaults list with the schema
+`metakd.config.schema.Config`, so that whatever is merged afterwards, built in or a user's own, is
+checked by name and type. Architecture files are offered under both `teacher` and `student`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import setup_globals
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from metakd.config.locate import ALIASES, Choices, conf_folder, user_folder
+from metakd.config.overrides import check_override, choice_options, option_names, parse
+from metakd.config.schema import Config
+from metakd.config.suggest import flattened, known_settings
+from metakd.errors import UserError, nearest
+
+__all__ = ["Composed", "compose", "composing", "recompose", "search_path"]
+
+CONFIG_NAME = "config"
+GROUPS = tuple(dict.fromkeys(k.partition(".")[0] for k in known_settings() if "." in k))
+"""Groups of the schema, in its order."""
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed configuration with what the run's folder keeps of it.
+
+    Attributes:
+        config: the typed configuration.
+        yaml: text of config.yaml for the run's folder.
+        overrides: what was typed, for overrides.yaml.
+        typed: the settings and groups that were typed, by dotted name.
+        choices: the choice made in each group.
+        run_dir: the run's folder, exactly this one, if `hydra.run.dir` was typed; else None.
+        sweep_dir: the folder of a multirun.
+        warnings: one line each for options that the choice does not have.
+        config_dir: the user's own configuration folder.
+    """
+
+    config: Config
+    yaml: str
+    overrides: tuple[str, ...]
+    typed: frozenset[str]
+    choices: Mapping[str, str]
+    run_dir: Path | None
+    sweep_dir: Path
+    warnings: tuple[str, ...] = ()
+    config_dir: Path | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the typed configuration as plain dictionaries, lists and values."""
+        return asdict(self.config)
+
+
+def search_path(config_dir: Path | None) -> ConfigSearchPath:
+    """Return where Hydra looks: the user's own folder, if any, before the built-in one."""
+    path = create_config_search_path(str(conf_folder()))
+    if config_dir is not None:
+        path.prepend(
+            provider="command-line",
+            path=f"file://{config_dir}",
+            anchor=SearchPathQuery(provider="main"),
+        )
+    return path
+
+
+@contextmanager
+def composing(choices: Choices) -> Iterator[None]:
+    """Lend Hydra the schema and the borrowed groups; give its global state back afterwards."""
+    store = ConfigStore.instance()
+    repo, base = store.repo, version.getbase()
+    setup_globals()
+    version.setbase("1.3")
+    store.repo = dict(repo)
+    store.store(name="metakd_schema", node=Config)
+    for group in ALIASES:
+        store.repo.pop(group, None)
+        for name, file in choices.of(group).items():
+            store.store(name=name, node=_plain(file), group=group)
+    try:
+        yield
+    finally:
+        store.repo = repo
+        version.VersionBase.instance().version_base = base
+
+
+def _plain(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: holds no settings; write them as 'key: value' lines")
+    return {str(k): v for k, v in content.items()}
+
+
+def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Composed:
+    """Compose conf/ with `overrides`, as `metakd train OVERRIDES` does.
+
+    Leaves no global state behind: it can be called again and again in one process.
+
+    Args:
+        overrides: `group=choice` and `group.setting=value`, as on the command line.
+        config_dir: a folder with the user's own configuration files, laid out as conf/ is.
+
+    Raises:
+        UserError: an unknown name, a wrong type, a file that cannot be used; one line.
+    """
+    folder = user_folder(config_dir)
+    choices = Choices(folder)
+    parsed = parse(overrides)
+    lines = [check_override(o, choices) for o in parsed]
+    with composing(choices):
+        cfg, picked, run_dir, sweep_dir = _load(lines, search_path(folder))
+    for group in GROUPS:
+        if group not in picked or OmegaConf.is_missing(cfg, group):
+            raise UserError(f"{group}: no choice was made; type {group}=CHOICE")
+    files = {group: choices.file(group, picked[group]) for group in GROUPS}
+    own = {group: set(choice_options(file)) for group, file in files.items()}
+    return _finished(cfg, overrides, parsed, choices, picked, own, run_dir, sweep_dir)
+
+
+def recompose(
+    recorded: str | Path, overrides: Sequence[str] = (), config_dir: str | Path | None = None
+) -> Composed:
+    """Take a run's recorded configuration and change it by `overrides`.
+
+    What is not typed stays as it was recorded, whatever the files under conf/ say now. Plugins
+    are never taken from a recorded configuration.
+
+    Args:
+        recorded: the `.hydra/config.yaml` of a run.
+        overrides: `group=choice` replaces a whole group, `group.setting=value` one setting.
+        config_dir: as in `compose`.
+
+    Raises:
+        UserError: the file cannot be used, or as in `compose`.
+    """
+    choices = Choices(user_folder(config_dir))
+    parsed = parse(overrides)
+    for override in parsed:
+        check_override(override, choices)
+        if override.key_or_group == "experiment" or override.is_hydra_override():
+            raise UserError(f"{override.input_line}: a recorded run does not take this")
+    try:
+        cfg = cast(
+            DictConfig, OmegaConf.merge(OmegaConf.structured(Config), {**_plain(Path(recorded)), "plugins": []})
+        )
+        picked = {group: str(cfg[group].name) for group in GROUPS}
+        for override in parsed:
+            group, value = override.key_or_group, override.value()
+            if group in GROUPS:
+                # The group's schema anew: nothing of the recorded choice may stay.
+                node = OmegaConf.structured(known_settings()[f"{group}.name"])
+                cfg[group] = OmegaConf.merge(node, _plain(choices.file(group, str(value))))
+                picked[group] = str(value)
+        own = {group: {str(o) for o in cfg[group].get("options") or ()} for group in GROUPS}
+        for override in parsed:
+            if override.key_or_group not in GROUPS:
+                OmegaConf.update(cfg, override.key_or_group, override.value(), force_add=True)
+    except OmegaConfBaseException as error:
+        raise flattened(error) from error
+    folder = Path(recorded).absolute().parent.parent
+    return _finished(cfg, overrides, parsed, choices, picked, own, folder, folder)
+
+
+def _load(
+    lines: list[str], path: ConfigSearchPath
+) -> tuple[DictConfig, dict[str, str], Path, Path]:
+    """Return the job's config, the choices made and the folders of a run and of a sweep."""
+    try:
+        loader = ConfigLoaderImpl(config_search_path=path)
+        cfg = loader.load_configuration(CONFIG_NAME, lines, run_mode=RunMode.RUN)
+        picked = {str(k): str(v) for k, v in cfg.hydra.runtime.choices.items()}
+        run_dir = Path(os.path.abspath(cfg.hydra.run.dir))
+        sweep_dir = Path(os.path.abspath(cfg.hydra.sweep.dir))
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise flattened(error) from error
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, picked, run_dir, sweep_dir
+
+
+def _finished(
+    cfg: DictConfig,
+    overrides: Sequence[str],
+    parsed: Sequence[Override],
+    choices: Choices,
+    picked: Mapping[str, str],
+    own: Mapping[str, set[str]],
+    run_dir: Path,
+    sweep_dir: Path,
+) -> Composed:
+    typed = frozenset(o.key_or_group for o in parsed)
+    for group in GROUPS:
+        if OmegaConf.is_missing(cfg[group], "name"):
+            cfg[group].name = picked[group]
+        for key in cfg[group]:
+            if OmegaConf.is_missing(cfg[group], key):
+                raise UserError(f"{group}={picked[group]}: '{key}' is missing in its file")
+    warnings = _drop_foreign_options(cfg, choices, picked, own)
+    try:
+        config = cast(Config, OmegaConf.to_object(cfg))
+    except OmegaConfBaseException as error:
+        raise flattened(error) from error
+    _decide(config)
+    return Composed(
+        config=config,
+        yaml=OmegaConf.to_yaml(cfg),
+        overrides=tuple(overrides),
+        typed=typed,
+        choices={g: c for g, c in picked.items() if "/" not in g and c != "None"},
+        run_dir=run_dir if "hydra.run.dir" in typed else None,
+        sweep_dir=sweep_dir,
+        warnings=tuple(warnings),
+        config_dir=choices.folders[0] if len(choices.folders) > 1 else None,
+    )
+
+
+def _drop_foreign_options(
+    cfg: DictConfig,
+    choices: Choices,
+    picked: Mapping[str, str],
+    own: Mapping[str, set[str]],
+) -> list[str]:
+    """Remove options that only other choices of the group have; return a line for each."""
+    lines = []
+    for group in GROUPS:
+        options = cfg[group].get("options") or {}
+        for option in [str(o) for o in options if o not in own[group]]:
+            names = option_names(choices, group)
+            if option not in names:
+                raise UserError(
+                    f"{group}.options.{option}: no choice of '{group}' has this option."
+                    + nearest(option, names)
+                )
+            with open_dict(options):
+                del options[option]
+            lines.append(
+                f"{group}.options.{option} changes nothing: it is an option of "
+                f"{group}={' or '.join(names[option])}, and {group}={picked[group]} was chosen"
+            )
+    return lines
+
+
+def _decide(config: Config) -> None:
+    """Replace `auto` by what the algorithm can do."""
+    algorithm, distill = config.algorithm, config.distill
+    if distill.on == "auto":
+        distill.on = "query" if "query" in algorithm.distill_on else "support"
+    if distill.teacher_mode == "auto":
+        modes = algorithm.teacher_modes
+        distill.teacher_mode = "prototype" if "prototype" in modes or not modes else modes[0]

@@ -1,0 +1,194 @@
+"""What a user types, `key=value`, made safe for Hydra's override grammar and checked by name and type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from metakd.config.locate import Choices
+from metakd.config.suggest import expected, field_types, known_settings, unknown_setting
+from metakd.errors import UserError, nearest
+
+__all__ = ["PATH_KEYS", "check_override", "choice_options", "option_names", "parse", "quoted"]
+
+PATH_KEYS = frozenset(
+    {
+        "data_root",
+        "cache_root",
+        "output_root",
+        "teacher.checkpoint",
+        "student.checkpoint",
+        "dataset.folder",
+        "dataset.splits",
+        "hydra.run.dir",
+        "hydra.sweep.dir",
+        "resume",
+    }
+)
+"""Keys whose values are paths: they may hold any character."""
+
+NULLABLE_GROUPS = frozenset({"experiment", "sweep"})
+"""Groups that may be left without a choice."""
+
+
+def _quote(text: str) -> str:
+    """Return `text` as a quoted string of the grammar: only quotes and what precedes them matter."""
+    text = re.sub(r"(\\*)'", lambda m: m.group(1) * 2 + "\\'", text)
+    trailing = len(text) - len(text.rstrip("\\"))
+    return "'" + text + "\\" * trailing + "'"
+
+
+def _is_quoted(value: str) -> bool:
+    return len(value) >= 2 and value[0] == value[-1] and value[0] in "'\""
+
+
+def quoted(override: str, *, sweeps: bool = False) -> str:
+    """Return `override` with the value of a path key quoted for the grammar.
+
+    Args:
+        override: as typed.
+        sweeps: whether several values may stand there (`-m`), as `choice(…)` or each in quotes.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or key.lstrip("+") not in PATH_KEYS:
+        return override
+    if value in ("", "null") or _is_quoted(value):
+        return override
+    if sweeps and re.fullmatch(r"(choice|sort|shuffle)\(.*\)", value):
+        return override
+    if value.startswith("~/"):  # a shell expands ~ only where a word begins
+        value = str(Path(value).expanduser())
+    return f"{key}={_quote(value)}"
+
+
+def parse(overrides: Sequence[str], *, sweeps: bool = False) -> list[Override]:
+    """Parse what was typed.
+
+    A value of a textual setting that the grammar cannot read (`name=été`) is taken as it stands.
+
+    Raises:
+        UserError: an argument that is not `key=value`.
+    """
+    parser = OverridesParser.create()
+    found = []
+    for typed in overrides:
+        if not typed.partition("=")[0].strip("+~ "):
+            raise UserError(_malformed(typed))
+        text = quoted(typed, sweeps=sweeps)
+        try:
+            found.append(parser.parse_override(text))
+            continue
+        except HydraException as error:
+            key, equals, value = text.partition("=")
+            textual = field_types().get(key.lstrip("+")) in (str, str | None)
+            if not (equals and textual):
+                raise UserError(_malformed(typed)) from error
+        found.append(parser.parse_override(f"{key}={_quote(value)}"))
+    return found
+
+
+def _malformed(typed: str) -> str:
+    if "=" not in typed:
+        hint = nearest(typed, known_settings())
+        return f"'{typed}': settings are typed as key=value.{hint}"
+    key, _, value = typed.partition("=")
+    if not key.strip("+~ "):
+        return f"'{typed}': the name of a setting is missing before '='"
+    return (
+        f"'{typed}': cannot read this; quote values that hold special characters, "
+        f"for instance \"{key}='{value}'\" with both kinds of quotes"
+    )
+
+
+def choice_options(file: Path) -> dict[str, Any]:
+    """Return the `options` of a choice's file: settings that only this choice has.
+
+    Raises:
+        UserError: the file is not readable YAML.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+    options = content.get("options") if isinstance(content, dict) else None
+    return dict(options) if isinstance(options, dict) else {}
+
+
+def option_names(choices: Choices, group: str) -> dict[str, list[str]]:
+    """Return every option of a group's choices with the choices that have it."""
+    names: dict[str, list[str]] = {}
+    for choice, file in choices.of(group).items():
+        for option in choice_options(file):
+            names.setdefault(str(option), []).append(choice)
+    return names
+
+
+def check_override(override: Override, choices: Choices) -> str:
+    """Check one parsed override by name and type; return it as Hydra is to see it.
+
+    Raises:
+        UserError: an unknown group, choice or setting, a value of the wrong type.
+    """
+    text = override.input_line or ""
+    key = override.key_or_group
+    if override.is_hydra_override() or override.package is not None:
+        return text
+    if key in choices.groups():
+        _check_choice(override, choices)
+        return text.lstrip("+")
+    if override.is_delete():
+        raise UserError(f"'{text}': settings cannot be removed; give them a value (null, none, [])")
+    if override.is_sweep_override():
+        value = text.partition("=")[2]
+        raise UserError(f"{text}: several values need -m, or brackets for a list: {key}=[{value}]")
+    group, _, rest = key.partition(".")
+    if rest.startswith("options."):
+        option = rest.split(".")[1]
+        known = option_names(choices, group)
+        if option not in known:
+            raise UserError(
+                f"{key}: no choice of '{group}' has the option '{option}'."
+                + nearest(option, known)
+            )
+    elif key in field_types():
+        _check_type(key, override.value(), text)
+        return text.lstrip("+")
+    elif key.rpartition(".")[0] not in ("dataset.classes",):
+        raise UserError(unknown_setting(key, text.partition("=")[2], choices.groups()))
+    # Keys of a dictionary, which the chosen file need not have; Hydra wants ++ for these.
+    return "++" + text.lstrip("+")
+
+
+def _check_choice(override: Override, choices: Choices) -> None:
+    group, text = override.key_or_group, override.input_line
+    if override.is_sweep_override():
+        raise UserError(f"{text}: several choices need -m")
+    value = override.value()
+    if override.is_delete() or value is None or value == "":
+        if group in NULLABLE_GROUPS:
+            return
+        names = ", ".join(choices.of(group))
+        raise UserError(f"{text}: '{group}' needs a choice, one of: {names}")
+    if isinstance(value, dict):
+        raise UserError(f"{text}: choose by name, then type settings as {group}.KEY=VALUE")
+    if isinstance(value, list) and group not in NULLABLE_GROUPS:
+        raise UserError(f"{text}: '{group}' takes one choice")
+    for name in value if isinstance(value, list) else [value]:
+        choices.file(group, str(name))
+
+
+def _check_type(key: str, value: Any, text: str) -> None:
+    try:
+        node = OmegaConf.structured(known_settings()[key])
+        OmegaConf.update(node, key.rpartition(".")[2], value)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{text}: expected {expected(field_types()[key])}") from error
