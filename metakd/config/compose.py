@@ -1,4 +1,4 @@
-"""From overrides to a typed configuration: Hydra's composition over the schemas, errors in one line.
+"""From overrides to a typed configuration: Hydra's composition over schemas, one-line errors.
 
 The files under conf/ hold plain keys. `conf/config.yaml` begins its defaults list with the schema
 `metakd.config.schema.Config`, so that whatever is merged afterwards, built in or a user's own, is
@@ -27,6 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from metakd.config.checks import idle_settings
 from metakd.config.locate import ALIASES, Choices, conf_folder, user_folder
 from metakd.config.overrides import check_override, choice_options, option_names, parse
 from metakd.config.schema import Config
@@ -52,7 +53,7 @@ class Composed:
         choices: the choice made in each group.
         run_dir: the run's folder, exactly this one, if `hydra.run.dir` was typed; else None.
         sweep_dir: the folder of a multirun.
-        warnings: one line each for options that the choice does not have.
+        warnings: a line for each typed setting that changes nothing, as far as the files tell.
         config_dir: the user's own configuration folder.
     """
 
@@ -131,9 +132,6 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     lines = [check_override(o, choices) for o in parsed]
     with composing(choices):
         cfg, picked, run_dir, sweep_dir = _load(lines, search_path(folder))
-    for group in GROUPS:
-        if group not in picked or OmegaConf.is_missing(cfg, group):
-            raise UserError(f"{group}: no choice was made; type {group}=CHOICE")
     files = {group: choices.file(group, picked[group]) for group in GROUPS}
     own = {group: set(choice_options(file)) for group, file in files.items()}
     return _finished(cfg, overrides, parsed, choices, picked, own, run_dir, sweep_dir)
@@ -162,9 +160,8 @@ def recompose(
         if override.key_or_group == "experiment" or override.is_hydra_override():
             raise UserError(f"{override.input_line}: a recorded run does not take this")
     try:
-        cfg = cast(
-            DictConfig, OmegaConf.merge(OmegaConf.structured(Config), {**_plain(Path(recorded)), "plugins": []})
-        )
+        content: dict[Any, Any] = {**_plain(Path(recorded)), "plugins": []}
+        cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), content))
         picked = {group: str(cfg[group].name) for group in GROUPS}
         for override in parsed:
             group, value = override.key_or_group, override.value()
@@ -173,6 +170,7 @@ def recompose(
                 node = OmegaConf.structured(known_settings()[f"{group}.name"])
                 cfg[group] = OmegaConf.merge(node, _plain(choices.file(group, str(value))))
                 picked[group] = str(value)
+        _complete(cfg, picked)
         own = {group: {str(o) for o in cfg[group].get("options") or ()} for group in GROUPS}
         for override in parsed:
             if override.key_or_group not in GROUPS:
@@ -191,6 +189,7 @@ def _load(
         loader = ConfigLoaderImpl(config_search_path=path)
         cfg = loader.load_configuration(CONFIG_NAME, lines, run_mode=RunMode.RUN)
         picked = {str(k): str(v) for k, v in cfg.hydra.runtime.choices.items()}
+        _complete(cfg, picked)
         run_dir = Path(os.path.abspath(cfg.hydra.run.dir))
         sweep_dir = Path(os.path.abspath(cfg.hydra.sweep.dir))
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
@@ -198,6 +197,18 @@ def _load(
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg, picked, run_dir, sweep_dir
+
+
+def _complete(cfg: DictConfig, picked: Mapping[str, str]) -> None:
+    """Give a choice the name of its file if it has none; refuse one that lacks something else."""
+    for group in GROUPS:
+        if group not in picked or OmegaConf.is_missing(cfg, group):
+            raise UserError(f"{group}: no choice was made; type {group}=CHOICE")
+        if OmegaConf.is_missing(cfg[group], "name"):
+            cfg[group].name = picked[group]
+        for key in cfg[group]:
+            if OmegaConf.is_missing(cfg[group], key):
+                raise UserError(f"{group}={picked[group]}: '{key}' is missing in its file")
 
 
 def _finished(
@@ -211,13 +222,7 @@ def _finished(
     sweep_dir: Path,
 ) -> Composed:
     typed = frozenset(o.key_or_group for o in parsed)
-    for group in GROUPS:
-        if OmegaConf.is_missing(cfg[group], "name"):
-            cfg[group].name = picked[group]
-        for key in cfg[group]:
-            if OmegaConf.is_missing(cfg[group], key):
-                raise UserError(f"{group}={picked[group]}: '{key}' is missing in its file")
-    warnings = _drop_foreign_options(cfg, choices, picked, own)
+    lines = _drop_foreign_options(cfg, choices, picked, own)
     try:
         config = cast(Config, OmegaConf.to_object(cfg))
     except OmegaConfBaseException as error:
@@ -231,7 +236,7 @@ def _finished(
         choices={g: c for g, c in picked.items() if "/" not in g and c != "None"},
         run_dir=run_dir if "hydra.run.dir" in typed else None,
         sweep_dir=sweep_dir,
-        warnings=tuple(warnings),
+        warnings=(*lines, *idle_settings(config, typed)),
         config_dir=choices.folders[0] if len(choices.folders) > 1 else None,
     )
 
@@ -245,7 +250,9 @@ def _drop_foreign_options(
     """Remove options that only other choices of the group have; return a line for each."""
     lines = []
     for group in GROUPS:
-        options = cfg[group].get("options") or {}
+        if "options" not in cfg[group]:  # stages have none
+            continue
+        options = cfg[group].options
         for option in [str(o) for o in options if o not in own[group]]:
             names = option_names(choices, group)
             if option not in names:

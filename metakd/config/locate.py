@@ -1,4 +1,4 @@
-"""Where the configuration files are, and which choices they offer; needs neither Hydra nor torch."""
+"""Where the configuration files are, and which choices they offer; needs no Hydra, no torch."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Choices:
         return sorted((found | offered | {"experiment"}) - set(ALIASES.values()))
 
     def of(self, group: str) -> dict[str, Path]:
-        """Return the choices of a group by name (`omniglot/maml` in subfolders) with their files."""
+        """Return the files of a group's choices by name (`omniglot/maml` in subfolders)."""
         found: dict[str, Path] = {}
         # A file in a folder of the group's own name beats one of the folder that it borrows from.
         names = [n for n in (group, ALIASES.get(group)) if n is not None]

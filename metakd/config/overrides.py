@@ -1,4 +1,4 @@
-"""What a user types, `key=value`, made safe for Hydra's override grammar and checked by name and type."""
+"""What a user types, `key=value`: made safe for Hydra's grammar, checked by name and type."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NULLABLE_GROUPS = frozenset({"experiment", "sweep"})
 
 
 def _quote(text: str) -> str:
-    """Return `text` as a quoted string of the grammar: only quotes and what precedes them matter."""
+    """Return `text` as a quoted string of the grammar, which only quotes can break."""
     text = re.sub(r"(\\*)'", lambda m: m.group(1) * 2 + "\\'", text)
     trailing = len(text) - len(text.rstrip("\\"))
     return "'" + text + "\\" * trailing + "'"
@@ -156,8 +156,7 @@ def check_override(override: Override, choices: Choices) -> str:
         known = option_names(choices, group)
         if option not in known:
             raise UserError(
-                f"{key}: no choice of '{group}' has the option '{option}'."
-                + nearest(option, known)
+                f"{key}: no choice of '{group}' has the option '{option}'." + nearest(option, known)
             )
     elif key in field_types():
         _check_type(key, override.value(), text)

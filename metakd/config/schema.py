@@ -83,7 +83,8 @@ class TaskConfig:
     """Number of different training tasks; null: endless."""
     sampling: str = "uniform"
     """`uniform` over classes, `superclass` (all classes of a task from one superclass or script)
-    or `partition` (the images are split at random into `train_tasks` tasks that hold all classes)."""
+    or `partition` (the images are split at random into `train_tasks` tasks that all hold all
+    classes)."""
 
 
 @dataclass

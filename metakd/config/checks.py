@@ -1,0 +1,248 @@
+"""Combinations that cannot work, refused before torch is imported and before data is touched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from metakd.config.locate import Choices
+from metakd.config.schema import Config
+from metakd.config.values import check_values
+from metakd.errors import UserError
+
+__all__ = ["check", "idle_settings", "unused_settings"]
+
+PIPELINE_SETTINGS: dict[str, frozenset[str]] = {
+    "dataset": frozenset({"augment", "views"}),
+    "teacher": frozenset({"checkpoint", "seed"}),
+    "student": frozenset({"checkpoint", "seed"}),
+    "algorithm": frozenset(),
+    "distill": frozenset(),
+}
+"""Settings that the pipeline itself reads, whatever the class of the choice takes."""
+
+FACTS = frozenset(
+    {
+        "name",
+        "_target_",
+        "kind",
+        "kinds",
+        "classes",
+        "images_per_class",
+        "trains_on",
+        "distill_on",
+        "teacher_modes",
+        "fixed_ways",
+        "adapts",
+        "uses_teacher",
+        "needs",
+        "options",
+    }
+)
+"""Facts about a choice: no warning if they are typed."""
+
+
+def check(config: Config) -> None:
+    """Refuse a configuration that cannot be run.
+
+    Raises:
+        UserError: one line with what is wrong, where, and what to type instead.
+    """
+    check_values(config)
+    _check_kind(config)
+    if config.dataset.kind == "classification":
+        _check_classes(config)
+        _check_images(config)
+    _check_distillation(config)
+    _check_files(config)
+
+
+def _check_kind(config: Config) -> None:
+    dataset, algorithm = config.dataset, config.algorithm
+    if dataset.kind not in ("classification", "regression"):
+        raise UserError(f"dataset.kind={dataset.kind}: expected classification or regression")
+    if dataset.kind not in algorithm.kinds:
+        able = ", ".join(_algorithms_for(dataset.kind))
+        hint = f"; type algorithm= one of: {able}" if able else ""
+        raise UserError(
+            f"algorithm={algorithm.name} cannot do {dataset.kind}, and dataset={dataset.name} "
+            f"is {dataset.kind}{hint}"
+        )
+    if dataset.kind == "regression":
+        if config.distill.uses_teacher:
+            raise UserError(
+                f"distill={config.distill.name}: dataset={dataset.name} is regression, for which "
+                "no teacher is trained; type distill=none"
+            )
+        if config.task.sampling != "uniform":
+            raise UserError(
+                f"task.sampling={config.task.sampling}: dataset={dataset.name} has no classes; "
+                "type task.sampling=uniform"
+            )
+
+
+def _algorithms_for(kind: str) -> list[str]:
+    able = []
+    for name, file in Choices().of("algorithm").items():
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        if kind in content.get("kinds", ["classification"]):
+            able.append(name)
+    return able
+
+
+def _check_classes(config: Config) -> None:
+    task, algorithm, dataset = config.task, config.algorithm, config.dataset
+    train_ways = task.train_ways or task.ways
+    if algorithm.fixed_ways and algorithm.trains_on == "episodes" and train_ways != task.ways:
+        raise UserError(
+            f"task.train_ways={train_ways}: algorithm={algorithm.name} has a head of fixed size; "
+            f"type task.train_ways={task.ways} (as task.ways)"
+        )
+    if dataset.splits is not None and Path(dataset.splits).exists():
+        return  # a file of class lists: how many there are is known once it is read
+    wanted = [("test" if config.evaluate.part == "test" else "validate", "task.ways", task.ways)]
+    if config.meta_train.iterations > 0:
+        if algorithm.trains_on == "episodes":
+            key = "task.ways" if task.train_ways is None else "task.train_ways"
+            wanted.append(("train", key, train_ways))
+        wanted.append(("validate", "task.ways", task.ways))
+    for part, key, ways in wanted:
+        # Rotations become classes of their own, at most four times as many.
+        most = dataset.classes.get(part, ways) * (4 if dataset.rotations else 1)
+        if ways > most:
+            raise UserError(
+                f"{key}={ways}: dataset={dataset.name} has {most} meta-{part} classes; "
+                f"type {key}={most} or less"
+            )
+
+
+def _check_images(config: Config) -> None:
+    task, dataset = config.task, config.dataset
+    most = dataset.images_per_class
+    if most is None:
+        return
+    shots = max([task.shots, *config.evaluate.shots])
+    where = "task.shots" if shots == task.shots else "evaluate.shots"
+    needs = [(where, shots, "task.queries", task.queries)]
+    if config.algorithm.trains_on == "episodes" and config.meta_train.iterations > 0:
+        needs.append(
+            (
+                "task.shots" if task.train_shots is None else "task.train_shots",
+                task.train_shots or task.shots,
+                "task.queries" if task.train_queries is None else "task.train_queries",
+                task.train_queries or task.queries,
+            )
+        )
+    for shots_key, support, queries_key, queries in needs:
+        if support + queries > most:
+            room = most - support
+            fix = f"type {queries_key}={room} or less" if room > 0 else f"lower {shots_key}"
+            raise UserError(
+                f"{shots_key}={support} + {queries_key}={queries} is more than the {most} images "
+                f"that a class of dataset={dataset.name} has; {fix}"
+            )
+
+
+def _check_distillation(config: Config) -> None:
+    distill, algorithm = config.distill, config.algorithm
+    if distill.name == "kd_convex" and distill.kd_weight > 1:
+        raise UserError(
+            f"distill.kd_weight={distill.kd_weight}: it is a share in distill=kd_convex; "
+            "expected at most 1"
+        )
+    if not distill.uses_teacher:
+        return
+    if not config.pretrain.enabled and config.teacher.checkpoint is None:
+        raise UserError(
+            f"distill={distill.name} needs a teacher: type pretrain=default, "
+            "teacher.checkpoint=FILE, or distill=none"
+        )
+    if not algorithm.distill_on:
+        raise UserError(
+            f"distill={distill.name}: algorithm={algorithm.name} cannot distil; type distill=none"
+        )
+    for place in ("query", "support") if distill.on == "both" else (distill.on,):
+        if algorithm.trains_on == "episodes" and place not in algorithm.distill_on:
+            raise UserError(
+                f"distill.on={distill.on}: algorithm={algorithm.name} can distil on "
+                f"{' and '.join(algorithm.distill_on)} only; "
+                f"type distill.on={algorithm.distill_on[0]}"
+            )
+    # `embedding` reads logits only when its kd_weight is above 0.
+    if "logits" not in distill.needs and not (
+        distill.name == "embedding" and distill.kd_weight > 0
+    ):
+        return
+    mode = distill.teacher_mode
+    if mode not in algorithm.teacher_modes:
+        able = ", ".join(algorithm.teacher_modes) or "none"
+        raise UserError(f"distill.teacher_mode={mode}: algorithm={algorithm.name} can use {able}")
+    shots = config.task.train_shots or config.task.shots
+    one_shot = shots == 1 and algorithm.trains_on == "episodes"
+    if one_shot and mode == "prototype" and distill.on in ("support", "both"):
+        raise UserError(
+            f"distill.on={distill.on} with teacher_mode=prototype and one shot: leaving the "
+            "example out leaves no prototype; type task.train_shots=2 or more, "
+            "or distill.teacher_mode=linear"
+        )
+
+
+def _check_files(config: Config) -> None:
+    for who in ("teacher", "student"):
+        checkpoint = getattr(config, who).checkpoint
+        if checkpoint is not None and not Path(checkpoint).expanduser().exists():
+            raise UserError(f"{who}.checkpoint={checkpoint}: there is no such file or run folder")
+    dataset = config.dataset
+    if dataset.folder is not None and not Path(dataset.folder).expanduser().is_dir():
+        raise UserError(f"dataset.folder={dataset.folder}: there is no such folder")
+    splits = dataset.splits
+    looks_like_path = splits is not None and (os.sep in splits or Path(splits).suffix != "")
+    if splits is not None and looks_like_path and not Path(splits).expanduser().exists():
+        raise UserError(f"dataset.splits={splits}: there is no such file")
+
+
+def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
+    """Return a line for each typed setting of a stage that this configuration does not run."""
+    idle: dict[str, str] = {
+        stage: f"{stage} is switched off"
+        for stage in ("pretrain", "warmstart", "finetune", "tracker")
+        if not getattr(config, stage).enabled
+    }
+    if config.dataset.kind == "regression":
+        for stage in ("pretrain", "warmstart", "finetune", "teacher"):
+            idle[stage] = f"dataset={config.dataset.name} is regression, without this stage"
+    elif not config.distill.uses_teacher and config.teacher.checkpoint is None:
+        for stage in ("pretrain", "teacher"):
+            idle.setdefault(stage, "nothing uses a teacher")
+    lines = []
+    for key in sorted(typed):
+        group, _, setting = key.partition(".")
+        if group in idle and (setting or getattr(getattr(config, group), "enabled", False)):
+            lines.append(f"{key} changes nothing: {idle[group]}")
+    return lines
+
+
+def unused_settings(typed: frozenset[str], used: Mapping[str, frozenset[str]]) -> list[str]:
+    """Return a line for each typed setting that the chosen class does not take.
+
+    Args:
+        typed: what was typed, by dotted name.
+        used: by group, the settings that its chosen class takes (`metakd.registry.settings_used`).
+    """
+    lines = []
+    for key in sorted(typed):
+        group, _, setting = key.partition(".")
+        if group not in used or not setting or "." in setting or setting in FACTS:
+            continue
+        takes = used[group]
+        if setting in takes or setting in PIPELINE_SETTINGS[group]:
+            continue
+        if setting == "inner_steps_test" and "inner_steps" in takes:
+            continue
+        if group == "distill" and takes and setting in ("on", "teacher_mode"):
+            continue
+        lines.append(f"{key} changes nothing: the chosen {group} does not use it")
+    return lines

@@ -1,0 +1,149 @@
+"""Which values a single setting may have: words and ranges, checked before torch is imported."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from metakd.config.schema import Config
+from metakd.config.suggest import known_settings
+from metakd.errors import UserError, nearest
+
+__all__ = ["WORDS", "check_values"]
+
+SCHEDULES = ("constant", "cosine", "one_cycle", "linear", "step")
+OPTIMIZERS = ("sgd", "plain_sgd", "adam", "adamw")
+STAGES = ("pretrain", "warmstart", "meta_train", "finetune")
+
+WORDS: dict[str, tuple[str, ...]] = {
+    "precision": ("auto", "float32", "bfloat16"),
+    "dataset.augment": ("crop", "flip", "affine", "jitter"),
+    "task.sampling": ("uniform", "superclass", "partition"),
+    "teacher.norm": ("batch", "group", "layer", "none"),
+    "student.norm": ("batch", "group", "layer", "none"),
+    "algorithm.inner_optimizer": ("sgd", "adam"),
+    "algorithm.batchnorm": ("transductive", "inductive"),
+    "algorithm.distance": ("euclidean", "cosine"),
+    "algorithm.head": ("centroid", "linear"),
+    "distill.teacher_mode": ("auto", "prototype", "linear", "head"),
+    "distill.on": ("auto", "query", "support", "both"),
+    "finetune.target": ("novel", "all"),
+    "evaluate.part": ("test", "validate"),
+    "tracker.mode": ("auto", "online", "offline", "disabled"),
+    **{f"{stage}.schedule": SCHEDULES for stage in STAGES},
+    **{f"{stage}.optimizer": OPTIMIZERS for stage in STAGES},
+}
+"""The words that a textual setting may be."""
+
+Test = tuple[Callable[[float], bool], str]
+
+
+def _least(bound: float) -> Test:
+    return (lambda x: x >= bound), f"at least {bound:g}"
+
+
+POSITIVE: Test = (lambda x: x > 0), "above 0"
+SHARE: Test = (lambda x: 0 <= x < 1), "from 0 to below 1"
+
+RANGES: dict[str, Test] = {
+    "dataset.images_per_class": _least(2),
+    "dataset.image_size": _least(1),
+    "dataset.views": _least(0),
+    "dataset.noise": _least(0),
+    "task.ways": _least(2),
+    "task.train_ways": _least(2),
+    "task.meta_batch": _least(1),
+    "task.train_tasks": _least(1),
+    "evaluate.tasks": _least(2),
+    "evaluate.curve_tasks": _least(2),
+    "evaluate.shots": _least(1),
+    "evaluate.steps": _least(0),
+    "meta_train.iterations": _least(0),
+    "meta_train.validate_every": _least(1),
+    "meta_train.validate_tasks": _least(2),
+    "pretrain.validate_fraction": SHARE,
+    "finetune.shots": _least(1),
+    "finetune.l2sp": _least(0),
+    "algorithm.inner_lr": POSITIVE,
+    "algorithm.inner_steps": _least(0),
+    "algorithm.inner_steps_test": _least(0),
+    "algorithm.inner_batch": _least(1),
+    "distill.ce_weight": _least(0),
+    "distill.kd_weight": _least(0),
+    "distill.temperature": POSITIVE,
+    "distill.embedding_weight": _least(0),
+    "distill.similarity_weight": _least(0),
+    "tracker.timeout": POSITIVE,
+    **{f"task.{part}": _least(1) for part in ("shots", "queries", "train_shots", "train_queries")},
+    **{
+        f"{who}.{part}": _least(1) for who in ("teacher", "student") for part in ("width", "widths")
+    },
+    **{f"{who}.depth": _least(1) for who in ("teacher", "student")},
+    **{f"{who}.dropout": SHARE for who in ("teacher", "student")},
+    **{f"{stage}.lr": POSITIVE for stage in STAGES},
+    **{f"{stage}.weight_decay": _least(0) for stage in STAGES},
+    **{f"{stage}.halve_every": _least(1) for stage in STAGES},
+    **{f"{stage}.clip": POSITIVE for stage in STAGES},
+    **{f"{stage}.epochs": _least(0) for stage in STAGES if stage != "meta_train"},
+    **{f"{stage}.batch_size": _least(1) for stage in STAGES},
+    **{f"{stage}.label_smoothing": SHARE for stage in STAGES if stage != "finetune"},
+}
+"""What a number has to be; each element of a list."""
+
+
+def check_values(config: Config) -> None:
+    """Refuse a value that its setting can never have.
+
+    Words of a user's own class (a `_target_` outside metakd) are left to that class.
+
+    Raises:
+        UserError: the first such value, with the nearest valid one.
+    """
+    for key in known_settings():
+        value = _value(config, key)
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, float) and not math.isfinite(one):
+                raise UserError(f"{key}={one}: expected a finite number")
+            if key in RANGES and one is not None:
+                valid, words = RANGES[key]
+                if not valid(one):
+                    raise UserError(f"{key}={one}: expected {words}")
+            if key in WORDS and one not in WORDS[key] and not _foreign(config, key):
+                hint = nearest(str(one), WORDS[key])
+                raise UserError(f"{key}={one}: expected one of {', '.join(WORDS[key])}.{hint}")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", config.device):
+        devices = ("auto", "cpu", "cuda", "cuda:1", "mps")
+        raise UserError(
+            f"device={config.device}: expected one of {', '.join(devices)}."
+            + nearest(config.device, devices)
+        )
+    _check_name(config.name)
+    for step in _steps(config):
+        if step.schedule == "step" and step.halve_every is None:
+            raise UserError("schedule=step needs halve_every=NUMBER in the same stage")
+
+
+def _value(config: Config, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _foreign(config: Config, key: str) -> bool:
+    group = key.partition(".")[0]
+    target = getattr(getattr(config, group), "_target_", "metakd.")
+    return not str(target).startswith("metakd.")
+
+
+def _check_name(name: str) -> None:
+    parts = name.split("/")
+    if not name.strip() or "\0" in name or any(p in ("", ".", "..") for p in parts):
+        raise UserError(f"name='{name}': it becomes a folder's name, so it cannot be that")
+
+
+def _steps(config: Config) -> Iterator[Any]:
+    for stage in STAGES:
+        yield getattr(config, stage)
