@@ -71,9 +71,7 @@ class Conv4(nn.Module):
         for n in outputs:
             blocks.append(_Block(channels, n, strided, norm))
             channels = n
-            height, breadth = (
-                (-(-s // 2) if strided else s // 2) for s in (height, breadth)
-            )
+            height, breadth = ((-(-s // 2) if strided else s // 2) for s in (height, breadth))
         self.blocks = nn.Sequential(*blocks)
         self.average = average
         self.embedding_size = channels if average else channels * height * breadth

@@ -272,4 +272,4 @@ def batchable(module: nn.Module) -> bool:
     They are not with native batch, instance or layer norm; ours, and group norm, are safe.
     """
     native = (nn.modules.batchnorm._NormBase, nn.LayerNorm)
-    return not any(isinstance(m, native) and not isinstance(m, BatchNorm2d) for m in module.modules())
+    return all(isinstance(m, BatchNorm2d) or not isinstance(m, native) for m in module.modules())

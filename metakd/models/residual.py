@@ -16,6 +16,8 @@ def he_initialise(module: nn.Module, slope: float = 0.0) -> None:
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, a=slope, mode="fan_out", nonlinearity="leaky_relu")
+            nn.init.kaiming_normal_(
+                layer.weight, a=slope, mode="fan_out", nonlinearity="leaky_relu"
+            )
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
+import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -22,6 +24,8 @@ from metakd.models.normalization import has_batchnorm, set_running_statistics
 __all__ = ["load_weights", "save_weights"]
 
 _BACKBONE = "backbone."
+_HEAD = "head."
+_TO_BACKBONE = re.compile(r"((?:\w+\.)*?)backbone\.")
 _STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 _CHECKSUM = "sha256"
 
@@ -64,12 +68,13 @@ def load_weights(
 ) -> None:
     """Put the weights of a file into a network; the network is unchanged if they do not fit.
 
-    The file may hold a `Network` (names `backbone.…` and `head.…`) or a backbone alone, and so
-    may `network`. It also decides whether batch norm keeps running statistics: a network that was
-    saved without them has none afterwards.
+    The file may hold a `Network` (names `backbone.…` and `head.…`), a learner around one (a run's
+    student) or a backbone alone; `network` is a `Network` or a backbone. The file also decides
+    whether batch norm keeps running statistics: a network that was saved without them has none
+    afterwards.
 
     Args:
-        network: a `Network` or a backbone.
+        network: a `Network`, or a backbone (then a head in the file is left out).
         path: a .safetensors file, a weights-only .pt file (a state dict, or a mapping that holds
             one under `state_dict` or `model`), or a run's folder.
         what: which of a run's models to take; also names the setting in messages.
@@ -94,20 +99,34 @@ def load_weights(
 
 def _fill(network: nn.Module, found: dict[str, Tensor], skip_head: bool, source: str) -> None:
     own = network.state_dict()
-    whole = any(k.startswith(_BACKBONE) for k in own)
-    if whole and not any(k.startswith(_BACKBONE) for k in found):
-        found = {_BACKBONE + k: v for k, v in found.items()}
-    elif not whole and any(k.startswith(_BACKBONE) for k in found):
-        found = {
-            k.removeprefix(_BACKBONE): v for k, v in found.items() if k.startswith(_BACKBONE)
-        }
-    if whole and skip_head:
-        found = {k: v for k, v in found.items() if k.startswith(_BACKBONE)}
-        found |= {k: v for k, v in own.items() if not k.startswith(_BACKBONE)}
+    backbone, head = _split(found)
+    if any(k.startswith(_BACKBONE) for k in own):
+        found = {_BACKBONE + k: v for k, v in backbone.items()}
+        if skip_head:
+            head = _under(_HEAD, own)
+        found |= {_HEAD + k: v for k, v in head.items()}
+    else:
+        found = backbone
     _check_same(own, found, source)
     if has_batchnorm(network):
         set_running_statistics(network, any(k.endswith(_STATISTICS) for k in found))
     network.load_state_dict(found)
+
+
+def _split(found: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the weights of backbone and head, under the names that they have there.
+
+    A run's student is a whole learner: it may hold the network one level down, and more.
+    """
+    prefixes = {m.group(1) for m in map(_TO_BACKBONE.match, found) if m is not None}
+    if not prefixes:
+        return dict(found), {}
+    prefix = min(prefixes, key=len)
+    return _under(prefix + _BACKBONE, found), _under(prefix + _HEAD, found)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _check_same(own: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
@@ -117,6 +136,8 @@ def _check_same(own: Mapping[str, Tensor], found: Mapping[str, Tensor], source: 
         if name not in found:
             if name.endswith(_STATISTICS):
                 continue
+            if name.startswith(_HEAD) and not any(k.startswith(_HEAD) for k in found):
+                raise UserError(f"{source} holds a backbone alone; a head is needed here, too")
             raise UserError(f"{blame} it has no '{name}' {list(tensor.shape)}")
         if found[name].shape != tensor.shape:
             raise UserError(
@@ -143,6 +164,10 @@ def _find(path: Path, what: str, setting: str) -> Path:
     return path
 
 
+def _unreadable(file: Path, setting: str, error: OSError) -> UserError:
+    return UserError(f"{setting}: '{file}' cannot be read: {error.strerror or error}")
+
+
 def _damaged(file: Path, setting: str, why: object) -> UserError:
     reason = " ".join(str(why).split())[:120]
     return UserError(f"{setting}: '{file}' is damaged ({reason}); take another copy of it")
@@ -153,13 +178,27 @@ def _read_safetensors(file: Path, setting: str) -> dict[str, Tensor]:
         with safe_open(file, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             expected = (opened.metadata() or {}).get(_CHECKSUM)
-    except OSError as error:
-        raise UserError(f"{setting}: '{file}' cannot be read: {error.strerror}") from error
+        listed = _listed(file)
+        intact = listed is None or hashlib.sha256(file.read_bytes()).hexdigest() == listed
     except SafetensorError as error:
         raise _damaged(file, setting, error) from error
-    if expected is not None and expected != _checksum(tensors):
+    except OSError as error:
+        raise _unreadable(file, setting, error) from error
+    if not intact or (expected is not None and expected != _checksum(tensors)):
         raise _damaged(file, setting, "its checksum is wrong")
     return tensors
+
+
+def _listed(file: Path) -> str | None:
+    """Return the checksum that a run's manifest lists for one of its checkpoints, if any."""
+    manifest = file.with_name("manifest.json")
+    if not manifest.is_file():
+        return None
+    try:
+        listed = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError:
+        return None  # a damaged list says nothing about the file
+    return listed.get(file.name) if isinstance(listed, dict) else None
 
 
 def _read_pt(file: Path, setting: str) -> dict[str, Tensor]:
@@ -178,7 +217,7 @@ def _read_pt(file: Path, setting: str) -> dict[str, Tensor]:
     except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
         raise _damaged(file, setting, error) from error
     except OSError as error:
-        raise UserError(f"{setting}: '{file}' cannot be read: {error.strerror}") from error
+        raise _unreadable(file, setting, error) from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -196,7 +235,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -72,9 +72,7 @@ class WRN(nn.Module):
         depth = 16 if depth is None else depth
         if depth < 10 or (depth - 4) % 6:
             valid = max(10, 6 * round((depth - 4) / 6) + 4)
-            raise UserError(
-                f"wrn: depth={depth} is not 6n+4; the nearest that is: depth={valid}"
-            )
+            raise UserError(f"wrn: depth={depth} is not 6n+4; the nearest that is: depth={valid}")
         channels, _, _ = image_shape("wrn", input_shape, smallest=4)
         outputs = channels_of("wrn", width, widths, ratios=(16, 32, 64), default=2)
         self.conv = nn.Conv2d(channels, _STEM, 3, padding=1, bias=False)

@@ -181,9 +181,7 @@ def loop_gradient(
             out = functional_call(net, start, (support,))
         inner = nn.functional.cross_entropy(out, labels)
         gradients = torch.autograd.grad(inner, list(start.values()), create_graph=True)
-        adapted = {
-            k: v - 0.5 * g for (k, v), g in zip(start.items(), gradients, strict=True)
-        }
+        adapted = {k: v - 0.5 * g for (k, v), g in zip(start.items(), gradients, strict=True)}
         if modes[0] == "record":
             with batchnorm_mode(net, "record"):
                 functional_call(net, adapted, (support,))
@@ -308,11 +306,13 @@ def test_copies_in_threads_do_not_share_what_they_remember(images: Tensor) -> No
 
 def test_running_statistics_switch_off_and_on() -> None:
     net = nn.Sequential(BatchNorm2d(3), nn.ReLU())
-    assert has_batchnorm(net) and has_running_statistics(net)
+    assert has_batchnorm(net)
+    assert has_running_statistics(net)
     assert not has_batchnorm(nn.GroupNorm(1, 3))
     assert not has_running_statistics(nn.GroupNorm(1, 3))
     set_running_statistics(net, False)
-    assert has_batchnorm(net) and not has_running_statistics(net)
+    assert has_batchnorm(net)
+    assert not has_running_statistics(net)
     assert set(net.state_dict()) == {"0.weight", "0.bias"}
     net(torch.randn(2, 3, 2, 2))
     set_running_statistics(net, True)
@@ -329,7 +329,8 @@ def test_replacing_keeps_parameters_buffers_and_outputs() -> None:
     x = torch.randn(2, 2, 5, 5)
     before, weight = net(x), net[1][0].weight
     assert replace_batchnorm(net) is net
-    assert isinstance(net[1][0], BatchNorm2d) and net[1][0].weight is weight
+    assert isinstance(net[1][0], BatchNorm2d)
+    assert net[1][0].weight is weight
     assert torch.equal(net(x), before)
     assert isinstance(replace_batchnorm(nn.BatchNorm2d(2)), BatchNorm2d)
 
@@ -337,7 +338,8 @@ def test_replacing_keeps_parameters_buffers_and_outputs() -> None:
 @pytest.mark.parametrize(("channels", "groups"), [(64, 4), (16, 1), (10, 1)])
 def test_groups(channels: int, groups: int) -> None:
     layer = make_norm("group", channels)
-    assert isinstance(layer, nn.GroupNorm) and layer.num_groups == groups
+    assert isinstance(layer, nn.GroupNorm)
+    assert layer.num_groups == groups
 
 
 def test_layer_norm_is_over_all_of_an_example() -> None:

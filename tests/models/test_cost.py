@@ -1,0 +1,59 @@
+"""What a network costs, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from metakd.models.conv4 import Conv4
+from metakd.models.cost import cost, multiply_adds, saved_bytes
+from metakd.models.mlp import MLP
+from metakd.models.network import Network
+from metakd.models.normalization import BatchNorm2d, set_running_statistics
+
+
+def test_a_convolution_and_a_linear_layer_by_hand() -> None:
+    # 8·6 positions x 5 filters x (3·3·2) products; then 3·7 products
+    assert multiply_adds(nn.Conv2d(2, 5, 3, padding=1), (2, 8, 6)) == 48 * 5 * 18
+    assert multiply_adds(nn.Linear(3, 7), (3,)) == 21
+
+
+def test_figures_of_a_network() -> None:
+    measured = cost(Network(MLP((4,), widths=[8]), 3), (4,), "cpu")
+    assert measured["parameters"] == 4 * 8 + 8 + 8 * 3 + 3
+    assert measured["macs"] == 32 + 24
+    assert measured["bytes"] == 4 * measured["parameters"]
+    assert measured["latency_ms"] > 0
+    assert measured["latency_batch_ms"] > 0
+    assert ("peak_memory_bytes" in measured) is False
+
+
+def test_bytes_are_float32_and_count_buffers() -> None:
+    layer = BatchNorm2d(10)
+    assert saved_bytes(layer) == saved_bytes(layer.double()) == 4 * 10 * 4 + 8
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_the_network_is_left_as_it_was(tracked: bool) -> None:
+    net = Network(Conv4((1, 16, 16), width=4), 5)
+    set_running_statistics(net, tracked)
+    net.head.eval()
+    before = copy.deepcopy(net.state_dict())
+    # Maps of one pixel: a single example has no statistics of its own there.
+    cost(net, (1, 16, 16), "cpu")
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+    assert net.training
+    assert net.backbone.training
+    assert not net.head.training
+    assert all(
+        m.mode is None and m.recorded is None for m in net.modules() if isinstance(m, BatchNorm2d)
+    )
+
+
+def test_a_slow_batch_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metakd.models.cost._BATCH_LIMIT_S", 1e-9)
+    measured = cost(nn.Linear(3, 7), (3,), "cpu")
+    assert "latency_batch_ms" not in measured
