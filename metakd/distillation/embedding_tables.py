@@ -44,7 +44,7 @@ class EmbeddingTables:
         self._backbone = backbone
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if channels_last:
-            backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            backbone.to(memory_format=torch.channels_last)
         self._data = data
         self._autocast = autocast
         self._batch_size = batch_size

@@ -1,0 +1,47 @@
+"""Every choice of conf/distill/ can be built from its file and the schema's defaults."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from metakd.config.schema import DistillConfig
+from metakd.distillation.objective import Answer, Objective
+from metakd.models.network import Prediction
+from metakd.registry import build, resolve
+
+FILES = sorted((Path(__file__).parents[2] / "conf" / "distill").glob("*.yaml"))
+
+
+def _objective(file: Path) -> tuple[Objective, DistillConfig]:
+    config = DistillConfig(**yaml.safe_load(file.read_text()))
+    cls = resolve(config._target_, "metakd.distillation")
+    settings = {k: v for k, v in asdict(config).items() if k != "options"}
+    objective = build(cls, 4, 7, torch.zeros(7), settings=settings, options=config.options)
+    assert isinstance(objective, Objective)
+    return objective, config
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_choice(file: Path) -> None:
+    assert file.read_text().startswith("# "), "the first line is what `metakd list` shows"
+    objective, config = _objective(file)
+    assert config.name == file.stem
+    assert objective.needs == frozenset(config.needs)
+    assert config.uses_teacher == bool(config.needs)
+    answer = Answer(torch.randn(6, 5), torch.randn(6, 7))
+    student = Prediction(torch.randn(6, 5), torch.randn(6, 4))
+    terms = objective(student, torch.randint(5, (6,)), answer)
+    assert all(t.dim() == 0 and t.isfinite() for t in terms.values())
+
+
+def test_default_weights_of_the_embedding_match() -> None:
+    objective, _ = _objective(FILES[[f.stem for f in FILES].index("embedding")])
+    weights = {
+        n: getattr(objective, f"{n}_weight") for n in ("ce", "embedding", "similarity", "kd")
+    }
+    assert weights == {"ce": 0.2, "embedding": 2.0, "similarity": 20.0, "kd": 0.0}

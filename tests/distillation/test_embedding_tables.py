@@ -1,0 +1,90 @@
+"""A table holds what the network would say, each image embedded once, view by view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from metakd.distillation.divergences import unit
+from metakd.distillation.embedding_tables import EmbeddingTables
+
+N = 24
+
+
+def _tables(network: Any, data: Any, **settings: Any) -> EmbeddingTables:
+    return EmbeddingTables(network.backbone.eval(), data, **settings)
+
+
+def test_every_image_is_embedded_once(fake_data: Any, network: Any) -> None:
+    tables = _tables(network, fake_data(), batch_size=7)
+    assert tables.table("train").shape == (1, N, 5)
+    assert network.backbone.images == N
+    index = torch.tensor([[3, 0], [23, 3]])
+    for _ in range(3):
+        raw = tables.raw("train", index, None, torch.empty(0))
+    assert network.backbone.images == N
+    expected = tables.embed(fake_data().examples("train", index.flatten()))
+    torch.testing.assert_close(raw, expected.view(2, 2, 5))
+    assert tables.table("train").dtype == torch.float32
+    assert not tables.table("train").requires_grad
+
+
+def test_fixed_views_have_rows_of_their_own(fake_data: Any, network: Any) -> None:
+    data = fake_data(augment=("flip",), views=3)
+    tables = _tables(network, data)
+    assert tables.table("train").shape == (3, N, 5)
+    assert tables.table("validate").shape == (1, N, 5)
+    index, view = torch.tensor([4, 4, 4, 9]), torch.tensor([0, 1, 2, 1])
+    expected = tables.embed(data.examples("train", index, view))
+    torch.testing.assert_close(tables.raw("train", index, view, torch.empty(0)), expected)
+    clean = tables.raw("train", index, None, torch.empty(0))
+    torch.testing.assert_close(clean, tables.embed(data.examples("train", index)))
+
+
+def test_fresh_views_are_embedded_as_they_are(fake_data: Any, network: Any) -> None:
+    data = fake_data(augment=("flip",), views=0)
+    tables = _tables(network, data)
+    images = torch.randn(2, 3, 1, 2, 2)
+    index = torch.tensor([[0, 1, 2], [3, 4, 5]])
+    raw = tables.raw("train", index, None, images)
+    assert raw.shape == (2, 3, 5)
+    torch.testing.assert_close(raw[1, 2], tables.embed(images[1, 2:])[0])
+    # Clean images of such data, and other parts, are still looked up.
+    clean = tables.raw("train", index, torch.zeros_like(index), images)
+    torch.testing.assert_close(clean, tables.table("train")[0][index])
+    other = tables.raw("test", index, None, images)
+    torch.testing.assert_close(other, tables.table("test")[0][index])
+
+
+def test_mean_is_over_clean_meta_train_images_that_are_not_held_out(
+    fake_data: Any, network: Any
+) -> None:
+    data = fake_data(augment=("flip",), views=3)
+    tables = _tables(network, data)
+    kept = ~data.part("train").held_out
+    expected = tables.embed(data.part("train").pixels[kept]).mean(0)
+    torch.testing.assert_close(tables.mean, expected)
+
+
+@pytest.mark.parametrize("views", [0, 1, 3])
+def test_directions_are_centred_and_of_length_1(fake_data: Any, network: Any, views: int) -> None:
+    data = fake_data(augment=("flip",), views=views)
+    tables = _tables(network, data)
+    tasks = data.tasks("train")
+    given = ("train", tasks.query_index, tasks.query_view, tasks.query)
+    torch.testing.assert_close(tables.directions(*given), unit(tables.raw(*given) - tables.mean))
+
+
+def test_half_precision_passes_give_float32_tables(fake_data: Any, network: Any) -> None:
+    exact = _tables(network, fake_data()).table("test")
+    half = _tables(network, fake_data(), autocast=torch.bfloat16, channels_last=True).table("test")
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, exact)
+    torch.testing.assert_close(half, exact, rtol=0.05, atol=0.05)
+
+
+def test_examples_without_an_index_are_refused(fake_data: Any, network: Any) -> None:
+    with pytest.raises(ValueError, match="without an index"):
+        _tables(network, fake_data()).raw("train", None, None, torch.zeros(2, 1, 2, 2))

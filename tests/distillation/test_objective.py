@@ -1,0 +1,47 @@
+"""`distill=none`: the loss on labels, and the interface that every distillation keeps."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from metakd.distillation.objective import Answer, Objective, named_total, target_loss
+from metakd.models.network import Prediction
+
+
+def test_labels_alone() -> None:
+    logits, labels = torch.randn(2, 6, 5), torch.randint(5, (2, 6))
+    terms = Objective()(Prediction(logits), labels, None)
+    assert set(terms) == {"loss", "loss/ce"}
+    expected = F.cross_entropy(logits.reshape(12, 5), labels.reshape(12))
+    torch.testing.assert_close(terms["loss"], expected)
+
+
+def test_the_answer_is_ignored() -> None:
+    logits, labels = torch.randn(6, 5), torch.randint(5, (6,))
+    objective = Objective(8, 16, torch.zeros(16))
+    with_answer = objective(Prediction(logits), labels, Answer(torch.randn(6, 5)))
+    assert with_answer["loss"].item() == objective(Prediction(logits), labels, None)["loss"].item()
+    assert not list(objective.parameters())
+    assert objective.needs == frozenset()
+
+
+def test_cross_entropy_and_squared_error_by_hand() -> None:
+    assert target_loss(torch.zeros(1, 4), torch.tensor([2])).item() == pytest.approx(math.log(4))
+    loss = target_loss(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]]))
+    assert loss.item() == pytest.approx((1 + 4) / 2)
+
+
+def test_named_total() -> None:
+    terms = named_total({"loss/a": (2.0, torch.tensor(3.0)), "loss/b": (0.5, torch.tensor(4.0))})
+    assert {n: t.item() for n, t in terms.items()} == {"loss": 8.0, "loss/a": 3.0, "loss/b": 4.0}
+
+
+def test_one_task_of_an_answer() -> None:
+    answer = Answer(torch.arange(6.0).view(2, 3), None).task(1)
+    assert answer.embeddings is None
+    assert answer.logits is not None
+    assert answer.logits.tolist() == [3.0, 4.0, 5.0]
