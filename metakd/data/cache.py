@@ -32,7 +32,7 @@ def content_checksum(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> 
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -43,6 +43,19 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors on the CPU, each with memory of its own, as safetensors insists on."""
+    apart: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        kept = tensor.detach().cpu().contiguous()
+        if kept.untyped_storage().data_ptr() in taken:
+            kept = kept.clone()
+        taken.add(kept.untyped_storage().data_ptr())
+        apart[name] = kept
+    return apart
 
 
 def _path(folder: Path, key: str) -> Path:
@@ -63,7 +76,7 @@ def read_checked(folder: Path, key: str) -> tuple[dict[str, Tensor], dict[str, A
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["metakd"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
         checked = {"key": header["key"], "meta": header["meta"]}
         intact = header["sha256"] == content_checksum(tensors, checked) and header["key"] == key
     except FileNotFoundError:
@@ -90,7 +103,7 @@ def write_checked(
         whether the entry was written.
     """
     checked = {"key": key, "meta": dict(meta)}
-    kept = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
+    kept = _apart(tensors)
     header = json.dumps({**checked, "sha256": content_checksum(kept, checked)})
     path = _path(folder, key)
     temporary: str | None = None

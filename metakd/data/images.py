@@ -13,6 +13,7 @@ from metakd.data.augment import KINDS, augment_images
 from metakd.data.batches import BatchStream
 from metakd.data.counter_random import derive, stream_key
 from metakd.data.episodes import EpisodeDraw, EpisodeStream
+from metakd.data.pixel_statistics import mean_and_std
 from metakd.data.target import TargetTask, target_task
 from metakd.errors import UserError, nearest
 
@@ -145,7 +146,7 @@ class ImageData:
         self.train, self.validate, self.test = (prepared.parts[p].to(device) for p in PARTS)
         _, channels, height, width = self.train.images.shape
         self.example_shape = (channels, height, width)
-        self.mean, self.std = _mean_and_std(self.train.without_held_out().images)
+        self.mean, self.std = mean_and_std(self.train.without_held_out().images)
         # Pixels 0 … 255 to normalised values in two passes: x * scale + shift.
         self._scale = (1.0 / (255.0 * self.std)).view(-1, 1, 1)
         self._shift = (-self.mean / self.std).view(-1, 1, 1)
@@ -187,6 +188,10 @@ class ImageData:
         changed = augment_images(pixels, keys, self.augment)
         return self._normalise(changed).view(*index.shape, *self.example_shape)
 
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """Return uint8 images [n, channels, height, width] as the networks see them, float32."""
+        return self._normalise(pixels.to(self.device, torch.float32))
+
     def _normalise(self, pixels: Tensor) -> Tensor:
         return pixels.mul_(self._scale).add_(self._shift)
 
@@ -208,9 +213,12 @@ class ImageData:
 
         Args:
             part: whose classes.
-            ways, shots, queries: of a task; shots and queries per class.
+            ways: classes of a task.
+            shots: support images of a class.
+            queries: query images of a class.
             tasks: tasks a step.
-            seed, stage: name the stream; task `step * tasks + j` is a function of these alone.
+            seed: names the stream, together with
+            stage: task `step * tasks + j` is a function of these two alone.
             sampling: `uniform`, `superclass` or `partition`.
             number: how many different tasks there are; None: endless.
             augmented: whether images are changed at random (training streams only).
@@ -239,6 +247,7 @@ class ImageData:
         seed: int,
         stage: str,
         augmented: bool = True,
+        fresh: bool = False,
         index: Tensor | None = None,
     ) -> BatchStream:
         """Return a stream of whole batches of labelled images.
@@ -246,9 +255,14 @@ class ImageData:
         Args:
             part: whose images.
             batch_size: images of a batch.
-            seed, stage: name the stream; batch `step` is a function of these alone.
+            seed: names the stream, together with
+            stage: batch `step` is a function of these two alone.
             augmented: whether images are changed at random.
+            fresh: augment afresh each time, whatever number of fixed views the data has (for a
+                network that no cached teacher looks over the shoulder of).
             index: [m] int64, draw from these images only; None: all of the part.
+            fresh: augment afresh each time, whatever `views` is; for training that asks no
+                cached teacher, such as the teacher's own.
         """
         if index is None:
             index = torch.arange(len(self.part(part)), device=self.device)
@@ -258,7 +272,7 @@ class ImageData:
             index.to(self.device),
             batch_size=batch_size,
             key=stream_key(seed, stage),
-            views=self._views_of(augmented),
+            views=0 if fresh and augmented and self.augment else self._views_of(augmented),
         )
 
     def _views_of(self, augmented: bool) -> int:
@@ -287,20 +301,3 @@ class ImageData:
         return ImageData(
             PreparedImages(parts, self.name), self.device, self.augment, self.views, self.checksum
         )
-
-
-def _mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation [channels] of uint8 images, of pixels in [0, 1]."""
-    channels = images.shape[1]
-    # A histogram of the 256 pixel values is exact and needs no float copy of the images.
-    levels = torch.arange(256, dtype=torch.float64, device=images.device) / 255.0
-    shares = torch.stack(
-        [torch.bincount(images[:, c].reshape(-1), minlength=256) for c in range(channels)]
-    ).to(torch.float64)
-    shares /= shares.sum(dim=1, keepdim=True)
-    mean = shares @ levels
-    variance = (shares * (levels - mean[:, None]).square()).sum(dim=1)
-    std = variance.sqrt()
-    # A channel without any contrast must not divide by 0.
-    std = torch.where(std > 0, std, torch.ones_like(std))
-    return mean.float(), std.float()

@@ -1,0 +1,81 @@
+"""Downloads through torchvision, with the one line that a user needs when they fail."""
+
+from __future__ import annotations
+
+import contextlib
+import lzma
+import socket
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from metakd.errors import UserError
+
+__all__ = ["damaged", "download", "stamp"]
+
+_SECONDS = 20.0
+"""Longest wait for a server's answer; torchvision itself would wait for ever."""
+
+
+def download(
+    name: str, data_root: Path, wanted: str, fetch: Callable[[], object], made: Sequence[str]
+) -> None:
+    """Run torchvision's own download.
+
+    Args:
+        name: of the dataset.
+        data_root: where the files go.
+        wanted: what was looked for in `data_root`, as the message shall name it.
+        fetch: constructs torchvision's class with ``download=True``.
+        made: folders in `data_root` that torchvision makes; left empty by a failed download
+            they are removed again.
+
+    Raises:
+        UserError: it failed; the message names the folder and the remedy.
+    """
+    folders = [data_root, *(data_root / folder for folder in made)]
+    new = [folder for folder in folders if not folder.exists()]
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SECONDS)
+    try:
+        fetch()
+    except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+        for folder in reversed(new):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+        raise UserError(
+            f"dataset {name}: looked for {wanted} in {data_root} and found none, and the download "
+            f"failed ({reason}): put it there, or give the folder that holds it with data_root=… "
+            "or METAKD_DATA"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+@contextlib.contextmanager
+def damaged(name: str, path: Path) -> Iterator[None]:
+    """Turn every way in which reading `path` can fail into one clear line."""
+    try:
+        yield
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"dataset {name}: {path} is damaged or not what it should be ({error}): get it again"
+        ) from error
+
+
+def stamp(*paths: Path) -> list[list[str | int]]:
+    """Return name, size and time stamp of files, to notice that they have changed."""
+    stats = [(path, path.stat()) for path in paths]
+    return [[path.name, s.st_size, s.st_mtime_ns] for path, s in stats]

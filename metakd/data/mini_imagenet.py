@@ -1,0 +1,143 @@
+"""miniImageNet: 100 ImageNet classes with 600 images each, from a user's own folder."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from metakd.data.class_split import by_class, check_classes, hold_out
+from metakd.data.images import PARTS, PreparedImages
+from metakd.data.picture_files import read_pictures
+from metakd.errors import UserError
+
+__all__ = ["MiniImagenet"]
+
+_VERSION = 1  # raised whenever the same settings give other images
+_LISTS = {"train": "train", "validate": "val", "test": "test"}
+
+
+class MiniImagenet:
+    """Vinyals et al. 2016, split as Ravi and Larochelle 2017 did: 64 / 16 / 20 classes.
+
+    ImageNet's terms allow no download, so the pictures come from a folder of the user's: in it or
+    in its folder ``images`` lie the files that the lists name. The lists ``train.csv``,
+    ``val.csv`` and ``test.csv`` (columns ``filename,label``) lie in the folder `splits`, in the
+    folder itself, or as ``splits/mini_imagenet_train.csv`` … in the folder of datasets.
+
+    Args:
+        data_root: folder of datasets; its ``mini_imagenet`` is used where `folder` is None.
+        folder: the folder with the images.
+        splits: the folder with the lists.
+        split_seed: decides the held-out fifth of each class.
+        image_size: height and width in pixels; 84 is the customary size.
+    """
+
+    kind = "classification"
+
+    def __init__(
+        self,
+        data_root: Path,
+        *,
+        folder: str | None = None,
+        splits: str | None = None,
+        split_seed: int = 0,
+        image_size: int | None = 84,
+    ) -> None:
+        self._root = data_root
+        self._folder = Path(folder).expanduser() if folder else data_root / "mini_imagenet"
+        self._splits = Path(splits).expanduser() if splits else None
+        self._seed, self._size = split_seed, image_size or 84
+
+    def cache_key(self) -> str:
+        """See `Dataset.cache_key`."""
+        digest = hashlib.sha256()
+        images = self._images()
+        for part in PARTS:
+            for name, label in self._rows(part):
+                status = self._stat(images / name, part)
+                digest.update(
+                    f"{part} {name} {label} {status.st_size} {status.st_mtime_ns}\n".encode()
+                )
+        settings = [digest.hexdigest(), self._seed, self._size]
+        return json.dumps(["mini_imagenet", _VERSION, settings])
+
+    def load(self) -> PreparedImages:
+        """See `Dataset.load`."""
+        images = self._images()
+        rows = {part: self._rows(part) for part in PARTS}
+        split = {part: sorted({label for _, label in rows[part]}) for part in PARTS}
+        names = [name for part in PARTS for name in split[part]]
+        check_classes(split, names, "dataset mini_imagenet: the lists")
+        number = {name: i for i, name in enumerate(names)}
+        pairs = [pair for part in PARTS for pair in rows[part]]
+        labels = torch.tensor([number[label] for _, label in pairs])
+        for part in PARTS:
+            for name, _ in rows[part]:
+                self._stat(images / name, part)
+        pixels = read_pictures(
+            "mini_imagenet", [images / name for name, _ in pairs], self._size, crop=False
+        )
+        return by_class(
+            "mini_imagenet",
+            pixels,
+            labels,
+            names,
+            split,
+            held_out=hold_out(labels, self._seed),
+        )
+
+    def _images(self) -> Path:
+        if not self._folder.is_dir():
+            raise UserError(
+                f"dataset mini_imagenet: there is no folder {self._folder}: put the benchmark's "
+                "60,000 images there (in 'images/' or directly), or set dataset.folder=…"
+            )
+        inner = self._folder / "images"
+        return inner if inner.is_dir() else self._folder
+
+    def _list(self, part: str) -> Path:
+        """Return the file that lists the images of `part`."""
+        name = _LISTS[part]
+        if self._splits is not None:
+            places = [self._splits / f"{name}.csv", self._splits / f"mini_imagenet_{name}.csv"]
+        else:
+            places = [
+                self._folder / f"{name}.csv",
+                self._root / "splits" / f"mini_imagenet_{name}.csv",
+            ]
+        for place in places:
+            if place.is_file():
+                return place
+        raise UserError(
+            f"dataset mini_imagenet: neither {places[0]} nor {places[1]} is there: put the lists "
+            "(columns filename,label) in one of these places, or set dataset.splits=FOLDER"
+        )
+
+    def _rows(self, part: str) -> list[tuple[str, str]]:
+        """Return file name and class of each image of `part`."""
+        path = self._list(part)
+        try:
+            with open(path, encoding="utf-8", newline="") as file:
+                rows = [(row["filename"], row["label"]) for row in csv.DictReader(file)]
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            raise UserError(
+                f"dataset mini_imagenet: the list {path} cannot be read ({error!r}): its first "
+                "line must be 'filename,label'"
+            ) from error
+        if not rows:
+            raise UserError(f"dataset mini_imagenet: the list {path} names no image")
+        return rows
+
+    def _stat(self, path: Path, part: str) -> os.stat_result:
+        try:
+            return path.stat()
+        except OSError as error:
+            raise UserError(
+                f"dataset mini_imagenet: {path}, named in {self._list(part)}, is not there: put "
+                "all the images there, or take it off the list"
+            ) from error
