@@ -39,7 +39,9 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
         OSError: the file cannot be written.
     """
     path = Path(path)
-    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    # Copies, because safetensors refuses tensors that share memory.
+    state = network.state_dict()
+    tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in state.items()}
     content = save(tensors, metadata={_CHECKSUM: _checksum(tensors)})
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

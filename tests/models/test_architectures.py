@@ -1,0 +1,60 @@
+"""Every architecture that the config offers, built from its YAML as the pipeline does."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+import metakd
+from metakd.config.schema import ArchitectureConfig
+from metakd.models.normalization import batchable
+from metakd.registry import build, resolve
+
+FOLDER = Path(metakd.__file__).parents[1] / "conf" / "architecture"
+FILES = sorted(FOLDER.glob("*.yaml"))
+
+
+def built(file: Path, shape: tuple[int, ...]) -> nn.Module:
+    config = OmegaConf.merge(OmegaConf.structured(ArchitectureConfig), OmegaConf.load(file))
+    settings = OmegaConf.to_container(config)
+    assert settings["name"] == file.stem
+    cls = resolve(settings["_target_"], "metakd.models")
+    if file.stem in ("resnet12", "wrn"):
+        settings["width"] = {"resnet12": 16, "wrn": 1}[file.stem]  # quick
+    return build(cls, shape, settings=settings, options=settings["options"])
+
+
+def test_the_promised_ones_are_there() -> None:
+    names = {"conv4", "cnn", "resnet8", "resnet12", "wrn", "mlp", "torchvision"}
+    assert names <= {file.stem for file in FILES}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_file_has_a_line_for_the_list(file: Path) -> None:
+    first = file.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ")
+    assert len(first) <= 100
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)], ids=["grey", "colour"])
+def test_embeddings_copies_and_the_seed(file: Path, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(7)
+    net = built(file, shape)
+    torch.manual_seed(7)
+    again = built(file, shape)
+    assert list(net.state_dict()) == list(again.state_dict())
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+    assert batchable(net)
+    images = torch.randn(2, *shape)
+    assert net(images).shape == (2, net.embedding_size)
+    net.eval()
+    assert torch.equal(copy.deepcopy(net)(images), net(images))
