@@ -1,0 +1,96 @@
+"""What learners share that embed examples once and classify by their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from metakd.algorithms.algorithm import MetricAlgorithm
+from metakd.data.tasks import TaskBatch
+from metakd.errors import UserError, nearest
+from metakd.models.normalization import (
+    batchnorm_mode,
+    forget_statistics,
+    has_batchnorm,
+    has_running_statistics,
+)
+
+__all__ = ["EmbeddingLearner", "embed_tasks"]
+
+_BATCHNORM = ("inductive", "transductive")
+
+
+def embed_tasks(backbone: nn.Module, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """Embed the examples of all tasks in one forward pass.
+
+    Args:
+        backbone: maps [n, *example] to [n, size].
+        support: [tasks, n, *example].
+        query: [tasks, m, *example].
+
+    Returns:
+        embeddings [tasks, n, size] and [tasks, m, size].
+    """
+    tasks, n = support.shape[:2]
+    together = torch.cat([support, query], dim=1).flatten(0, 1)
+    embeddings = backbone(together).unflatten(0, (tasks, -1))
+    return embeddings[:, :n], embeddings[:, n:]
+
+
+class EmbeddingLearner(MetricAlgorithm):
+    """Predicts by `classify` on embeddings; batch norm decides only how those are made.
+
+    Inductive: running statistics, or, for a network that keeps none, each task's support set's.
+    Transductive: the statistics of each task's examples, support and query together.
+    """
+
+    @torch.no_grad()
+    def predict(
+        self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
+    ) -> Tensor:
+        """See `Algorithm.predict`; returns [1, tasks, ways * queries, ways]."""
+        if batchnorm not in _BATCHNORM:
+            raise UserError(
+                f"batch norm '{batchnorm}': choose inductive or transductive."
+                + nearest(batchnorm, _BATCHNORM)
+            )
+        with _evaluating(self.backbone):
+            support, query = self._embed(tasks, batchnorm)
+        return self.classify(support, tasks.support_targets, query, tasks.ways).unsqueeze(0)
+
+    def _embed(self, tasks: TaskBatch, batchnorm: str) -> tuple[Tensor, Tensor]:
+        backbone, support, query = self.backbone, tasks.support, tasks.query
+        if not has_batchnorm(backbone):
+            return embed_tasks(backbone, support, query)
+        if batchnorm == "inductive" and has_running_statistics(backbone):
+            with batchnorm_mode(backbone, "running"):
+                return embed_tasks(backbone, support, query)
+        shown, asked = [], []
+        for one_support, one_query in zip(support.split(1), query.split(1), strict=True):
+            if batchnorm == "transductive":
+                with batchnorm_mode(backbone, "batch"):
+                    s, q = embed_tasks(backbone, one_support, one_query)
+            else:
+                with batchnorm_mode(backbone, "record"):
+                    s = backbone(one_support[0]).unsqueeze(0)
+                with batchnorm_mode(backbone, "recorded"):
+                    q = backbone(one_query[0]).unsqueeze(0)
+            shown.append(s)
+            asked.append(q)
+        forget_statistics(backbone)
+        return torch.cat(shown), torch.cat(asked)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Put `module` in evaluation mode; every submodule's own mode comes back."""
+    before = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for submodule, training in before:
+            submodule.training = training

@@ -1,0 +1,82 @@
+"""`algorithm=protonet`: classify by the distance to the mean of each class's support embeddings."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from metakd.algorithms.embedding_learner import EmbeddingLearner, embed_tasks
+from metakd.algorithms.inner_loop import accuracy
+from metakd.algorithms.task_classifiers import cosine_similarities, prototypes, squared_distances
+from metakd.data.tasks import ExampleBatch, TaskBatch
+from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.errors import UserError, nearest
+from metakd.models.network import Prediction
+
+__all__ = ["ProtoNet"]
+
+_DISTANCES = ("euclidean", "euclidean_root", "cosine")
+_FIRST_SCALE = 10.0
+_SMALLEST_SQUARE = 1e-8
+
+
+class ProtoNet(EmbeddingLearner):
+    """Prototypical networks (Snell et al., 2017; method.md section 5).
+
+    c_k = mean of the embeddings of class k's support; p(y=k|x) ∝ exp(-d(embed(x), c_k)). There is
+    no head, so training may use more ways than evaluation. The whole meta-batch is embedded in
+    one forward pass; in training its statistics are those of batch norm.
+
+    Args:
+        backbone: the student's.
+        outputs: not needed.
+        distance: `euclidean` (squared, the published one), `euclidean_root`, or `cosine` (logits
+            are the cosine times a learned scale, at first 10).
+
+    Raises:
+        UserError: no such distance.
+    """
+
+    backbone: nn.Module
+
+    def __init__(
+        self, backbone: nn.Module, outputs: int = 0, *, distance: str = "euclidean"
+    ) -> None:
+        super().__init__()
+        if distance not in _DISTANCES:
+            raise UserError(
+                f"algorithm.distance={distance}: choose one of {', '.join(_DISTANCES)}."
+                + nearest(distance, _DISTANCES)
+            )
+        self.backbone = backbone
+        self.distance = distance
+        self.scale = nn.Parameter(torch.tensor(_FIRST_SCALE)) if distance == "cosine" else None
+
+    def accumulate(
+        self,
+        batch: TaskBatch | ExampleBatch,
+        objective: Objective,
+        answers: TaskAnswers | Answer | None,
+    ) -> dict[str, Tensor]:
+        """See `Algorithm.accumulate`; a teacher acts on the query set."""
+        assert isinstance(batch, TaskBatch) and not isinstance(answers, Answer)
+        support, query = embed_tasks(self.backbone, batch.support, batch.query)
+        logits = self.classify(support, batch.support_targets, query, batch.ways)
+        answer = None if answers is None else answers.query
+        terms = objective(Prediction(logits, query), batch.query_targets, answer)
+        terms["loss"].backward()
+        report = terms | accuracy(logits, batch.query_targets)
+        return {name: term.detach() for name, term in report.items()}
+
+    def classify(self, support: Tensor, targets: Tensor, query: Tensor, ways: int) -> Tensor:
+        """See `MetricAlgorithm.classify`; computes in float32 also under autocast."""
+        with torch.autocast(query.device.type, enabled=False):
+            if query.dtype in (torch.bfloat16, torch.float16):
+                support, query = support.float(), query.float()
+            centres = prototypes(support, targets, ways)
+            if self.scale is not None:
+                return self.scale * cosine_similarities(query, centres)
+            squares = squared_distances(query, centres)
+            if self.distance == "euclidean":
+                return -squares
+            return -squares.clamp_min(_SMALLEST_SQUARE).sqrt()  # the root has no slope at 0

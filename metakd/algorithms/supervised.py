@@ -1,0 +1,74 @@
+"""`algorithm=supervised`: no meta-learning; whole batches, then a classifier for each task."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from metakd.algorithms.embedding_learner import EmbeddingLearner
+from metakd.algorithms.inner_loop import accuracy
+from metakd.algorithms.task_classifiers import centroid_logits, logistic_logits
+from metakd.data.tasks import ExampleBatch, TaskBatch
+from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.errors import UserError, nearest
+from metakd.models.network import Network
+
+__all__ = ["Supervised"]
+
+_HEADS = ("centroid", "linear")
+
+
+class Supervised(EmbeddingLearner):
+    """The transfer baseline (method.md section 5): what a meta-algorithm has to beat.
+
+    Trains backbone and a linear head to tell the meta-train classes apart. A task is then solved
+    on frozen embeddings: by the nearest centroid in cosine, or by a logistic regression on
+    normalised embeddings (Tian et al., 2020).
+
+    Args:
+        backbone: the student's.
+        outputs: classes of the meta-train split.
+        head: `centroid` or `linear`.
+        penalty: of the logistic regression, λ of Σ cross-entropy + λ/2 ‖W‖².
+
+    Raises:
+        UserError: no such head, or the penalty is not positive.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, outputs: int, *, head: str = "centroid", penalty: float = 1.0
+    ) -> None:
+        super().__init__()
+        if head not in _HEADS:
+            raise UserError(
+                f"algorithm.head={head}: choose centroid or linear." + nearest(head, _HEADS)
+            )
+        if not penalty > 0:
+            raise UserError(f"algorithm.options.penalty={penalty}: it has to be above 0; try 1.0")
+        self.network = Network(backbone, outputs)
+        self.head = head
+        self.penalty = penalty
+
+    @property
+    def backbone(self) -> nn.Module:  # type: ignore[override]
+        """The student's backbone."""
+        return self.network.backbone
+
+    def accumulate(
+        self,
+        batch: TaskBatch | ExampleBatch,
+        objective: Objective,
+        answers: TaskAnswers | Answer | None,
+    ) -> dict[str, Tensor]:
+        """See `Algorithm.accumulate`; accuracy is that on the base classes of the batch."""
+        assert isinstance(batch, ExampleBatch) and not isinstance(answers, TaskAnswers)
+        prediction = self.network(batch.images)
+        terms = objective(prediction, batch.labels, answers)
+        terms["loss"].backward()
+        report = terms | accuracy(prediction.logits, batch.labels)
+        return {name: term.detach() for name, term in report.items()}
+
+    def classify(self, support: Tensor, targets: Tensor, query: Tensor, ways: int) -> Tensor:
+        """See `MetricAlgorithm.classify`."""
+        if self.head == "linear":
+            return logistic_logits(support, targets, query, ways, self.penalty)
+        return centroid_logits(support, targets, query, ways)
