@@ -27,9 +27,8 @@ _PHASE = (0.0, math.pi)
 _INPUT = (-5.0, 5.0)
 _VERSION = 1  # raised whenever the same keys give other tasks
 
-# Streams under a task's key. Each is numbered by the point alone, so that a task with more shots
-# keeps the points it had.
-_WAVE, _SUPPORT, _QUERY, _SUPPORT_NOISE, _QUERY_NOISE = range(5)
+_NOISE = -1
+"""Stream of the noise under a task's key; negative, because its other numbers count up from 0."""
 
 
 class Sinusoid:
@@ -165,7 +164,7 @@ class SinusoidStream:
     ) -> None:
         self._shots, self._queries, self._tasks = shots, queries, tasks
         self._key, self._number, self._device = key, number, device
-        self._support_noise, self._query_noise = support_noise, query_noise
+        self._noise = (support_noise, query_noise)
         self._order = None if number is None else EpochOrder(key, number, device)
 
     def batch(self, step: int) -> TaskBatch:
@@ -176,26 +175,22 @@ class SinusoidStream:
             float32; `ways` is 1 and there are no classes, indices or views.
         """
         keys = derive(stream_key(self._key, "tasks"), self._ids(step))[:, None]
-        wave = _uniforms(keys, _WAVE, 2)
-        amplitude = _within(_AMPLITUDE, wave[:, :1])
-        phase = _within(_PHASE, wave[:, 1:])
-
-        def points(count: int, inputs: int, noises: int, deviation: float) -> tuple[Tensor, Tensor]:
-            x = _within(_INPUT, _uniforms(keys, inputs, count))
-            y = amplitude * torch.sin(x + phase)
-            if deviation > 0.0:
-                y = y + deviation * _normals(keys, noises, count)
-            return x.float().unsqueeze(-1), y.float().unsqueeze(-1)
-
-        support, support_targets = points(
-            self._shots, _SUPPORT, _SUPPORT_NOISE, self._support_noise
-        )
-        query, query_targets = points(self._queries, _QUERY, _QUERY_NOISE, self._query_noise)
+        # Amplitude, phase, then support and query inputs in turn: numbered by the point alone, a
+        # task with more shots keeps the points it had.
+        points = max(self._shots, self._queries)
+        drawn = _uniforms(keys, 2 + 2 * points)
+        amplitude, phase = _within(_AMPLITUDE, drawn[:, :1]), _within(_PHASE, drawn[:, 1:2])
+        x = _within(_INPUT, drawn[:, 2:])
+        y = amplitude * torch.sin(x + phase)
+        if self._noise != (0.0, 0.0):
+            deviations = torch.tensor(self._noise, dtype=y.dtype, device=y.device).repeat(points)
+            y += deviations * _normals(derive(keys, torch.full_like(keys, _NOISE)), 2 * points)
+        x, y = (values.float().view(-1, points, 2, 1) for values in (x, y))
         return TaskBatch(
-            support=support,
-            support_targets=support_targets,
-            query=query,
-            query_targets=query_targets,
+            support=x[:, : self._shots, 0].contiguous(),
+            support_targets=y[:, : self._shots, 0].contiguous(),
+            query=x[:, : self._queries, 1].contiguous(),
+            query_targets=y[:, : self._queries, 1].contiguous(),
             ways=1,
             shots=self._shots,
             queries=self._queries,
@@ -212,17 +207,15 @@ class SinusoidStream:
         return orders[position - first * self._number]
 
 
-def _uniforms(keys: Tensor, stream: int, count: int) -> Tensor:
+def _uniforms(keys: Tensor, count: int) -> Tensor:
     """Return float64 [tasks, count] in [0, 1); `keys` is [tasks, 1]."""
     numbers = torch.arange(count, device=keys.device)
-    return uniform_from_bits(
-        bits_at(derive(keys, torch.full_like(keys, stream)), numbers), torch.float64
-    )
+    return uniform_from_bits(bits_at(keys, numbers), torch.float64)
 
 
-def _normals(keys: Tensor, stream: int, count: int) -> Tensor:
+def _normals(keys: Tensor, count: int) -> Tensor:
     """Return float64 [tasks, count], standard normal by Box and Muller's transform."""
-    pair = _uniforms(keys, stream, 2 * count).view(-1, count, 2)
+    pair = _uniforms(keys, 2 * count).view(-1, count, 2)
     radius = torch.sqrt(-2.0 * torch.log1p(-pair[..., 0]))
     return radius * torch.cos(2.0 * math.pi * pair[..., 1])
 

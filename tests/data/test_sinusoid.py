@@ -149,7 +149,6 @@ def test_facts_and_checksum() -> None:
         1,
     )
     assert plain.checksum == SinusoidTasks().to("cpu").checksum != noisy.checksum
-    assert Sinusoid(Path("unused")).cache_key() is None
 
 
 @pytest.mark.parametrize("noise", [-0.1, math.nan, math.inf])
