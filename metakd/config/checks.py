@@ -32,6 +32,7 @@ FACTS = frozenset(
         "kinds",
         "classes",
         "images_per_class",
+        "found_at",
         "trains_on",
         "distill_on",
         "teacher_modes",
@@ -110,8 +111,7 @@ def _check_classes(config: Config) -> None:
             wanted.append(("train", key, train_ways))
         wanted.append(("validate", "task.ways", task.ways))
     for part, key, ways in wanted:
-        # Rotations become classes of their own, at most four times as many.
-        most = dataset.classes.get(part, ways) * (4 if dataset.rotations else 1)
+        most = dataset.classes.get(part, ways)
         if ways > most:
             raise UserError(
                 f"{key}={ways}: dataset={dataset.name} has {most} meta-{part} classes; "

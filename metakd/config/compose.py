@@ -271,9 +271,13 @@ def _drop_foreign_options(
 
 def _decide(config: Config) -> None:
     """Replace `auto` by what the algorithm can do."""
-    algorithm, distill = config.algorithm, config.distill
+    algorithm, distill, task = config.algorithm, config.distill, config.task
     if distill.on == "auto":
         distill.on = "query" if "query" in algorithm.distill_on else "support"
     if distill.teacher_mode == "auto":
-        modes = algorithm.teacher_modes
+        modes = list(algorithm.teacher_modes)
+        # Prototypes of a support set leave the judged example out, so one shot leaves none.
+        one_shot = (task.train_shots or task.shots) == 1 and algorithm.trains_on == "episodes"
+        if one_shot and distill.on != "query":
+            modes = [m for m in modes if m != "prototype"] or modes
         distill.teacher_mode = "prototype" if "prototype" in modes or not modes else modes[0]

@@ -1,0 +1,105 @@
+"""The command line: one module a subcommand; none of them imports torch before it computes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from metakd.errors import UserError, nearest
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "train": "run the whole pipeline: teacher, student, evaluation",
+    "evaluate": "judge a finished run's models again, also on other tasks or data",
+    "list": "the choices of each configuration group",
+    "doctor": "what this machine has, and what to do about what it lacks",
+    "completion": "a script that completes commands and settings in your shell",
+}
+"""Subcommands (modules of this package with a function `run`) and what they do."""
+
+INTERRUPTED = 130
+NOTE = "metakd.log: "
+"""Begins the note with which the pipeline says where an exception was logged."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 1, 2 or 130."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
+    return guarded(lambda: _dispatch(words))
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """Call `action`; turn whatever it raises into a line on standard error and an exit status."""
+    try:
+        return action()
+    except UserError as error:
+        print(f"metakd: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("metakd: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `metakd list | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        logs = [n for n in getattr(error, "__notes__", ()) if n.startswith(NOTE)]
+        if not logs:
+            traceback.print_exc()
+        where = f" (traceback in {logs[0].removeprefix(NOTE)})" if logs else ""
+        reason = " ".join(str(error).split())
+        print(f"metakd: unexpected {type(error).__name__}: {reason}{where}", file=sys.stderr)
+        return 1
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _dispatch(words: list[str]) -> int:
+    command = words[0] if words else "--help"
+    if command in ("--help", "-h", "help"):
+        print(_help())
+        return 0
+    if command in ("--version", "-V"):
+        from metakd import __version__
+
+        print(f"metakd {__version__}")
+        return 0
+    if command not in COMMANDS:
+        known = ["--help", "--version"] if command.startswith("-") else COMMANDS
+        hint = nearest(command, known)
+        if not hint:
+            hint = f" Choose one of: {', '.join(COMMANDS)}."
+            if "=" in command:
+                hint = f" Did you mean 'metakd train {command}'?"
+        kind = "option" if command.startswith("-") else "command"
+        raise UserError(f"{command}: no such {kind}.{hint}")
+    module = importlib.import_module(f"metakd.cli.{command}")
+    status: int = module.run(words[1:])
+    return status
+
+
+def _help() -> str:
+    lines = [f"  {name:<12}{text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "MetaKD: small networks that learn new classes from a few examples, taught by a large",
+            "one.",
+            "",
+            "usage: metakd COMMAND [ARGUMENTS]      metakd COMMAND --help      metakd --version",
+            "",
+            *lines,
+            "",
+            "example: metakd train                  # the default run, minutes on a CPU",
+            "         metakd train dataset=omniglot algorithm=maml task=5way_5shot",
+        ]
+    )

@@ -1,0 +1,43 @@
+"""Options of a subcommand: argparse whose mistakes are one-line user errors."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from metakd.errors import UserError, nearest
+
+__all__ = ["Parser"]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises UserError and lets options stand anywhere."""
+
+    def __init__(self, command: str, help_text: str) -> None:
+        super().__init__(prog=f"metakd {command}", add_help=False, allow_abbrev=False)
+        self.help_text = help_text
+        self.add_argument("--help", "-h", action="store_true")
+
+    def error(self, message: str) -> NoReturn:
+        """Turn argparse's complaint into a user error."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+    def options(self) -> list[str]:
+        """Return the names of all options."""
+        return [name for action in self._actions for name in action.option_strings]
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse `arguments`; options and overrides may be mixed.
+
+        Raises:
+            UserError: an option that does not exist, with the nearest one that does.
+        """
+        known, rest = self.parse_known_intermixed_args(list(arguments))
+        unknown = [word for word in rest if word.startswith("-")]
+        if unknown or rest:
+            word = (unknown or rest)[0].partition("=")[0]
+            raise UserError(
+                f"{word}: no such option of {self.prog}.{nearest(word, self.options())}"
+            )
+        return known

@@ -1,0 +1,123 @@
+"""`metakd train [OVERRIDES]`: compose, check, run; or show what would be run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from metakd.cli.parser import Parser
+from metakd.config.locate import Choices, user_folder
+from metakd.errors import UserError
+
+__all__ = ["run", "train_parser"]
+
+HELP = """\
+usage: metakd train [GROUP=CHOICE ...] [SETTING=VALUE ...] [OPTIONS]
+
+Runs the whole pipeline: trains a teacher, meta-trains a student with what the teacher knows,
+evaluates both, and writes a folder outputs/NAME/DATE_TIME with results.json.
+
+examples:
+  metakd train
+  metakd train dataset=omniglot algorithm=maml task=5way_5shot distill=none
+  metakd train experiment=omniglot/protonet_5way_1shot seed=1
+  metakd train -m seed=0,1,2 distill=none,embedding
+
+groups (metakd list GROUP describes the choices):
+{groups}
+
+key settings:
+  task.ways task.shots task.queries       the tasks; task.train_ways ... if training's differ
+  task.meta_batch meta_train.iterations   tasks in a meta-iteration, number of meta-iterations
+  meta_train.lr algorithm.inner_lr algorithm.inner_steps
+  pretrain.epochs warmstart.epochs finetune.epochs      GROUP=none switches a stage off
+  distill.kd_weight distill.temperature distill.teacher_mode
+  teacher.width student.width teacher.checkpoint student.checkpoint
+  evaluate.tasks evaluate.shots=[1,5]     number of test tasks, further shots
+  seed device precision name data_root cache_root output_root hydra.run.dir
+  (all of them, with their values: metakd train --cfg job)
+
+options:
+  --config-dir, -cd DIR    a folder of your own configuration files, laid out as conf/ is
+  --cfg, -c job|hydra|all  show the configuration and do nothing; with --package/-p KEY a part
+                           of it, with --resolve its references filled in
+  --info, -i [WHAT]        show where it comes from: defaults, defaults-tree, searchpath, ...
+  --multirun, -m           run every combination of comma-separated values
+  --hydra-help             what else Hydra can do
+  --shell-completion, -sc  for shells; see metakd completion --help
+
+Exit status: 0 done, 2 something given cannot be used, 1 anything else, 130 interrupted."""
+
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+
+def train_parser() -> Parser:
+    """Return the parser of this command's options."""
+    parser = Parser("train", HELP)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=INFO)
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--hydra-help", action="store_true")
+    parser.add_argument("--shell-completion", "-sc", action="store_true")
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Train, or show; return the exit status."""
+    asked = train_parser().read(arguments)
+    if asked.help:
+        print(help_text(Choices(user_folder(asked.config_dir))))
+        return 0
+    showing = [
+        option
+        for option, given in (
+            ("--cfg", asked.cfg),
+            ("--info", asked.info),
+            ("--hydra-help", asked.hydra_help),
+            ("--shell-completion", asked.shell_completion),
+        )
+        if given
+    ]
+    if len(showing) + asked.multirun > 1:
+        raise UserError(f"{' and '.join(showing)}: only one of these and --multirun can be asked")
+    if (asked.resolve or asked.package) and not asked.cfg:
+        raise UserError("--resolve and --package belong to --cfg, for instance --cfg job --resolve")
+    if showing:
+        from metakd.cli.show import show
+
+        return show(asked)
+    if asked.multirun or "hydra.mode=MULTIRUN" in asked.overrides:
+        from metakd.cli.sweep import sweep
+
+        return sweep(asked.overrides, asked.config_dir)
+    return _train(asked.overrides, asked.config_dir)
+
+
+def help_text(choices: Choices) -> str:
+    """Return the help with the groups and choices that there are."""
+    lines = []
+    for group in choices.groups():
+        names = list(choices.of(group))
+        shown = ", ".join(names[:11]) + (", ..." if len(names) > 11 else "")
+        if names:
+            lines.append(f"  {group:<11}{shown}")
+    return HELP.replace("{groups}", "\n".join(lines))
+
+
+def _train(overrides: Sequence[str], config_dir: str | None) -> int:
+    from metakd.config.checks import check
+    from metakd.config.compose import compose
+
+    composed = compose(overrides, config_dir)
+    check(composed.config)
+    if composed.config.plugins and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a user's module lies where the command was typed
+    from metakd import pipeline
+
+    pipeline.train(composed)
+    return 0
