@@ -2,8 +2,8 @@
 
 All of the MAML family is this loop with parts exchanged: the update rule (`update_rules.py`), the
 parameters that adapt, and how the outer gradient is taken (`outer_gradients.py`). Everything here
-is a pure function of (values, task): modules are only called through `functional_call`, so the
-same code runs task by task, in threads and under torch.func.vmap.
+is a pure function of (values, task): modules are only called with their parameters replaced
+(`binding.py`), so the same code runs task by task, in threads and under torch.func.vmap.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
+from metakd.algorithms.binding import Bound
 from metakd.algorithms.differentiation import Differentiate, Tensors, detached
 from metakd.algorithms.update_rules import UpdateRule
 from metakd.data.tasks import TaskBatch
@@ -139,11 +139,18 @@ class InnerLoop:
     batchnorm: str | None = "transductive"
     dtype: torch.dtype | None = None
 
+    def __post_init__(self) -> None:
+        self._network = Bound(self.network, "network")
+        self._backbone = Bound(self.network.backbone, "network.backbone")
+        self._head = Bound(self.network.head, "network.head")
+        self._objective = Bound(self.objective, "objective")
+        self._rule = Bound(self.rule, "rule")
+
     def replica(self) -> InnerLoop:
         """Return a loop over copies of the modules, which share all tensors with the originals.
 
-        `functional_call` swaps parameters in place, so no two threads may share a module. Batch
-        norm in a copy is in evaluation mode: no pass of it updates the running statistics.
+        Calls swap parameters in place, so no two threads may share a module. Batch norm
+        in a copy is in evaluation mode: no pass of it updates the running statistics.
         """
         modules = nn.ModuleList([self.network, self.rule, self.objective])
         tensors = [*modules.parameters(), *modules.buffers()]
@@ -166,19 +173,16 @@ class InnerLoop:
 
     def embed(self, values: Tensors, inputs: Tensor, statistics: Mode) -> Tensor:
         """Return embeddings [n, size] with the batch-norm `statistics` named."""
-        values, inputs = self._cast(_under("network.backbone", values), inputs)
         with self._statistics(statistics):
-            embeddings: Tensor = functional_call(self.network.backbone, values, inputs)
+            embeddings: Tensor = self._backbone(values, self._cast(inputs), dtype=self.dtype)
         return embeddings if self.dtype is None else embeddings.float()
 
     def forward(self, values: Tensors, inputs: Tensor, statistics: Mode) -> Prediction:
         """Return the prediction for `inputs`: examples, or embeddings with `embeds_once`."""
         if self.embeds_once:
-            logits = functional_call(self.network.head, _under("network.head", values), inputs)
-            return Prediction(logits, inputs)
-        values, inputs = self._cast(_under("network", values), inputs)
+            return Prediction(self._head(values, inputs), inputs)
         with self._statistics(statistics):
-            logits, embeddings = functional_call(self.network, values, inputs)
+            logits, embeddings = self._network(values, self._cast(inputs), dtype=self.dtype)
         if self.dtype is None:
             return Prediction(logits, embeddings)
         return Prediction(logits.float(), embeddings.float())
@@ -187,16 +191,13 @@ class InnerLoop:
         self, values: Tensors, prediction: Prediction, examples: Examples
     ) -> dict[str, Tensor]:
         """Return the objective's named terms."""
-        arguments = (prediction, examples.targets, examples.answer())
-        terms: dict[str, Tensor] = functional_call(
-            self.objective, _under("objective", values), arguments
+        terms: dict[str, Tensor] = self._objective(
+            values, prediction, examples.targets, examples.answer()
         )
         return terms
 
-    def _cast(self, values: Tensors, inputs: Tensor) -> tuple[Tensors, Tensor]:
-        if self.dtype is None:
-            return values, inputs
-        return {n: v.to(self.dtype) for n, v in values.items()}, inputs.to(self.dtype)
+    def _cast(self, inputs: Tensor) -> Tensor:
+        return inputs if self.dtype is None else inputs.to(self.dtype)
 
     def _statistics(self, mode: Mode) -> AbstractContextManager[None]:
         return nullcontext() if self.batchnorm is None else batchnorm_mode(self.network, mode)
@@ -213,7 +214,6 @@ class InnerLoop:
         """
         adapted = {name: value for name, value in values.items() if self.adapts(name)}
         state = self.rule.start(adapted)
-        rule = _under("rule", values)
         yield Moment(values, state, {})
         for step in range(steps):
             seen = task.support
@@ -227,9 +227,7 @@ class InnerLoop:
                 adapted,
                 create_graph=not self.first_order,
             )
-            adapted, state = functional_call(
-                self.rule, rule, (step, adapted, gradients, loss, state)
-            )
+            adapted, state = self._rule(values, step, adapted, gradients, loss, state)
             values = {**values, **adapted}
             yield Moment(values, state, terms)
 
@@ -282,8 +280,3 @@ class InnerLoop:
         }
         return torch.stack([found[step] for step in steps])
 
-
-def _under(prefix: str, values: Tensors) -> Tensors:
-    """Return the values named `prefix.*`, without the prefix."""
-    start = f"{prefix}."
-    return {name.removeprefix(start): v for name, v in values.items() if name.startswith(start)}
