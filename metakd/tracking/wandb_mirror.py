@@ -1,0 +1,218 @@
+"""Weights & Biases as a mirror: nothing it does can stop, hang or lose a run."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metakd.errors import UserError, nearest
+from metakd.tracking import wandb_process
+from metakd.tracking.login import logged_in, server
+from metakd.tracking.worker import Worker
+
+__all__ = ["WandbMirror"]
+
+MODES = ("auto", "online", "offline", "disabled")
+WANDB_MODES = {"online": "online", "run": "online", "shared": "online"} | {
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+"""What WANDB_MODE may say, and what it means."""
+
+SPARE_S = 5.0
+"""Added to the timeout before W&B's own timeouts are no longer trusted."""
+
+
+class WandbMirror:
+    """Mirrors a run to W&B (`tracker=wandb`), from a process of its own.
+
+    After the first failure it prints one warning and is quiet; the run's own files are complete.
+    All of W&B's files lie in the run's folder.
+
+    Args:
+        typed: the settings that were typed on the command line: these beat W&B's own variables
+            (WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY, WANDB_RUN_GROUP), which beat the others.
+        mode: `auto` (online when a key is configured, else offline), `online`, `offline`,
+            `disabled`. A server that does not answer turns online into offline.
+        project: W&B project.
+        entity: W&B user or team; None: W&B's default.
+        group: W&B group of runs.
+        timeout: seconds that starting, and again finishing, may take.
+
+    Raises:
+        UserError: there is no such mode.
+    """
+
+    def __init__(
+        self,
+        typed: frozenset[str] = frozenset(),
+        *,
+        mode: str,
+        project: str,
+        entity: str | None = None,
+        group: str | None = None,
+        timeout: float = 20.0,
+    ) -> None:
+        if mode not in MODES:
+            raise UserError(
+                f"tracker.mode={mode}: no such mode; choose from {', '.join(MODES)}."
+                + nearest(mode, MODES)
+            )
+
+        def setting(name: str, variable: str, value: str | None) -> str | None:
+            return value if name in typed else os.environ.get(variable) or value
+
+        self.mode = _mode(mode, "mode" in typed)
+        self._project = setting("project", "WANDB_PROJECT", project)
+        self._entity = setting("entity", "WANDB_ENTITY", entity)
+        self._group = setting("group", "WANDB_RUN_GROUP", group)
+        self._timeout = timeout
+        self._worker: Worker | None = None
+        self._stages: set[str] = set()
+        self._sync = ""
+
+    def start(
+        self,
+        config: Mapping[str, Any],
+        folder: Path,
+        name: str,
+        tags: Sequence[str] = (),
+        job_type: str = "train",
+    ) -> dict[str, Any]:
+        """Begin to mirror; see `Tracker.start`."""
+        if self.mode == "disabled":
+            return {}
+        own = folder / "wandb"
+        # -P: the helper's folder must not come before the installed packages
+        command = [sys.executable, "-P", wandb_process.__file__]
+        try:
+            own.mkdir(parents=True, exist_ok=True)
+            self._worker = Worker(command, _environment(own), own / "metakd.log", self._failed)
+        except OSError as error:
+            self._failed(str(error))
+            return {}
+        arguments = {
+            "config": dict(config),
+            "dir": str(folder),
+            "name": name,
+            "tags": list(tags),
+            "job_type": job_type,
+            "project": self._project,
+            "entity": self._entity,
+            "group": self._group,
+        }
+        order = {
+            "do": "start",
+            "mode": self.mode,
+            "timeout": self._timeout,
+            "pid": os.getpid(),
+            "arguments": arguments,
+        }
+        # Online, then offline: each may take the timeout.
+        reply = self._worker.ask(order, 2 * self._timeout + SPARE_S)
+        if reply is None:
+            return {}
+        if reply["note"] is not None:
+            _say(f"warning: W&B at {server()} cannot be used ({reply['note']}); going on offline")
+        self.mode = reply["mode"]
+        self._sync = f"wandb sync {shlex.quote(reply['dir'])}"
+        info = {
+            "wandb_run_id": reply["id"],
+            "wandb_mode": self.mode,
+            "wandb_dir": reply["dir"],
+        }
+        if self.mode == "offline":
+            return {**info, "wandb_sync": self._sync}
+        _say(f"W&B: {reply['url']}")
+        return {**info, "wandb_url": reply["url"]}
+
+    def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Mirror the metrics of a step, against the step of their own stage."""
+        if self._worker is None:
+            return
+        if stage not in self._stages:
+            self._stages.add(stage)
+            self._worker.tell({"do": "define", "stage": stage})
+        row = {f"{stage}/{key}": float(value) for key, value in metrics.items()}
+        self._worker.tell({"do": "log", "row": {**row, f"{stage}/step": step}})
+
+    def summary(self, results: Mapping[str, Any]) -> None:
+        """Mirror the final figures under names such as `student/fewshot/accuracy`."""
+        if self._worker is not None:
+            self._worker.tell({"do": "summary", "values": dict(_flat(results, ""))})
+
+    def figure(self, name: str, path: Path) -> None:
+        """Mirror a picture."""
+        if self._worker is not None:
+            self._worker.tell({"do": "figure", "name": name, "path": str(path)})
+
+    def finish(self, status: str) -> None:
+        """End the mirror; says how to upload what is not online."""
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        if worker.usable:
+            order = {"do": "finish", "code": 0 if status == "finished" else 1}
+            # W&B's own limit is the timeout; ours only catches what ignores it.
+            reply = worker.ask(order, self._timeout + SPARE_S)
+            if reply is not None and self.mode == "offline":
+                _say(f"W&B: kept offline; upload with: {self._sync}")
+            elif self.mode == "online" and (reply is None or not reply["uploaded"]):
+                _say(f"W&B: the upload is not complete; complete it with: {self._sync}")
+        worker.end()
+
+    def _failed(self, reason: str) -> None:
+        _say(
+            f"warning: the W&B mirror stopped ({reason}); the run goes on and its own files are "
+            "complete"
+        )
+
+
+def _environment(own: Path) -> dict[str, str]:
+    """Return the environment that keeps W&B's files in the run's folder.
+
+    The user's own settings (keys, server, caches that were given a place) stay as they are.
+    """
+    caches = {"WANDB_CACHE_DIR": str(own), "WANDB_ARTIFACT_DIR": str(own)}
+    forced = {"WANDB_SILENT": "true", "WANDB_DIR": str(own.parent), "WANDB_DATA_DIR": str(own)}
+    environment = {**caches, **os.environ, **forced}
+    # Decided already, here; and a service of another process is not ours to use.
+    for variable in ("WANDB_MODE", "WANDB_SERVICE"):
+        environment.pop(variable, None)
+    return environment
+
+
+def _mode(mode: str, typed: bool) -> str:
+    """Return `online`, `offline` or `disabled` from the setting and W&B's own variable."""
+    if mode == "auto" or not typed:
+        variable = os.environ.get("WANDB_MODE", "").lower()
+        if variable in WANDB_MODES:
+            return WANDB_MODES[variable]
+    if mode == "auto":
+        return "online" if logged_in() else "offline"
+    return mode
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    """Return (name, value) of every number and word; lists (all measured variants) are left out."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{name}/")
+        elif isinstance(value, (str, bool, int)) or (
+            isinstance(value, float) and math.isfinite(value)
+        ):
+            pairs.append((name, value))
+    return pairs
+
+
+def _say(text: str) -> None:
+    # A bar on the terminal draws around what is printed to standard error.
+    print(text, file=sys.stderr, flush=True)
