@@ -92,11 +92,22 @@ class BatchNorm2d(nn.BatchNorm2d):
                 raise RuntimeError("batch-norm mode 'recorded': no 'record' pass came before")
             return self._normalise(input, *self.recorded)
         if mode == "record":
-            self.recorded = _statistics(input)
-            if _under_vmap():
-                return self._normalise(input, *self.recorded)
-            return F.batch_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps)
+            return self._record(input)
         return self._by_batch(input)
+
+    def _record(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled() and not get_interpreter_stack():
+            # The native pass computes the statistics anyway; a second look at x costs as much
+            # again. Only where no gradient can flow to them.
+            y, mean, inverse = torch.native_batch_norm(
+                x, self.weight, self.bias, None, None, True, 0.0, self.eps
+            )
+            self.recorded = (mean, inverse.pow(-2) - self.eps)
+            return y
+        self.recorded = _statistics(x)
+        if _under_vmap():
+            return self._normalise(x, *self.recorded)
+        return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
 
     def _by_batch(self, x: Tensor) -> Tensor:
         update = self.training and self.running_mean is not None

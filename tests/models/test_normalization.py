@@ -92,6 +92,20 @@ def test_recorded_repeats_record(images: Tensor) -> None:
     torch.testing.assert_close(part, first[:1], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_record_without_gradients_remembers_the_same(dtype: torch.dtype, images: Tensor) -> None:
+    layer = random_layer().to(torch.float32 if dtype == torch.bfloat16 else dtype)
+    constant = torch.full_like(images[:, :1], 7.0)  # a channel that never varies
+    x = torch.cat([images[:, :2], constant], 1).to(dtype)
+    with batchnorm_mode(layer, "record"):
+        expected, statistics = layer(x), layer.recorded
+        with torch.no_grad():
+            torch.testing.assert_close(layer(x), expected)
+    assert statistics is not None
+    for ours, right in zip(layer.recorded, statistics, strict=True):
+        torch.testing.assert_close(ours, right, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("mode", ["batch", "running", "record"])
 def test_gradients_of_first_and_second_order(mode: str, images: Tensor) -> None:
     layer = random_layer(track_running_stats=mode == "running").eval()
