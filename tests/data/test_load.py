@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from metakd.data.images import PARTS, ImageData, PreparedImages
+from metakd.data.load import cache_root_from, data_root_from, load_dataset
+
+
+class Counted:
+    """A dataset that counts how often it is prepared."""
+
+    kind = "classification"
+
+    def __init__(self, images, key: str | None = "counted 1") -> None:
+        self.images, self.key, self.loads = images, key, 0
+
+    def cache_key(self) -> str | None:
+        return self.key
+
+    def load(self) -> PreparedImages:
+        self.loads += 1
+        return PreparedImages(dict.fromkeys(PARTS, self.images), "counted")
+
+
+def test_prepared_once_then_read_from_the_cache(tmp_path: Path, make_images) -> None:
+    dataset = Counted(make_images([5, 6], groups=[0, 1]))
+    first = load_dataset(dataset, cache_root=tmp_path)
+    second = load_dataset(dataset, cache_root=tmp_path, augment=["flip"], views=2)
+    assert dataset.loads == 1
+    assert isinstance(first, ImageData)
+    assert isinstance(second, ImageData)
+    for part in PARTS:
+        one, two = first.part(part), second.part(part)
+        assert (one.class_names, one.group_names) == (two.class_names, two.group_names)
+        for name in ("images", "labels", "groups", "held_out"):
+            assert getattr(one, name).equal(getattr(two, name))
+    assert (second.name, second.augment, second.views) == ("counted", ("flip",), 2)
+    assert len(first.checksum) == 64
+    assert first.checksum == second.checksum
+
+
+def test_a_truncated_entry_is_rebuilt_with_the_same_checksum(tmp_path: Path, make_images) -> None:
+    dataset = Counted(make_images([5, 6]))
+    before = load_dataset(dataset, cache_root=tmp_path).checksum
+    (entry,) = (tmp_path / "prepared").glob("*")
+    os.truncate(entry, entry.stat().st_size // 2)
+    assert load_dataset(dataset, cache_root=tmp_path).checksum == before
+    assert dataset.loads == 2
+    load_dataset(dataset, cache_root=tmp_path)
+    assert dataset.loads == 2
+
+
+def test_another_key_is_another_entry_and_none_is_not_kept(tmp_path: Path, make_images) -> None:
+    dataset = Counted(make_images([5, 6]))
+    load_dataset(dataset, cache_root=tmp_path)
+    dataset.key = "counted 2"
+    load_dataset(dataset, cache_root=tmp_path)
+    assert dataset.loads == 2
+    assert len(list((tmp_path / "prepared").glob("*"))) == 2
+    dataset.key = None
+    load_dataset(dataset, cache_root=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_works_without_a_cache(tmp_path: Path, make_images) -> None:
+    (tmp_path / "file").touch()
+    dataset = Counted(make_images([5, 6]))
+    kept = load_dataset(dataset, cache_root=tmp_path)
+    unkept = load_dataset(dataset, cache_root=tmp_path / "file")
+    assert kept.checksum == unkept.checksum
+
+
+def test_other_pixels_have_another_checksum(tmp_path: Path, make_images) -> None:
+    images = make_images([5, 6])
+    before = load_dataset(Counted(images, None), cache_root=tmp_path).checksum
+    images.images[3, 0, 0, 0] ^= 1
+    assert load_dataset(Counted(images, None), cache_root=tmp_path).checksum != before
+
+
+def test_regression_tasks_are_moved_and_not_kept(tmp_path: Path) -> None:
+    class Moved:
+        device = "cpu"
+
+        def to(self, device: torch.device | str) -> Moved:
+            self.device = str(device)
+            return self
+
+    class Regression:
+        def cache_key(self) -> None:
+            return None
+
+        def load(self) -> Moved:
+            return Moved()
+
+    assert load_dataset(Regression(), cache_root=tmp_path, device="meta").device == "meta"
+
+
+def test_folders(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("METAKD_DATA", "METAKD_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert data_root_from(None) == tmp_path / "data"
+    assert cache_root_from(None) == Path("/home/someone/.cache/metakd")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache_root_from(None) == Path("/xdg/metakd")
+    monkeypatch.setenv("METAKD_DATA", "/été")
+    monkeypatch.setenv("METAKD_CACHE", "~/kept")
+    assert data_root_from(None) == Path("/été")
+    assert cache_root_from(None) == Path("/home/someone/kept")
+    assert data_root_from("here/a=b") == tmp_path / "here" / "a=b"
+    assert cache_root_from("here") == tmp_path / "here"
