@@ -49,7 +49,7 @@ class Finding:
 
     def __str__(self) -> str:
         remedy = f"  ->  {self.remedy}" if self.remedy and not self.good else ""
-        return f"{'yes' if self.good else 'no ':<4} {self.what:<14} {self.detail}{remedy}"
+        return f"{'yes' if self.good else 'no ':<4} {self.what:<16} {self.detail}{remedy}"
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -44,7 +44,7 @@ class DatasetConfig:
     images_per_class: int | None = None
     """Fact, where known before looking: the smallest number of images that a class has."""
     found_at: list[str] = field(default_factory=list)
-    """Fact: files or folders in `data_root`, any of which holds the data (`metakd doctor` looks)."""
+    """Fact: files or folders in `data_root`, any of which holds the data (for `doctor`)."""
     image_size: int | None = None
     """Height and width in pixels; null keeps the dataset's own."""
     folder: str | None = None

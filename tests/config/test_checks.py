@@ -1,0 +1,126 @@
+"""Combinations and values that cannot work are refused; those that can are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metakd.config.checks import check, unused_settings
+from metakd.config.compose import compose
+from metakd.config.locate import Choices
+from metakd.errors import UserError
+
+REFUSED = {
+    "task.ways=5000": "meta-test classes; type task.ways=",
+    "evaluate.part=validate task.ways=250": "meta-validate classes",
+    "task.train_ways=5000": "task.train_ways=5000: dataset=glyphs has",
+    "task.shots=6": "type task.queries=14 or less",
+    "task.train_shots=3 task.train_queries=18": "task.train_shots=3 + task.train_queries=18",
+    "evaluate.shots=[1,19]": "evaluate.shots=19 + task.queries=15",
+    "task.shots=20": "lower task.shots",
+    "algorithm=maml task.train_ways=20": "type task.train_ways=5",
+    "dataset=sinusoid distill=none": "algorithm=protonet cannot do regression",
+    "dataset=sinusoid algorithm=maml distill=kd": "type distill=none",
+    "pretrain=none": "needs a teacher",
+    "algorithm=reptile distill.on=query": "type distill.on=support",
+    "algorithm=protonet distill.on=both": "can distil on query only",
+    "distill=kd algorithm=supervised distill.teacher_mode=prototype": "can use head",
+    "distill=kd algorithm=maml distill.on=support distill.teacher_mode=prototype": "train_shots=2",
+    "distill=kd_convex distill.kd_weight=1.5": "at most 1",
+    "distill.temperature=0": "above 0",
+    "distill.kd_weight=-1": "at least 0",
+    "meta_train.lr=nan": "finite",
+    "meta_train.lr=0": "above 0",
+    "meta_train.iterations=-1": "at least 0",
+    "evaluate.tasks=1": "at least 2",
+    "evaluate.shots=[1,0]": "evaluate.shots=0",
+    "task.ways=1": "at least 2",
+    "task.shots=0": "at least 1",
+    "meta_train.schedule=cosin": "Did you mean 'cosine'",
+    "meta_train.schedule=step": "halve_every",
+    "pretrain.optimizer=adamm": "Did you mean 'adam'",
+    "device=gpu": "device=gpu",
+    "device=cuda:x": "Did you mean 'cuda",
+    "precision=float16": "Did you mean",
+    "dataset.augment=[crop,flipp]": "Did you mean 'flip'",
+    "task.sampling=superclas": "Did you mean 'superclass'",
+    "student.norm=bach": "Did you mean 'batch'",
+    "algorithm.distance=cosin": "Did you mean 'cosine'",
+    "algorithm.batchnorm=inductiv": "Did you mean 'inductive'",
+    "distill.on=qery": "Did you mean 'query'",
+    "tracker.mode=ofline": "Did you mean 'offline'",
+    "finetune.target=al": "Did you mean 'all'",
+    "teacher.checkpoint=/nope": "no such file",
+    "dataset.folder=/nope": "no such folder",
+    "dataset.splits=/nope/lists.json": "no such file",
+    "name=../x": "folder's name",
+}
+
+ALLOWED = [
+    "",
+    "task.train_ways=20",
+    "task.shots=5",
+    "meta_train.iterations=0 task.train_ways=5000",
+    "algorithm=reptile",
+    "algorithm=supervised distill=kd",
+    "algorithm=maml distill=kd distill.on=both task.train_shots=2",
+    "dataset=sinusoid algorithm=maml distill=none student=mlp",
+    "pretrain=none distill=none",
+    "distill=none distill.temperature=9 distill.on=support",
+    "device=cuda:1 tracker=none",
+    "dataset=mnist task.sampling=partition",
+]
+
+
+@pytest.mark.parametrize("typed", REFUSED)
+def test_refused(typed: str) -> None:
+    composed = compose(typed.split())
+    with pytest.raises(UserError) as error:
+        check(composed.config)
+    assert REFUSED[typed] in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("typed", ALLOWED)
+def test_allowed(typed: str) -> None:
+    check(compose(typed.split()).config)
+
+
+@pytest.mark.parametrize("name", Choices().of("experiment"))
+def test_every_experiment_is_possible(name: str) -> None:
+    check(compose([f"experiment={name}"]).config)
+
+
+def test_words_of_an_own_class_are_left_to_it(tmp_path: Path) -> None:
+    (tmp_path / "architecture").mkdir()
+    (tmp_path / "architecture" / "mine.yaml").write_text("_target_: mine.Net\nnorm: fancy\n")
+    check(compose(["student=mine"], tmp_path).config)
+
+
+def test_a_checkpoint_stands_in_for_pretraining(tmp_path: Path) -> None:
+    file = tmp_path / "teacher.safetensors"
+    file.touch()
+    check(compose(["pretrain=none", f"teacher.checkpoint={file}"]).config)
+
+
+def test_unused_settings_are_named() -> None:
+    used = {
+        "algorithm": frozenset({"distance"}),
+        "distill": frozenset(),
+        "dataset": frozenset({"splits"}),
+    }
+    typed = frozenset(
+        {
+            "algorithm",
+            "algorithm.inner_lr",
+            "algorithm.distance",
+            "distill.temperature",
+            "dataset.augment",
+            "seed",
+        }
+    )
+    assert unused_settings(typed, used) == [
+        "algorithm.inner_lr changes nothing: the chosen algorithm does not use it",
+        "distill.temperature changes nothing: the chosen distill does not use it",
+    ]
