@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
+
 from metakd.data.class_split import hold_out
 from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
-from torch import Tensor
 
 MakeImages = Callable[..., ClassImages]
 MakeData = Callable[..., ImageData]
@@ -55,16 +53,3 @@ def make_data(make_images: MakeImages) -> MakeData:
         )
 
     return make
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder of datasets, for tests on the real ones."""
-    if not os.environ.get("METAKD_DATA"):
-        pytest.skip("needs the datasets: set METAKD_DATA to their folder")
-    return Path(os.environ["METAKD_DATA"])
-
-
-@pytest.fixture
-def same() -> Callable[[Tensor, Tensor], bool]:
-    return lambda a, b: a.shape == b.shape and bool((a == b).all())

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from metakd.data.augment import KINDS, SCALE, SHIFT, augment_images
 from torch.nn import functional as F
+
+from metakd.data.augment import KINDS, SCALE, SHIFT, augment_images
 
 
 def pictures(n: int, size: int = 16, channels: int = 3) -> torch.Tensor:

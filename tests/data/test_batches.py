@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from metakd.errors import UserError
 
 
@@ -55,7 +56,7 @@ def test_views(make_data) -> None:
 
 
 def test_settings_that_cannot_be_used(make_data) -> None:
-    with pytest.raises(UserError, match="no images"):
+    with pytest.raises(UserError, match=r"no images"):
         stream(make_data([4]), index=torch.tensor([], dtype=torch.int64))
-    with pytest.raises(UserError, match="batch_size=0"):
+    with pytest.raises(UserError, match=r"batch_size=0"):
         stream(make_data([4]), batch_size=0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from metakd.data.cache import content_checksum, read_checked, write_checked
 
 KEY = '{"any": "text/with:signs"}'

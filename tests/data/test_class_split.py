@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from metakd.data.class_split import (
     by_class,
     check_classes,
@@ -66,7 +67,7 @@ def test_class_lists(tmp_path: Path) -> None:
         path.write_text(content)
         with pytest.raises(UserError, match=r"class lists .*lists.json"):
             read_class_lists(path)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"cannot be read"):
         read_class_lists(tmp_path / "none.json")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest
+
 from metakd.data.download import damaged, download
 from metakd.errors import UserError
 
@@ -34,16 +35,16 @@ def test_a_failed_download_leaves_what_was_there(tmp_path: Path) -> None:
     def fetch() -> None:
         raise RuntimeError("first line\nError downloading file")
 
-    with pytest.raises(UserError, match="Error downloading file"):
+    with pytest.raises(UserError, match=r"Error downloading file"):
         download("mnist", tmp_path, "x", fetch, made=("made",))
     assert (tmp_path / "made" / "mine.txt").exists()
 
 
 def test_damaged_names_the_file() -> None:
     with (
-        pytest.raises(UserError, match="dataset x: some/file is damaged"),
+        pytest.raises(UserError, match=r"dataset x: some/file is damaged"),
         damaged("x", Path("some/file")),
     ):
         raise EOFError("cut short")
-    with pytest.raises(UserError, match="^mine$"), damaged("x", Path("some/file")):
+    with pytest.raises(UserError, match=r"^mine$"), damaged("x", Path("some/file")):
         raise UserError("mine")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from metakd.errors import UserError
 
 BASE = {"ways": 5, "shots": 2, "queries": 3, "tasks": 6, "seed": 0, "stage": "meta_train"}
@@ -136,9 +137,9 @@ def test_partition_without_number_deals_anew(make_data) -> None:
 
 def test_partition_refuses_what_it_cannot_do(make_data) -> None:
     data = make_data([20] * 5)
-    with pytest.raises(UserError, match="all 5 classes, not 3"):
+    with pytest.raises(UserError, match=r"all 5 classes, not 3"):
         stream(data, ways=3, sampling="partition")
-    with pytest.raises(UserError, match="images for 4 tasks.*train_tasks=5"):
+    with pytest.raises(UserError, match=r"images for 4 tasks.*train_tasks=5"):
         stream(data, sampling="partition", number=5)
 
 

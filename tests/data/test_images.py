@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
 from metakd.errors import UserError
 
@@ -89,9 +90,9 @@ def test_fresh_examples_are_a_function_of_the_key(make_data) -> None:
 
 def test_settings_that_cannot_be_used() -> None:
     prepared = PreparedImages(dict.fromkeys(PARTS, images_of([[0]])), "x")
-    with pytest.raises(UserError, match="no kind 'crops'.*Did you mean 'crop'"):
+    with pytest.raises(UserError, match=r"no kind 'crops'.*Did you mean 'crop'"):
         ImageData(prepared, augment=["crops"])
-    with pytest.raises(UserError, match="views=-1"):
+    with pytest.raises(UserError, match=r"views=-1"):
         ImageData(prepared, views=-1)
-    with pytest.raises(UserError, match="no part 'meta'"):
+    with pytest.raises(UserError, match=r"no part 'meta'"):
         ImageData(prepared).part("meta")

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import torch
+
 from metakd.data.images import PARTS, ImageData, PreparedImages
 from metakd.data.load import cache_root_from, data_root_from, load_dataset
 

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from metakd.data.image_folder import ImageFolder
+from metakd.data.load import load_dataset
+from metakd.errors import UserError
+
+COLOURS = {"ant": 10, "bee": 60, "cat": 110, "dog": 160, "elk": 210}
+
+
+def paint(path: Path, value: int, width: int = 30, height: int = 20, mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((height, width, 3), value, dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, value in COLOURS.items():
+        for i in range(6):
+            paint(tmp_path / "mine" / name / f"{i}.png", value + i)
+    return tmp_path / "mine"
+
+
+def load(folder: Path, **settings):
+    return ImageFolder(Path("unused"), folder=str(folder), **settings).load().parts
+
+
+def test_split_by_seed(folder: Path) -> None:
+    parts = load(folder, image_size=16)
+    assert [p.classes for p in parts.values()] == [3, 1, 1]
+    assert sorted(n for p in parts.values() for n in p.class_names) == sorted(COLOURS)
+    for part in parts.values():
+        assert part.images.shape[1:] == (3, 16, 16)
+        for image, label in zip(part.images, part.labels.tolist(), strict=True):
+            assert 0 <= int(image[0, 8, 8]) - COLOURS[part.class_names[label]] < 6
+    seeds = {load(folder, split_seed=s)["test"].class_names for s in range(8)}
+    assert len(seeds) > 1
+
+
+def test_split_by_lists(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "lists.json"
+    path.write_text(json.dumps({"train": ["elk"], "val": ["bee"], "test": ["ant", "cat"]}))
+    parts = load(folder, splits=str(path))
+    names = [p.class_names for p in parts.values()]
+    assert names == [("elk",), ("bee",), ("ant", "cat")]  # dog is left out
+    path.write_text(json.dumps({"train": ["elk"], "val": ["bee"], "test": ["antt"]}))
+    with pytest.raises(UserError, match=r"lists.json.*'antt'.*Did you mean 'ant'"):
+        load(folder, splits=str(path))
+
+
+def test_split_by_folders(tmp_path: Path) -> None:
+    for part, name in (("train", "ant"), ("train", "bee"), ("val", "cat"), ("test", "dog")):
+        paint(tmp_path / part / name / "1.png", 9)
+        paint(tmp_path / part / name / "2.png", 9)
+    names = [p.class_names for p in load(tmp_path).values()]
+    assert names == [("ant", "bee"), ("cat",), ("dog",)]
+    paint(tmp_path / "test" / "ant" / "1.png", 9)
+    with pytest.raises(UserError, match=r"'ant' stands in 'train' and in 'test'"):
+        load(tmp_path)
+
+
+def test_split_by_folders_needs_all_three(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        paint(tmp_path / part / "ant" / "1.png", 9)
+    with pytest.raises(UserError, match=r"no 'val'"):
+        load(tmp_path)
+
+
+def test_any_mode_and_shape_and_other_files(folder: Path) -> None:
+    paint(folder / "ant" / "grey.png", 10, mode="L")
+    paint(folder / "ant" / "palette.gif", 10, mode="P")
+    paint(folder / "ant" / "alpha.PNG", 10, mode="RGBA")
+    paint(folder / "ant" / "tall.bmp", 10, width=10, height=90)
+    (folder / "ant" / "notes.txt").write_text("not an image")
+    (folder / "ant" / ".hidden.png").write_text("not an image")
+    (folder / ".git").mkdir()
+    (folder / "README.md").touch()
+    parts = load(folder, image_size=8)
+    (counts,) = (
+        [p.members[1].tolist()[p.class_names.index("ant")]]
+        for p in parts.values()
+        if "ant" in p.class_names
+    )
+    assert counts == [10]
+
+
+def test_the_middle_square_is_kept(folder: Path) -> None:
+    pixels = np.zeros((20, 60, 3), dtype=np.uint8)
+    pixels[:, 20:40] = 255
+    for name in COLOURS:
+        Image.fromarray(pixels).save(folder / name / "0.png")
+    image = load(folder, image_size=20)["train"].images[0]
+    assert int(image.min()) == 255
+
+
+def test_a_corrupt_image_is_named(folder: Path) -> None:
+    broken = folder / "cat" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:50])
+    with pytest.raises(UserError, match=r"cat/3.png cannot be read") as info:
+        load(folder)
+    assert "\n" not in str(info.value)
+    broken.write_bytes(b"")
+    with pytest.raises(UserError, match=r"cat/3.png cannot be read"):
+        load(folder)
+
+
+def test_an_empty_class_folder_is_named_before_anything_is_read(folder: Path) -> None:
+    (folder / "ant" / "0.png").write_bytes(b"broken, too")
+    (folder / "fox").mkdir()
+    (folder / "fox" / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"class folder .*/fox holds no image"):
+        ImageFolder(Path("unused"), folder=str(folder)).cache_key()
+
+
+def test_a_class_with_too_few_images_is_named(folder: Path, tmp_path: Path) -> None:
+    for i in range(1, 6):
+        (folder / "bee" / f"{i}.png").unlink()
+    dataset = ImageFolder(Path("unused"), folder=str(folder), image_size=8)
+    data = load_dataset(dataset, cache_root=tmp_path / "cache")
+    part = next(p for p in ("train", "validate", "test") if "bee" in data.part(p).class_names)
+    with pytest.raises(UserError, match=r"class 'bee' has 1 images"):
+        data.tasks(part, ways=1, shots=1, queries=1, tasks=1, seed=0, stage="x")
+
+
+def test_missing_folder_and_too_few_classes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no folder .*nowhere.*dataset.folder"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"no folder .*data/image_folder"):
+        ImageFolder(tmp_path / "data").cache_key()
+    paint(tmp_path / "mine" / "ant" / "1.png", 9)
+    with pytest.raises(UserError, match=r"holds 1 class folders.*at least 3"):
+        load(tmp_path / "mine")
+
+
+def test_key_follows_the_files(folder: Path) -> None:
+    dataset = ImageFolder(Path("unused"), folder=str(folder))
+    before = dataset.cache_key()
+    assert before == dataset.cache_key()
+    paint(folder / "ant" / "new.png", 1)
+    added = dataset.cache_key()
+    paint(folder / "ant" / "new.png", 1, width=31)
+    assert len({before, added, dataset.cache_key()}) == 3
