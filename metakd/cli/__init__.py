@@ -31,7 +31,8 @@ NOTE = "metakd.log: "
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1, 2 or 130."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    # Not list(...): once imported, the module `list` of this package hides the builtin here.
+    words = [*(sys.argv[1:] if arguments is None else arguments)]
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
     return guarded(lambda: _dispatch(words))

@@ -1,0 +1,67 @@
+"""`metakd completion`: scripts that shells accept, and the words they offer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from metakd.cli.completion import SCRIPTS, candidates
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("metakd tr", ["train"]),
+        ("metakd list algo", ["algorithm"]),
+        ("metakd completion z", ["zsh"]),
+        ("metakd train --inf", ["--info"]),
+        ("metakd train algo", ["algorithm.", "algorithm="]),
+        ("metakd train seed=1 algorithm=prot", ["algorithm=protonet"]),
+        ("metakd train student=resnet", ["student=resnet12", "student=resnet8"]),
+        ("metakd train task.sho", ["task.shots="]),
+        ("metakd train task.shots=", ["task.shots=1"]),
+        ("metakd evaluate out", []),
+    ],
+)
+def test_candidates(line: str, expected: list[str]) -> None:
+    assert sorted(candidates(line)) == sorted(expected)
+
+
+@pytest.mark.parametrize("shell", SCRIPTS)
+def test_scripts_are_read_by_their_shell(metakd, shell: str) -> None:
+    answer = metakd("completion", shell)
+    assert answer.status == 0
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell} on this machine")
+    subprocess.run([shell, "-n"], input=answer.out, text=True, check=True)
+
+
+def test_bash_completes(tmp_path: Path) -> None:
+    program = tmp_path / "metakd"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m metakd "$@"\n')
+    program.chmod(0o755)
+    script = (
+        f'{SCRIPTS["bash"]}\nCOMP_LINE="metakd train algorithm=mam"; COMP_POINT=${{#COMP_LINE}}\n'
+        '_metakd; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env={**os.environ, "PATH": path}
+    )
+    assert done.stdout == "maml\n", done.stderr
+
+
+def test_hydra_s_own_query(metakd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMP_LINE", "metakd train algorithm=mam")
+    assert metakd("train", "-sc", "query=bash").out == "algorithm=maml\n"
+
+
+def test_unknown_shell(metakd) -> None:
+    answer = metakd("completion", "bahs")
+    assert (answer.status, answer.err.count("\n")) == (2, 1)
+    assert "Did you mean 'bash'?" in answer.err

@@ -1,0 +1,40 @@
+"""`metakd evaluate`: what reaches the pipeline, and what is refused before torch is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metakd.config.compose import compose
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text(compose().yaml)
+    return tmp_path
+
+
+def test_overrides_reach_the_pipeline(metakd, pipeline, run_folder: Path) -> None:
+    assert metakd("evaluate", str(run_folder), "task.shots=5").status == 0
+    assert pipeline.calls == [(run_folder, ("task.shots=5",))]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{}", "task.shot=5"], "Did you mean 'task.shots'?"),
+        (["{}", "task.ways=5000"], "meta-test classes"),
+        (["{}", "experiment=x"], "experiment=x"),
+        (["/nope"], "no such run folder"),
+        (["task.shots=5"], "name the run's folder first"),
+        ([], "which run?"),
+    ],
+)
+def test_refused(metakd, pipeline, run_folder: Path, words: list[str], message: str) -> None:
+    answer = metakd("evaluate", *(w.replace("{}", str(run_folder)) for w in words))
+    assert answer.status == 2
+    assert message in answer.err
+    assert answer.err.count("\n") == 1
+    assert pipeline.calls == []

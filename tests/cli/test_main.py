@@ -1,0 +1,74 @@
+"""The dispatcher: help, version, unknown commands, exit statuses; no torch for any of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from metakd import __version__
+from metakd.cli import COMMANDS
+
+
+def test_help_names_the_commands(metakd) -> None:
+    answer = metakd("--help")
+    assert answer.status == 0
+    assert all(f"\n  {command} " in answer.out for command in COMMANDS)
+    assert metakd().out == answer.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(metakd, command: str) -> None:
+    answer = metakd(command, "--help")
+    assert answer.status == 0
+    assert f"usage: metakd {command}" in answer.out
+    assert "example" in answer.out
+
+
+def test_version(metakd) -> None:
+    assert metakd("--version").out == f"metakd {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("trian", "Did you mean 'train'?"),
+        ("--hlep", "Did you mean '--help'?"),
+        ("algorithm=maml", "Did you mean 'metakd train algorithm=maml'?"),
+        ("xyzzy", "Choose one of: train"),
+    ],
+)
+def test_unknown_command(metakd, word: str, hint: str) -> None:
+    answer = metakd(word)
+    assert answer.status == 2
+    assert answer.err.count("\n") == 1
+    assert hint in answer.err
+    assert answer.out == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["list"],
+        ["train", "--help"],
+        ["train", "--cgf", "job"],
+        ["train", "algoritm=maml"],
+        ["train", "--cfg", "job"],
+    ],
+)
+def test_no_torch_is_imported(words: list[str]) -> None:
+    code = (
+        f"import sys; from metakd.cli import main; main({words!r}); sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_python_m() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "metakd", "trian"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "metakd: trian: no such command. Did you mean 'train'?\n"
