@@ -8,6 +8,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
+from rich.segment import Segments
 from rich.table import Table
 
 __all__ = ["MODELS", "headlines", "summary"]
@@ -33,7 +34,7 @@ def summary(results: Figures, console: Console) -> None:
     names = {m: _name(m, results) for m in present}
     measures = {m: headlines(results[m]) for m in present}
     shots = sorted({k for found in measures.values() for k in found})
-    table = Table(box=box.SIMPLE_HEAD, title=_title(results), pad_edge=False, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", style="bold", no_wrap=True)
     for k in shots:
         table.add_column(f"{k}-shot", justify="right", no_wrap=True)
@@ -43,10 +44,11 @@ def summary(results: Figures, console: Console) -> None:
     for model in present:
         cells = [_figure(measures[model][k]) if k in measures[model] else "" for k in shots]
         table.add_row(names[model], *cells, *[_COLUMNS[c](results[model]) for c in columns])
+    console.print(_title(results), style="bold", highlight=False, soft_wrap=True)
     # A figure that is cut off is worse than a line that is too long for the window.
-    wide = console.options.update(width=1000, max_width=1000)
-    width = max(console.width, Measurement.get(console, wide, table).maximum)
-    console.print(table, width=width, crop=False)
+    wide = console.options.update(width=1000)
+    wide = wide.update(width=max(console.width, Measurement.get(console, wide, table).maximum))
+    console.print(Segments(console.render(table, wide)), crop=False, overflow="ignore", end="")
     for line in _lines_below(results, names):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 

@@ -1,0 +1,130 @@
+"""Figures that set the models of a run side by side, from results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metakd.reports.drawing import COLORS, INK, NAMES, canvas, save, tidy
+from metakd.reports.summary import headlines
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["accuracy_against_steps", "models_compared"]
+
+ORDER = ("student_alone", "student", "teacher")
+
+Figures = Mapping[str, Any]
+
+
+def models_compared(results: Figures, out: Path) -> Path | None:
+    """Draw bars with 95 % intervals: the student alone, distilled, and the teacher, by shots.
+
+    Args:
+        results: results.json's content.
+        out: the PNG to write.
+
+    Returns:
+        `out`, or None if no model was measured.
+    """
+    measures = {m: headlines(results[m]) for m in ORDER if m in results}
+    measures = {m: found for m, found in measures.items() if found}
+    if not measures:
+        return None
+    shots = sorted({k for found in measures.values() for k in found})
+    first = next(iter(next(iter(measures.values())).values()))
+    scale, digits = (100.0, 1) if "accuracy" in first else (1.0, 2)
+    figure = canvas(max(4.6, 1.6 + 0.95 * len(shots) * (len(measures) + 0.6)), 3.9)
+    axes = figure.subplots()
+    width = 0.8 / len(measures)
+    for i, (model, found) in enumerate(measures.items()):
+        for j, k in enumerate(shots):
+            if k not in found:
+                continue
+            value, half = (scale * x for x in _value(found[k]))
+            x = j + (i - (len(measures) - 1) / 2) * width
+            axes.bar(x, value, width * 0.9, color=COLORS[model], label=NAMES[model] if not j else None)
+            axes.errorbar(x, value, half, color="black", capsize=3, lw=1.1)
+            axes.annotate(f"{value:.{digits}f}", (x, value + half), (0, 3), ha="center", fontsize=9,
+                          textcoords="offset points", color=INK)  # fmt: skip
+    axes.set_xticks(range(len(shots)), [f"{k}-shot" for k in shots])
+    axes.margins(y=0.12)
+    if "accuracy" in first:
+        _mark_chance(axes, first)
+        title, label = f"{first['ways']}-way tasks of unseen classes", "accuracy (%)"
+    else:
+        title, label = "unseen tasks", "mean squared error"
+    tidy(axes, title=title, ylabel=label)
+    axes.tick_params(axis="x", length=0, labelsize=10)
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return save(figure, out)
+
+
+def accuracy_against_steps(results: Figures, out: Path) -> Path | None:
+    """Draw accuracy (or error) after 0 … K adaptation steps, a panel for each number of shots.
+
+    Transductive curves are dashed. Bands are 95 % intervals.
+
+    Args:
+        results: results.json's content.
+        out: the PNG to write.
+
+    Returns:
+        `out`, or None if no model was measured after different numbers of steps.
+    """
+    curves: dict[int, dict[tuple[str, str], dict[int, Figures]]] = {}
+    for model in ORDER:
+        for entry in results.get(model, {}).get("fewshot_all", ()):
+            if "steps" in entry:
+                panel = curves.setdefault(entry["shots"], {})
+                curve = panel.setdefault((model, entry.get("batchnorm", "")), {})
+                curve[entry["steps"]] = entry
+    panels = {
+        shots: {key: curve for key, curve in panel.items() if len(curve) > 1}
+        for shots, panel in sorted(curves.items())
+    }
+    panels = {shots: panel for shots, panel in panels.items() if panel}
+    if not panels:
+        return None
+    figure = canvas(max(5.0, 4.2 * len(panels)), 3.9)
+    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, (shots, panel) in zip(grid, panels.items(), strict=True):
+        for (model, mode), curve in panel.items():
+            _draw_curve(axes, model, mode, curve)
+        tidy(axes, title=f"{shots}-shot", xlabel="adaptation steps")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    entry = next(iter(next(iter(next(iter(panels.values())).values())).values()))
+    grid[0].set_ylabel("accuracy (%)" if "accuracy" in entry else "mean squared error")
+    handles = {n: h for axes in grid for h, n in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center",
+                  ncols=min(3, len(handles)), frameon=False, fontsize=9)  # fmt: skip
+    return save(figure, out)
+
+
+def _draw_curve(axes: Axes, model: str, mode: str, curve: Mapping[int, Figures]) -> None:
+    steps = sorted(curve)
+    scale = 100.0 if "accuracy" in curve[steps[0]] else 1.0
+    pairs = [_value(curve[s]) for s in steps]
+    middle = [scale * value for value, _ in pairs]
+    low = [scale * (value - half) for value, half in pairs]
+    high = [scale * (value + half) for value, half in pairs]
+    second = mode == "transductive"
+    label = NAMES[model] + (", transductive" if second else "")
+    axes.plot(steps, middle, "--" if second else "-", marker="o", ms=3 if second else 4.5,
+              lw=1.1 if second else 1.9, color=COLORS[model], label=label)  # fmt: skip
+    axes.fill_between(steps, low, high, color=COLORS[model], alpha=0.08 if second else 0.16, lw=0)
+
+
+def _mark_chance(axes: Axes, entry: Figures) -> None:
+    chance = 100.0 / entry["ways"]
+    axes.axhline(chance, color="#999999", lw=1, ls=":", zorder=3)
+    axes.annotate("chance", (1, chance), (-2, 2), xycoords=("axes fraction", "data"), ha="right",
+                  textcoords="offset points", fontsize=8, color="#777777")  # fmt: skip
+
+
+def _value(entry: Figures) -> tuple[float, float]:
+    value = entry["accuracy"] if "accuracy" in entry else entry["mse"]
+    return float(value), float(entry.get("ci95", 0.0))
