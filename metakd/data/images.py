@@ -146,7 +146,7 @@ class ImageData:
         self.train, self.validate, self.test = (prepared.parts[p].to(device) for p in PARTS)
         _, channels, height, width = self.train.images.shape
         self.example_shape = (channels, height, width)
-        self.mean, self.std = mean_and_std(self.train.without_held_out().images)
+        self.mean, self.std = mean_and_std(self.train.images, ~self.train.held_out)
         # Pixels 0 … 255 to normalised values in two passes: x * scale + shift.
         self._scale = (1.0 / (255.0 * self.std)).view(-1, 1, 1)
         self._shift = (-self.mean / self.std).view(-1, 1, 1)
