@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
 from metakd.data.counter_random import (
@@ -103,8 +104,8 @@ def test_smallest_draws_without_replacement() -> None:
     assert all(len(set(row)) == 10 for row in drawn.tolist())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_same_bits_on_a_gpu() -> None:
-    if torch.cuda.is_available():
-        assert random_bits(9, (1000,), "cuda").cpu().equal(random_bits(9, (1000,)))
-        assert uniform(9, (1000,), "cuda").cpu().equal(uniform(9, (1000,)))
-        assert permutation(9, 1000, "cuda").cpu().equal(permutation(9, 1000))
+    assert random_bits(9, (1000,), "cuda").cpu().equal(random_bits(9, (1000,)))
+    assert uniform(9, (1000,), "cuda").cpu().equal(uniform(9, (1000,)))
+    assert permutation(9, 1000, "cuda").cpu().equal(permutation(9, 1000))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from metakd.data.images import ImageData
 from metakd.errors import UserError
 
 BASE = {"ways": 5, "shots": 2, "queries": 3, "tasks": 6, "seed": 0, "stage": "meta_train"}
@@ -193,3 +194,17 @@ def test_impossible_tasks_are_refused(make_data, changes, message) -> None:
     data = make_data([12, 12, 12, 12, 9, 12, 12, 12, 12])
     with pytest.raises(UserError, match=message):
         stream(data, **changes)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("sampling", ["uniform", "superclass", "partition"])
+def test_same_tasks_on_a_gpu(make_data, sampling) -> None:
+    here = make_data([20, 25, 30, 22, 21])
+    there = ImageData(here.prepared, "cuda")
+    for step in range(3):
+        for mine, other in zip(
+            stream(here, sampling=sampling).draw(step),
+            stream(there, sampling=sampling).draw(step),
+            strict=True,
+        ):
+            assert mine.equal(other.cpu())
