@@ -43,7 +43,7 @@ def guarded(action: Callable[[], int]) -> int:
     try:
         return action()
     except UserError as error:
-        print(f"metakd: {error}", file=sys.stderr)
+        print("metakd:", str(error).replace("\n", " "), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("metakd: interrupted", file=sys.stderr)

@@ -22,7 +22,7 @@ from metakd.errors import UserError
 
 __all__ = ["combinations", "sweep"]
 
-FOLDERS = ("hydra.sweep.dir", "hydra.run.dir", "hydra.mode")
+FOLDERS = ("hydra.sweep.dir", "hydra.mode")
 """Settings of the sweep itself, which its jobs do not get."""
 
 
@@ -36,9 +36,9 @@ def combinations(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:
     own = [o for o in parsed if o.key_or_group in FOLDERS]
     jobs = [o for o in parsed if o.key_or_group not in FOLDERS]
     for override in parsed:
-        if override.key_or_group == "hydra.sweep.subdir":
+        if override.key_or_group in ("hydra.sweep.subdir", "hydra.run.dir"):
             raise UserError(
-                "hydra.sweep.subdir: jobs are numbered; only hydra.sweep.dir can be set"
+                f"{override.key_or_group}: jobs are numbered folders of hydra.sweep.dir; set that"
             )
     try:
         split = BasicSweeper.split_arguments(jobs, None)[0]
@@ -101,10 +101,10 @@ def _run(job: list[str], folder: Path, config_dir: str | None) -> int:
     process = subprocess.Popen(command)
     try:
         return process.wait()
-    except KeyboardInterrupt:
-        # Ctrl-C reached the job, too; SIGTERM only us. Either way it writes its checkpoint.
-        process.terminate()
-        process.wait()
+    except KeyboardInterrupt as stop:
+        if stop.args:  # SIGTERM reached us alone (see cli._interrupt), Ctrl-C the job, too
+            process.terminate()
+        process.wait()  # it writes its checkpoint
         raise
 
 

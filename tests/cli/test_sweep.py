@@ -103,3 +103,10 @@ def test_hydra_s_own_launcher_and_sweeper(metakd, pipeline, tmp_path: Path) -> N
     assert [c.config.seed for c in pipeline.calls] == [0, 1]
     assert [c.run_dir for c in pipeline.calls] == [tmp_path / "s" / n for n in "01"]
     # The program's own log and figures are the truth; Hydra leaves only its notes there.
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.subdir"])
+def test_folders_that_jobs_cannot_have(metakd, started, key: str) -> None:
+    answer = metakd("train", "-m", "seed=0,1", f"{key}=x")
+    assert answer.status == 2
+    assert "hydra.sweep.dir" in answer.err

@@ -44,7 +44,7 @@ def test_default_is_typed() -> None:
     assert isinstance(composed.config, Config)
     assert isinstance(composed.config.teacher, ArchitectureConfig)
     assert composed.config.name == f"{composed.config.dataset.name}_protonet"
-    assert composed.choices["student"] == "conv4"
+    assert composed.choices["algorithm"] == "protonet"
     assert composed.typed == frozenset()
     assert composed.run_dir is None
     assert composed.plain()["algorithm"]["name"] == "protonet"
