@@ -1,0 +1,1 @@
+"""What a run found: statistics, tables and pictures."""

@@ -36,21 +36,27 @@ def models_compared(results: Figures, out: Path) -> Path | None:
     shots = sorted({k for found in measures.values() for k in found})
     first = next(iter(next(iter(measures.values())).values()))
     scale, digits = (100.0, 1) if "accuracy" in first else (1.0, 2)
-    figure = canvas(max(4.6, 1.6 + 0.95 * len(shots) * (len(measures) + 0.6)), 3.9)
+    names = dict(NAMES)
+    if "student" in measures and "student_alone" in measures:
+        names["student"] = "student (distilled)"
+    figure = canvas(max(4.6, 1.4 + 0.62 * len(shots) * (len(measures) + 0.9)), 3.9)
     axes = figure.subplots()
-    width = 0.8 / len(measures)
+    width = 0.74 / max(len(measures), 2)
     for i, (model, found) in enumerate(measures.items()):
         for j, k in enumerate(shots):
             if k not in found:
                 continue
             value, half = (scale * x for x in _value(found[k]))
             x = j + (i - (len(measures) - 1) / 2) * width
-            axes.bar(x, value, width * 0.9, color=COLORS[model], label=NAMES[model] if not j else None)
+            axes.bar(
+                x, value, width * 0.88, color=COLORS[model], label=names[model] if not j else None
+            )
             axes.errorbar(x, value, half, color="black", capsize=3, lw=1.1)
             axes.annotate(f"{value:.{digits}f}", (x, value + half), (0, 3), ha="center", fontsize=9,
                           textcoords="offset points", color=INK)  # fmt: skip
     axes.set_xticks(range(len(shots)), [f"{k}-shot" for k in shots])
     axes.margins(y=0.12)
+    axes.set_xlim(-0.55, len(shots) - 0.32)
     if "accuracy" in first:
         _mark_chance(axes, first)
         title, label = f"{first['ways']}-way tasks of unseen classes", "accuracy (%)"
@@ -58,8 +64,8 @@ def models_compared(results: Figures, out: Path) -> Path | None:
         title, label = "unseen tasks", "mean squared error"
     tidy(axes, title=title, ylabel=label)
     axes.tick_params(axis="x", length=0, labelsize=10)
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return save(figure, out)
 
 
@@ -98,7 +104,9 @@ def accuracy_against_steps(results: Figures, out: Path) -> Path | None:
         axes.xaxis.get_major_locator().set_params(integer=True)
     entry = next(iter(next(iter(next(iter(panels.values())).values())).values()))
     grid[0].set_ylabel("accuracy (%)" if "accuracy" in entry else "mean squared error")
-    handles = {n: h for axes in grid for h, n in zip(*axes.get_legend_handles_labels(), strict=True)}
+    handles = {
+        n: h for axes in grid for h, n in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
     figure.legend(handles.values(), handles.keys(), loc="outside lower center",
                   ncols=min(3, len(handles)), frameon=False, fontsize=9)  # fmt: skip
     return save(figure, out)
@@ -120,8 +128,8 @@ def _draw_curve(axes: Axes, model: str, mode: str, curve: Mapping[int, Figures])
 
 def _mark_chance(axes: Axes, entry: Figures) -> None:
     chance = 100.0 / entry["ways"]
-    axes.axhline(chance, color="#999999", lw=1, ls=":", zorder=3)
-    axes.annotate("chance", (1, chance), (-2, 2), xycoords=("axes fraction", "data"), ha="right",
+    axes.axhline(chance, color="#999999", lw=1, ls=":", zorder=0.6)
+    axes.annotate("chance", (1, chance), (0, 2), xycoords=("axes fraction", "data"), ha="right",
                   textcoords="offset points", fontsize=8, color="#777777")  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def sample_tasks(
 
     Args:
         support: [tasks, ways, shots, channels, height, width], any range; 1 or 3 channels.
-        query: [tasks, queries, channels, height, width]; ten or fewer look well.
+        query: [tasks, queries, channels, height, width]; eight look well.
         labels: [tasks, queries] integers, the queries' true classes 0 … ways-1.
         predictions: model (`student`, `teacher`, …) -> [tasks, queries] integers.
         out: the PNG to write.
@@ -43,14 +43,15 @@ def sample_tasks(
     tasks, ways, shots = support.shape[:3]
     shots = min(shots, MAX_SHOTS)
     queries = query.shape[1]
-    lines = len(predictions)
-    height = 0.95 + 0.72 * max(shots, 1 + 0.24 * lines)
-    figure = canvas(0.8 * (ways + queries) + 0.9, height * tasks + 0.2)
+    lines = max(1, min(shots // 2, queries // 4))  # beside several shots is room for several
+    columns = -(-queries // lines)
+    height = 0.75 + max(0.72 * shots, lines * (0.95 + 0.17 * len(predictions)))
+    figure = canvas(0.8 * (ways + columns) + 0.9, height * tasks + 0.2)
     low, high = float(min(support.min(), query.min())), float(max(support.max(), query.max()))
     letters = string.ascii_uppercase
     rows = figure.subfigures(tasks, 1, squeeze=False, hspace=0.03)[:, 0]
     for t, row in enumerate(rows):
-        left, right = row.subfigures(1, 2, width_ratios=[ways + 0.3, queries + 0.3])
+        left, right = row.subfigures(1, 2, width_ratios=[ways + 0.3, columns + 0.9])
         left.suptitle(f"task {t + 1}: learns from", fontsize=10, color=INK, fontweight="bold")
         right.suptitle("is asked", fontsize=10, color=INK, fontweight="bold")
         shown = left.subplots(shots, ways, squeeze=False)
@@ -59,8 +60,10 @@ def sample_tasks(
                 _image(shown[k][w], support[t, w, k], low, high)
             name = "" if class_names is None else f"\n{class_names[t][w][:12]}"
             shown[0][w].set_title(f"{letters[w % 26]}{name}", fontsize=9, color=INK)
-        asked = right.subplots(1, queries, squeeze=False)[0]
-        for q, axes in enumerate(asked):
+        asked = right.subplots(lines, columns, squeeze=False).ravel()
+        for axes in asked[queries:]:
+            axes.set_visible(False)
+        for q, axes in enumerate(asked[:queries]):
             _image(axes, query[t, q], low, high)
             truth = int(labels[t, q])
             axes.set_title(letters[truth % 26], fontsize=9, color=INK)
@@ -71,7 +74,7 @@ def sample_tasks(
                 axes.annotate(f"{letters[answer % 26]} {mark}", (0.5, 0), (0, -9 - 12 * i),
                               xycoords="axes fraction", textcoords="offset points", ha="center",
                               va="center", fontsize=9, color=color)  # fmt: skip
-                if q == 0:
+                if q % columns == 0:
                     axes.annotate(NAMES.get(model, model), (0, 0), (-3, -9 - 12 * i), ha="right",
                                   xycoords="axes fraction", textcoords="offset points",
                                   va="center", fontsize=8.5,

@@ -1,4 +1,4 @@
-"""Means with intervals, paired differences, and when a gain may be claimed (method.md section 8)."""
+"""Means with intervals, paired differences, and when a gain may be claimed."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def _ratios(results: Figures) -> Iterable[str]:
 
 
 def _gain(gain: Figures, called: Mapping[str, str]) -> str:
-    """Return e.g. ``student minus student alone, 1-shot: +2.10 ± 0.31 points on the same 600 tasks``."""
+    """Return e.g. ``student minus student alone, 1-shot: +2.1 ± 0.3 points on …``."""
     scale, unit = (1.0, "") if gain.get("measure") == "mse" else (100.0, " points")
     names = [called.get(gain[k], gain[k]) for k in ("model", "baseline")]
     shots = f", {gain['shots']}-shot" if "shots" in gain else ""

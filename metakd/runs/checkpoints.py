@@ -10,7 +10,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from metakd.errors import UserError
 from metakd.runs.atomic import replace_file, sync_folder, write_new, write_text
@@ -43,7 +43,7 @@ def save_state(folder: Path, name: str, state: Mapping[str, Any]) -> None:
     digest = hashlib.sha256()
 
     def write(out: BinaryIO) -> None:
-        torch.save(dict(state), _Hashing(out, digest))
+        torch.save(dict(state), cast(BinaryIO, _Hashing(out, digest)))
 
     write_new(new, write)
     manifest = _read_manifest(folder)
@@ -88,7 +88,10 @@ def load_state(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def save_weights(
-    folder: Path, name: str, weights: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+    folder: Path,
+    name: str,
+    weights: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write `<name>.safetensors` atomically and enter it in the manifest.
 

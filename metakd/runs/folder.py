@@ -286,7 +286,7 @@ def open_run(path: Path) -> RunFolder:
 
 
 def _make_unique(path: Path) -> Path:
-    """Make a folder that did not exist: `path`, `path_1`, `path_2` …"""
+    """Make a folder that did not exist: `path`, else `path_1`, `path_2` and so on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     number, chosen = 0, path
     while True:

@@ -1,11 +1,11 @@
-"""Who is running: a process identified so that a later one with the same number is not taken for it."""
+"""Who is running: a process, not to be confused with a later one of the same number."""
 
 from __future__ import annotations
 
 import os
+import platform
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 __all__ = ["host_name", "is_alive", "process_start"]
@@ -22,13 +22,15 @@ def process_start(pid: int) -> str | None:
     On Linux the boot's id and the start in clock ticks (no clock change can alter them); elsewhere
     what `ps` says. Processes that ended but were not collected by their parent (zombies) are gone.
     """
-    if sys.platform.startswith("linux"):
+    if platform.system() == "Linux":
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         except OSError:  # no such process, or it ended while we looked
             return None
         return None if fields[0] in "ZX" else f"{boot}:{fields[19]}"
+    if os.name == "nt":  # no ps; nobody is taken for dead there
+        return None
     ps = subprocess.run(
         ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
     )

@@ -1,0 +1,1 @@
+"""Mirrors of a run elsewhere, and its progress on the terminal."""

@@ -15,7 +15,7 @@ DEFAULT_SERVER = "https://api.wandb.ai"
 
 
 def server(environment: Mapping[str, str] | None = None) -> str:
-    """Return the address of the W&B server in use: WANDB_BASE_URL, W&B's settings file, or theirs."""
+    """Return the address of the W&B server: WANDB_BASE_URL, W&B's settings file, or theirs."""
     env = os.environ if environment is None else environment
     if env.get("WANDB_BASE_URL"):
         return env["WANDB_BASE_URL"]

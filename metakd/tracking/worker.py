@@ -1,4 +1,4 @@
-"""A helper process that may hang or fall, and a thread that talks to it so that the run need not."""
+"""A helper process that may hang or fall, and the thread that talks to it for the run."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ class Worker:
     def _send_all(self) -> None:
         """Send orders, in the worker's thread, until the helper is gone."""
         orders, answers = self._process.stdin, self._process.stdout
-        assert orders is not None and answers is not None  # both are pipes
+        assert orders is not None  # both are pipes
+        assert answers is not None
         while True:
             line, answer = self._orders.get()
             try:
