@@ -61,9 +61,7 @@ def settings_used(cls: type) -> frozenset[str]:
     )
 
 
-def build(
-    cls: type, *given: Any, settings: Mapping[str, Any], options: Mapping[str, Any]
-) -> Any:
+def build(cls: type, *given: Any, settings: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
     """Construct `cls` from what the pipeline knows and from what the user set.
 
     Convention of the project: positional parameters are handed over by the pipeline, keyword-only

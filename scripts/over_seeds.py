@@ -19,11 +19,11 @@ from metakd.errors import UserError
 from metakd.reports.statistics import claims_gain, over_seeds
 
 MODELS = ("student", "student_alone", "teacher")
-FIGURES = ("accuracy", "mse", "ci95", "difference")
+FIGURES = ("accuracy", "mse", "ci95", "difference", "model", "baseline", "measure")
 
 
 def setting(entry: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Return what an entry of `fewshot_all` or `gain` was measured with, without the figures."""
+    """Return what an entry of `fewshot_all` or `gains` was measured with, without the figures."""
     return tuple((k, v) for k, v in entry.items() if k not in FIGURES)
 
 
@@ -60,13 +60,10 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
         cells = []
         for model in present:
             values = [
-                e["accuracy"]
-                for r in runs
-                for e in r[model]["fewshot_all"]
-                if setting(e) == key
+                e["accuracy"] for r in runs for e in r[model]["fewshot_all"] if setting(e) == key
             ]
             cells.append(spread(values) if len(values) == len(runs) else "")
-        gains = [e for r in runs for e in r.get("gain", []) if setting(e) == key]
+        gains = [e for r in runs for e in r.get("gains", []) if setting(e) == key]
         by_seed = "; ".join(f"{100 * g['difference']:+.1f} ± {100 * g['ci95']:.1f}" for g in gains)
         overall = ""
         if len(gains) > 1:
@@ -79,7 +76,9 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the seeds one after the other and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("overrides", nargs="*", help="as after `metakd train` (put -- before)")

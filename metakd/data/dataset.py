@@ -21,6 +21,7 @@ class RegressionTasks(Protocol):
         example_shape: shape of one example.
         outputs: numbers to predict for an example.
         checksum: SHA-256 of everything that decides the tasks.
+        device: where they are drawn.
     """
 
     name: str
@@ -28,6 +29,7 @@ class RegressionTasks(Protocol):
     example_shape: tuple[int, ...]
     outputs: int
     checksum: str
+    device: torch.device
 
     def to(self, device: torch.device | str) -> Self:
         """Return the same tasks, drawn on `device`."""

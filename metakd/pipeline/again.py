@@ -27,7 +27,6 @@ from metakd.pipeline.prepare import Prepared, prepare
 from metakd.reports.summary import summary
 from metakd.runs.checkpoints import load_weights
 from metakd.runs.folder import RunFolder, check_writable, open_run
-from metakd.stages.evaluate import embed_part
 from metakd.stages.recorder import Recorder
 from metakd.tracking.progress import Progress
 
@@ -73,7 +72,9 @@ def evaluate_run(
         recorder.warn(line)
     judged, results = _judge_all(prepared, run, recorder)
     folder = RunFolder.create(run.path / "evaluations" / moment)
-    folder.start({"evaluates": os.path.relpath(run.path, folder.path), "device": str(prepared.device)})
+    folder.start(
+        {"evaluates": os.path.relpath(run.path, folder.path), "device": str(prepared.device)}
+    )
     folder.write_config(composed.yaml, composed.overrides)
     folder.write_episodes(
         row for name, j in judged.items() for m in j.measurements for row in m.rows(name)
@@ -112,7 +113,7 @@ def _judge_all(
         results["teacher"] = {**judged["teacher"].figures(), "cost": cost_of(backbone, data)}
         results["fidelity"] = fidelity(judged["student"], judged["teacher"])
     if "student_alone" in judged:
-        results["gain"] = paired_gains(judged["student"], judged["student_alone"])
+        results["gains"] = paired_gains(judged["student"], judged["student_alone"])
     return judged, results
 
 
@@ -124,7 +125,9 @@ def _restore(module: nn.Module, weights: dict[str, Tensor], name: str, trains_on
     """Load weights; a head over the meta-train classes of another dataset is left out."""
     own = module.state_dict()
     if trains_on == "batches":
-        weights = {k: v if v.shape == own[k].shape else own[k] for k, v in weights.items() if k in own}
+        weights = {
+            k: v if v.shape == own[k].shape else own[k] for k, v in weights.items() if k in own
+        }
     for key, tensor in weights.items():
         if key not in own or own[key].shape != tensor.shape:
             mine = "missing" if key not in own else str(list(own[key].shape))

@@ -101,7 +101,7 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
         autocast=prepared.precision.dtype,
         channels_last=prepared.precision.dtype is not None,
     )
-    if "logits" in config.distill.needs and config.distill.teacher_mode != "head":
+    if config.distill.teacher_mode != "head":
         task = config.task
         teacher.calibrate(
             data.tasks(
@@ -136,7 +136,9 @@ def train_student(
             backbone,
             data,
             objective,
-            answers_to=None if teacher is None else teacher.answer_batch,
+            answers_to=None
+            if teacher is None
+            else lambda batch: teacher.answer_batch(batch, objective.needs),
             epochs=config.warmstart.epochs,
             batch_size=config.warmstart.batch_size,
             label_smoothing=config.warmstart.label_smoothing,
@@ -203,11 +205,13 @@ def _meta_train(
         )
         student.objective.label_smoothing = stage.label_smoothing
 
+    needs = student.objective.needs
+
     def answers_to(batch: TaskBatch | ExampleBatch) -> TaskAnswers | Answer:
         assert teacher is not None
         if isinstance(batch, TaskBatch):
-            return teacher.answers(batch, "train", config.distill.on, config.distill.needs)
-        return teacher.answer_batch(batch)
+            return teacher.answers(batch, "train", config.distill.on, needs)
+        return teacher.answer_batch(batch, needs)
 
     precision = precision_of(config, prepared.precision)
     regression = data.kind == "regression"

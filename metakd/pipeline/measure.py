@@ -11,8 +11,8 @@ from torch import nn
 from metakd.algorithms.algorithm import Algorithm, MetricAlgorithm
 from metakd.algorithms.supervised import Supervised
 from metakd.config.schema import Config
+from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
-from metakd.data.sinusoid import RegressionData
 from metakd.models.cost import cost
 from metakd.models.normalization import has_batchnorm
 from metakd.reports.fidelity import expected_calibration_error
@@ -84,7 +84,7 @@ def batchnorm_modes(network: nn.Module, transductive: bool) -> list[str | None]:
 
 def judge(
     algorithm: Algorithm,
-    data: ImageData | RegressionData,
+    data: ImageData | RegressionTasks,
     config: Config,
     precision: Precision,
     recorder: Recorder,
@@ -178,12 +178,13 @@ def paired_gains(student: Judged, alone: Judged) -> list[dict[str, Any]]:
     for mine, other in zip(student.measurements, alone.measurements, strict=True):
         mean, half = paired_difference(mine.values.tolist(), other.values.tolist())
         entry = mine.figures()
-        for name in ("accuracy", "mse"):
-            entry.pop(name, None)
-        gains.append({**entry, "difference": mean, "ci95": half})
+        measure = "mse" if "mse" in entry else "accuracy"
+        entry.pop(measure)
+        names = {"model": "student", "baseline": "student_alone", "measure": measure}
+        gains.append({**names, **entry, "difference": mean, "ci95": half})
     return gains
 
 
-def cost_of(network: nn.Module, data: ImageData | RegressionData) -> dict[str, float]:
+def cost_of(network: nn.Module, data: ImageData | RegressionTasks) -> dict[str, float]:
     """Return parameters, multiply-adds, bytes and latency of `network` on this device."""
     return cost(network, data.example_shape, data.device)

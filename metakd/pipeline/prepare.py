@@ -17,10 +17,11 @@ from metakd.algorithms.algorithm import Algorithm
 from metakd.config.checks import check, unused_settings
 from metakd.config.compose import Composed
 from metakd.config.schema import ArchitectureConfig, Config, OptimizerConfig
+from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
 from metakd.data.load import cache_root_from, data_root_from, load_dataset
-from metakd.data.sinusoid import RegressionData
 from metakd.errors import UserError
+from metakd.models.layout import lay_out_channels_last
 from metakd.models.network import Network
 from metakd.models.weights import load_weights
 from metakd.registry import build, resolve, settings_used
@@ -39,7 +40,8 @@ class Prepared:
         config: the config itself.
         device: where it runs.
         precision: number format of the stages that may use bfloat16.
-        data: the dataset on the device.
+        data: the dataset on the device, without the images that the target task is tested on.
+        everything: the dataset with them.
         cache_root: folder of caches.
         student: the student's backbone at its start.
         teacher: the teacher (not trained yet unless a checkpoint was given), None without one.
@@ -51,7 +53,8 @@ class Prepared:
     config: Config
     device: torch.device
     precision: Precision
-    data: ImageData | RegressionData
+    data: ImageData | RegressionTasks
+    everything: ImageData | RegressionTasks
     cache_root: Path
     student: nn.Module
     teacher: Network | None
@@ -67,7 +70,7 @@ class Prepared:
     def algorithm(self, backbone: nn.Module) -> Algorithm:
         """Return the config's algorithm around `backbone`."""
         c = self.config
-        if isinstance(self.data, RegressionData):
+        if not isinstance(self.data, ImageData):
             outputs = self.data.outputs
         elif c.algorithm.trains_on == "batches":
             outputs = self.data.part("train").classes
@@ -131,7 +134,9 @@ def choose_device(asked: str) -> torch.device:
     return device
 
 
-def _backbone(config: ArchitectureConfig, example_shape: tuple[int, ...], plugins: list[str], seed: int) -> nn.Module:
+def _backbone(
+    config: ArchitectureConfig, example_shape: tuple[int, ...], plugins: list[str], seed: int
+) -> nn.Module:
     cls = resolve(config._target_, "metakd.models", plugins)
     torch.manual_seed(seed)
     backbone: nn.Module = build(
@@ -142,7 +147,7 @@ def _backbone(config: ArchitectureConfig, example_shape: tuple[int, ...], plugin
 
 def _used(config: Config) -> dict[str, frozenset[str]]:
     plugins = config.plugins
-    sections = {
+    sections: dict[str, tuple[Any, str]] = {
         "dataset": (config.dataset, "metakd.data"),
         "teacher": (config.teacher, "metakd.models"),
         "student": (config.student, "metakd.models"),
@@ -164,8 +169,7 @@ def prepare(composed: Composed) -> Prepared:
     config = composed.config
     check(config)
     device = choose_device(config.device)
-    if config.deterministic:
-        torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(config.deterministic)
     precision = choose_precision(config.precision, device)
     warnings = [*composed.warnings, *unused_settings(composed.typed, _used(config))]
     cache_root = cache_root_from(config.cache_root)
@@ -177,7 +181,7 @@ def prepare(composed: Composed) -> Prepared:
         settings=settings_of(config.dataset),
         options=config.dataset.options,
     )
-    data = load_dataset(
+    everything = data = load_dataset(
         dataset,
         cache_root=cache_root,
         device=device,
@@ -190,22 +194,29 @@ def prepare(composed: Composed) -> Prepared:
     if isinstance(data, ImageData):
         _check_classes(config, data)
 
+    # Second-order steps on a handful of images are the exception: there it costs time.
+    second_order = config.algorithm.adapts and not config.algorithm.first_order
     student = _backbone(config.student, data.example_shape, config.plugins, _student_seed(config))
     if config.student.checkpoint:
         load_weights(student, Path(config.student.checkpoint), "student")
+    if not second_order:
+        lay_out_channels_last(student)
     wants_teacher = config.distill.uses_teacher or config.teacher.checkpoint is not None
     teacher = None
     if wants_teacher and isinstance(data, ImageData):
-        backbone = _backbone(config.teacher, data.example_shape, config.plugins, config.teacher.seed or 0)
+        seed = config.teacher.seed or 0
+        backbone = _backbone(config.teacher, data.example_shape, config.plugins, seed)
         teacher = Network(backbone, data.part("train").classes)
         if config.teacher.checkpoint:
             load_weights(teacher, Path(config.teacher.checkpoint), "teacher")
+        lay_out_channels_last(teacher.backbone)
     return Prepared(
         composed=composed,
         config=config,
         device=device,
         precision=precision,
         data=data,
+        everything=everything,
         cache_root=cache_root,
         student=student.to(device),
         teacher=None if teacher is None else teacher.to(device),
@@ -221,7 +232,12 @@ def _student_seed(config: Config) -> int:
 def _check_classes(config: Config, data: ImageData) -> None:
     """Draw one batch of every stream that the run will use: a task that cannot be made says so."""
     task = config.task
-    train = (task.train_ways or task.ways, task.train_shots or task.shots, task.train_queries or task.queries)
+    train = (
+        task.train_ways or task.ways,
+        task.train_shots or task.shots,
+        task.train_queries or task.queries,
+    )
+    wanted: list[tuple[str, tuple[int, int, int], str, int | None]]
     wanted = [("validate", (task.ways, task.shots, task.queries), "uniform", None)]
     wanted += [
         (config.evaluate.part, (task.ways, shots, task.queries), "uniform", None)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sys
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -92,22 +92,26 @@ def train(composed: Composed, *, quiet: bool = False) -> dict[str, Any]:
 
 def _place(composed: Composed) -> tuple[Path, bool]:
     """Return the run's folder, and whether a number may be appended to make it unique."""
-    return composed.run_dir, not composed.run_dir_typed
+    if composed.run_dir is not None:
+        return composed.run_dir, False
+    config = composed.config
+    moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    return Path(config.output_root) / config.name / moment, True
 
 
 def _tracker(prepared: Prepared) -> Tracker:
     config = prepared.config
     if not config.tracker.enabled or config.tracker.mode == "disabled":
         return NoTracker()
-    typed = {k.removeprefix("tracker.") for k in prepared.composed.typed if k.startswith("tracker.")}
+    typed = {
+        k.removeprefix("tracker.") for k in prepared.composed.typed if k.startswith("tracker.")
+    }
     cls = resolve(config.tracker._target_, "metakd.tracking", config.plugins)
     tracker: Tracker = build(cls, typed, settings=settings_of(config.tracker), options={})
     return tracker
 
 
-def _start(
-    prepared: Prepared, folder: RunFolder, tracker: Tracker, recorder: Recorder
-) -> None:
+def _start(prepared: Prepared, folder: RunFolder, tracker: Tracker, recorder: Recorder) -> None:
     config, composed = prepared.config, prepared.composed
     folder.write_config(composed.yaml, composed.overrides)
     info = {
@@ -120,7 +124,7 @@ def _start(
         "external_pretraining": config.student.pretrained or config.teacher.pretrained,
     }
     folder.start(info)
-    found = tracker.start(dataclasses.asdict(config), folder.path, config.name, config.tags)
+    found = tracker.start(composed.plain(), folder.path, config.name, config.tags)
     if found:
         folder.update(**found)
     for line in prepared.warnings:
@@ -164,7 +168,7 @@ def _stages(prepared: Prepared, folder: RunFolder, recorder: Recorder) -> dict[s
         results["teacher"] = {**judged["teacher"].figures(), "cost": cost_of(body, data)}
         results["fidelity"] = fidelity(judged["student"], judged["teacher"])
     if "student_alone" in judged:
-        results["gain"] = paired_gains(judged["student"], judged["student_alone"])
+        results["gains"] = paired_gains(judged["student"], judged["student_alone"])
     timing = {"evaluate_s": time.perf_counter() - began}
     if taught is not None and taught.seconds is not None:
         timing["pretrain_s"] = taught.seconds
@@ -204,4 +208,3 @@ def _fine_tune_all(
                     recorder.folder.checkpoints, "student_target", tuned.network.state_dict()
                 )
     return seconds
-

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from metakd.data.images import ImageData
 from metakd.data.target import TargetTask
+from metakd.distillation.divergences import unit
 from metakd.distillation.objective import Answer
 from metakd.distillation.teacher import FrozenTeacher
-from metakd.distillation.teacher_modes import prototype_logits
-from metakd.distillation.embedding import unit
+from metakd.distillation.teacher_modes import prototype_logits_on_support
 from metakd.pipeline.learners import Student
 from metakd.pipeline.prepare import Prepared, optimization_of
 from metakd.stages.fine_tune import TargetResult, fine_tune
@@ -34,9 +34,11 @@ def fine_tune_student(
     With `finetune.distill` the run's distillation goes on: the teacher embeds the target's
     training images, and its logits come from the prototypes of the target's training classes.
     """
-    config, data = prepared.config, prepared.data
-    assert isinstance(data, ImageData)
-    target = data.target(config.finetune.target, config.finetune.shots, config.dataset.split_seed)
+    config, data, everything = prepared.config, prepared.data, prepared.everything
+    assert isinstance(data, ImageData) and isinstance(everything, ImageData)
+    target = everything.target(
+        config.finetune.target, config.finetune.shots, config.dataset.split_seed
+    )
     distilling = config.finetune.distill and teacher is not None
     return fine_tune(
         student.algorithm.backbone,
@@ -63,13 +65,14 @@ def _answers(
 ) -> Callable[[Tensor], Answer]:
     """Return the teacher's answers by position in the target's training images.
 
-    An image's own embedding is part of its class's prototype: with the many images of a target
-    task that biases its logits little.
+    Prototypes leave the image itself out, so a class of one image has no logits: None then.
     """
     embeddings = torch.cat(
         [teacher.embed(data.normalized(images)) for images in target.train.images.split(512)]
     )
     known = unit(embeddings - teacher.mean)
     labels, classes = target.train.labels, target.train.classes
-    logits = prototype_logits(known[None], labels[None], known[None], classes, teacher.scale)[0]
+    if int(torch.bincount(labels).min()) < 2:
+        return lambda index: Answer(None, embeddings[index])
+    logits = prototype_logits_on_support(known[None], labels[None], classes, teacher.scale)[0]
     return lambda index: Answer(logits[index], embeddings[index])

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from metakd.algorithms.algorithm import Algorithm, MetricAlgorithm
+from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
-from metakd.data.sinusoid import RegressionData
 from metakd.data.tasks import TaskBatch
 from metakd.models.normalization import batchnorm_mode
 from metakd.reports.statistics import mean_ci95
@@ -85,7 +85,7 @@ class Measurement:
 
 
 def evaluation_tasks(
-    data: ImageData | RegressionData,
+    data: ImageData | RegressionTasks,
     part: str,
     *,
     ways: int,
@@ -134,7 +134,7 @@ def embed_part(
 
 def evaluate(
     algorithm: Algorithm,
-    data: ImageData | RegressionData,
+    data: ImageData | RegressionTasks,
     *,
     part: str,
     ways: int,

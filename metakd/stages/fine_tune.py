@@ -18,6 +18,7 @@ from metakd.data.target import TargetTask
 from metakd.distillation.objective import Answer, Objective
 from metakd.models.network import Network, Prediction
 from metakd.models.normalization import (
+    Mode,
     batchnorm_mode,
     has_batchnorm,
     set_running_statistics,
@@ -133,7 +134,7 @@ def fine_tune(
                 group["lr"] = optimization.rate(step, steps)
             optimizer.zero_grad(set_to_none=True)
             # A last batch of one image has no batch statistics to speak of.
-            mode = "running" if freeze_backbone or len(index) < 2 else "batch"
+            mode: Mode = "running" if freeze_backbone or len(index) < 2 else "batch"
             with batchnorm_mode(network, mode), precision.autocast():
                 if freeze_backbone:
                     with torch.no_grad():

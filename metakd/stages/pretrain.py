@@ -38,7 +38,9 @@ def hold_out(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def base_accuracy(network: nn.Module, data: ImageData, index: Tensor, precision: Precision) -> float:
+def base_accuracy(
+    network: nn.Module, data: ImageData, index: Tensor, precision: Precision
+) -> float:
     """Return the accuracy of `network` on the clean meta-train images `index`."""
     network.eval()
     right = 0
@@ -100,9 +102,7 @@ def pretrain(
         precision=precision,
         recorder=recorder,
         stage="pretrain",
-        validate=(lambda: base_accuracy(network, data, held, precision))
-        if len(held)
-        else None,
+        validate=(lambda: base_accuracy(network, data, held, precision)) if len(held) else None,
         validate_every=batches.batches_per_epoch,
         keep_best=False,
     )

@@ -115,9 +115,7 @@ def _resized(data: ImageData) -> ImageData:
     from metakd.data.images import PreparedImages
 
     parts = {
-        name: replace(
-            part, images=part.images.repeat_interleave(2, -1).repeat_interleave(2, -2)
-        )
+        name: replace(part, images=part.images.repeat_interleave(2, -1).repeat_interleave(2, -2))
         for name, part in data.prepared.parts.items()
     }
     return ImageData(PreparedImages(parts, "tiny"))

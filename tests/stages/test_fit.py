@@ -92,9 +92,7 @@ def test_no_steps_change_nothing() -> None:
 def test_the_best_validated_state_is_kept(higher: bool, kept: float) -> None:
     values = iter([0.3, 0.9, 0.4, 0.5])
     learner = Parabola()
-    fitted = run(
-        learner, validate=lambda: next(values), validate_every=1, higher_is_better=higher
-    )
+    fitted = run(learner, validate=lambda: next(values), validate_every=1, higher_is_better=higher)
     assert learner.w.item() == pytest.approx(kept)
     assert (fitted.best, fitted.best_step) == ((0.9, 2) if higher else (0.3, 1))
 
