@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -51,8 +51,10 @@ class TaskBatch:
 
     def first(self, count: int) -> TaskBatch:
         """Return the first `count` tasks alone."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{n: t[:count] for n, t in tensors.items() if isinstance(t, Tensor)})
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return TaskBatch(
+            **{n: v[:count] if isinstance(v, Tensor) else v for n, v in values.items()}
+        )
 
 
 @dataclass(frozen=True)
