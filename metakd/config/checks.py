@@ -182,11 +182,11 @@ def _check_distillation(config: Config) -> None:
         raise UserError(f"distill.teacher_mode={mode}: algorithm={algorithm.name} can use {able}")
     shots = config.task.train_shots or config.task.shots
     one_shot = shots == 1 and algorithm.trains_on == "episodes"
-    if one_shot and mode == "prototype" and distill.on in ("support", "both"):
+    if one_shot and mode in ("prototype", "linear") and distill.on in ("support", "both"):
         raise UserError(
-            f"distill.on={distill.on} with teacher_mode=prototype and one shot: leaving the "
-            "example out leaves no prototype; type task.train_shots=2 or more, "
-            "or distill.teacher_mode=linear"
+            f"distill.on={distill.on} with teacher_mode={mode} and one shot: leaving the "
+            "example out leaves nothing of its class; type task.train_shots=2 or more, "
+            "or distill.teacher_mode=head"
         )
 
 

@@ -51,10 +51,11 @@ class TaskBatch:
 
     def first(self, count: int) -> TaskBatch:
         """Return the first `count` tasks alone."""
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return TaskBatch(
-            **{n: v[:count] if isinstance(v, Tensor) else v for n, v in values.items()}
-        )
+        values: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            values[field.name] = value[:count] if isinstance(value, Tensor) else value
+        return TaskBatch(**values)
 
 
 @dataclass(frozen=True)
