@@ -276,8 +276,8 @@ def _decide(config: Config) -> None:
         distill.on = "query" if "query" in algorithm.distill_on else "support"
     if distill.teacher_mode == "auto":
         modes = list(algorithm.teacher_modes)
-        # Prototypes of a support set leave the judged example out, so one shot leaves none.
+        # On a support set the judged example is left out: one shot leaves nothing of its class.
         one_shot = (task.train_shots or task.shots) == 1 and algorithm.trains_on == "episodes"
         if one_shot and distill.on != "query":
-            modes = [m for m in modes if m != "prototype"] or modes
+            modes = [m for m in modes if m not in ("prototype", "linear")] or modes
         distill.teacher_mode = "prototype" if "prototype" in modes or not modes else modes[0]

@@ -146,7 +146,7 @@ def test_options_of_other_choices_are_accepted_dropped_and_named(own: Path) -> N
 def test_auto_is_decided_by_the_algorithm() -> None:
     reptile = compose(["algorithm=reptile", "distill=kd"]).config
     assert reptile.distill.on == "support"
-    assert reptile.distill.teacher_mode == "linear"  # one shot leaves no prototype
+    assert reptile.distill.teacher_mode == "head"  # one shot leaves no prototype
     assert compose(["algorithm=maml", "distill=kd"]).config.distill.teacher_mode == "prototype"
     assert compose(["algorithm=supervised", "distill=kd"]).config.distill.teacher_mode == "head"
 
