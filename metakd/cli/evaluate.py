@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metakd.cli.parser import Parser
+from metakd.cli.plugins import look_here_for
 from metakd.errors import UserError
 
 __all__ = ["run"]
@@ -44,7 +45,9 @@ def run(arguments: Sequence[str]) -> int:
 
     recorded = folder / ".hydra" / "config.yaml"
     if recorded.is_file():  # refuse what can be refused before torch is imported
-        check(recompose(recorded, asked.words[1:]).config)
+        config = recompose(recorded, asked.words[1:]).config
+        check(config)
+        look_here_for(config.plugins)
     from metakd import pipeline
 
     pipeline.evaluate_run(folder, asked.words[1:])

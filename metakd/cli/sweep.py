@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from metakd.cli.plugins import look_here_for
 from metakd.config.checks import check
 from metakd.config.compose import CONFIG_NAME, Composed, compose
 from metakd.config.locate import Choices, user_folder
@@ -136,6 +137,7 @@ class _Job:
         folder = f"hydra.run.dir={hydra.runtime.output_dir}"
         composed = compose([*(str(o) for o in task), folder], self.config_dir)
         check(composed.config)
+        look_here_for(composed.config.plugins)
         from metakd import pipeline
 
         results = pipeline.train(composed)

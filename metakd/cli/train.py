@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 
 from metakd.cli.parser import Parser
+from metakd.cli.plugins import look_here_for
 from metakd.config.locate import Choices, user_folder
 from metakd.errors import UserError
 
@@ -115,8 +114,7 @@ def _train(overrides: Sequence[str], config_dir: str | None) -> int:
 
     composed = compose(overrides, config_dir)
     check(composed.config)
-    if composed.config.plugins and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a user's module lies where the command was typed
+    look_here_for(composed.config.plugins)
     from metakd import pipeline
 
     pipeline.train(composed)
