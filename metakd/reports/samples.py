@@ -21,6 +21,9 @@ RIGHT, WRONG = "#1a8a4a", "#c62828"
 MAX_SHOTS = 5
 """Support images of a class that are drawn."""
 
+CELL, LINE, HEAD, GAP, ASIDE = 0.94, 0.22, 0.45, 0.3, 1.15
+"""In cells: side of an image, line of text, title of a task, room below it, room for names."""
+
 
 def sample_tasks(
     support: NDArray[Any],
@@ -45,40 +48,46 @@ def sample_tasks(
     queries = query.shape[1]
     lines = max(1, min(shots // 2, queries // 4))  # beside several shots is room for several
     columns = -(-queries // lines)
-    height = 0.75 + max(0.72 * shots, lines * (0.95 + 0.17 * len(predictions)))
-    figure = canvas(0.8 * (ways + columns) + 0.9, height * tasks + 0.2)
+    answers_height = LINE * len(predictions)
+    names_height = LINE * (1 if class_names is None else 2)
+    # One system of coordinates for all, a cell being 1 by 1, y downwards: laying out an Axes for
+    # each of so many images takes seconds.
+    height = HEAD + names_height + max(shots, lines * (1 + LINE + answers_height) - LINE) + GAP
+    width = ways + ASIDE + columns
+    figure = canvas(0.8 * (width + 0.2), 0.8 * height * tasks)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))
     low, high = float(min(support.min(), query.min())), float(max(support.max(), query.max()))
-    letters = string.ascii_uppercase
-    rows = figure.subfigures(tasks, 1, squeeze=False, hspace=0.03)[:, 0]
-    for t, row in enumerate(rows):
-        left, right = row.subfigures(1, 2, width_ratios=[ways + 0.3, columns + 0.9])
-        left.suptitle(f"task {t + 1}: learns from", fontsize=10, color=INK, fontweight="bold")
-        right.suptitle("is asked", fontsize=10, color=INK, fontweight="bold")
-        shown = left.subplots(shots, ways, squeeze=False)
+    words: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "color": INK}
+    title: dict[str, Any] = {**words, "ha": "left", "fontsize": 10, "fontweight": "bold"}
+    for t in range(tasks):
+        top = t * height
+        axes.text(0, top + 0.2, f"task {t + 1}: learns from", **title)
+        axes.text(ways + ASIDE, top + 0.2, "is asked", **title)
+        top += HEAD + names_height
         for w in range(ways):
-            for k in range(shots):
-                _image(shown[k][w], support[t, w, k], low, high)
             name = "" if class_names is None else f"\n{class_names[t][w][:12]}"
-            shown[0][w].set_title(f"{letters[w % 26]}{name}", fontsize=9, color=INK)
-        asked = right.subplots(lines, columns, squeeze=False).ravel()
-        for axes in asked[queries:]:
-            axes.set_visible(False)
-        for q, axes in enumerate(asked[:queries]):
-            _image(axes, query[t, q], low, high)
+            axes.text(w + CELL / 2, top - names_height / 2, _letter(w) + name, **words)
+            for k in range(shots):
+                _image(axes, support[t, w, k], w, top + k, low, high)
+        for q in range(queries):
+            x = ways + ASIDE + q % columns
+            y = top + (q // columns) * (1 + LINE + answers_height)
             truth = int(labels[t, q])
-            axes.set_title(letters[truth % 26], fontsize=9, color=INK)
+            axes.text(x + CELL / 2, y - LINE / 2, _letter(truth), **words)
+            _image(axes, query[t, q], x, y, low, high)
             for i, (model, answers) in enumerate(predictions.items()):
+                line = y + CELL + LINE * (i + 0.6)
                 answer = int(answers[t, q])
-                color = RIGHT if answer == truth else WRONG
-                mark = "✓" if answer == truth else "✗"
-                axes.annotate(f"{letters[answer % 26]} {mark}", (0.5, 0), (0, -9 - 12 * i),
-                              xycoords="axes fraction", textcoords="offset points", ha="center",
-                              va="center", fontsize=9, color=color)  # fmt: skip
+                mark, color = ("✓", RIGHT) if answer == truth else ("✗", WRONG)
+                axes.text(
+                    x + CELL / 2, line, f"{_letter(answer)} {mark}", **{**words, "color": color}
+                )
                 if q % columns == 0:
-                    axes.annotate(NAMES.get(model, model), (0, 0), (-3, -9 - 12 * i), ha="right",
-                                  xycoords="axes fraction", textcoords="offset points",
-                                  va="center", fontsize=8.5,
-                                  color=COLORS.get(model, INK))  # fmt: skip
+                    named: dict[str, Any] = {"ha": "right", "color": COLORS.get(model, INK)}
+                    axes.text(x - 0.1, line, NAMES.get(model, model), **{**words, **named})
+    axes.set(xlim=(-0.1, width + 0.1), ylim=(height * tasks, 0), aspect="auto")
+    axes.set_axis_off()
     return save(figure, out)
 
 
@@ -112,14 +121,19 @@ def sample_functions(
     return save(figure, out)
 
 
-def _image(axes: Axes, image: NDArray[Any], low: float, high: float) -> None:
-    """Show [channels, height, width] without ticks; grey for one channel."""
+def _letter(number: int) -> str:
+    return string.ascii_uppercase[number % 26]
+
+
+def _image(axes: Axes, image: NDArray[Any], x: float, y: float, low: float, high: float) -> None:
+    """Show [channels, height, width] in the cell whose upper left corner is (x, y)."""
     span = (np.moveaxis(image, 0, -1) - low) / max(high - low, 1e-12)
+    place: dict[str, Any] = {
+        "extent": (x, x + CELL, y + CELL, y),
+        "aspect": "auto",
+        "interpolation": "nearest",
+    }
     if span.shape[-1] == 1:
-        axes.imshow(span[..., 0], cmap="gray", vmin=0, vmax=1)
+        axes.imshow(span[..., 0], cmap="gray", vmin=0, vmax=1, **place)
     else:
-        axes.imshow(span)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color("#cccccc")
+        axes.imshow(span, **place)

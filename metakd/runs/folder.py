@@ -15,8 +15,8 @@ from typing import Any
 
 from metakd.errors import UserError
 from metakd.runs.atomic import write_text
-from metakd.runs.numbers import drop_unmeasured, finite_or_null
 from metakd.runs.metrics import MetricsFile
+from metakd.runs.numbers import drop_unmeasured, finite_or_null
 from metakd.runs.process import host_name, is_alive, process_start
 
 __all__ = ["EPISODE_COLUMNS", "RunFolder", "check_writable", "open_run"]

@@ -174,7 +174,7 @@ def test_what_was_not_measured_is_absent_from_the_results(run: RunFolder) -> Non
 
 
 def test_a_run_without_results_says_how_to_get_them(run: RunFolder) -> None:
-    with pytest.raises(UserError, match="has no results.*resume="):
+    with pytest.raises(UserError, match=r"has no results.*resume="):
         run.read_results()
 
 

@@ -75,9 +75,8 @@ def test_one_press_that_arrives_twice_is_one() -> None:
 
 def test_the_handlers_from_before_are_put_back() -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Interrupted), interrupts() as stop:
+    with interrupts() as stop, pytest.raises(Interrupted):
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
     assert stop.signal == signal.SIGINT
     with pytest.raises(Interrupted):
         stop.check()

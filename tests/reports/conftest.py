@@ -1,0 +1,57 @@
+"""Made-up results of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+def measured(accuracy: float, shots: int, steps: int = 10, mode: str = "inductive") -> dict:
+    return {
+        "accuracy": accuracy,
+        "ci95": 0.0042,
+        "tasks": 600,
+        "ways": 5,
+        "shots": shots,
+        "queries": 15,
+        "steps": steps,
+        "batchnorm": mode,
+    }
+
+
+def model(accuracy: float, parameters: int) -> dict[str, Any]:
+    head = measured(accuracy, 1)
+    return {
+        "fewshot": head,
+        "fewshot_all": [
+            head,
+            measured(accuracy + 0.1, 5),
+            measured(accuracy + 0.01, 1, mode="transductive"),
+            measured(accuracy + 0.11, 5, mode="transductive"),
+            measured(accuracy - 0.1, 1, steps=1),
+            measured(accuracy - 0.2, 1, steps=0),
+        ],
+        "target": {"top1": 0.655},
+        "cost": {"parameters": parameters, "macs": 9e6, "bytes": 4, "latency_ms": 0.4},
+    }
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    gain = {"model": "student", "baseline": "student_alone", "shots": 1, "tasks": 600}
+    return {
+        "schema": 1,
+        "student": model(0.7310, 28_741),
+        "student_alone": model(0.7020, 28_741),
+        "teacher": model(0.7910, 574_820),
+        "fidelity": {"agreement": 0.874, "kl": 0.0412},
+        "gains": [{**gain, "difference": 0.029, "ci95": 0.004}],
+    }
+
+
+@pytest.fixture
+def regression() -> dict[str, Any]:
+    one = {"mse": 0.65, "ci95": 0.03, "tasks": 600, "shots": 5, "steps": 1}
+    ten = {**one, "mse": 0.35, "steps": 10}
+    return {"student": {"fewshot": one, "fewshot_all": [one, ten], "cost": {"parameters": 1761}}}
