@@ -186,6 +186,7 @@ class RunFolder:
         path = self.path / "results.json"
         if path.exists():
             raise FileExistsError(f"{path} is written once")
+        self._metrics.flush()  # whoever sees results sees what led to them
         measured, not_finite = drop_unmeasured(results)
         content: dict[str, Any] = {"schema": SCHEMA, **measured}
         if not_finite:

@@ -9,16 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-pytest.importorskip("wandb")
-
 from metakd.errors import UserError
 from metakd.tracking.login import logged_in, server
 from metakd.tracking.wandb_mirror import WandbMirror
+
+pytestmark = pytest.mark.skipif(find_spec("wandb") is None, reason="wandb is not installed")
 
 
 @pytest.fixture(autouse=True)
@@ -182,6 +183,7 @@ def test_a_mirror_that_hangs_is_left_behind(
 def test_a_run_whose_process_is_killed_is_closed_in_wandb(tmp_path: Path) -> None:
     code = f"""
 import os, sys
+from importlib.util import find_spec
 from pathlib import Path
 from metakd.tracking.wandb_mirror import WandbMirror
 tracker = WandbMirror(mode="offline", project="p", timeout=10)
