@@ -87,5 +87,10 @@ def _samples(prepared: Prepared, folder: RunFolder, judged: Mapping[str, Judged]
         batch.query_targets[:, chosen].cpu().numpy(),
         {m: logits[:, chosen].argmax(-1).numpy() for m, logits in shown.items()},
         out,
-        [[part.class_names[c] for c in classes] for classes in batch.classes.tolist()],
+        [[_short(part.class_names[c]) for c in classes] for classes in batch.classes.tolist()],
     )
+
+
+def _short(name: str) -> str:
+    """Return as much of a class's name as fits over a small image."""
+    return name.rpartition("/")[2][:9]
