@@ -66,8 +66,11 @@ def sample_tasks(
         axes.text(ways + ASIDE, top + 0.2, "is asked", **title)
         top += HEAD + names_height
         for w in range(ways):
-            name = "" if class_names is None else f"\n{class_names[t][w][:12]}"
-            axes.text(w + CELL / 2, top - names_height / 2, _letter(w) + name, **words)
+            letter_at = top - names_height + LINE / 2
+            axes.text(w + CELL / 2, letter_at, _letter(w), **words)
+            if class_names is not None:
+                name = _short(class_names[t][w])
+                axes.text(w + CELL / 2, top - LINE / 2, name, **{**words, "fontsize": 7.5})
             for k in range(shots):
                 _image(axes, support[t, w, k], w, top + k, low, high)
         for q in range(queries):
@@ -119,6 +122,11 @@ def sample_functions(
     handles, names = grid[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return save(figure, out)
+
+
+def _short(name: str) -> str:
+    """Return what fits above an image."""
+    return name if len(name) <= 11 else f"{name[:10].rstrip()}…"
 
 
 def _letter(number: int) -> str:
