@@ -143,8 +143,11 @@ def _lines_below(results: Figures, names: Mapping[str, str]) -> Iterable[str]:
         words.append(f"KL {fidelity['kl']:.3f}")
     if words:
         yield f"teacher and student: {', '.join(words)}"
+    head = results.get("student", {}).get("fewshot", {})
     for gain in results.get("gains", ()):
-        yield _gain(gain, names)
+        # Those of the table's columns; the rest stands in results.json.
+        if all(gain.get(k) == head.get(k) for k in ("batchnorm", "steps")):
+            yield _gain(gain, names)
 
 
 def _variants(name: str, model: Figures) -> Iterable[str]:
