@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from metakd.algorithms.algorithm import Algorithm
-from metakd.algorithms.differentiation import Tensors, by_autograd, detached
-from metakd.algorithms.inner_loop import InnerLoop, tasks_of
+from metakd.algorithms.differentiation import by_autograd, detached
+from metakd.algorithms.inner_loop import InnerLoop, Task, tasks_of
 from metakd.algorithms.outer_gradients import Contribution, OuterGradient
 from metakd.algorithms.task_execution import (
     choose_execution,
@@ -117,8 +117,8 @@ class GradientLearner(Algorithm):
         device = batch.support.device
         how = choose_execution(self.execution, self.network, len(batch), device)
 
-        def contribution(mine: InnerLoop, task: object) -> Contribution:
-            return self.outer(mine, values, task, steps)  # type: ignore[arg-type]
+        def contribution(mine: InnerLoop, task: Task) -> Contribution:
+            return self.outer(mine, values, task, steps)
 
         with torch.autocast(device.type, enabled=False):
             mean = mean_over_tasks(contribution, loop, tasks, how)
@@ -126,9 +126,7 @@ class GradientLearner(Algorithm):
         for name, parameter in parameters.items():
             if parameter.requires_grad:
                 gradient = mean.gradients[name].to(parameter.dtype)
-                parameter.grad = (
-                    gradient if parameter.grad is None else parameter.grad + gradient
-                )
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         return mean.terms
 
     def predict(
@@ -182,7 +180,7 @@ class GradientLearner(Algorithm):
             )
 
 
-def _check(name: str, value: str, choices: Sequence[str] | dict[str, object]) -> None:
+def _check(name: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
         raise UserError(
             f"algorithm.{name}={value}: choose one of {', '.join(choices)}."

@@ -12,10 +12,11 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metakd.algorithms.binding import Bound
@@ -49,6 +50,15 @@ class Examples(NamedTuple):
         if self.logits is None and self.embeddings is None:
             return None
         return Answer(self.logits, self.embeddings)
+
+    def chosen(self, which: Tensor) -> Examples:
+        """Return the examples at the positions `which`, int64 [m]."""
+        return Examples(
+            self.inputs[which],
+            self.targets[which],
+            None if self.logits is None else self.logits[which],
+            None if self.embeddings is None else self.embeddings[which],
+        )
 
 
 class Task(NamedTuple):
@@ -152,8 +162,8 @@ class InnerLoop:
         Calls swap parameters in place, so no two threads may share a module. Batch norm
         in a copy is in evaluation mode: no pass of it updates the running statistics.
         """
-        modules = nn.ModuleList([self.network, self.rule, self.objective])
-        tensors = [*modules.parameters(), *modules.buffers()]
+        modules = (self.network, self.rule, self.objective)
+        tensors = [t for m in modules for t in (*m.parameters(), *m.buffers())]
         network, rule, objective = copy.deepcopy(modules, {id(t): t for t in tensors})
         for module in network.modules():
             if isinstance(module, BatchNorm2d):
@@ -216,14 +226,11 @@ class InnerLoop:
         state = self.rule.start(adapted)
         yield Moment(values, state, {})
         for step in range(steps):
-            seen = task.support
-            if task.order is not None:
-                order = task.order[step]
-                seen = Examples(*(None if part is None else part[order] for part in seen))
+            seen = task.support if task.order is None else task.support.chosen(task.order[step])
             # Constants for a first-order gradient, so that no graph is built for nothing.
             fixed = detached(values) if self.first_order else values
             gradients, loss, terms = self.differentiate(
-                lambda moving, fixed=fixed, seen=seen: self._support_loss({**fixed, **moving}, seen),
+                partial(self._support_loss, fixed, seen),
                 adapted,
                 create_graph=not self.first_order,
             )
@@ -231,7 +238,10 @@ class InnerLoop:
             values = {**values, **adapted}
             yield Moment(values, state, terms)
 
-    def _support_loss(self, values: Tensors, seen: Examples) -> tuple[Tensor, dict[str, Tensor]]:
+    def _support_loss(
+        self, fixed: Tensors, seen: Examples, moving: Tensors
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        values = {**fixed, **moving}
         prediction = self.forward(values, seen.inputs, "batch")
         terms = self.terms(values, prediction, seen)
         return terms["loss"], detached(terms | accuracy(prediction.logits, seen.targets))
@@ -279,4 +289,3 @@ class InnerLoop:
             if taken in steps
         }
         return torch.stack([found[step] for step in steps])
-

@@ -119,7 +119,7 @@ class Reptile(GradientLearner):
 
 
 def mini_batches(content: Tensor, size: int, batch: int, steps: int) -> Tensor:
-    """Return which of `size` examples each of `steps` inner steps sees, int64 [tasks, steps, batch].
+    """Return which examples each inner step sees, int64 [tasks, steps, batch].
 
     A task's examples are gone through in a random order, then in another one, and so on.
 

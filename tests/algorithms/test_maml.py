@@ -111,9 +111,7 @@ def test_equals_an_independent_loop(
     """First order is the same loop with the inner gradients detached."""
     tasks = image_tasks()
     answers = None if on == "none" else answers_to(tasks, on)
-    maml = learner(
-        conv(), batchnorm=batchnorm, execution=execution, first_order=first_order
-    )
+    maml = learner(conv(), batchnorm=batchnorm, execution=execution, first_order=first_order)
     expected = reference_gradient(maml.network, tasks, answers, batchnorm, detach=first_order)
     maml.train()
     maml.accumulate(tasks, objective_for(on), answers)
@@ -270,7 +268,9 @@ def test_inductive_predictions_do_not_depend_on_other_queries(
 
 def test_modes_are_one_without_batchnorm(conv: Callable, image_tasks: Callable) -> None:
     maml, tasks = learner(conv(batchnorm=False)), image_tasks()
-    assert torch.equal(maml.predict(tasks, (2,), "inductive"), maml.predict(tasks, (2,), "transductive"))
+    assert torch.equal(
+        maml.predict(tasks, (2,), "inductive"), maml.predict(tasks, (2,), "transductive")
+    )
 
 
 def test_permuted_classes_permute_predictions(conv: Callable, image_tasks: Callable) -> None:

@@ -73,7 +73,9 @@ def test_permuted_support_gives_the_same_predictions(
         support=tasks.support[:, order],
         support_targets=tasks.support_targets[:, order],
     )
-    torch.testing.assert_close(net.predict(permuted, (0,), batchnorm), net.predict(tasks, (0,), batchnorm))
+    torch.testing.assert_close(
+        net.predict(permuted, (0,), batchnorm), net.predict(tasks, (0,), batchnorm)
+    )
 
 
 @pytest.mark.parametrize("distance", DISTANCES)

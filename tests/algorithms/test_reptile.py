@@ -60,7 +60,9 @@ def test_outer_descent_with_rate_one_ends_at_the_mean_of_the_adapted(
         for _ in range(3):
             optimizer.zero_grad()
             answer = answers.support.task(i)
-            objective(network(tasks.support[i]), tasks.support_targets[i], answer)["loss"].backward()
+            objective(network(tasks.support[i]), tasks.support_targets[i], answer)[
+                "loss"
+            ].backward()
             optimizer.step()
         adapted.append(network)
     reptile.accumulate(tasks, objective, answers)
@@ -76,9 +78,7 @@ def test_inner_adam_is_torchs_with_beta1_zero(
 ) -> None:
     x, y = torch.randn(1, 6, 1), torch.randn(1, 6, 1)
     tasks = TaskBatch(x, y, x, y, 1, 6, 6)
-    reptile = Reptile(
-        mlp(), 1, inner_lr=0.01, inner_steps=4, inner_batch=None, inner_state=state
-    )
+    reptile = Reptile(mlp(), 1, inner_lr=0.01, inner_steps=4, inner_batch=None, inner_state=state)
     network = copy.deepcopy(reptile.network)
     optimizer = torch.optim.Adam(network.parameters(), 0.01, betas=(0.0, 0.999), eps=1e-8)
     for _ in range(2):

@@ -62,7 +62,10 @@ def test_logistic_regression_equals_a_direct_minimisation(penalty: float) -> Non
         bias = torch.zeros(3, requires_grad=True)
         x, asked = F.normalize(support[i], dim=-1), F.normalize(query[i], dim=-1)
         optimizer = torch.optim.LBFGS(
-            [weight, bias], max_iter=500, tolerance_grad=1e-12, tolerance_change=0,
+            [weight, bias],
+            max_iter=500,
+            tolerance_grad=1e-12,
+            tolerance_change=0,
             line_search_fn="strong_wolfe",
         )
 
@@ -105,9 +108,7 @@ def test_permutations(head: str, conv: Callable, image_tasks: Callable) -> None:
     renamed = order.argsort()[tasks.support_targets]
     torch.testing.assert_close(learner.classify(support, renamed, query, 3), found[0][..., order])
     shuffled = torch.randperm(6)
-    logits = learner.classify(
-        support[:, shuffled], tasks.support_targets[:, shuffled], query, 3
-    )
+    logits = learner.classify(support[:, shuffled], tasks.support_targets[:, shuffled], query, 3)
     torch.testing.assert_close(logits, found[0])
 
 
