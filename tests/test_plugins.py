@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import runpy
 import sys
 from collections import Counter
@@ -52,9 +53,10 @@ SMALL = (
     "meta_train.validate_tasks=4",
     "task.train_shots=2",
     "task.queries=4",
+    "task.train_queries=3",
     "task.meta_batch=2",
     "evaluate.tasks=4",
-    "student_alone=false",
+    "evaluate.shots=[]",
     "tracker=none",
     "device=cpu",
 )
@@ -84,6 +86,8 @@ def run(own: Path) -> tuple[dict[str, Any], Counter[str]]:
             *SMALL,
             *(f"{group}={choice}" for group, (choice, *_) in OWN.items()),
             PLUGINS,
+            "finetune=default",
+            "finetune.epochs=1",
             f"hydra.run.dir={own / 'run'}",
             config_dir=own / "conf",
         )
@@ -119,7 +123,7 @@ def test_classes_are_used(run: tuple[dict[str, Any], Counter[str]]) -> None:
     results, calls = run
     assert all(calls[name] > 0 for _, _, name, _ in OWN.values())
     assert calls["Stripes"] == 1
-    assert calls["Nearest"] == 3  # meta_train.iterations
+    assert calls["Nearest"] == 2 * 3  # meta_train.iterations, of the student and of its twin
     folder = Path(results["folder"])
     with safe_open(folder / "checkpoints" / "student.safetensors", "pt") as weights:
         assert weights.get_tensor("backbone.layers.1.weight").shape == (32, 16 * 16)
@@ -148,6 +152,39 @@ def test_a_run_does_not_carry_the_permission(
     for name in [n for n in sys.modules if n.split(".")[0] == "mine"]:
         monkeypatch.delitem(sys.modules, name)
     assert main(["evaluate", folder, *few, PLUGINS]) == 0, capsys.readouterr().err
+
+
+def test_the_page_on_run_folders_is_right(
+    run: tuple[dict[str, Any], Counter[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(run[0]["folder"])
+    page = (ROOT / "docs" / "run_folder.md").read_text(encoding="utf-8")
+    recorded = json.loads((folder / "run.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
+    names = {p.name for p in folder.rglob("*")} - {p.name for p in folder.glob("evaluations/**")}
+    for entry in (recorded, results, results["timing"], results["fidelity"], results["gains"][0]):
+        names |= entry.keys()
+    for model in ("student", "student_alone", "teacher"):
+        names |= results[model].keys()
+        for part in ("fewshot", "calibration", "cost", "target"):
+            names |= results[model].get(part, {}).keys()
+    silent = {"schema", "model", "baseline"}
+    for name in names - silent:
+        assert re.search(rf"[`\"/. ]{re.escape(name)}[`\"/:, ]", page), name
+    # Its two blocks of Python.
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "my_run").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    plain, checked = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(plain, scope)
+    assert scope["best"] == results["student"]["fewshot"]
+    assert len(scope["losses"]) == 2  # the first step and the last one
+    assert len(scope["episodes"]) == 4
+    exec(checked, scope)
+    assert scope["run"].read_run()["status"] == "finished"
+    assert scope["results"] == results
+    assert "backbone.layers.1.weight" in scope["weights"]
 
 
 @pytest.mark.parametrize("group", OWN)
@@ -228,6 +265,7 @@ def test_own_images_need_no_code(tmp_path: Path) -> None:
         "dataset=image_folder",
         f"dataset.folder={tmp_path / 'photos'}",
         "dataset.image_size=16",
+        "student_alone=false",
         "task.ways=2",
         "task.train_ways=4",
         "task.queries=3",

@@ -77,8 +77,11 @@ class TaskConfig:
     queries: int = 15
     """Query examples of each class at evaluation."""
     train_ways: int | None = None
+    """Classes of a training task; null: as `ways`."""
     train_shots: int | None = None
+    """Support examples of each class in training; null: as `shots`."""
     train_queries: int | None = None
+    """Query examples of each class in training; null: as `queries`."""
     meta_batch: int = 4
     """Tasks in a meta-iteration."""
     train_tasks: int | None = None
@@ -100,11 +103,13 @@ class ArchitectureConfig:
     widths: list[int] | None = None
     """Channels of every block, where they are not derived from `width`."""
     depth: int | None = None
+    """Number of layers, where the architecture has a choice (`mlp`, `wrn`); null: its own."""
     strided: bool = False
     """Strided convolutions in place of max-pooling."""
     norm: str = "batch"
     """`batch`, `group`, `layer` or `none`."""
     dropout: float = 0.0
+    """Share of activations that training sets to 0 (`resnet12`, `wrn`)."""
     model: str | None = None
     """Name of a torchvision classifier (`torchvision` only)."""
     pretrained: bool = False
@@ -138,6 +143,7 @@ class AlgorithmConfig:
     inner_lr: float = 0.01
     """Learning rate of adaptation; losses are means over examples."""
     inner_steps: int = 5
+    """Adaptation steps in training."""
     inner_steps_test: int | None = None
     """Adaptation steps at evaluation; null: as in training."""
     first_order: bool = False
@@ -171,9 +177,10 @@ class DistillConfig:
     kd_weight: float = 1.0
     """λ of the additive form, α of the convex one."""
     temperature: float = 4.0
+    """τ, which softens both predictions; the loss is multiplied by τ²."""
     teacher_mode: str = "auto"
     """Where the teacher's logits for a task come from: `prototype`, `linear`, `head`; `auto` is
-    the first one that the algorithm can use, `prototype` where it can."""
+    `prototype` where the algorithm can use it, `head` on support sets of one shot."""
     on: str = "auto"
     """Where it acts: `query` (outer objective), `support` (inner loop), `both`; `auto` is the
     query set where the algorithm has an outer objective, else the support set."""
@@ -189,12 +196,15 @@ class OptimizerConfig:
     """Shared by the stages that run an optimiser."""
 
     lr: float = 1e-3
+    """Peak learning rate."""
     optimizer: str = "adam"
     """`sgd` (momentum 0.9, Nesterov), `plain_sgd`, `adam`, `adamw`."""
     weight_decay: float = 0.0
+    """L2 penalty on weights; biases and norms have none."""
     schedule: str = "constant"
     """`constant`, `cosine`, `one_cycle`, `linear` (to 0), `step` (halved every `halve_every`)."""
     halve_every: int | None = None
+    """Updates between halvings (`schedule=step`)."""
     clip: float | None = None
     """Gradients are clipped to ± this value; null: not clipped."""
 
@@ -206,8 +216,11 @@ class PretrainConfig(OptimizerConfig):
     name: str = MISSING
     enabled: bool = True
     epochs: int = 10
+    """Passes over the meta-train images."""
     batch_size: int = 128
+    """Images of an update."""
     label_smoothing: float = 0.1
+    """Share of each label that is spread over all classes."""
     validate_fraction: float = 0.05
     """Share of each class's images held out for the teacher's own validation."""
     cache: bool = True
@@ -221,8 +234,11 @@ class WarmstartConfig(OptimizerConfig):
     name: str = MISSING
     enabled: bool = True
     epochs: int = 1
+    """Passes over the meta-train images."""
     batch_size: int = 128
+    """Images of an update."""
     label_smoothing: float = 0.0
+    """Share of each label that is spread over all classes."""
 
 
 @dataclass
@@ -231,12 +247,15 @@ class MetaTrainConfig(OptimizerConfig):
 
     name: str = MISSING
     iterations: int = 1000
+    """Updates of the student; 0 leaves it as it was before."""
     validate_every: int = 200
     """Meta-iterations between validations; the best student on meta-validation is kept."""
     validate_tasks: int = 200
+    """Meta-validation tasks of each validation."""
     batch_size: int = 128
     """Of algorithms that train on whole batches."""
     label_smoothing: float = 0.0
+    """Share of each label that is spread over all classes (whole batches)."""
 
 
 @dataclass
@@ -246,12 +265,15 @@ class FinetuneConfig(OptimizerConfig):
     name: str = MISSING
     enabled: bool = True
     epochs: int = 20
+    """Passes over the target's training images."""
     batch_size: int = 64
+    """Images of an update."""
     target: str = "novel"
     """`novel`: the meta-test classes; `all`: all classes of the dataset's own train/test split."""
     shots: int | None = None
     """Training images of each target class; null: all but the target's test images."""
     freeze_backbone: bool = False
+    """Train the new head alone."""
     l2sp: float = 0.0
     """λ of L2-SP: λ ‖φ - φ_pre‖² over the parameters that existed before."""
     distill: bool = False
@@ -264,6 +286,7 @@ class EvaluateConfig:
 
     name: str = MISSING
     tasks: int = 600
+    """Tasks of each measurement."""
     seed: int = 12345
     """Alone decides the evaluation tasks; never derived from `seed`."""
     shots: list[int] = field(default_factory=list)
@@ -288,8 +311,11 @@ class TrackerConfig:
     mode: str = "auto"
     """`auto` (online when logged in, else offline), `online`, `offline`, `disabled`."""
     project: str = "metakd"
+    """W&B project."""
     entity: str | None = None
+    """W&B user or team; null: W&B's default."""
     group: str | None = None
+    """W&B group of runs."""
     timeout: float = 20.0
     """Seconds that starting or finishing may take before the run goes on without."""
 
@@ -299,20 +325,25 @@ class Config:
     """A whole run."""
 
     name: str = MISSING
+    """The run's name, a folder below `output_root`."""
     seed: int = 0
+    """Decides initial weights, order and tasks of training; not the evaluation tasks."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    """`auto` (a CUDA device where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
     precision: str = "auto"
     """`auto`, `float32`, `bfloat16` (autocast, in the stages where it pays)."""
     deterministic: bool = False
+    """Refuse operations that are not deterministic (`torch.use_deterministic_algorithms`)."""
     data_root: str | None = None
     """Folder of datasets; null: METAKD_DATA, then ./data."""
     cache_root: str | None = None
     """Folder of prepared data and teachers; null: METAKD_CACHE, then the user's cache folder."""
     output_root: str = "outputs"
+    """Folder of runs."""
     student_alone: bool = True
     """With distillation, train the undistilled twin, too, and report it."""
     tags: list[str] = field(default_factory=list)
+    """Words for the tracker."""
     plugins: list[str] = field(default_factory=list)
     """Modules whose classes may be named by `_target_`; typed each time."""
 
