@@ -42,6 +42,7 @@ from torch.nn import functional as F
 
 from metakd.algorithms.algorithm import Algorithm
 from metakd.algorithms.anil import ANIL
+from metakd.algorithms.host_memory import keep_freed_memory
 from metakd.algorithms.maml import MAML
 from metakd.algorithms.protonet import ProtoNet
 from metakd.algorithms.reptile import Reptile
@@ -235,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     small = {"width": 4, "size": 16, "tasks": 2, "queries": 2, "steps": 2, "batch": 8}
     work = Work(**{**(small if given.quick else {}), **chosen})
     print(f"{work}, torch {torch.__version__}, {torch.get_num_threads()} threads", flush=True)
+    keep_freed_memory()  # as the program does; the baselines gain by it, too
     results = {}
     for algorithm in given.algorithms:
         found = contenders(algorithm, work)
