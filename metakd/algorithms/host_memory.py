@@ -1,4 +1,4 @@
-"""Keep freed memory in the process: large batches on a CPU otherwise spend half their time on it."""
+"""Keep freed memory in the process: large batches on a CPU otherwise wait for fresh pages."""
 
 from __future__ import annotations
 

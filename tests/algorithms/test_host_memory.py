@@ -14,9 +14,10 @@ if {keep}:
     assert keep_freed_memory()
 def touch():
     torch.zeros(16_000_000).add_(1)
-touch()
+for _ in range(5):  # until the heap has grown
+    touch()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
+for _ in range(4):
     touch()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
