@@ -20,7 +20,7 @@ from metakd.registry import build, resolve
 from metakd.stages.evaluate import evaluate
 from metakd.stages.fit import fit
 from metakd.stages.recorder import Recorder
-from metakd.stages.teacher import teacher_key, trained_teacher
+from metakd.stages.teacher import source_fingerprint, teacher_key, trained_teacher
 from metakd.stages.warm_start import warm_start
 
 __all__ = ["Student", "Taught", "get_teacher", "train_student"]
@@ -67,7 +67,12 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
         return None
     network, seconds = prepared.teacher, None
     if not prepared.teacher_is_trained:
-        architecture = {**settings_of(config.teacher), "options": config.teacher.options}
+        architecture = {
+            **settings_of(config.teacher),
+            "options": config.teacher.options,
+            "class": config.teacher._target_,
+            "source": source_fingerprint(type(network.backbone)),
+        }
         stage = settings_of(config.pretrain)
         for irrelevant in ("name", "cache", "enabled"):
             stage.pop(irrelevant, None)

@@ -183,7 +183,7 @@ def _ratios(results: Figures) -> Iterable[str]:
         "bytes": "size",
         "latency_ms": "latency",
         "latency_batch_ms": "latency of a batch",
-        "peak_bytes": "peak memory",
+        "peak_memory_bytes": "peak memory",
     }
     words = [
         f"{word} {teacher[key] / student[key]:.1f}×"

@@ -95,8 +95,7 @@ class RunFolder:
                     "choose another"
                 ) from error
             raise UserError(
-                f"'{path}' holds a run already; say resume={path} to go on with it, or choose "
-                "another hydra.run.dir"
+                f"'{path}' holds a run already; choose another hydra.run.dir"
             ) from error
         except OSError as error:
             raise UserError(
@@ -232,7 +231,7 @@ class RunFolder:
             status = self.read_run().get("status")
             raise UserError(
                 f"run '{self.path}' has no results (status {status}); "
-                f"finish it with: metakd train resume={self.path}"
+                "name a finished one, or train again"
             )
         return _read_json(path)
 

@@ -130,7 +130,9 @@ def fit(
                         best, best_step = value, done
                         if keep_best:
                             best_state = copy.deepcopy(learner.state_dict())
-                        recorder.checkpoint("best", state(done))
+                            # The undistilled twin must not take the student's place.
+                            twin = stage.endswith("_alone")
+                            recorder.checkpoint("best_alone" if twin else "best", state(done))
                     recorder.checkpoint("last", state(done))
                 if logged:
                     recorder.log(stage, step, logged | {"lr": rate})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from metakd.stages.precision import Precision
 from metakd.stages.pretrain import pretrain
 from metakd.stages.recorder import Recorder
 
-__all__ = ["code_fingerprint", "teacher_key", "trained_teacher"]
+__all__ = ["code_fingerprint", "source_fingerprint", "teacher_key", "trained_teacher"]
 
 
 def code_fingerprint() -> str:
@@ -32,6 +33,14 @@ def code_fingerprint() -> str:
             digest.update(file.name.encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def source_fingerprint(cls: type) -> str:
+    """Return a hash of the file that defines `cls`; a plug-in's is not among our own sources."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
+    except (OSError, TypeError):  # defined in a notebook: there is no file
+        return ""
 
 
 def teacher_key(

@@ -41,7 +41,7 @@ def test_an_exact_folder_is_used_but_never_taken_from_another_run(tmp_path: Path
     (tmp_path / "mine" / "notes.txt").write_text("kept")
     run = RunFolder.create(tmp_path / "mine", unique=False)
     assert run.path == tmp_path / "mine"
-    with pytest.raises(UserError, match=r"mine' holds a run already; say resume="):
+    with pytest.raises(UserError, match=r"mine' holds a run already; choose another"):
         RunFolder.create(tmp_path / "mine", unique=False)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "kept"
 
@@ -174,7 +174,7 @@ def test_what_was_not_measured_is_absent_from_the_results(run: RunFolder) -> Non
 
 
 def test_a_run_without_results_says_how_to_get_them(run: RunFolder) -> None:
-    with pytest.raises(UserError, match=r"has no results.*resume="):
+    with pytest.raises(UserError, match=r"has no results .*train again"):
         run.read_results()
 
 
