@@ -13,11 +13,11 @@ from metakd.algorithms.host_memory import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 def touch():
-    torch.zeros(16_000_000).add_(1)
+    torch.zeros(4_000_000 * 3).add_(1)
 for _ in range(5):  # until the heap has grown
     touch()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(4):
+for _ in range(12):
     touch()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -29,4 +29,4 @@ def test_page_faults() -> None:
         int(subprocess.check_output([sys.executable, "-c", PROGRAM.format(keep=keep)]))
         for keep in (True, False)
     ]
-    assert faults[0] < 0.2 * faults[1]
+    assert faults[0] < 0.5 * faults[1]
