@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from metakd.algorithms.algorithm import Algorithm
+from metakd.algorithms.host_memory import keep_freed_memory
 from metakd.config.checks import check, unused_settings
 from metakd.config.compose import Composed
 from metakd.config.schema import ArchitectureConfig, Config, OptimizerConfig
@@ -170,6 +171,7 @@ def prepare(composed: Composed) -> Prepared:
     check(config)
     device = choose_device(config.device)
     torch.use_deterministic_algorithms(config.deterministic)
+    keep_freed_memory()
     precision = choose_precision(config.precision, device)
     warnings = [*composed.warnings, *unused_settings(composed.typed, _used(config))]
     cache_root = cache_root_from(config.cache_root)

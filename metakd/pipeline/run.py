@@ -1,4 +1,4 @@
-"""The whole story of `metakd train`: teacher -> students -> evaluation -> fine-tuning -> results."""
+"""The story of `metakd train`: teacher -> students -> evaluation -> fine-tuning -> results."""
 
 from __future__ import annotations
 

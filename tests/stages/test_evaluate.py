@@ -1,0 +1,120 @@
+"""Few-shot evaluation: the same tasks whatever is measured, and figures that add up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from metakd.algorithms.algorithm import Algorithm
+from metakd.algorithms.protonet import ProtoNet
+from metakd.data.images import ImageData
+from metakd.data.tasks import TaskBatch
+from metakd.stages.evaluate import embed_part, evaluate, evaluation_tasks
+from metakd.stages.precision import Precision
+
+FULL = Precision(None, "cpu")
+
+
+class Cheat(Algorithm):
+    """Knows the answers after two steps, says class 0 before; remembers the tasks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[TaskBatch] = []
+
+    def accumulate(self, batch: Any, objective: Any, answers: Any) -> dict[str, Tensor]:
+        raise AssertionError("evaluation does not train")
+
+    def predict(
+        self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
+    ) -> Tensor:
+        self.seen.append(tasks)
+        right = nn.functional.one_hot(tasks.query_targets, tasks.ways).float()
+        zero = torch.zeros_like(right)
+        zero[..., 0] = 1
+        return torch.stack([right if s >= 2 else zero for s in steps])
+
+
+def judged(algorithm: Algorithm, data: ImageData, **changes: Any) -> list[Any]:
+    settings: dict[str, Any] = {
+        "part": "test",
+        "ways": 3,
+        "shots": 2,
+        "queries": 4,
+        "tasks": 50,
+        "seed": 7,
+        "steps": None,
+        "batchnorm": None,
+        "precision": FULL,
+        **changes,
+    }
+    return evaluate(algorithm, data, **settings)
+
+
+def test_one_measurement_for_each_number_of_steps(tiny: ImageData) -> None:
+    none, two = judged(Cheat(), tiny, steps=[0, 2])
+    assert none.figures() == {
+        "accuracy": pytest.approx(1 / 3),
+        "ci95": pytest.approx(0.0, abs=1e-12),
+        "tasks": 50,
+        "ways": 3,
+        "shots": 2,
+        "queries": 4,
+        "steps": 0,
+    }
+    assert two.figures()["accuracy"] == 1.0
+    assert [r["task"] for r in two.rows("student")] == list(range(50))
+
+
+def test_tasks_depend_on_the_seed_alone(tiny: ImageData) -> None:
+    first, again, other = Cheat(), Cheat(), Cheat()
+    judged(first, tiny)
+    judged(again, tiny, tasks=30, steps=[0, 1])
+    judged(other, tiny, seed=8)
+    index = torch.cat([b.query_index for b in first.seen])
+    assert index.shape[0] == 50
+    assert torch.equal(torch.cat([b.query_index for b in again.seen]), index[:30])
+    assert not torch.equal(torch.cat([b.query_index for b in other.seen]), index)
+
+
+def test_embedding_once_equals_embedding_each_task(tiny: ImageData, backbone: nn.Module) -> None:
+    learner = ProtoNet(backbone)
+    measured = judged(learner, tiny, batchnorm="inductive")[0]
+    tasks = evaluation_tasks(tiny, "test", ways=3, shots=2, queries=4, tasks=50, seed=7)
+    each = torch.cat([learner.predict(batch)[0] for batch in tasks])
+    assert torch.allclose(measured.logits, each, atol=1e-4)
+    table = embed_part(learner, tiny, "test", FULL, batch_size=7)
+    assert table.shape == (len(tiny.test), 16)
+    given = judged(learner, tiny, batchnorm="inductive", embeddings=table * 0)[0]
+    assert given.values.mean() == pytest.approx(1 / 3)  # what is handed over is what is used
+
+
+def test_interval_by_hand(tiny: ImageData, backbone: nn.Module) -> None:
+    measured = judged(ProtoNet(backbone), tiny)[0]
+    figures = measured.figures()
+    spread = measured.values.std(correction=1).item()
+    assert figures["ci95"] == pytest.approx(1.96 * spread / math.sqrt(50))
+    assert "steps" not in figures
+    assert "batchnorm" not in figures
+
+
+def test_regression_is_judged_by_squared_error() -> None:
+    from metakd.data.sinusoid import SinusoidTasks
+
+    class Zero(Cheat):
+        def predict(
+            self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
+        ) -> Tensor:
+            self.seen.append(tasks)
+            return torch.zeros(len(steps), *tasks.query_targets.shape)
+
+    learner = Zero()
+    measured = judged(learner, SinusoidTasks(), ways=1, shots=5, queries=10)[0]  # type: ignore[arg-type]
+    targets = torch.cat([b.query_targets for b in learner.seen]).double()
+    assert measured.figures()["mse"] == pytest.approx(targets.pow(2).mean().item())
+    assert next(iter(measured.rows("student")))["mse"] == measured.values[0].item()
