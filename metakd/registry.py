@@ -1,4 +1,4 @@
-"""From the `_target_` of a config to a class, restricted to our own rooms and to permitted plugins."""
+"""From the `_target_` of a config to a class, of our own rooms or of permitted plugins alone."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from metakd.data.tasks import ExampleBatch, TaskBatch
-from metakd.distillation.objective import Objective, TaskAnswers, Answer
+from metakd.distillation.objective import Answer, Objective, TaskAnswers
 
 __all__ = ["Algorithm", "MetricAlgorithm"]
 
@@ -28,7 +28,10 @@ class Algorithm(nn.Module, ABC):
 
     @abstractmethod
     def accumulate(
-        self, batch: TaskBatch | ExampleBatch, objective: Objective, answers: TaskAnswers | Answer | None
+        self,
+        batch: TaskBatch | ExampleBatch,
+        objective: Objective,
+        answers: TaskAnswers | Answer | None,
     ) -> dict[str, Tensor]:
         """Add the outer gradient of this batch to `.grad` of every parameter.
 

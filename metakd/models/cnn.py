@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metakd.models.normalization import make_norm
+from metakd.models.pooling import max_pool_2x2
 from metakd.models.widths import channels_of, image_shape
 
 __all__ = ["CNN"]
@@ -53,6 +54,6 @@ class CNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return embeddings [n, embedding_size] of images [n, channels, height, width]."""
-        x = F.relu(F.max_pool2d(self.norm1(self.conv1(images)), 2))
-        x = F.relu(F.max_pool2d(self.norm2(self.conv2(x)), 2))
+        x = F.relu(max_pool_2x2(self.norm1(self.conv1(images))))
+        x = F.relu(max_pool_2x2(self.norm2(self.conv2(x))))
         return F.relu(self.hidden(x.flatten(1)))

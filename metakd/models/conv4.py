@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metakd.models.normalization import make_norm
+from metakd.models.pooling import max_pool_2x2
 from metakd.models.widths import channels_of, image_shape
 
 __all__ = ["Conv4"]
@@ -28,7 +29,7 @@ class _Block(nn.Module):
         if not self.strided:
             # Pooling first gives the same values and gradients as ReLU first, on a quarter of
             # the pixels.
-            x = F.max_pool2d(x, 2)
+            x = max_pool_2x2(x)
         return F.relu(x)
 
 

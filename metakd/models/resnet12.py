@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from metakd.errors import UserError, nearest
 from metakd.models.dropblock import DropBlock
 from metakd.models.normalization import make_norm
+from metakd.models.pooling import max_pool_2x2
 from metakd.models.residual import he_initialise
 from metakd.models.widths import channels_of, image_shape
 
@@ -41,7 +42,7 @@ class _Block(nn.Module):
         y = F.leaky_relu(self.norm2(self.conv2(y)), _SLOPE)
         y = self.norm3(self.conv3(y)) + self.shortcut(x)
         # Pooling first gives the same as activation first, on a quarter of the pixels.
-        return self.dropout(F.leaky_relu(F.max_pool2d(y, 2), _SLOPE))
+        return self.dropout(F.leaky_relu(max_pool_2x2(y), _SLOPE))
 
 
 class ResNet12(nn.Module):
