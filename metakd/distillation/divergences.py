@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["half_l1", "kd_loss", "kl", "similarity_loss", "unit", "widened"]
+__all__ = ["half_l1", "kd_loss", "kl", "similarity_loss", "similarity_of_units", "unit", "widened"]
 
 _SMALLEST_NORM = 1e-6
 """Below it an embedding (a student's whose last ReLU is dead, say) is not blown up to length 1."""
@@ -85,8 +85,12 @@ def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
         student: [..., n, student_size]; similarities are taken among the n examples.
         teacher: [..., n, teacher_size].
     """
-    s, t = unit(student), unit(teacher)
-    return F.mse_loss(s @ s.transpose(-1, -2), t @ t.transpose(-1, -2))
+    return similarity_of_units(unit(student), unit(teacher))
+
+
+def similarity_of_units(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return `similarity_loss` of embeddings that are unit vectors already."""
+    return F.mse_loss(student @ student.transpose(-1, -2), teacher @ teacher.transpose(-1, -2))
 
 
 def _check_shapes(teacher_logits: Tensor, student_logits: Tensor) -> None:

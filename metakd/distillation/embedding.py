@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metakd.distillation.divergences import similarity_loss, unit, widened
+from metakd.distillation.divergences import similarity_of_units, unit, widened
 from metakd.distillation.kd import check_temperature, check_weight, soft_target_loss
 from metakd.distillation.objective import Answer, Objective, named_total, target_loss
 from metakd.errors import UserError
@@ -97,13 +97,17 @@ class EmbeddingMatch(Objective):
             if self.ce_weight:
                 ce = target_loss(logits, targets, self.label_smoothing)
                 weighted["loss/ce"] = (self.ce_weight, ce)
+            if self.projection is not None or self.similarity_weight:
+                e_s, e_t = _both_embeddings(student, answer)
+                unit_s = unit(e_s)  # once for both terms: a small student's step is mostly calls
             if self.projection is not None:
-                e_s, e_t = _both_embeddings(student, answer)
-                cosine = (unit(self.projection(unit(e_s))) * unit(e_t - self.teacher_mean)).sum(-1)
-                weighted["loss/embedding"] = (self.embedding_weight, 1.0 - cosine.mean())
+                towards = unit(e_t - self.teacher_mean)
+                # The mean cosine of unit vectors is the sum of products over their number.
+                cosine = (unit(self.projection(unit_s)) * towards).sum() / targets.numel()
+                weighted["loss/embedding"] = (self.embedding_weight, 1.0 - cosine)
             if self.similarity_weight:
-                e_s, e_t = _both_embeddings(student, answer)
-                weighted["loss/similarity"] = (self.similarity_weight, similarity_loss(e_s, e_t))
+                similarity = similarity_of_units(unit_s, unit(e_t))
+                weighted["loss/similarity"] = (self.similarity_weight, similarity)
             if self.kd_weight and answer.logits is not None:
                 kd = soft_target_loss(logits, targets, answer, self.temperature)
                 weighted["loss/kd"] = (self.kd_weight, kd)
