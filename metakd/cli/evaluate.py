@@ -46,6 +46,8 @@ def run(arguments: Sequence[str]) -> int:
     recorded = folder / ".hydra" / "config.yaml"
     if recorded.is_file():  # refuse what can be refused before torch is imported
         config = recompose(recorded, asked.words[1:]).config
+        # Where the run's training began may be gone; its own models are judged.
+        config.student.checkpoint = config.teacher.checkpoint = None
         check(config)
         look_here_for(config.plugins)
     from metakd import pipeline

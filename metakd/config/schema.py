@@ -291,8 +291,9 @@ class EvaluateConfig:
     """Alone decides the evaluation tasks; never derived from `seed`."""
     shots: list[int] = field(default_factory=list)
     """Shots measured beside `task.shots`."""
-    steps: list[int] = field(default_factory=list)
-    """Adaptation steps measured beside `algorithm.inner_steps_test` (accuracy-against-steps)."""
+    steps: list[int] | None = None
+    """Adaptation steps measured beside `algorithm.inner_steps_test` (accuracy against steps); null:
+    0, 1, 2, 3, 5, 10, 20, 50 as far as that goes."""
     curve_tasks: int = 100
     """Tasks of the accuracy-against-steps curve."""
     transductive: bool = True

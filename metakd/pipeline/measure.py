@@ -25,6 +25,7 @@ from metakd.stages.recorder import Recorder
 __all__ = [
     "Judged",
     "batchnorm_modes",
+    "curve_steps",
     "fidelity",
     "judge",
     "judge_teacher",
@@ -32,6 +33,10 @@ __all__ = [
     "precision_of",
     "steps_at_test",
 ]
+
+
+CURVE = (0, 1, 2, 3, 5, 10, 20, 50)
+"""Steps of the accuracy-against-steps curve, unless others are asked for."""
 
 
 @dataclass
@@ -66,6 +71,14 @@ def steps_at_test(config: Config) -> int | None:
     return config.algorithm.inner_steps if given is None else given
 
 
+def curve_steps(asked: list[int] | None, headline: int | None) -> list[int]:
+    """Return the steps of the accuracy-against-steps curve, the headline's left out."""
+    if headline is None:
+        return []
+    steps = [s for s in CURVE if s < headline] if asked is None else asked
+    return sorted({*steps} - {headline})
+
+
 def precision_of(config: Config, precision: Precision) -> Precision:
     """Return the number format of meta-training and few-shot evaluation.
 
@@ -96,7 +109,7 @@ def judge(
     judged = Judged()
     shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
     modes = batchnorm_modes(algorithm, e.transductive)
-    curve = sorted({*e.steps} - {headline}) if headline is not None else []
+    curve = curve_steps(e.steps, headline)
     total = len(shot_list) * len(modes) * e.tasks + (len(modes) * e.curve_tasks if curve else 0)
     embeddings = None
     if isinstance(algorithm, MetricAlgorithm) and isinstance(data, ImageData):

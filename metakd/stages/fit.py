@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,7 @@ def fit(
     validate_every: int = 0,
     higher_is_better: bool = True,
     keep_best: bool = True,
+    learner_is: str = "student",
     log_every: int = 10,
 ) -> Fitted:
     """Descend the learner's outer loss for `steps` updates, keeping the best on validation.
@@ -68,6 +69,7 @@ def fit(
         validate: returns the validation value of the learner as it is now.
         validate_every: steps between validations; 0: only at the end.
         higher_is_better: false for errors (regression).
+        learner_is: `student` or `teacher`: under which name its training accuracy is logged.
         keep_best: go back to the best validated state at the end.
         log_every: steps between lines of metrics.
 
@@ -107,7 +109,7 @@ def fit(
                 last = step + 1 == steps
                 logged: dict[str, float] = {}
                 if last or step % log_every == 0:
-                    logged = floats(terms)
+                    logged = _named(terms, learner_is) | _teacher_accuracy(batch, answers)
                 if not torch.isfinite(terms["loss"]):
                     raise FloatingPointError(
                         f"the loss of {stage} is {float(terms['loss'])} at step {step}; lower "
@@ -123,7 +125,7 @@ def fit(
                     last or (validate_every and done % validate_every == 0)
                 ):
                     value = validate()
-                    logged |= floats(terms)
+                    logged |= _named(terms, learner_is) | _teacher_accuracy(batch, answers)
                     logged["validate/accuracy" if higher_is_better else "validate/mse"] = value
                     better = best is None or (value > best if higher_is_better else value < best)
                     if better:
@@ -143,3 +145,25 @@ def fit(
     if best_state is not None:
         learner.load_state_dict(best_state)
     return Fitted(time.perf_counter() - began, best, best_step)
+
+
+def _named(terms: Mapping[str, torch.Tensor], learner_is: str) -> dict[str, float]:
+    """Return the learner's terms as floats, its accuracy under its own name."""
+    return {n.replace("student/", f"{learner_is}/"): v for n, v in floats(terms).items()}
+
+
+def _teacher_accuracy(
+    batch: TaskBatch | ExampleBatch, answers: TaskAnswers | Answer | None
+) -> dict[str, float]:
+    """Return how often the teacher's logits are right on what it was asked, if it gave any."""
+    if isinstance(answers, TaskAnswers) and isinstance(batch, TaskBatch):
+        on_query = answers.query is not None
+        answer = answers.query if on_query else answers.support
+        targets = batch.query_targets if on_query else batch.support_targets
+    elif isinstance(answers, Answer) and isinstance(batch, ExampleBatch):
+        answer, targets = answers, batch.labels
+    else:
+        return {}
+    if answer is None or answer.logits is None or targets.is_floating_point():
+        return {}
+    return {"teacher/accuracy": float((answer.logits.argmax(-1) == targets).float().mean())}

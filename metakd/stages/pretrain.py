@@ -105,4 +105,5 @@ def pretrain(
         validate=(lambda: base_accuracy(network, data, held, precision)) if len(held) else None,
         validate_every=batches.batches_per_epoch,
         keep_best=False,
+        learner_is="teacher",
     )
