@@ -157,7 +157,7 @@ def fine_tune(
             if position == batches - 1:
                 logged = floats({n: t.detach() for n, t in terms.items()})
                 recorder.log(stage, step, logged)
-            bar.advance(1, logged)
+            bar.advance(1, {n: v for n, v in logged.items() if not n.startswith("loss/")})
     top1, top5, test_loss = _judge(network, data, target, precision)
     return TargetResult(top1, top5, test_loss, time.perf_counter() - began, network)
 

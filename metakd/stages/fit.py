@@ -138,7 +138,8 @@ def fit(
                     recorder.checkpoint("last", state(done))
                 if logged:
                     recorder.log(stage, step, logged | {"lr": rate})
-                bar.advance(1, logged)
+                # Beside the bar there is room for the total, not for its terms.
+                bar.advance(1, {n: v for n, v in logged.items() if not n.startswith("loss/")})
     except KeyboardInterrupt:
         recorder.checkpoint("last", state(done))
         raise
