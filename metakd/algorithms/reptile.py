@@ -138,4 +138,4 @@ def mini_batches(content: Tensor, size: int, batch: int, steps: int) -> Tensor:
     key = bits_at(derive(stream_key(0, "reptile"), place), numbers).sum(1)
     counters = torch.arange(rounds * size, device=content.device).view(rounds, size)
     orders = smallest(bits_at(key[:, None, None], counters), size)
-    return orders.flatten(1)[:, : steps * batch].reshape(-1, steps, batch)
+    return orders.flatten(1)[:, : steps * batch].reshape(len(numbers), steps, batch)

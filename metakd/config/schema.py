@@ -156,7 +156,7 @@ class AlgorithmConfig:
     """Statistics of the query pass in training: the query batch's own (`transductive`) or the
     support set's (`inductive`)."""
     distance: str = "euclidean"
-    """Between embeddings: `euclidean` (squared), `cosine`."""
+    """Between embeddings: `euclidean` (squared), `euclidean_root` (not squared), `cosine`."""
     head: str = "centroid"
     """Per-task classifier on a frozen embedding: `centroid` or `linear`."""
     options: dict[str, Any] = field(default_factory=dict)

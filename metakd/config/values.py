@@ -25,7 +25,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "student.norm": ("batch", "group", "layer", "none"),
     "algorithm.inner_optimizer": ("sgd", "adam"),
     "algorithm.batchnorm": ("transductive", "inductive"),
-    "algorithm.distance": ("euclidean", "cosine"),
+    "algorithm.distance": ("euclidean", "euclidean_root", "cosine"),
     "algorithm.head": ("centroid", "linear"),
     "distill.teacher_mode": ("auto", "prototype", "linear", "head"),
     "distill.on": ("auto", "query", "support", "both"),

@@ -129,6 +129,7 @@ def test_mini_batches_walk_through_random_orders() -> None:
     assert torch.equal(mini_batches(content[2:3], 10, 4, 5)[0], order[2])
     assert len({tuple(task.flatten().tolist()) for task in order}) == 4
     assert mini_batches(torch.randn(2, 10, 1), 10, 3, 1).shape == (2, 1, 3)
+    assert mini_batches(content, 10, 4, 0).shape == (4, 0, 4)
 
 
 def test_mini_batches_are_what_an_inner_step_sees(
@@ -156,6 +157,12 @@ def test_predict_leaves_no_trace(execution: str, conv: Callable, image_tasks: Ca
     assert logits.shape == (2, 3, 6, 3)
     for name, value in reptile.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_no_step_is_the_initialisation(conv: Callable, image_tasks: Callable) -> None:
+    tasks = image_tasks()
+    reptile = Reptile(conv(), 3, inner_batch=4)
+    assert torch.equal(reptile.predict(tasks, (0,))[0], reptile.predict(tasks, (0, 2))[0])
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ ALLOWED = [
     "task.shots=5",
     "meta_train.iterations=0 task.train_ways=5000",
     "algorithm=reptile",
+    "algorithm.distance=euclidean_root",
     "algorithm=supervised distill=kd",
     "algorithm=maml distill=kd distill.on=both task.train_shots=2",
     "dataset=sinusoid algorithm=maml distill=none student=mlp",
