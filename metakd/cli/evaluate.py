@@ -48,6 +48,7 @@ def run(arguments: Sequence[str]) -> int:
         config = recompose(recorded, asked.words[1:]).config
         # Where the run's training began may be gone; its own models are judged.
         config.student.checkpoint = config.teacher.checkpoint = None
+        config.pretrain.enabled = True
         check(config)
         look_here_for(config.plugins)
     from metakd import pipeline

@@ -58,6 +58,7 @@ def check(config: Config) -> None:
         _check_classes(config)
         _check_images(config)
     _check_distillation(config)
+    _check_leaks(config)
     _check_files(config)
 
 
@@ -171,6 +172,12 @@ def _check_distillation(config: Config) -> None:
                 f"{' and '.join(algorithm.distill_on)} only; "
                 f"type distill.on={algorithm.distill_on[0]}"
             )
+    tunes = config.finetune.enabled and config.finetune.distill
+    if tunes and config.finetune.shots == 1 and "logits" in distill.needs:
+        raise UserError(
+            f"finetune.distill=true with finetune.shots=1: distill={distill.name} needs the "
+            "teacher's prototypes, which leave the image itself out; type finetune.shots=2 or more"
+        )
     # `embedding` reads logits only when its kd_weight is above 0.
     if "logits" not in distill.needs and not (
         distill.name == "embedding" and distill.kd_weight > 0
@@ -188,6 +195,21 @@ def _check_distillation(config: Config) -> None:
             "example out leaves nothing of its class; type task.train_shots=2 or more, "
             "or distill.teacher_mode=head"
         )
+
+
+def _check_leaks(config: Config) -> None:
+    """Refuse ImageNet weights on miniImageNet, whose meta-test classes they have seen."""
+    for who in ("teacher", "student"):
+        network = getattr(config, who)
+        if (
+            config.dataset.name == "mini_imagenet"
+            and network.pretrained
+            and not network.pretrained_anyway
+        ):
+            raise UserError(
+                f"{who}.pretrained=true: ImageNet weights have seen miniImageNet's test classes; "
+                f"train it here, or say {who}.pretrained_anyway=true and report it"
+            )
 
 
 def _check_files(config: Config) -> None:
@@ -217,7 +239,19 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
     elif not config.distill.uses_teacher and config.teacher.checkpoint is None:
         for stage in ("pretrain", "teacher"):
             idle.setdefault(stage, "nothing uses a teacher")
-    lines = []
+    episodes = config.algorithm.trains_on == "episodes"
+    nothing = {
+        "task.meta_batch": not episodes and "whole batches are trained on",
+        "meta_train.batch_size": episodes and "episodes are trained on",
+        "meta_train.label_smoothing": episodes and "episodes are trained on",
+        "evaluate.steps": not config.algorithm.adapts and "the algorithm takes no steps",
+        "evaluate.curve_tasks": not config.algorithm.adapts and "the algorithm takes no steps",
+        "finetune.distill": not config.distill.uses_teacher and "nothing is distilled",
+        "dataset.views": not config.dataset.augment and "images are not augmented",
+    }
+    lines = [
+        f"{key} changes nothing: {why}" for key, why in nothing.items() if key in typed and why
+    ]
     for key in sorted(typed):
         group, _, setting = key.partition(".")
         if group in idle and (setting or getattr(getattr(config, group), "enabled", False)):

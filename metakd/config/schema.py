@@ -114,6 +114,8 @@ class ArchitectureConfig:
     """Name of a torchvision classifier (`torchvision` only)."""
     pretrained: bool = False
     """Start from weights that were trained elsewhere; recorded as external pre-training."""
+    pretrained_anyway: bool = False
+    """Accept pretrained weights whose training data holds the dataset's meta-test classes."""
     checkpoint: str | None = None
     """Start from this .safetensors, weights-only .pt, or run folder."""
     seed: int | None = None
@@ -140,6 +142,8 @@ class AlgorithmConfig:
     """Fact: the head has a fixed number of outputs, so training and test ways are equal."""
     adapts: bool = False
     """Fact: adapts by gradient steps, so that accuracy depends on the number of steps."""
+    outer_optimizer: str | None = None
+    """Fact: the `meta_train.optimizer` that belongs to the algorithm, where it is not free."""
     inner_lr: float = 0.01
     """Learning rate of adaptation; losses are means over examples."""
     inner_steps: int = 5

@@ -64,6 +64,7 @@ def evaluate_run(
     # The models come from the run's own files, not from where its training began.
     composed.config.student.checkpoint = composed.config.teacher.checkpoint = None
     composed.config.student.pretrained = composed.config.teacher.pretrained = False
+    composed.config.pretrain.enabled = True  # the run has its teacher; nothing is trained here
     prepared = prepare(composed)
     moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     check_writable(run.path / "evaluations")
@@ -125,9 +126,8 @@ def _restore(module: nn.Module, weights: dict[str, Tensor], name: str, trains_on
     """Load weights; a head over the meta-train classes of another dataset is left out."""
     own = module.state_dict()
     if trains_on == "batches":
-        weights = {
-            k: v if v.shape == own[k].shape else own[k] for k, v in weights.items() if k in own
-        }
+        head = {k: v for k, v in own.items() if k.startswith("network.head.")}
+        weights = {**weights, **head}
     for key, tensor in weights.items():
         if key not in own or own[key].shape != tensor.shape:
             mine = "missing" if key not in own else str(list(own[key].shape))

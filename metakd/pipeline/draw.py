@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from metakd.data.images import ImageData
-from metakd.pipeline.measure import Judged
+from metakd.pipeline.measure import Judged, evaluation_stage
 from metakd.pipeline.prepare import Prepared
 from metakd.reports.figures import (
     accuracy_against_steps,
@@ -65,6 +65,7 @@ def _samples(prepared: Prepared, folder: RunFolder, judged: Mapping[str, Judged]
             queries=task.queries,
             tasks=count,
             seed=config.evaluate.seed,
+            stage=evaluation_stage(config.evaluate.part),
         )
     )
     out = folder.figures / "sample_tasks.png"

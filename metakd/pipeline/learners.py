@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from metakd.algorithms.algorithm import Algorithm
+from metakd.config.schema import Config
 from metakd.data.images import ImageData
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
@@ -16,7 +17,6 @@ from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.network import Network
 from metakd.pipeline.measure import batchnorm_modes, precision_of, steps_at_test
 from metakd.pipeline.prepare import Prepared, optimization_of, settings_of
-from metakd.registry import build, resolve
 from metakd.stages.evaluate import evaluate
 from metakd.stages.fit import fit
 from metakd.stages.recorder import Recorder
@@ -82,7 +82,12 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
             data,
             key=teacher_key(
                 architecture=architecture,
-                training={**stage, "augment": list(config.dataset.augment)},
+                training={
+                    **stage,
+                    "augment": list(config.dataset.augment),
+                    # The target's test images are left out of the data, not of its checksum.
+                    "left_out": data is not prepared.everything,
+                },
                 data_checksum=data.checksum,
                 precision=prepared.precision.name,
                 device_type=prepared.device.type,
@@ -106,14 +111,14 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
         autocast=prepared.precision.dtype,
         channels_last=prepared.precision.dtype is not None,
     )
-    if config.distill.teacher_mode != "head":
+    if calibrates(config):
         task = config.task
         teacher.calibrate(
             data.tasks(
                 "validate",
                 ways=task.ways,
                 shots=task.train_shots or task.shots,
-                queries=task.queries,
+                queries=task.train_queries or task.queries,
                 tasks=20,
                 seed=config.evaluate.seed,
                 stage="calibrate",
@@ -162,21 +167,17 @@ def train_student(
     return student
 
 
+def calibrates(config: Config) -> bool:
+    """Tell whether logits that need a fitted scale are asked of the teacher."""
+    distill = config.distill
+    logits = "logits" in distill.needs or (distill.name == "embedding" and distill.kd_weight > 0)
+    return distill.uses_teacher and distill.teacher_mode != "head" and logits
+
+
 def _objective(prepared: Prepared, teacher: FrozenTeacher | None, student_size: int) -> Objective:
     if teacher is None:
         return Objective().to(prepared.device)
-    distill = prepared.config.distill
-    cls = resolve(distill._target_, "metakd.distillation", prepared.config.plugins)
-    torch.manual_seed(prepared.config.seed)  # for a learned projection
-    objective: Objective = build(
-        cls,
-        student_size,
-        teacher.size,
-        teacher.mean,
-        settings=settings_of(distill),
-        options=distill.options,
-    )
-    return objective.to(prepared.device)
+    return prepared.objective(student_size, teacher.size, teacher.mean)
 
 
 def _meta_train(

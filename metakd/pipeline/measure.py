@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from metakd.algorithms.supervised import Supervised
 from metakd.config.schema import Config
 from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
+from metakd.distillation.calibration import fit_scale
 from metakd.models.cost import cost
 from metakd.models.normalization import has_batchnorm
 from metakd.reports.fidelity import expected_calibration_error
@@ -26,6 +27,7 @@ __all__ = [
     "Judged",
     "batchnorm_modes",
     "curve_steps",
+    "evaluation_stage",
     "fidelity",
     "judge",
     "judge_teacher",
@@ -34,6 +36,9 @@ __all__ = [
     "steps_at_test",
 ]
 
+
+CALIBRATION_TASKS = 100
+"""Tasks of the meta-validation classes on which the teacher's scale is fitted."""
 
 CURVE = (0, 1, 2, 3, 5, 10, 20, 50)
 """Steps of the accuracy-against-steps curve, unless others are asked for."""
@@ -132,6 +137,7 @@ def judge(
                 batchnorm=mode,
                 precision=precision,
                 embeddings=embeddings if mode != "transductive" else None,
+                stage=evaluation_stage(e.part),
                 bar=bar,
             )
 
@@ -173,16 +179,49 @@ def judge_teacher(
                 batchnorm="inductive" if has_batchnorm(backbone) else None,
                 precision=precision,
                 embeddings=embeddings,
+                stage=evaluation_stage(e.part),
                 bar=bar,
             )
+    scale = _teacher_scale(head, data, config, precision)
+    judged.measurements = [replace(m, logits=scale * m.logits) for m in judged.measurements]
     return judged
+
+
+def _teacher_scale(
+    head: Supervised, data: ImageData, config: Config, precision: Precision
+) -> float:
+    """Fit by likelihood on meta-validation what the cosines are multiplied by (no rank changes)."""
+    task = config.task
+    measured = evaluate(
+        head,
+        data,
+        part="validate",
+        ways=task.ways,
+        shots=task.shots,
+        queries=task.queries,
+        tasks=CALIBRATION_TASKS,
+        seed=config.evaluate.seed,
+        steps=None,
+        batchnorm="inductive",
+        precision=precision,
+        stage="calibrate",
+    )[0]
+    return fit_scale(measured.logits.flatten(0, 1), measured.targets.flatten())
 
 
 def fidelity(student: Judged, teacher: Judged) -> dict[str, float]:
     """Return how alike the two predict on the headline's tasks (top-1 agreement, KL in nats)."""
     s, t = student.headline, teacher.headline
-    assert torch.equal(s.targets, t.targets), "student and teacher were judged on other tasks"
+    assert torch.equal(s.classes, t.classes), "student and teacher were judged on other tasks"
     return fidelity_of(t.logits, s.logits)
+
+
+def evaluation_stage(part: str) -> str:
+    """Return the name of the stream of evaluation tasks.
+
+    Meta-validation is judged on other tasks than those that chose the best student.
+    """
+    return "evaluate" if part == "test" else f"evaluate_{part}"
 
 
 def paired_gains(student: Judged, alone: Judged) -> list[dict[str, Any]]:

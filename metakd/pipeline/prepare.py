@@ -5,22 +5,26 @@ Nothing is written: the run's folder is made only after this has succeeded.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from metakd.algorithms.algorithm import Algorithm
 from metakd.algorithms.host_memory import keep_freed_memory
 from metakd.config.checks import check, unused_settings
 from metakd.config.compose import Composed
 from metakd.config.schema import ArchitectureConfig, Config, OptimizerConfig
+from metakd.data.counter_random import stream_key
 from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
 from metakd.data.load import cache_root_from, data_root_from, load_dataset
+from metakd.distillation.objective import Objective
 from metakd.errors import UserError
 from metakd.models.layout import lay_out_channels_last
 from metakd.models.network import Network
@@ -86,6 +90,21 @@ class Prepared:
             options=c.algorithm.options,
         )
         return algorithm.to(self.device)
+
+    def objective(self, student_size: int, teacher_size: int, teacher_mean: Tensor) -> Objective:
+        """Return the config's distillation for embeddings of these sizes."""
+        distill = self.config.distill
+        cls = resolve(distill._target_, "metakd.distillation", self.config.plugins)
+        torch.manual_seed(self.config.seed)  # for a learned projection
+        objective: Objective = build(
+            cls,
+            student_size,
+            teacher_size,
+            teacher_mean,
+            settings=settings_of(distill),
+            options=distill.options,
+        )
+        return objective.to(self.device)
 
 
 def settings_of(section: Any) -> dict[str, Any]:
@@ -170,7 +189,12 @@ def prepare(composed: Composed) -> Prepared:
     config = composed.config
     check(config)
     device = choose_device(config.device)
+    if config.deterministic:
+        # Without it cuBLAS refuses to be deterministic; read at its first call.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.deterministic)
+    # What is called float32 is computed in float32; bfloat16 is there for speed.
+    torch.backends.cudnn.allow_tf32 = False
     keep_freed_memory()
     precision = choose_precision(config.precision, device)
     warnings = [*composed.warnings, *unused_settings(composed.typed, _used(config))]
@@ -199,7 +223,7 @@ def prepare(composed: Composed) -> Prepared:
     # Second-order steps on a handful of images are the exception: there it costs time.
     second_order = config.algorithm.adapts and not config.algorithm.first_order
     student = _backbone(config.student, data.example_shape, config.plugins, _student_seed(config))
-    if config.student.checkpoint:
+    if config.student.checkpoint is not None:
         load_weights(student, Path(config.student.checkpoint), "student")
     if not second_order:
         lay_out_channels_last(student)
@@ -209,10 +233,10 @@ def prepare(composed: Composed) -> Prepared:
         seed = config.teacher.seed or 0
         backbone = _backbone(config.teacher, data.example_shape, config.plugins, seed)
         teacher = Network(backbone, data.part("train").classes)
-        if config.teacher.checkpoint:
+        if config.teacher.checkpoint is not None:
             load_weights(teacher, Path(config.teacher.checkpoint), "teacher")
         lay_out_channels_last(teacher.backbone)
-    return Prepared(
+    prepared = Prepared(
         composed=composed,
         config=config,
         device=device,
@@ -225,10 +249,38 @@ def prepare(composed: Composed) -> Prepared:
         teacher_is_trained=config.teacher.checkpoint is not None,
         warnings=warnings,
     )
+    _try_out(prepared)
+    return prepared
 
 
 def _student_seed(config: Config) -> int:
-    return config.seed if config.student.seed is None else config.student.seed
+    """Return the seed of the student's initial weights.
+
+    With the teacher's own seed the two networks would begin with the same random numbers, and with
+    equal architectures as the same network: the student then draws from another stream.
+    """
+    seed = config.seed if config.student.seed is None else config.student.seed
+    return stream_key(seed, "student") if seed == (config.teacher.seed or 0) else seed
+
+
+def _try_out(prepared: Prepared) -> None:
+    """Build what is built during the run once, so that a setting refused there is refused now."""
+    config = prepared.config
+    algorithm = prepared.algorithm(copy.deepcopy(prepared.student))
+    size = int(algorithm.backbone.embedding_size)  # type: ignore[arg-type]
+    if prepared.teacher is not None and config.distill.uses_teacher:
+        teacher_size = prepared.teacher.head.in_features
+        prepared.objective(size, teacher_size, torch.zeros(teacher_size))
+    if isinstance(prepared.everything, ImageData) and config.finetune.enabled:
+        prepared.everything.target(
+            config.finetune.target, config.finetune.shots, config.dataset.split_seed
+        )
+    if config.algorithm.outer_optimizer not in (None, config.meta_train.optimizer):
+        prepared.warnings.append(
+            f"algorithm={config.algorithm.name} is published with meta_train.optimizer="
+            f"{config.algorithm.outer_optimizer}, not {config.meta_train.optimizer}; see its file "
+            "in conf/algorithm for the rate and schedule"
+        )
 
 
 def _check_classes(config: Config, data: ImageData) -> None:
@@ -245,6 +297,9 @@ def _check_classes(config: Config, data: ImageData) -> None:
         (config.evaluate.part, (task.ways, shots, task.queries), "uniform", None)
         for shots in {task.shots, *config.evaluate.shots}
     ]
+    if config.distill.uses_teacher and config.distill.teacher_mode != "head":
+        # The teacher's scale is fitted on validation tasks like those that it answers.
+        wanted.append(("validate", (task.ways, train[1], train[2]), "uniform", None))
     if config.algorithm.trains_on == "episodes" and config.meta_train.iterations:
         wanted.append(("train", train, task.sampling, task.train_tasks))
     for part, (ways, shots, queries), sampling, number in wanted:

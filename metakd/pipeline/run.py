@@ -60,11 +60,11 @@ def train(composed: Composed, *, quiet: bool = False) -> dict[str, Any]:
     """
     prepared = prepare(composed)
     place, unique = _place(composed)
+    tracker = _tracker(prepared)
     check_writable(place)
     with interrupts():
         folder = RunFolder.create(place, unique=unique)
         progress = Progress(quiet=quiet)
-        tracker = _tracker(prepared)
         recorder = Recorder(folder, tracker, progress)
         status, error = "failed", None
         with log_to(folder.path / "metakd.log"):
@@ -121,7 +121,7 @@ def _start(prepared: Prepared, folder: RunFolder, tracker: Tracker, recorder: Re
         "precision": prepared.precision.name,
         "deterministic": config.deterministic,
         "data_checksum": prepared.data.checksum,
-        "external_pretraining": config.student.pretrained or config.teacher.pretrained,
+        "external_pretraining": external_pretraining(prepared),
     }
     folder.start(info)
     found = tracker.start(composed.plain(), folder.path, config.name, config.tags)
@@ -183,8 +183,25 @@ def _stages(prepared: Prepared, folder: RunFolder, recorder: Recorder) -> dict[s
     folder.write_results(results)
     if recorder.tracker is not None:
         recorder.tracker.summary(results)
-    draw_figures(prepared, folder, recorder, results, judged)
+    try:
+        draw_figures(prepared, folder, recorder, results, judged)
+    except Exception as problem:  # whatever it is, the results are complete
+        logger.exception("the figures could not be drawn")
+        recorder.warn(f"the figures could not be drawn ({problem}); results.json is complete")
     return results
+
+
+def external_pretraining(prepared: Prepared) -> list[str]:
+    """Return where weights came from that this run did not train: a line for each network."""
+    config = prepared.config
+    networks = {"student": config.student}
+    if prepared.teacher is not None:
+        networks["teacher"] = config.teacher
+    found = [
+        f"{name}: pretrained {c.model or c.name}" for name, c in networks.items() if c.pretrained
+    ]
+    found += [f"{name}: {c.checkpoint}" for name, c in networks.items() if c.checkpoint is not None]
+    return found
 
 
 def _fine_tune_all(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metakd.data.images import ImageData
 from metakd.data.target import TargetTask
+from metakd.distillation.calibration import fit_scale
 from metakd.distillation.divergences import unit
 from metakd.distillation.objective import Answer
 from metakd.distillation.teacher import FrozenTeacher
@@ -74,5 +75,7 @@ def _answers(
     labels, classes = target.train.labels, target.train.classes
     if int(torch.bincount(labels).min()) < 2:
         return lambda index: Answer(None, embeddings[index])
-    logits = prototype_logits_on_support(known[None], labels[None], classes, teacher.scale)[0]
+    logits = prototype_logits_on_support(known[None], labels[None], classes, 1.0)[0]
+    # A scale of its own: the episodes' one belongs to other ways, shots and, maybe, mode.
+    logits = fit_scale(logits, labels) * logits
     return lambda index: Answer(logits[index], embeddings[index])

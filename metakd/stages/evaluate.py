@@ -37,6 +37,7 @@ class Measurement:
         batchnorm: `inductive`, `transductive`; None where it makes no difference.
         logits: [tasks, ways * queries, ways] on the CPU.
         targets: [tasks, ways * queries] on the CPU.
+        classes: [tasks, ways] on the CPU, the class behind each label; empty for regression.
     """
 
     values: Tensor
@@ -48,6 +49,7 @@ class Measurement:
     batchnorm: str | None
     logits: Tensor
     targets: Tensor
+    classes: Tensor
 
     def figures(self) -> dict[str, Any]:
         """Return the entry of results.json: mean, 95 % interval and what was measured."""
@@ -93,8 +95,9 @@ def evaluation_tasks(
     queries: int,
     tasks: int,
     seed: int,
+    stage: str = "evaluate",
 ) -> Iterator[TaskBatch]:
-    """Yield the first `tasks` evaluation tasks, a pure function of `seed` and the setting."""
+    """Yield the first `tasks` tasks of a stream, a pure function of `seed`, `stage` and setting."""
     stream = data.tasks(
         part,
         ways=ways,
@@ -102,7 +105,7 @@ def evaluation_tasks(
         queries=queries,
         tasks=TASKS_PER_STEP,
         seed=seed,
-        stage="evaluate",
+        stage=stage,
     )
     for step in range(-(-tasks // TASKS_PER_STEP)):
         batch = stream.batch(step)
@@ -146,6 +149,7 @@ def evaluate(
     batchnorm: str | None,
     precision: Precision,
     embeddings: Tensor | None = None,
+    stage: str = "evaluate",
     bar: Any = None,
 ) -> list[Measurement]:
     """Judge `algorithm` on `tasks` tasks of `part` and return a measurement for each of `steps`.
@@ -163,6 +167,7 @@ def evaluate(
         batchnorm: `inductive` or `transductive`; None if the network has no batch norm.
         precision: number format of forward passes.
         embeddings: `embed_part` of a MetricAlgorithm, where known already (inductive only).
+        stage: names the stream of tasks.
         bar: progress bar that is moved on by each task.
     """
     mode = batchnorm or "inductive"
@@ -173,8 +178,9 @@ def evaluate(
     logits: list[Tensor] = []
     targets: list[Tensor] = []
     algorithm.eval()
+    classes: list[Tensor] = []
     for batch in evaluation_tasks(
-        data, part, ways=ways, shots=shots, queries=queries, tasks=tasks, seed=seed
+        data, part, ways=ways, shots=shots, queries=queries, tasks=tasks, seed=seed, stage=stage
     ):
         if gather:
             assert isinstance(algorithm, MetricAlgorithm) and embeddings is not None
@@ -190,10 +196,11 @@ def evaluate(
                 predicted = algorithm.predict(batch, steps or (0,), mode)
         logits.append(predicted.detach().float().cpu())
         targets.append(batch.query_targets.cpu())
+        classes.append(torch.empty(0) if batch.classes is None else batch.classes.cpu())
         if bar is not None:
             bar.advance(len(batch))
     all_logits = torch.cat(logits, dim=1)
-    all_targets = torch.cat(targets)
+    all_targets, all_classes = torch.cat(targets), torch.cat(classes)
     return [
         Measurement(
             values=_values(all_logits[i], all_targets),
@@ -205,6 +212,7 @@ def evaluate(
             batchnorm=batchnorm,
             logits=all_logits[i],
             targets=all_targets,
+            classes=all_classes,
         )
         for i in range(len(all_logits))
     ]

@@ -18,6 +18,7 @@ from metakd.data.target import TargetTask
 from metakd.distillation.objective import Answer, Objective
 from metakd.models.network import Network, Prediction
 from metakd.models.normalization import (
+    BatchNorm2d,
     Mode,
     batchnorm_mode,
     has_batchnorm,
@@ -125,7 +126,7 @@ def fine_tune(
         for step in range(steps):
             epoch, position = divmod(step, batches)
             if position == 0:
-                order = permutation(stream_key(seed, stage, epoch), count, data.device)
+                order = permutation(stream_key(seed, "finetune", epoch), count, data.device)
             index = order[position * batch_size : (position + 1) * batch_size]
             images = data.normalized(target.train.images[index])
             labels = target.train.labels[index]
@@ -166,12 +167,21 @@ def fine_tune(
 def _estimate_statistics(
     network: Network, data: ImageData, images: Tensor, batch_size: int, precision: Precision
 ) -> None:
+    """Average batch statistics over batches drawn from all classes, forgetting older ones."""
     set_running_statistics(network, True)
+    layers = [m for m in network.modules() if isinstance(m, BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain average
     network.train()
+    order = permutation(stream_key(0, "statistics"), len(images), images.device)
     with batchnorm_mode(network, "batch"), precision.autocast():
-        for part in images.split(batch_size)[:100]:
-            if len(part) > 1:
-                network(data.normalized(part))
+        for index in order.split(batch_size)[:100]:
+            if len(index) > 1:
+                network(data.normalized(images[index]))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
 
 
 @torch.no_grad()

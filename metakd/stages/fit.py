@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def fit(
     optimizer = make_optimizer([learner, objective], optimization)
     best: float | None = None
     best_step: int | None = None
-    best_state: dict[str, torch.Tensor] | None = None
+    best_state: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] | None = None
 
     def state(step: int) -> dict[str, Any]:
         return {
@@ -127,11 +128,15 @@ def fit(
                     value = validate()
                     logged |= _named(terms, learner_is) | _teacher_accuracy(batch, answers)
                     logged["validate/accuracy" if higher_is_better else "validate/mse"] = value
-                    better = best is None or (value > best if higher_is_better else value < best)
+                    better = math.isfinite(value) and (
+                        best is None or (value > best if higher_is_better else value < best)
+                    )
                     if better:
                         best, best_step = value, done
                         if keep_best:
-                            best_state = copy.deepcopy(learner.state_dict())
+                            best_state = copy.deepcopy(
+                                (learner.state_dict(), objective.state_dict())
+                            )
                             # The undistilled twin must not take the student's place.
                             twin = stage.endswith("_alone")
                             recorder.checkpoint("best_alone" if twin else "best", state(done))
@@ -144,7 +149,8 @@ def fit(
         recorder.checkpoint("last", state(done))
         raise
     if best_state is not None:
-        learner.load_state_dict(best_state)
+        learner.load_state_dict(best_state[0])
+        objective.load_state_dict(best_state[1])
     return Fitted(time.perf_counter() - began, best, best_step)
 
 

@@ -19,10 +19,10 @@ from metakd.stages.precision import Precision
 from metakd.stages.pretrain import pretrain
 from metakd.stages.recorder import Recorder
 
-__all__ = ["code_fingerprint", "source_fingerprint", "teacher_key", "trained_teacher"]
+__all__ = ["CODE", "source_fingerprint", "teacher_key", "trained_teacher"]
 
 
-def code_fingerprint() -> str:
+def _code_fingerprint() -> str:
     """Return a hash of the source files that decide what a pre-trained teacher is."""
     package = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
@@ -33,6 +33,10 @@ def code_fingerprint() -> str:
             digest.update(file.name.encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+CODE = _code_fingerprint()
+"""Read when the program starts: sources that change while it runs are not the code that it runs."""
 
 
 def source_fingerprint(cls: type) -> str:
@@ -60,7 +64,7 @@ def teacher_key(
         "precision": precision,
         "device": device_type,
         "seed": seed,
-        "code": code_fingerprint(),
+        "code": CODE,
         "torch": torch.__version__,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
