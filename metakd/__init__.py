@@ -58,12 +58,18 @@ def train(
     return pipeline.train(composed, quiet=quiet)
 
 
-def evaluate(run: str | Path, *overrides: str, quiet: bool = True) -> dict[str, Any]:
+def evaluate(
+    run: str | Path,
+    *overrides: str,
+    config_dir: str | Path | None = None,
+    quiet: bool = True,
+) -> dict[str, Any]:
     """Judge a finished run's models again, as `metakd evaluate RUN OVERRIDES` does.
 
     Args:
         run: the run's folder.
         overrides: what is to be different, e.g. ``"task.shots=5"``, ``"dataset=omniglot"``.
+        config_dir: folder of the user's own config files (`--config-dir`).
         quiet: neither progress nor the final table.
 
     Raises:
@@ -71,4 +77,4 @@ def evaluate(run: str | Path, *overrides: str, quiet: bool = True) -> dict[str, 
     """
     from metakd import pipeline
 
-    return pipeline.evaluate_run(Path(run), overrides, quiet=quiet)
+    return pipeline.evaluate_run(Path(run), overrides, config_dir, quiet=quiet)

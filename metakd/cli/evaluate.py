@@ -22,6 +22,9 @@ examples:
   metakd evaluate outputs/glyphs_protonet/2026-01-31_12-00-00 task.shots=5
   metakd evaluate RUN dataset=omniglot task=20way_1shot evaluate.tasks=1000
 
+options:
+  --config-dir, -cd DIR    a folder of your own configuration files, for a dataset of your own
+
 Settings: dataset, task and evaluate with all that belongs to them, algorithm.inner_steps_test,
 device, precision, data_root, cache_root."""
 
@@ -30,6 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     """Evaluate a run again."""
     parser = Parser("evaluate", HELP)
     parser.add_argument("words", nargs="*")
+    parser.add_argument("--config-dir", "-cd")
     asked = parser.read(arguments)
     if asked.help:
         print(HELP)
@@ -45,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
 
     recorded = folder / ".hydra" / "config.yaml"
     if recorded.is_file():  # refuse what can be refused before torch is imported
-        config = recompose(recorded, asked.words[1:]).config
+        config = recompose(recorded, asked.words[1:], asked.config_dir).config
         # Where the run's training began may be gone; its own models are judged.
         config.student.checkpoint = config.teacher.checkpoint = None
         config.pretrain.enabled = True
@@ -53,5 +57,5 @@ def run(arguments: Sequence[str]) -> int:
         look_here_for(config.plugins)
     from metakd import pipeline
 
-    pipeline.evaluate_run(folder, asked.words[1:])
+    pipeline.evaluate_run(folder, asked.words[1:], asked.config_dir)
     return 0

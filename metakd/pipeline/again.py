@@ -37,7 +37,11 @@ ALSO = ("algorithm.inner_steps_test", "algorithm.inner_lr", "algorithm.head", "p
 
 
 def evaluate_run(
-    path: Path, overrides: Sequence[str] = (), *, quiet: bool = False
+    path: Path,
+    overrides: Sequence[str] = (),
+    config_dir: str | Path | None = None,
+    *,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Judge the models of the run in `path` and write `evaluations/<date_time>/results.json`.
 
@@ -45,6 +49,7 @@ def evaluate_run(
         path: the run's folder.
         overrides: what is to differ from the run's own config: `dataset`, `task`, `evaluate`,
             the number of adaptation steps.
+        config_dir: folder of the user's own config files.
         quiet: neither progress nor the table.
 
     Returns:
@@ -54,7 +59,7 @@ def evaluate_run(
         UserError: not a run, or one whose models cannot be judged so.
     """
     run = open_run(path)
-    composed = recompose(run.path / ".hydra" / "config.yaml", overrides)
+    composed = recompose(run.path / ".hydra" / "config.yaml", overrides, config_dir)
     for key in composed.typed:
         if key.partition(".")[0] not in JUDGED_AGAIN and key not in ALSO:
             raise UserError(

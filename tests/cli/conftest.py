@@ -35,8 +35,8 @@ class FakePipeline:
             raise self.error
         return {}
 
-    def evaluate_run(self, folder: Any, overrides: Any) -> dict[str, Any]:
-        self.calls.append((folder, tuple(overrides)))
+    def evaluate_run(self, folder: Any, overrides: Any, config_dir: Any) -> dict[str, Any]:
+        self.calls.append((folder, tuple(overrides), config_dir))
         return {}
 
 

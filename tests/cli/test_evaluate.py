@@ -18,7 +18,16 @@ def run_folder(tmp_path: Path) -> Path:
 
 def test_overrides_reach_the_pipeline(metakd, pipeline, run_folder: Path) -> None:
     assert metakd("evaluate", str(run_folder), "task.shots=5").status == 0
-    assert pipeline.calls == [(run_folder, ("task.shots=5",))]
+    assert pipeline.calls == [(run_folder, ("task.shots=5",), None)]
+
+
+def test_own_configs_are_looked_up(metakd, pipeline, run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "own" / "task").mkdir(parents=True)
+    (tmp_path / "own" / "task" / "mine.yaml").write_text("name: mine\nways: 3\nshots: 2\n")
+    own = str(tmp_path / "own")
+    assert metakd("evaluate", str(run_folder), "task=mine").status == 2
+    assert metakd("evaluate", str(run_folder), "task=mine", "--config-dir", own).status == 0
+    assert pipeline.calls == [(run_folder, ("task=mine",), own)]
 
 
 @pytest.mark.parametrize(
