@@ -51,7 +51,7 @@ def guarded(action: Callable[[], int]) -> int:
     except BrokenPipeError:  # `metakd list | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
+    except Exception as error:  # the last stop: one line and status 1, the traceback kept
         logs = [n for n in getattr(error, "__notes__", ()) if n.startswith(NOTE)]
         if not logs:
             traceback.print_exc()

@@ -1,13 +1,11 @@
-"""Weights on disk: written atomically, read without running code, checked before they are used."""
+"""Weights on disk: read without running code, checked before they are used."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import re
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,50 +13,18 @@ from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from metakd.errors import UserError, nearest
 from metakd.models.normalization import has_batchnorm, set_running_statistics
 
-__all__ = ["load_weights", "save_weights"]
+__all__ = ["header", "load_weights"]
 
 _BACKBONE = "backbone."
 _HEAD = "head."
 _TO_BACKBONE = re.compile(r"((?:\w+\.)*?)backbone\.")
 _STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 _CHECKSUM = "sha256"
-
-
-def save_weights(network: nn.Module, path: str | Path) -> None:
-    """Write all weights and buffers to a .safetensors file, with a checksum in its header.
-
-    Whoever reads `path` at any time, also after a crash, finds the old file or the whole new one.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    path = Path(path)
-    # Copies, because safetensors refuses tensors that share memory.
-    state = network.state_dict()
-    tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in state.items()}
-    content = save(tensors, metadata={_CHECKSUM: _checksum(tensors)})
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp lets only the owner read
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def load_weights(
@@ -232,16 +198,15 @@ def _read_pt(file: Path, setting: str) -> dict[str, Tensor]:
     return dict(content)
 
 
+def header(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return what a file's header says of its weights: a copy of it can then be checked alone."""
+    return {_CHECKSUM: _checksum(tensors)}
+
+
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name]
+        tensor = tensors[name].detach().cpu()
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

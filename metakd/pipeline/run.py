@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from torch import nn
 
 from metakd.config.compose import Composed
 from metakd.data.cache import content_checksum
 from metakd.data.images import ImageData
 from metakd.distillation.teacher import FrozenTeacher
+from metakd.models.weights import header
 from metakd.pipeline.draw import draw_figures
 from metakd.pipeline.learners import Student, get_teacher, train_student
 from metakd.pipeline.measure import (
@@ -76,7 +78,7 @@ def train(composed: Composed, *, quiet: bool = False) -> dict[str, Any]:
                 status = "interrupted"
                 recorder.say(f"interrupted; what was trained so far lies in {folder.checkpoints}")
                 raise
-            except Exception as problem:
+            except Exception as problem:  # recorded in the run's folder, then raised again
                 error = f"{type(problem).__name__}: {problem}"
                 logger.exception("the run failed")
                 problem.add_note(f"metakd.log: {folder.path / 'metakd.log'}")
@@ -137,17 +139,15 @@ def _stages(prepared: Prepared, folder: RunFolder, recorder: Recorder) -> dict[s
     teacher = None
     if taught is not None:
         weights = taught.network.state_dict()
-        save_weights(folder.checkpoints, "teacher", weights)
+        _save(folder, "teacher", taught.network)
         folder.update(teacher=content_checksum(weights, {}))
         teacher = taught.frozen if config.distill.uses_teacher else None
     student = train_student(prepared, recorder, teacher)
-    save_weights(folder.checkpoints, "student", student.algorithm.state_dict())
+    _save(folder, "student", student.algorithm)
     models: dict[str, Student] = {"student": student}
     if teacher is not None and config.student_alone:
         models["student_alone"] = train_student(prepared, recorder, None, suffix="_alone")
-        save_weights(
-            folder.checkpoints, "student_alone", models["student_alone"].algorithm.state_dict()
-        )
+        _save(folder, "student_alone", models["student_alone"].algorithm)
     began = time.perf_counter()
     precision = precision_of(config, prepared.precision)
     judged = {
@@ -191,6 +191,12 @@ def _stages(prepared: Prepared, folder: RunFolder, recorder: Recorder) -> dict[s
     return results
 
 
+def _save(folder: RunFolder, name: str, module: nn.Module) -> None:
+    """Write a model's weights, with a checksum that goes along with a copy of the file."""
+    weights = module.state_dict()
+    save_weights(folder.checkpoints, name, weights, header(weights))
+
+
 def external_pretraining(prepared: Prepared) -> list[str]:
     """Return where weights came from that this run did not train: a line for each network."""
     config = prepared.config
@@ -221,7 +227,5 @@ def _fine_tune_all(
         if name == "student":
             seconds = tuned.seconds
             if recorder.folder is not None:
-                save_weights(
-                    recorder.folder.checkpoints, "student_target", tuned.network.state_dict()
-                )
+                _save(recorder.folder, "student_target", tuned.network)
     return seconds

@@ -29,7 +29,7 @@ def write_new(path: Path, write: Callable[[BinaryIO], None]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-    except BaseException:
+    except BaseException:  # Ctrl-C, too, must not leave half a file behind
         with contextlib.suppress(OSError):
             path.unlink()
         raise

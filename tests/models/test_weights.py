@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from metakd.errors import UserError
 from metakd.models.conv4 import Conv4
 from metakd.models.network import Network
 from metakd.models.normalization import has_running_statistics, set_running_statistics
-from metakd.models.weights import load_weights, save_weights
+from metakd.models.weights import header, load_weights
 
 SHAPE = (1, 16, 16)
 
@@ -30,6 +29,12 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return set(x) == set(y) and all(torch.equal(x[k], y[k]) for k in x)
 
 
+def save_weights(net: torch.nn.Module, path: Path) -> None:
+    """Write a file as a run does (tests/runs tests that writer), without the run's manifest."""
+    state = {k: v.clone(memory_format=torch.contiguous_format) for k, v in net.state_dict().items()}
+    save_file(state, path, metadata=header(net.state_dict()))
+
+
 def refused(net: torch.nn.Module, path: Path, says: str, **how: object) -> None:
     before = copy.deepcopy(net)
     with pytest.raises(UserError, match=says) as caught:
@@ -38,29 +43,11 @@ def refused(net: torch.nn.Module, path: Path, says: str, **how: object) -> None:
     assert same(net, before)
 
 
-def test_a_round_trip_and_no_other_file_is_left(tmp_path: Path) -> None:
+def test_a_round_trip(tmp_path: Path) -> None:
     first, second = network(), network()
     first.to(memory_format=torch.channels_last)
     save_weights(first, tmp_path / "été=1.safetensors")
     load_weights(second, tmp_path / "été=1.safetensors")
-    assert same(first, second)
-    assert [p.name for p in tmp_path.iterdir()] == ["été=1.safetensors"]
-
-
-def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "student.safetensors"
-    first = network()
-    save_weights(first, file)
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        save_weights(network(), file)
-    assert [p.name for p in tmp_path.iterdir()] == ["student.safetensors"]
-    second = network()
-    load_weights(second, file)
     assert same(first, second)
 
 

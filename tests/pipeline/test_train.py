@@ -239,3 +239,13 @@ def test_evaluate_a_run_whose_teacher_came_from_a_file(
     assert metakd.evaluate(tmp_path / "run")["teacher"]["fewshot"] == results["teacher"]["fewshot"]
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert run["external_pretraining"] == [f"teacher: {folder}"]
+
+
+def test_a_copied_checkpoint_is_checked_without_its_run(
+    default_run: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    content = bytearray((default_run[1] / "checkpoints" / "student.safetensors").read_bytes())
+    content[-5] ^= 1
+    (tmp_path / "copy.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"copy.safetensors' is damaged \(its checksum is wrong"):
+        small(tmp_path / "run", f"student.checkpoint={tmp_path / 'copy.safetensors'}")
