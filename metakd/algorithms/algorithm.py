@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
@@ -25,6 +26,25 @@ class Algorithm(nn.Module, ABC):
     """
 
     backbone: nn.Module
+
+    def begin(self, step: int, steps: int) -> None:  # noqa: B027  # most need nothing
+        """Prepare for training update `step` (from 0) of `steps`; called before `accumulate`."""
+
+    def own_optimizers(self) -> Mapping[str, Optimizer]:
+        """Return the optimisers of parameters that the stage's optimiser is not to descend.
+
+        The training loop sets their gradients to zero, lets their rates follow the stage's
+        schedule and saves their states; `advance` takes their steps.
+        """
+        return {}
+
+    def advance(self) -> dict[str, Tensor]:
+        """Take the steps of `own_optimizers`, after the stage's own; return further metrics."""
+        return {}
+
+    def concerns(self) -> list[str]:
+        """Return what the user should know of the training so far, a line each."""
+        return []
 
     @abstractmethod
     def accumulate(
