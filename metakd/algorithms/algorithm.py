@@ -27,7 +27,7 @@ class Algorithm(nn.Module, ABC):
 
     backbone: nn.Module
 
-    def begin(self, step: int, steps: int) -> None:  # noqa: B027  # most need nothing
+    def begin(self, step: int, steps: int) -> None:
         """Prepare for training update `step` (from 0) of `steps`; called before `accumulate`."""
 
     def own_optimizers(self) -> Mapping[str, Optimizer]:
