@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from metakd.algorithms.algorithm import MetricAlgorithm
 from metakd.data.tasks import TaskBatch
 from metakd.errors import UserError, nearest
+from metakd.models.network import Prediction
 from metakd.models.normalization import (
     batchnorm_mode,
     forget_statistics,
@@ -46,6 +47,20 @@ class EmbeddingLearner(MetricAlgorithm):
     Inductive: running statistics, or, for a network that keeps none, each task's support set's.
     Transductive: the statistics of each task's examples, support and query together.
     """
+
+    def forward(self, support: Tensor, targets: Tensor, query: Tensor, ways: int) -> Prediction:
+        """Return logits [tasks, m, ways] and embeddings [tasks, m, size] of the query sets.
+
+        All tasks are embedded in one forward pass, batch norm as the mode of the module says.
+
+        Args:
+            support: [tasks, n, *example].
+            targets: [tasks, n] int64.
+            query: [tasks, m, *example].
+            ways: classes of a task.
+        """
+        shown, asked = embed_tasks(self.backbone, support, query)
+        return Prediction(self.classify(shown, targets, asked, ways), asked)
 
     @torch.no_grad()
     def predict(

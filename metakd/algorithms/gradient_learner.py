@@ -110,7 +110,7 @@ class GradientLearner(Algorithm):
         """See `Algorithm.accumulate`; the outer gradient is the mean over the tasks."""
         assert isinstance(batch, TaskBatch) and not isinstance(answers, Answer)
         self._check_ways(batch)
-        loop = self._loop(objective, self.batchnorm, self.first_order)
+        loop = self.inner_loop(objective, self.batchnorm, self.first_order)
         parameters = loop.values()
         values, steps = detached(parameters), self.inner_steps
         tasks = tasks_of(batch, answers, self._order(batch, steps))
@@ -135,7 +135,7 @@ class GradientLearner(Algorithm):
         """See `Algorithm.predict`; adapts on labels alone, with the training's update rule."""
         _check("batchnorm", batchnorm, _BATCHNORM)
         self._check_ways(tasks)
-        loop = self._loop(Objective(), batchnorm, first_order=True)
+        loop = self.inner_loop(Objective(), batchnorm, first_order=True)
         values = detached(loop.values())
         each = tasks_of(tasks, None, self._order(tasks, max(steps)))
         device = tasks.support.device
@@ -146,7 +146,8 @@ class GradientLearner(Algorithm):
             )
         return found.transpose(0, 1)
 
-    def _loop(self, objective: Objective, batchnorm: str, first_order: bool) -> InnerLoop:
+    def inner_loop(self, objective: Objective, batchnorm: str, first_order: bool) -> InnerLoop:
+        """Return the inner loop over this learner's modules as a pure function."""
         prefixes = self._adapting()
         return InnerLoop(
             network=self.network,

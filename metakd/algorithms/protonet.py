@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metakd.algorithms.embedding_learner import EmbeddingLearner, embed_tasks
+from metakd.algorithms.embedding_learner import EmbeddingLearner
 from metakd.algorithms.inner_loop import accuracy
 from metakd.algorithms.task_classifiers import cosine_similarities, prototypes, squared_distances
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.errors import UserError, nearest
-from metakd.models.network import Prediction
 
 __all__ = ["ProtoNet"]
 
@@ -60,12 +59,11 @@ class ProtoNet(EmbeddingLearner):
     ) -> dict[str, Tensor]:
         """See `Algorithm.accumulate`; a teacher acts on the query set."""
         assert isinstance(batch, TaskBatch) and not isinstance(answers, Answer)
-        support, query = embed_tasks(self.backbone, batch.support, batch.query)
-        logits = self.classify(support, batch.support_targets, query, batch.ways)
+        prediction = self(batch.support, batch.support_targets, batch.query, batch.ways)
         answer = None if answers is None else answers.query
-        terms = objective(Prediction(logits, query), batch.query_targets, answer)
+        terms = objective(prediction, batch.query_targets, answer)
         terms["loss"].backward()
-        report = terms | accuracy(logits, batch.query_targets)
+        report = terms | accuracy(prediction.logits, batch.query_targets)
         return {name: term.detach() for name, term in report.items()}
 
     def classify(self, support: Tensor, targets: Tensor, query: Tensor, ways: int) -> Tensor:
