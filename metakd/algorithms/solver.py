@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
-from torch import nn
 
 from metakd.algorithms.algorithm import Algorithm
 from metakd.algorithms.binding import Bound
@@ -147,8 +146,3 @@ def solver_of(learner: Algorithm, *, first_order: bool | None = None) -> Solver:
         "not that of the query loss through the inner loop; type distill.teacher_mode=prototype, "
         "or algorithm=maml"
     )
-
-
-def parameters_of(module: nn.Module) -> Tensors:
-    """Return the parameters of `module` that require a gradient, by name."""
-    return {name: p for name, p in module.named_parameters() if p.requires_grad}

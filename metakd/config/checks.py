@@ -10,10 +10,10 @@ import yaml
 
 from metakd.config.locate import Choices
 from metakd.config.schema import Config
-from metakd.config.values import check_values
+from metakd.config.values import LEARNED_MODES, check_values
 from metakd.errors import UserError
 
-__all__ = ["check", "idle_settings", "unused_settings"]
+__all__ = ["check", "idle_settings", "teacher_learns", "teacher_settings", "unused_settings"]
 
 PIPELINE_SETTINGS: dict[str, frozenset[str]] = {
     "dataset": frozenset({"augment", "views"}),
@@ -38,6 +38,7 @@ FACTS = frozenset(
         "teacher_modes",
         "fixed_ways",
         "adapts",
+        "teaches",
         "uses_teacher",
         "needs",
         "options",
@@ -156,7 +157,10 @@ def _check_distillation(config: Config) -> None:
         )
     if not distill.uses_teacher:
         return
-    if not config.pretrain.enabled and config.teacher.checkpoint is None:
+    trained = config.pretrain.enabled or config.teacher.checkpoint is not None
+    if teacher_learns(config):
+        _check_learning_teacher(config, trained)
+    elif not trained:
         raise UserError(
             f"distill={distill.name} needs a teacher: type pretrain=default, "
             "teacher.checkpoint=FILE, or distill=none"
@@ -194,6 +198,58 @@ def _check_distillation(config: Config) -> None:
             f"distill.on={distill.on} with teacher_mode={mode} and one shot: leaving the "
             "example out leaves nothing of its class; type task.train_shots=2 or more, "
             "or distill.teacher_mode=head"
+        )
+
+
+def teacher_learns(config: Config) -> bool:
+    """Tell whether a teacher adapts to tasks or is trained beside the student."""
+    learned = config.distill.uses_teacher and config.distill.teacher_mode in LEARNED_MODES
+    return learned or config.algorithm.teaches
+
+
+def teacher_settings(config: Config) -> frozenset[str]:
+    """Return the settings of `distill` that a teacher which adapts or learns reads."""
+    mode = config.distill.teacher_mode if config.distill.uses_teacher else ""
+    adapting = {"teacher_inner_lr", "teacher_inner_steps"}
+    found: set[str] = set()
+    if config.algorithm.teaches:
+        found |= adapting | {"teacher_lr", "teacher_ce_weight"}
+    if mode == "per_task":
+        found |= adapting | {"teacher_learns"}
+        if config.distill.teacher_learns:
+            found |= {"teacher_lr", "teacher_ce_weight", "teacher_first_order"}
+    if mode == "co_meta":
+        found |= adapting | {"teacher_lr", "teacher_ce_weight", "teacher_kd_weight"}
+        found |= {"direction", "mutual"}
+        if not config.algorithm.teaches:
+            found.add("teacher_first_order")
+    if mode == "feedback":
+        found |= {"teacher_lr", "trial_lr", "hypergradient"}
+    return frozenset(found)
+
+
+def _check_learning_teacher(config: Config, trained: bool) -> None:
+    """Refuse what a teacher that adapts or learns cannot do."""
+    distill, algorithm = config.distill, config.algorithm
+    mode = distill.teacher_mode
+    if mode not in algorithm.teacher_modes:
+        able = ", ".join(algorithm.teacher_modes) or "none"
+        raise UserError(f"distill.teacher_mode={mode}: algorithm={algorithm.name} can use {able}")
+    if "embeddings" in distill.needs:
+        raise UserError(
+            f"distill={distill.name} follows the embeddings of a teacher that stays as it is, and "
+            f"teacher_mode={mode} moves it; type distill=kd or distill=kd_convex"
+        )
+    if distill.on != "query":
+        raise UserError(
+            f"distill.on={distill.on}: a teacher of mode {mode} has seen the support set's labels "
+            "and has nothing to teach there; type distill.on=query"
+        )
+    starts = mode == "co_meta" or (mode == "per_task" and distill.teacher_learns)
+    if not trained and not starts:
+        raise UserError(
+            f"distill.teacher_mode={mode} needs a trained teacher: type pretrain=default or "
+            "teacher.checkpoint=FILE"
         )
 
 
@@ -236,7 +292,11 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
     if config.dataset.kind == "regression":
         for stage in ("pretrain", "warmstart", "finetune", "teacher"):
             idle[stage] = f"dataset={config.dataset.name} is regression, without this stage"
-    elif not config.distill.uses_teacher and config.teacher.checkpoint is None:
+    elif (
+        not config.distill.uses_teacher
+        and not config.algorithm.teaches
+        and config.teacher.checkpoint is None
+    ):
         for stage in ("pretrain", "teacher"):
             idle.setdefault(stage, "nothing uses a teacher")
     episodes = config.algorithm.trains_on == "episodes"

@@ -272,6 +272,12 @@ def _drop_foreign_options(
 def _decide(config: Config) -> None:
     """Replace `auto` by what the algorithm can do."""
     algorithm, distill, task = config.algorithm, config.distill, config.task
+    if algorithm.teaches and distill.teacher_mode == "auto":
+        distill.teacher_mode = "co_meta"
+    if algorithm.teaches and algorithm.base == "fomaml":
+        algorithm.first_order = True
+    if algorithm.teaches and algorithm.base == "protonet":
+        algorithm.adapts = algorithm.fixed_ways = False  # facts of the learner under it
     if distill.on == "auto":
         distill.on = "query" if "query" in algorithm.distill_on else "support"
     if distill.teacher_mode == "auto":

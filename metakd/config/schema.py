@@ -142,6 +142,8 @@ class AlgorithmConfig:
     """Fact: the head has a fixed number of outputs, so training and test ways are equal."""
     adapts: bool = False
     """Fact: adapts by gradient steps, so that accuracy depends on the number of steps."""
+    teaches: bool = False
+    """Fact: the algorithm trains a teacher of its own beside the student."""
     outer_optimizer: str | None = None
     """Fact: the `meta_train.optimizer` that belongs to the algorithm, where it is not free."""
     inner_lr: float = 0.01
@@ -161,6 +163,9 @@ class AlgorithmConfig:
     support set's (`inductive`)."""
     distance: str = "euclidean"
     """Between embeddings: `euclidean` (squared), `euclidean_root` (not squared), `cosine`."""
+    base: str = "maml"
+    """The learner under an algorithm that plays on top of one (`adversarial`): `maml`, `fomaml`,
+    `anil`, `protonet`."""
     head: str = "centroid"
     """Per-task classifier on a frozen embedding: `centroid` or `linear`."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -183,8 +188,9 @@ class DistillConfig:
     temperature: float = 4.0
     """τ, which softens both predictions; the loss is multiplied by τ²."""
     teacher_mode: str = "auto"
-    """Where the teacher's logits for a task come from: `prototype`, `linear`, `head`; `auto` is
-    `prototype` where the algorithm can use it, `head` on support sets of one shot."""
+    """Where the teacher's logits for a task come from: `prototype`, `linear`, `head` (frozen);
+    `per_task`, `co_meta`, `feedback` (a teacher that adapts or learns); `auto` is `prototype`
+    where the algorithm can use it, `head` on support sets of one shot."""
     on: str = "auto"
     """Where it acts: `query` (outer objective), `support` (inner loop), `both`; `auto` is the
     query set where the algorithm has an outer objective, else the support set."""
@@ -192,6 +198,29 @@ class DistillConfig:
     """Weight of 1 - cos(A e_student, e_teacher - mean)."""
     similarity_weight: float = 20.0
     """Weight of the mean squared difference of the batch's cosine-similarity matrices."""
+    teacher_lr: float = 3.0e-4
+    """η_θ: outer learning rate (Adam) of a teacher that learns."""
+    teacher_learns: bool = True
+    """`per_task`: the teacher's start is meta-learned; false: it stays as pre-trained."""
+    teacher_inner_lr: float | None = None
+    """α_in of an adapting teacher; null: `algorithm.inner_lr`."""
+    teacher_inner_steps: int | None = None
+    """Adaptation steps of an adapting teacher; null: `algorithm.inner_steps`."""
+    teacher_first_order: bool = True
+    """Treat an adapting teacher's inner gradients as constants."""
+    teacher_ce_weight: float = 1.0
+    """ν, weight of the labels in a learning teacher's loss (`per_task`, `co_meta`)."""
+    teacher_kd_weight: float = 1.0
+    """κ, weight of the student's influence on the teacher (`co_meta`); 0 stops it."""
+    direction: str = "both"
+    """Which way knowledge flows in `co_meta`: `both`, `to_student`, `to_teacher`."""
+    mutual: bool = False
+    """`co_meta`: the teacher follows KL(student || teacher), as in deep mutual learning, in place
+    of KL(teacher || student)."""
+    trial_lr: float = 0.02
+    """`feedback`: rate of the student's trial step, plain gradient descent."""
+    hypergradient: str = "finite_differences"
+    """`feedback`: `finite_differences` or `unrolled` (exact; more memory)."""
     options: dict[str, Any] = field(default_factory=dict)
 
 

@@ -11,10 +11,12 @@ from metakd.config.schema import Config
 from metakd.config.suggest import known_settings
 from metakd.errors import UserError, nearest
 
-__all__ = ["WORDS", "check_values"]
+__all__ = ["FROZEN_MODES", "LEARNED_MODES", "WORDS", "check_values"]
 
 SCHEDULES = ("constant", "cosine", "one_cycle", "linear", "step")
 OPTIMIZERS = ("sgd", "plain_sgd", "adam", "adamw")
+FROZEN_MODES = ("prototype", "linear", "head")
+LEARNED_MODES = ("per_task", "co_meta", "feedback")
 STAGES = ("pretrain", "warmstart", "meta_train", "finetune")
 
 WORDS: dict[str, tuple[str, ...]] = {
@@ -27,7 +29,10 @@ WORDS: dict[str, tuple[str, ...]] = {
     "algorithm.batchnorm": ("transductive", "inductive"),
     "algorithm.distance": ("euclidean", "euclidean_root", "cosine"),
     "algorithm.head": ("centroid", "linear"),
-    "distill.teacher_mode": ("auto", "prototype", "linear", "head"),
+    "algorithm.base": ("maml", "fomaml", "anil", "protonet"),
+    "distill.teacher_mode": ("auto", *FROZEN_MODES, *LEARNED_MODES),
+    "distill.direction": ("both", "to_student", "to_teacher"),
+    "distill.hypergradient": ("finite_differences", "unrolled"),
     "distill.on": ("auto", "query", "support", "both"),
     "finetune.target": ("novel", "all"),
     "evaluate.part": ("test", "validate"),
@@ -75,6 +80,12 @@ RANGES: dict[str, Test] = {
     "distill.temperature": POSITIVE,
     "distill.embedding_weight": _least(0),
     "distill.similarity_weight": _least(0),
+    "distill.teacher_lr": POSITIVE,
+    "distill.teacher_inner_lr": POSITIVE,
+    "distill.teacher_inner_steps": _least(1),
+    "distill.teacher_ce_weight": _least(0),
+    "distill.teacher_kd_weight": _least(0),
+    "distill.trial_lr": POSITIVE,
     "tracker.timeout": POSITIVE,
     **{f"task.{part}": _least(1) for part in ("shots", "queries", "train_shots", "train_queries")},
     **{

@@ -11,19 +11,23 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor, nn
 
+from metakd.algorithms.algorithm import Algorithm
+from metakd.config.checks import teacher_learns
 from metakd.config.compose import recompose
 from metakd.data.images import ImageData
 from metakd.errors import UserError, nearest
+from metakd.models.network import Network
 from metakd.pipeline.measure import (
     Judged,
     cost_of,
     fidelity,
     judge,
-    judge_teacher,
+    judge_any_teacher,
     paired_gains,
     precision_of,
 )
 from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.teaching import adapting_teacher
 from metakd.reports.summary import summary
 from metakd.runs.checkpoints import load_weights
 from metakd.runs.folder import RunFolder, check_writable, open_run
@@ -111,11 +115,16 @@ def _judge_all(
     if _has(run, "teacher") and isinstance(data, ImageData):
         backbone = prepared.backbone_of_teacher()
         weights = load_weights(run.checkpoints, "teacher")
-        body = {
-            k.removeprefix("backbone."): v for k, v in weights.items() if k.startswith("backbone.")
-        }
-        _restore(backbone, body, "teacher", "episodes")
-        judged["teacher"] = judge_teacher(backbone, data, config, prepared.precision, recorder)
+        teacher: Network | Algorithm
+        if teacher_learns(config) and "head.weight" not in weights:  # it adapts to tasks
+            teacher = adapting_teacher(prepared, backbone)
+            _restore(teacher, weights, "teacher", "episodes")
+        else:
+            head = weights["head.weight"]
+            teacher = Network(backbone, len(head)).to(head.device)
+            _restore(teacher, weights, "teacher", "episodes")
+            teacher.to(prepared.device)
+        judged["teacher"] = judge_any_teacher(teacher, data, config, prepared.precision, recorder)
         results["teacher"] = {**judged["teacher"].figures(), "cost": cost_of(backbone, data)}
         results["fidelity"] = fidelity(judged["student"], judged["teacher"])
     if "student_alone" in judged:

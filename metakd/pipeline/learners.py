@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from metakd.algorithms.algorithm import Algorithm
+from metakd.config.checks import teacher_learns
 from metakd.config.schema import Config
+from metakd.config.values import LEARNED_MODES
 from metakd.data.images import ImageData
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
@@ -17,6 +19,7 @@ from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.network import Network
 from metakd.pipeline.measure import batchnorm_modes, precision_of, steps_at_test
 from metakd.pipeline.prepare import Prepared, optimization_of, settings_of
+from metakd.pipeline.teaching import join, teacher_of
 from metakd.stages.evaluate import evaluate
 from metakd.stages.fit import fit
 from metakd.stages.recorder import Recorder
@@ -51,13 +54,15 @@ class Taught:
 
     Attributes:
         network: backbone and head of all meta-train classes.
-        frozen: answers to tasks and batches.
+        frozen: answers to tasks and batches; None if it was not trained before the episodes.
         seconds: of its training; None where nothing was trained (a checkpoint, the cache).
+        learned: what it has become beside the student, where it adapts or learns.
     """
 
     network: Network
-    frozen: FrozenTeacher
+    frozen: FrozenTeacher | None
     seconds: float | None
+    learned: Network | Algorithm | None = None
 
 
 def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
@@ -66,6 +71,8 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
     if prepared.teacher is None or not isinstance(data, ImageData):
         return None
     network, seconds = prepared.teacher, None
+    if not prepared.teacher_is_trained and not config.pretrain.enabled:
+        return Taught(network, None, None)  # it learns from scratch, beside the student
     if not prepared.teacher_is_trained:
         architecture = {
             **settings_of(config.teacher),
@@ -107,7 +114,7 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
     teacher = FrozenTeacher(
         network,
         data,
-        mode=config.distill.teacher_mode,
+        mode=_frozen_mode(config),
         autocast=prepared.precision.dtype,
         channels_last=prepared.precision.dtype is not None,
     )
@@ -128,17 +135,31 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
     return Taught(network, teacher, seconds)
 
 
+def _frozen_mode(config: Config) -> str:
+    """Return how the teacher answers as long as it stays as it is."""
+    mode = config.distill.teacher_mode
+    return "prototype" if mode in LEARNED_MODES else mode
+
+
 def train_student(
-    prepared: Prepared, recorder: Recorder, teacher: FrozenTeacher | None, suffix: str = ""
+    prepared: Prepared, recorder: Recorder, taught: Taught | None, suffix: str = ""
 ) -> Student:
-    """Warm-start and meta-train a copy of the student, with `teacher` or on labels alone.
+    """Warm-start and meta-train a copy of the student, with a teacher or on labels alone.
+
+    A teacher that adapts or learns is trained beside it; `taught.learned` is what it becomes.
 
     Initial weights, images, tasks and numbers of updates do not depend on the teacher, so that a
     student with and one without are twins.
     """
     config, data = prepared.config, prepared.data
     backbone = copy.deepcopy(prepared.student)
-    objective = _objective(prepared, teacher, int(backbone.embedding_size))  # type: ignore[arg-type]
+    helped = taught is not None and config.distill.uses_teacher
+    objective = _objective(
+        prepared,
+        taught if helped else None,
+        int(backbone.embedding_size),  # type: ignore[arg-type]
+    )
+    teacher = taught.frozen if taught is not None and helped else None
     seconds: dict[str, float] = {}
     if isinstance(data, ImageData) and config.warmstart.enabled and config.warmstart.epochs:
         torch.manual_seed(config.seed)  # for the base-class head
@@ -163,7 +184,12 @@ def train_student(
     algorithm = prepared.algorithm(backbone)
     student = Student(algorithm, objective, seconds)
     if config.meta_train.iterations:
-        _meta_train(prepared, recorder, teacher, student, suffix)
+        joined, answering = algorithm, teacher
+        if taught is not None and teacher_learns(config):
+            joined, answering = join(prepared, algorithm, taught.network, taught.frozen), None
+        _meta_train(prepared, recorder, answering, student, joined, suffix)
+        if taught is not None and teacher_learns(config):
+            taught.learned = teacher_of(joined, taught.network)
     return student
 
 
@@ -171,13 +197,17 @@ def calibrates(config: Config) -> bool:
     """Tell whether logits that need a fitted scale are asked of the teacher."""
     distill = config.distill
     logits = "logits" in distill.needs or (distill.name == "embedding" and distill.kd_weight > 0)
-    return distill.uses_teacher and distill.teacher_mode != "head" and logits
+    modes = ("prototype", "linear", "feedback")
+    return distill.uses_teacher and distill.teacher_mode in modes and logits
 
 
-def _objective(prepared: Prepared, teacher: FrozenTeacher | None, student_size: int) -> Objective:
-    if teacher is None:
+def _objective(prepared: Prepared, taught: Taught | None, student_size: int) -> Objective:
+    if taught is None:
         return Objective().to(prepared.device)
-    return prepared.objective(student_size, teacher.size, teacher.mean)
+    if taught.frozen is None:
+        size = taught.network.head.in_features
+        return prepared.objective(student_size, size, torch.zeros(size, device=prepared.device))
+    return prepared.objective(student_size, taught.frozen.size, taught.frozen.mean)
 
 
 def _meta_train(
@@ -185,6 +215,7 @@ def _meta_train(
     recorder: Recorder,
     teacher: FrozenTeacher | None,
     student: Student,
+    joined: Algorithm,
     suffix: str,
 ) -> None:
     config, data = prepared.config, prepared.data
@@ -241,7 +272,7 @@ def _meta_train(
         return float(measured.values.mean())
 
     fitted = fit(
-        student.algorithm,
+        joined,
         student.objective,
         stream.batch,
         steps=stage.iterations,

@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from metakd.algorithms.algorithm import Algorithm, MetricAlgorithm
+from metakd.algorithms.gradient_learner import GradientLearner
 from metakd.algorithms.supervised import Supervised
 from metakd.config.schema import Config
 from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
 from metakd.distillation.calibration import fit_scale
 from metakd.models.cost import cost
+from metakd.models.network import Network
 from metakd.models.normalization import has_batchnorm
 from metakd.reports.fidelity import expected_calibration_error
 from metakd.reports.fidelity import fidelity as fidelity_of
@@ -30,7 +32,7 @@ __all__ = [
     "evaluation_stage",
     "fidelity",
     "judge",
-    "judge_teacher",
+    "judge_any_teacher",
     "paired_gains",
     "precision_of",
     "steps_at_test",
@@ -109,8 +111,19 @@ def judge(
     title: str,
 ) -> Judged:
     """Measure `algorithm` on every setting that the config asks for, the headline first."""
+    return _judge(algorithm, data, config, precision, recorder, title, steps_at_test(config))
+
+
+def _judge(
+    algorithm: Algorithm,
+    data: ImageData | RegressionTasks,
+    config: Config,
+    precision: Precision,
+    recorder: Recorder,
+    title: str,
+    headline: int | None,
+) -> Judged:
     e, task = config.evaluate, config.task
-    headline = steps_at_test(config)
     judged = Judged()
     shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
     modes = batchnorm_modes(algorithm, e.transductive)
@@ -151,7 +164,23 @@ def judge(
     return judged
 
 
-def judge_teacher(
+def judge_any_teacher(
+    teacher: Network | Algorithm,
+    data: ImageData,
+    config: Config,
+    precision: Precision,
+    recorder: Recorder,
+) -> Judged:
+    """Measure the teacher on the headline's tasks: as it adapts, or else by its embeddings."""
+    if isinstance(teacher, Network):
+        return _judge_embedding(teacher.backbone, data, config, precision, recorder)
+    steps = teacher.test_steps if isinstance(teacher, GradientLearner) else None
+    if steps is not None:
+        precision = precision.full()
+    return _judge(teacher, data, config, precision, recorder, "teacher", steps)
+
+
+def _judge_embedding(
     backbone: nn.Module,
     data: ImageData,
     config: Config,

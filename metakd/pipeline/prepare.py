@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from metakd.algorithms.algorithm import Algorithm
 from metakd.algorithms.host_memory import keep_freed_memory
-from metakd.config.checks import check, unused_settings
+from metakd.config.checks import check, teacher_settings, unused_settings
 from metakd.config.compose import Composed
-from metakd.config.schema import ArchitectureConfig, Config, OptimizerConfig
+from metakd.config.schema import AlgorithmConfig, ArchitectureConfig, Config, OptimizerConfig
 from metakd.data.counter_random import stream_key
 from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
@@ -72,22 +72,23 @@ class Prepared:
         shape = self.data.example_shape
         return _backbone(c.teacher, shape, c.plugins, c.teacher.seed or 0).to(self.device)
 
-    def algorithm(self, backbone: nn.Module) -> Algorithm:
-        """Return the config's algorithm around `backbone`."""
+    def algorithm(self, backbone: nn.Module, changed: AlgorithmConfig | None = None) -> Algorithm:
+        """Return the config's algorithm, or a changed form of it, around `backbone`."""
         c = self.config
+        chosen = c.algorithm if changed is None else changed
         if not isinstance(self.data, ImageData):
             outputs = self.data.outputs
         elif c.algorithm.trains_on == "batches":
             outputs = self.data.part("train").classes
         else:
             outputs = c.task.train_ways or c.task.ways
-        cls = resolve(c.algorithm._target_, "metakd.algorithms", c.plugins)
+        cls = resolve(chosen._target_, "metakd.algorithms", c.plugins)
         algorithm: Algorithm = build(
             cls,
             backbone,
             outputs,
-            settings=settings_of(c.algorithm),
-            options=c.algorithm.options,
+            settings=settings_of(chosen),
+            options=chosen.options,
         )
         return algorithm.to(self.device)
 
@@ -174,10 +175,11 @@ def _used(config: Config) -> dict[str, frozenset[str]]:
         "algorithm": (config.algorithm, "metakd.algorithms"),
         "distill": (config.distill, "metakd.distillation"),
     }
-    return {
+    used = {
         group: settings_used(resolve(section._target_, room, plugins))
         for group, (section, room) in sections.items()
     }
+    return {**used, "distill": used["distill"] | teacher_settings(config)}
 
 
 def prepare(composed: Composed) -> Prepared:
@@ -227,7 +229,11 @@ def prepare(composed: Composed) -> Prepared:
         load_weights(student, Path(config.student.checkpoint), "student")
     if not second_order:
         lay_out_channels_last(student)
-    wants_teacher = config.distill.uses_teacher or config.teacher.checkpoint is not None
+    wants_teacher = (
+        config.distill.uses_teacher
+        or config.algorithm.teaches
+        or config.teacher.checkpoint is not None
+    )
     teacher = None
     if wants_teacher and isinstance(data, ImageData):
         seed = config.teacher.seed or 0

@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import nn
 
 from metakd.config.compose import Composed
+from metakd.config.schema import Config
 from metakd.data.cache import content_checksum
 from metakd.data.images import ImageData
 from metakd.distillation.teacher import FrozenTeacher
@@ -24,7 +25,7 @@ from metakd.pipeline.measure import (
     cost_of,
     fidelity,
     judge,
-    judge_teacher,
+    judge_any_teacher,
     paired_gains,
     precision_of,
 )
@@ -142,10 +143,13 @@ def _stages(prepared: Prepared, folder: RunFolder, recorder: Recorder) -> dict[s
         _save(folder, "teacher", taught.network)
         folder.update(teacher=content_checksum(weights, {}))
         teacher = taught.frozen if config.distill.uses_teacher else None
-    student = train_student(prepared, recorder, teacher)
+    student = train_student(prepared, recorder, taught)
+    if taught is not None and taught.learned is not None:
+        _save(folder, "teacher", taught.learned)
+        folder.update(teacher=content_checksum(taught.learned.state_dict(), {}))
     _save(folder, "student", student.algorithm)
     models: dict[str, Student] = {"student": student}
-    if teacher is not None and config.student_alone:
+    if taught is not None and config.student_alone and _distils(config):
         models["student_alone"] = train_student(prepared, recorder, None, suffix="_alone")
         _save(folder, "student_alone", models["student_alone"].algorithm)
     began = time.perf_counter()
@@ -163,8 +167,9 @@ def _stages(prepared: Prepared, folder: RunFolder, recorder: Recorder) -> dict[s
             results[name]["validated"] = model.validated
     if taught is not None:
         assert isinstance(data, ImageData)
-        body = taught.network.backbone
-        judged["teacher"] = judge_teacher(body, data, config, prepared.precision, recorder)
+        final = taught.network if taught.learned is None else taught.learned
+        judged["teacher"] = judge_any_teacher(final, data, config, prepared.precision, recorder)
+        body = final.backbone
         results["teacher"] = {**judged["teacher"].figures(), "cost": cost_of(body, data)}
         results["fidelity"] = fidelity(judged["student"], judged["teacher"])
     if "student_alone" in judged:
@@ -195,6 +200,11 @@ def _save(folder: RunFolder, name: str, module: nn.Module) -> None:
     """Write a model's weights, with a checksum that goes along with a copy of the file."""
     weights = module.state_dict()
     save_weights(folder.checkpoints, name, weights, header(weights))
+
+
+def _distils(config: Config) -> bool:
+    """Tell whether a teacher takes part in the student's training, so that it has a twin."""
+    return config.distill.uses_teacher or config.algorithm.teaches
 
 
 def external_pretraining(prepared: Prepared) -> list[str]:

@@ -78,7 +78,10 @@ def fit(
         FloatingPointError: the outer loss is not finite; the update was not made.
     """
     began = time.perf_counter()
-    optimizer = make_optimizer([learner, objective], optimization)
+    others = learner.own_optimizers()
+    apart = {id(p) for o in others.values() for g in o.param_groups for p in g["params"]}
+    optimizer = make_optimizer([learner, objective], optimization, apart)
+    peaks = {name: [g["lr"] for g in o.param_groups] for name, o in others.items()}
     best: float | None = None
     best_step: int | None = None
     best_state: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] | None = None
@@ -90,6 +93,7 @@ def fit(
             "learner": learner.state_dict(),
             "objective": objective.state_dict(),
             "optimizer": optimizer.state_dict(),
+            "own_optimizers": {name: o.state_dict() for name, o in others.items()},
             "best": best,
             "best_step": best_step,
         }
@@ -102,9 +106,15 @@ def fit(
                 rate = optimization.rate(step, steps)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
+                share = rate / optimization.lr if optimization.lr else 1.0
+                for name, own in others.items():
+                    for group, peak in zip(own.param_groups, peaks[name], strict=True):
+                        group["lr"] = peak * share
+                    own.zero_grad(set_to_none=True)
                 batch = batch_at(step)
                 answers = None if answers_to is None else answers_to(batch)
                 optimizer.zero_grad(set_to_none=True)
+                learner.begin(step, steps)
                 with precision.autocast():
                     terms = learner.accumulate(batch, objective, answers)
                 last = step + 1 == steps
@@ -121,12 +131,16 @@ def fit(
                         [p for g in optimizer.param_groups for p in g["params"]], optimization.clip
                     )
                 optimizer.step()
+                further = learner.advance()
+                if logged:
+                    logged |= floats(further)
                 done = step + 1
                 if validate is not None and (
                     last or (validate_every and done % validate_every == 0)
                 ):
                     value = validate()
                     logged |= _named(terms, learner_is) | _teacher_accuracy(batch, answers)
+                    logged |= floats(further)
                     logged["validate/accuracy" if higher_is_better else "validate/mse"] = value
                     better = math.isfinite(value) and (
                         best is None or (value > best if higher_is_better else value < best)
@@ -148,6 +162,8 @@ def fit(
     except KeyboardInterrupt:
         recorder.checkpoint("last", state(done))
         raise
+    for line in learner.concerns():
+        recorder.warn(line)
     if best_state is not None:
         learner.load_state_dict(best_state[0])
         objective.load_state_dict(best_state[1])

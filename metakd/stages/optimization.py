@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -52,13 +52,19 @@ class Optimization:
         raise ValueError(f"unknown schedule '{self.schedule}'")
 
 
-def make_optimizer(modules: Iterable[nn.Module], how: Optimization) -> torch.optim.Optimizer:
+def make_optimizer(
+    modules: Iterable[nn.Module], how: Optimization, apart: Collection[int] = ()
+) -> torch.optim.Optimizer:
     """Return an optimiser over all parameters of `modules` that require a gradient.
+
+    Those whose `id` is in `apart` are left out: they have an optimiser of their own.
 
     Weight decay applies to weights of two and more dimensions only: decaying biases and the
     scales of norms costs accuracy and regularises nothing.
     """
-    parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
+    parameters = [
+        p for m in modules for p in m.parameters() if p.requires_grad and id(p) not in apart
+    ]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": how.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

@@ -1,0 +1,497 @@
+"""`algorithm=adversarial`: a generator starts both networks, a discriminator keeps them alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from metakd.algorithms.algorithm import Algorithm
+from metakd.algorithms.anil import ANIL
+from metakd.algorithms.co_learning import Exchange, Pair, pair_gradient
+from metakd.algorithms.co_meta import add_gradients
+from metakd.algorithms.differentiation import Tensors
+from metakd.algorithms.game import Game
+from metakd.algorithms.game_watch import GameWatch
+from metakd.algorithms.inner_loop import tasks_of
+from metakd.algorithms.maml import MAML
+from metakd.algorithms.protonet import ProtoNet
+from metakd.algorithms.solver import Solver, solver_of
+from metakd.data.tasks import ExampleBatch, TaskBatch
+from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.errors import UserError, nearest
+from metakd.models.generator import ChunkedHypernetwork, gaussian_noise
+
+__all__ = ["BASES", "GENERATES", "STARTS", "Adversarial"]
+
+BASES = ("maml", "fomaml", "anil", "protonet")
+GENERATES = ("offset", "full")
+STARTS = ("mean", "fixed", "best")
+
+_MEAN_OVER = 64
+"""Noises that the mean initialisation is a mean over."""
+_SPREAD_OVER = 8
+"""Noises that the logged spread of the offsets is measured over."""
+_LOOK_EVERY = 10
+_JUDGED = 1_000_003  # moves the noises of evaluation away from those of training
+_BETAS = (0.5, 0.999)  # of Adam in adversarial games (Radford et al., 2016)
+
+
+class Adversarial(Algorithm):
+    """Adversarial meta-transfer (method.md section 6).
+
+    ε ~ N(0, I), one per meta-iteration; θ_0 = θ + G^θ_ψ(ε), φ_0 = φ + G^φ_ψ(ε). Both networks
+    adapt to each task by the `base` learner. φ descends L_S, θ its own loss (see `Exchange`), ω
+    tells teacher from student by one prediction at a time, ψ makes them alike; each by an
+    optimiser of its own, in alternation.
+
+    Until `join` brings a teacher it is the base learner alone (the undistilled twin). `part` ends
+    the game: what is left is the student with the starts that it is judged from.
+
+    At evaluation the start is, by `start`: `mean`, φ plus the mean offset over 64 noises; `fixed`,
+    the offset of one noise; `best`, of `noises` the one from which the loss on the support set is
+    smallest after adaptation, for each task.
+
+    Args:
+        backbone: the student's.
+        outputs: classes of a training task.
+        base: the learner under it: `maml`, `fomaml`, `anil`, `protonet`.
+        inner_lr: β_in of the base.
+        inner_steps: K.
+        inner_steps_test: steps at evaluation.
+        first_order: inner gradients are constants (`fomaml` sets it).
+        batchnorm: statistics of the query pass in training.
+        distance: of `protonet`.
+        game_loss: `gan`, `lsgan`, `wasserstein`, `sinkhorn`, or `none`: no game at all.
+        sees: what the discriminator sees: `logits`, `probabilities`, `labelled`.
+        discriminate: `networks`, or `tasks` from the student's predictions.
+        generate: `offset` (small offsets on learned parameters), or `full`: every weight matrix
+            is generated, its base fixed at 0; biases and norms keep a learned base.
+        generator_task_weight: of L_S in the generator's loss; above 0 with `generate=full`.
+        start: the start at evaluation.
+        noises: M of `start=best`.
+        generator_lr: rate of ψ.
+        discriminator_lr: rate of ω.
+        discriminator_steps: of ω in each meta-iteration.
+        gradient_penalty: its weight (`wasserstein`).
+        epsilon: entropic regulariser (`sinkhorn`).
+        noise_size: length of ε.
+        chunk_size: parameters that the generator emits at once.
+        generator_width: of its trunk.
+        discriminator_width: of the discriminator's layers.
+
+    Raises:
+        UserError: a setting has no such value, or two do not go together.
+    """
+
+    offsets: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        outputs: int,
+        *,
+        base: str = "maml",
+        inner_lr: float = 0.01,
+        inner_steps: int = 5,
+        inner_steps_test: int | None = None,
+        first_order: bool = False,
+        batchnorm: str = "transductive",
+        distance: str = "euclidean",
+        game_loss: str = "gan",
+        sees: str = "probabilities",
+        discriminate: str = "networks",
+        generate: str = "offset",
+        generator_task_weight: float = 0.0,
+        start: str = "mean",
+        noises: int = 8,
+        generator_lr: float = 1e-3,
+        discriminator_lr: float = 1e-3,
+        discriminator_steps: int = 1,
+        gradient_penalty: float = 10.0,
+        epsilon: float = 0.1,
+        noise_size: int = 32,
+        chunk_size: int = 512,
+        generator_width: int = 64,
+        discriminator_width: int = 64,
+    ) -> None:
+        super().__init__()
+        _check("base", base, BASES)
+        _check("options.generate", generate, GENERATES)
+        _check("options.start", start, STARTS)
+        if generate == "full" and not generator_task_weight > 0:
+            raise UserError(
+                "algorithm.options.generate=full with generator_task_weight=0: nothing would learn "
+                "the tasks; type algorithm.options.generator_task_weight=1"
+            )
+        for name, number in (("noises", noises), ("discriminator_steps", discriminator_steps)):
+            if number < 1:
+                raise UserError(f"algorithm.options.{name}={number}: expected at least 1")
+        if base == "protonet":
+            self.student: Algorithm = ProtoNet(backbone, outputs, distance=distance)
+        elif base == "anil":
+            self.student = ANIL(
+                backbone,
+                outputs,
+                inner_lr=inner_lr,
+                inner_steps=inner_steps,
+                inner_steps_test=inner_steps_test,
+                first_order=first_order,
+                batchnorm=batchnorm,
+            )
+        else:
+            self.student = MAML(
+                backbone,
+                outputs,
+                inner_lr=inner_lr,
+                inner_steps=inner_steps,
+                inner_steps_test=inner_steps_test,
+                first_order=first_order or base == "fomaml",
+                batchnorm=batchnorm,
+            )
+        self.generate = generate
+        self.task_weight = generator_task_weight
+        self.start = start
+        self.noises = noises
+        self.rates = {"generator": generator_lr, "discriminator": discriminator_lr}
+        self.discriminator_steps = discriminator_steps
+        self.generator_shape = {
+            "noise_size": noise_size,
+            "chunk_size": chunk_size,
+            "width": generator_width,
+        }
+        self.exchange = Exchange()
+        self.teacher: Algorithm | None = None
+        self.generator: ChunkedHypernetwork | None = None
+        # Made now, so that a combination that cannot be is refused before a run begins.
+        self.game: Game | None = None
+        self._made: tuple[Game, ...] = ()  # a tuple: no part of the state before `join`
+        if game_loss != "none":
+            game = Game(
+                outputs,
+                loss=game_loss,
+                sees=sees,
+                discriminate=discriminate,
+                width=discriminator_width,
+                penalty=gradient_penalty,
+                epsilon=epsilon,
+            )
+            self._made = (game,)
+        self.game_kind = (game_loss, discriminate)
+        self._optimizers: dict[str, Optimizer] = {}
+        self._watch = GameWatch()
+        self._seed = self._step = 0
+        self._seen: tuple[Tensor, Tensor, Tensor] | None = None
+        self._starts: Tensor | None = None  # the student's, until the next update
+        count = sum(p.numel() for p in self.student.parameters())
+        rows = noises if start == "best" else 1
+        self.register_buffer("offsets", torch.zeros(rows, count))
+
+    @property
+    def backbone(self) -> nn.Module:  # type: ignore[override]
+        """The student's backbone."""
+        return self.student.backbone
+
+    # -- the beginning and the end of the game ---------------------------------------------
+
+    def join(self, teacher: Algorithm, exchange: Exchange, *, teacher_lr: float, seed: int) -> None:
+        """Bring in the teacher's learner, and with it generator and optimisers.
+
+        Args:
+            teacher: a base learner like the student's, around the teacher's backbone.
+            exchange: what flows between the two.
+            teacher_lr: rate of θ.
+            seed: of the noises, and of the generator's initial weights.
+        """
+        self.teacher, self.exchange, self._seed = teacher, exchange, seed
+        device = next(self.student.parameters()).device
+        self.game = self._made[0].to(device) if self._made else None
+        full = self.generate == "full"
+        networks = {"teacher": teacher, "student": self.student}
+        shapes = {
+            who: {name: p.shape for name, p in learner.named_parameters() if p.ndim > 1 or not full}
+            for who, learner in networks.items()
+        }
+        torch.manual_seed(seed)
+        self.generator = ChunkedHypernetwork(
+            shapes,
+            noise_size=self.generator_shape["noise_size"],
+            chunk_size=self.generator_shape["chunk_size"],
+            width=self.generator_shape["width"],
+            scale=1.0 if full else 0.01,
+        ).to(device)
+        if full:
+            for learner in networks.values():
+                for p in learner.parameters():
+                    if p.ndim > 1:
+                        p.detach().zero_()
+                        p.requires_grad_(False)
+        own: dict[str, tuple[nn.Module, float]] = {
+            "teacher": (teacher, teacher_lr),
+            "generator": (self.generator, self.rates["generator"]),
+        }
+        self._optimizers = {}
+        if self.game is not None and self.game.has_critic:
+            own["discriminator"] = (self.game, self.rates["discriminator"])
+        for name, (module, rate) in own.items():
+            betas = (0.9, 0.999) if name == "teacher" else _BETAS
+            learned = [p for p in module.parameters() if p.requires_grad]
+            self._optimizers[name] = torch.optim.Adam(learned, rate, betas=betas)
+
+    def part(self) -> Algorithm:
+        """End the game: keep the student's starts, and return the teacher at its mean start."""
+        assert self.teacher is not None and self.generator is not None
+        teacher = self.teacher
+        with torch.no_grad():
+            self.offsets.copy_(self._student_offsets())
+            for name, offset in self._offsets(range(_MEAN_OVER))["teacher"].items():
+                teacher.get_parameter(name).add_(offset.mean(0))
+        for p in (*teacher.parameters(), *self.student.parameters()):
+            p.requires_grad_(True)
+        self.teacher = self.generator = self.game = None
+        self._optimizers = {}
+        return teacher
+
+    # -- training ---------------------------------------------------------------------------
+
+    def begin(self, step: int, steps: int) -> None:
+        """See `Algorithm.begin`; the step decides the noise."""
+        self._step = step
+        self._starts = None
+        self.student.begin(step, steps)
+        if self.teacher is not None:
+            self.teacher.begin(step, steps)
+
+    def own_optimizers(self) -> Mapping[str, Optimizer]:
+        """See `Algorithm.own_optimizers`: teacher's, generator's and discriminator's."""
+        return self._optimizers
+
+    def accumulate(
+        self,
+        batch: TaskBatch | ExampleBatch,
+        objective: Objective,
+        answers: TaskAnswers | Answer | None,
+    ) -> dict[str, Tensor]:
+        """See `Algorithm.accumulate`; θ, φ and ψ get their gradients, ω takes its in `advance`."""
+        if self.teacher is None or self.generator is None:
+            return self.student.accumulate(batch, objective, answers)
+        assert isinstance(batch, TaskBatch)
+        bases: dict[str, Tensors] = {
+            "teacher": dict(self.teacher.named_parameters()),
+            "student": dict(self.student.named_parameters()),
+        }
+        noise = self._noise(self._seed, self._step)
+        offsets = self.generator(noise)
+        starts = {
+            who: {
+                name: value.detach() + offsets[who][name].detach()
+                if name in offsets[who]
+                else value.detach()
+                for name, value in values.items()
+            }
+            for who, values in bases.items()
+        }
+        pair = Pair(*self._solvers(), objective, self.exchange)
+        game = self.game
+        tells_tasks = game is not None and self.game_kind[1] == "tasks"
+        found = pair_gradient(
+            pair,
+            starts["teacher"],
+            starts["student"],
+            tasks_of(batch, None),
+            batch.ways,
+            game=_no_game if game is None else game.generator_loss,
+            task_weight=self.task_weight,
+            together=tells_tasks,
+        )
+        add_gradients(bases["student"], found.student)
+        add_gradients(bases["teacher"], found.teacher)
+        learned = [p for p in objective.parameters() if p.requires_grad]
+        add_gradients(
+            {str(i): p for i, p in enumerate(learned)},
+            {str(i): g for i, g in enumerate(found.objective)},
+        )
+        moved = dict(zip(("teacher", "student"), found.game, strict=True))
+        pairs = [(offsets[w][n], moved[w][n]) for w in offsets for n in offsets[w]]
+        torch.autograd.backward([o for o, _ in pairs], [g.to(o.dtype) for o, g in pairs])
+        self._seen = (found.teacher_logits, found.student_logits, found.targets)
+        terms = found.terms
+        if game is None:
+            terms.pop("adversarial/generator_loss")
+        else:
+            terms["adversarial/loss"] = terms["adversarial/generator_loss"]
+            terms |= game.measure(*self._seen)
+        squares = torch.stack([o.detach().square().sum() for o, _ in pairs]).sum()
+        terms["adversarial/offset_norm"] = squares.sqrt()
+        return terms
+
+    def advance(self) -> dict[str, Tensor]:
+        """See `Algorithm.advance`: steps of θ, ψ, and `discriminator_steps` of ω."""
+        if self.generator is None:
+            return {}
+        assert self._seen is not None
+        further: dict[str, Tensor] = {}
+        reaching = _norm(self.generator)
+        self._optimizers["teacher"].step()
+        self._optimizers["generator"].step()
+        telling = None
+        if self.game is not None and "discriminator" in self._optimizers:
+            optimizer = self._optimizers["discriminator"]
+            for _ in range(self.discriminator_steps):
+                optimizer.zero_grad(set_to_none=True)
+                loss = self.game.discriminator_loss(*self._seen)
+                assert loss is not None
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(
+                        "the discriminator's loss is not finite; lower "
+                        "algorithm.options.discriminator_lr"
+                    )
+                loss.backward()
+                further.setdefault("adversarial/discriminator_loss", loss.detach())
+                optimizer.step()
+            telling = _norm(self.game)
+        spread = None
+        if self._step % _LOOK_EVERY == 0:
+            further["adversarial/offset_spread"] = self._spread()
+            spread = float(further["adversarial/offset_spread"])
+        judged = None
+        if self.game is not None:
+            accuracy = self.game.measure(*self._seen).get("adversarial/discriminator_accuracy")
+            judged = None if accuracy is None else float(accuracy)
+        self._watch.see(
+            generator_gradient=float(reaching),
+            discriminator_gradient=None if telling is None else float(telling),
+            accuracy=judged,
+            spread=spread,
+        )
+        self._seen = None
+        return further
+
+    def concerns(self) -> list[str]:
+        """See `Algorithm.concerns`: a game that is dead."""
+        return [] if self.teacher is None or self.game is None else self._watch.concerns()
+
+    # -- prediction -------------------------------------------------------------------------
+
+    def predict(
+        self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
+    ) -> Tensor:
+        """See `Algorithm.predict`; from the start that `start` says."""
+        offsets = self.offsets
+        if self.generator is not None:
+            if self._starts is None:
+                self._starts = self._student_offsets()
+            offsets = self._starts
+        found, losses = [], []
+        for offset in offsets:
+            with self._moved(offset):
+                found.append(self.student.predict(tasks, steps, batchnorm))
+                if len(offsets) > 1:
+                    losses.append(self._support_losses(tasks, steps, batchnorm))
+        if len(offsets) == 1:
+            return found[0]
+        best = torch.stack(losses).argmin(0)  # [steps, tasks]
+        every = torch.stack(found)  # [noises, steps, tasks, n, ways]
+        index = best[None, :, :, None, None].expand(1, *every.shape[1:])
+        return every.gather(0, index)[0]
+
+    def _support_losses(self, tasks: TaskBatch, steps: Sequence[int], batchnorm: str) -> Tensor:
+        """Return the loss on the support set after adapting to it, [steps, tasks]."""
+        again = replace(
+            tasks,
+            query=tasks.support,
+            query_targets=tasks.support_targets,
+            query_index=tasks.support_index,
+            query_view=tasks.support_view,
+            queries=tasks.shots,
+        )
+        logits = self.student.predict(again, steps, batchnorm)
+        targets = tasks.support_targets.expand(len(logits), -1, -1)
+        losses = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none")
+        return losses.view(targets.shape).mean(-1)
+
+    @contextmanager
+    def _moved(self, offset: Tensor) -> Iterator[None]:
+        """Add a flat offset to the student's parameters; they come back exactly."""
+        if not bool(offset.any()):
+            yield
+            return
+        parameters = list(self.student.parameters())
+        before = [p.detach().clone() for p in parameters]
+        pieces = offset.split([p.numel() for p in parameters])
+        with torch.no_grad():
+            for p, piece in zip(parameters, pieces, strict=True):
+                p.add_(piece.view_as(p))
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for p, old in zip(parameters, before, strict=True):
+                    p.copy_(old)
+
+    # -- noises and offsets -----------------------------------------------------------------
+
+    def _noise(self, seed: int, index: int) -> Tensor:
+        parameter = next(self.student.parameters())
+        noise = gaussian_noise(self.generator_shape["noise_size"], seed, index)
+        return noise.to(parameter.device, parameter.dtype)
+
+    def _offsets(self, indices: Sequence[int]) -> dict[str, Tensors]:
+        """Return the offsets of noises of evaluation, by network and name: [noises, *shape]."""
+        assert self.generator is not None
+        each = [self.generator(self._noise(self._seed + _JUDGED, i)) for i in indices]
+        return {
+            who: {name: torch.stack([e[who][name] for e in each]) for name in each[0][who]}
+            for who in each[0]
+        }
+
+    @torch.no_grad()
+    def _student_offsets(self) -> Tensor:
+        """Return the offsets that the student is judged from, flat, [starts, parameters]."""
+        count = {"mean": _MEAN_OVER, "fixed": 1, "best": self.noises}[self.start]
+        offsets = self._offsets(range(count))["student"]
+        pieces = []
+        for name, parameter in self.student.named_parameters():
+            if name in offsets:
+                pieces.append(offsets[name].flatten(1))
+            else:
+                pieces.append(parameter.new_zeros(count, parameter.numel()))
+        flat = torch.cat(pieces, dim=1)
+        return flat.mean(0, keepdim=True) if self.start == "mean" else flat
+
+    @torch.no_grad()
+    def _spread(self) -> Tensor:
+        """Return the offsets' standard deviation over noises, relative to their size."""
+        offsets = self._offsets(range(_SPREAD_OVER))
+        flat = torch.cat([o.flatten(1) for part in offsets.values() for o in part.values()], 1)
+        size = flat.square().mean().sqrt().clamp_min(1e-30)
+        return flat.var(0, unbiased=True).mean().sqrt() / size
+
+    def _solvers(self) -> tuple[Solver, Solver]:
+        assert self.teacher is not None
+        return solver_of(self.teacher), solver_of(self.student)
+
+
+def _no_game(teacher: Tensor, student: Tensor, targets: Tensor) -> Tensor:
+    """Return 0, connected to nothing that would move."""
+    return 0.0 * (teacher.sum() + student.sum())
+
+
+def _norm(module: nn.Module) -> Tensor:
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    if not gradients:
+        return torch.zeros(())
+    return torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+
+
+def _check(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UserError(
+            f"algorithm.{name}={value}: choose one of {', '.join(choices)}."
+            + nearest(value, choices)
+        )

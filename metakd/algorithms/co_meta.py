@@ -1,0 +1,120 @@
+"""Teacher modes `per_task` and `co_meta`: a teacher that adapts to each task like the student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from metakd.algorithms.algorithm import Algorithm
+from metakd.algorithms.co_learning import Exchange, Pair, pair_gradient
+from metakd.algorithms.differentiation import Tensors
+from metakd.algorithms.inner_loop import tasks_of
+from metakd.algorithms.solver import solver_of
+from metakd.data.tasks import ExampleBatch, TaskBatch
+from metakd.distillation.objective import Answer, Objective, TaskAnswers
+
+__all__ = ["CoLearner", "add_gradients"]
+
+
+class CoLearner(Algorithm):
+    """Meta-trains a student beside a teacher that adapts to the same tasks (method.md section 4).
+
+    For every task the teacher adapts on the support set first, then teaches the student on the
+    query set. With `learns` the teacher's start is meta-learned by an optimiser of its own; with
+    κ > 0 (`exchange`) the student's answers move it, too (`co_meta`).
+
+    Predicts as the student does; the two are separate again once training is over.
+
+    Args:
+        student: the student's learner.
+        teacher: the teacher's: a learner that adapts by gradient steps.
+        exchange: what flows between them.
+        learns: whether the teacher's start is learned.
+        teacher_lr: η_θ, Adam's rate for it.
+
+    Raises:
+        UserError: one of the two cannot take part (see `solver_of`).
+    """
+
+    def __init__(
+        self,
+        student: Algorithm,
+        teacher: Algorithm,
+        *,
+        exchange: Exchange,
+        learns: bool,
+        teacher_lr: float,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.teacher = teacher
+        self.exchange = exchange
+        self.learns = learns
+        self.optimizer = torch.optim.Adam(teacher.parameters(), teacher_lr) if learns else None
+        if not learns:
+            teacher.requires_grad_(False)
+        # A fixed teacher's graph is built for nothing: its inner gradients may be constants.
+        self._solvers = (
+            solver_of(teacher, first_order=None if learns else True),
+            solver_of(student),
+        )
+
+    @property
+    def backbone(self) -> nn.Module:  # type: ignore[override]
+        """The student's backbone."""
+        return self.student.backbone
+
+    def begin(self, step: int, steps: int) -> None:
+        """See `Algorithm.begin`."""
+        self.student.begin(step, steps)
+        self.teacher.begin(step, steps)
+
+    def own_optimizers(self) -> Mapping[str, Optimizer]:
+        """See `Algorithm.own_optimizers`: the teacher's."""
+        return {} if self.optimizer is None else {"teacher": self.optimizer}
+
+    def advance(self) -> dict[str, Tensor]:
+        """See `Algorithm.advance`."""
+        if self.optimizer is not None:
+            self.optimizer.step()
+        return {}
+
+    def accumulate(
+        self,
+        batch: TaskBatch | ExampleBatch,
+        objective: Objective,
+        answers: TaskAnswers | Answer | None,
+    ) -> dict[str, Tensor]:
+        """See `Algorithm.accumulate`; the teacher's answers are made here, so none is taken."""
+        assert isinstance(batch, TaskBatch) and answers is None
+        teacher, student = self._solvers
+        pair = Pair(teacher, student, objective, self.exchange, self.learns)
+        found = pair_gradient(
+            pair, teacher.values(), student.values(), tasks_of(batch, None), batch.ways
+        )
+        add_gradients(student.values(), found.student)
+        add_gradients(teacher.values(), found.teacher)
+        learned = [p for p in objective.parameters() if p.requires_grad]
+        add_gradients(
+            {str(i): p for i, p in enumerate(learned)},
+            {str(i): g for i, g in enumerate(found.objective)},
+        )
+        return found.terms
+
+    def predict(
+        self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
+    ) -> Tensor:
+        """See `Algorithm.predict`: the student's."""
+        return self.student.predict(tasks, steps, batchnorm)
+
+
+def add_gradients(parameters: Tensors, gradients: Tensors) -> None:
+    """Add `gradients` to the `.grad` of the parameters of the same names."""
+    for name, gradient in gradients.items():
+        parameter = parameters[name]
+        if parameter.requires_grad:
+            gradient = gradient.to(parameter.dtype)
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient

@@ -1,0 +1,142 @@
+"""Teachers that adapt or learn: what the student's learner is joined with for meta-training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from metakd.algorithms.adversarial import Adversarial
+from metakd.algorithms.algorithm import Algorithm
+from metakd.algorithms.co_learning import Exchange
+from metakd.algorithms.co_meta import CoLearner
+from metakd.algorithms.feedback import FeedbackLearner
+from metakd.algorithms.maml import MAML
+from metakd.config.schema import Config
+from metakd.data.images import ImageData
+from metakd.data.tasks import ExampleBatch, TaskBatch
+from metakd.distillation.teacher import FrozenTeacher
+from metakd.models.network import Network
+from metakd.pipeline.prepare import Prepared
+
+__all__ = ["adapting_teacher", "exchange_of", "join", "teacher_of"]
+
+
+def exchange_of(config: Config) -> Exchange:
+    """Return what flows between teacher and student (method.md section 4)."""
+    distill = config.distill
+    exchange = Exchange(teacher_ce=distill.teacher_ce_weight, teacher_kd=0.0)
+    if not distill.uses_teacher:
+        return replace(exchange, to_student=False)
+    if distill.teacher_mode == "per_task":
+        return exchange
+    return Exchange(
+        to_student=distill.direction != "to_teacher",
+        teacher_ce=distill.teacher_ce_weight,
+        teacher_kd=0.0 if distill.direction == "to_student" else distill.teacher_kd_weight,
+        mutual=distill.mutual,
+    )
+
+
+def adapting_teacher(prepared: Prepared, backbone: nn.Module) -> Algorithm:
+    """Return a learner around the teacher's backbone that adapts to tasks by gradient steps.
+
+    With `algorithm=adversarial` it is the same base learner as the student's.
+    """
+    config = prepared.config
+    algorithm, distill = config.algorithm, config.distill
+    torch.manual_seed(config.teacher.seed or 0)  # for its head
+    rate = distill.teacher_inner_lr or algorithm.inner_lr
+    steps = distill.teacher_inner_steps or algorithm.inner_steps
+    given = algorithm.inner_steps_test
+    test_steps = steps if distill.teacher_inner_steps or not algorithm.adapts else given
+    outputs = config.task.train_ways or config.task.ways
+    if algorithm.teaches:
+        changed = replace(algorithm, inner_lr=rate, inner_steps=steps, inner_steps_test=test_steps)
+        own = prepared.algorithm(backbone, changed)
+        assert isinstance(own, Adversarial)
+        return own.student
+    learner = MAML(
+        backbone,
+        outputs,
+        inner_lr=rate,
+        inner_steps=steps,
+        inner_steps_test=test_steps,
+        first_order=distill.teacher_first_order,
+        batchnorm=algorithm.batchnorm,
+    )
+    return learner.to(prepared.device)
+
+
+def join(
+    prepared: Prepared, student: Algorithm, network: Network, frozen: FrozenTeacher | None
+) -> Algorithm:
+    """Return what is meta-trained: the student's learner together with its teacher's.
+
+    Args:
+        prepared: the run.
+        student: the student's learner.
+        network: the teacher's start, which is left as it is.
+        frozen: its answers as they are at the start; None if it was not trained.
+    """
+    config, data = prepared.config, prepared.data
+    distill = config.distill
+    if distill.teacher_mode == "feedback":
+        assert frozen is not None and isinstance(data, ImageData)
+        return FeedbackLearner(
+            student,
+            copy.deepcopy(network),
+            frozen.mean,
+            scale=frozen.scale,
+            quiz=_quiz(prepared, data),
+            teacher_lr=distill.teacher_lr,
+            trial_lr=distill.trial_lr,
+            hypergradient=distill.hypergradient,
+        ).to(prepared.device)
+    teacher = adapting_teacher(prepared, copy.deepcopy(network.backbone))
+    if isinstance(student, Adversarial):
+        student.join(teacher, exchange_of(config), teacher_lr=distill.teacher_lr, seed=config.seed)
+        return student
+    return CoLearner(
+        student,
+        teacher,
+        exchange=exchange_of(config),
+        learns=distill.teacher_mode == "co_meta" or distill.teacher_learns,
+        teacher_lr=distill.teacher_lr,
+    )
+
+
+def teacher_of(joined: Algorithm, network: Network) -> Network | Algorithm:
+    """Return the teacher after training: a network to embed with, or a learner that adapts."""
+    if isinstance(joined, FeedbackLearner):
+        return joined.teacher
+    if isinstance(joined, CoLearner):
+        return joined.teacher
+    if isinstance(joined, Adversarial):
+        return joined.part()
+    return network
+
+
+def _quiz(prepared: Prepared, data: ImageData) -> Callable[[int], TaskBatch | ExampleBatch]:
+    """Return the quiz of a step: of the meta-train classes, other draws than those trained on."""
+    config = prepared.config
+    task, stage = config.task, config.meta_train
+    if config.algorithm.trains_on == "batches":
+        return data.batches(
+            "train", batch_size=stage.batch_size, seed=config.seed, stage="quiz"
+        ).batch
+    return data.tasks(
+        "train",
+        ways=task.train_ways or task.ways,
+        shots=task.train_shots or task.shots,
+        queries=task.train_queries or task.queries,
+        tasks=task.meta_batch,
+        seed=config.seed,
+        stage="quiz",
+        sampling=task.sampling,
+        number=task.train_tasks,
+        augmented=True,
+    ).batch
