@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from metakd.algorithms.algorithm import Algorithm
+from metakd.algorithms.annealing import Annealing
 from metakd.algorithms.differentiation import by_autograd, detached
 from metakd.algorithms.inner_loop import InnerLoop, Task, tasks_of
-from metakd.algorithms.outer_gradients import Contribution, OuterGradient
+from metakd.algorithms.outer_gradients import Contribution, MultiStep, OuterGradient, unrolled
 from metakd.algorithms.task_execution import (
     choose_execution,
     mean_over_tasks,
@@ -54,9 +55,13 @@ class GradientLearner(Algorithm):
         batchnorm: `transductive` or `inductive`: the query pass in training.
         execution: `auto`, `loop`, `threads` or `batched`: see `task_execution.py`.
         inner_precision: `float32` or `bfloat16`.
+        proximal: λ; adapting descends the loss plus λ/2 ‖φ - φ_0‖².
+        annealing: what changes in the course of training (`begin`).
+        checkpoint_steps: inner steps between those whose values are kept for the backward pass
+            (True: 1), the rest is computed again there; 0 or False: everything is kept.
 
     Raises:
-        UserError: a setting has no such value.
+        UserError: a setting has no such value, or two do not go together.
     """
 
     def __init__(
@@ -73,6 +78,9 @@ class GradientLearner(Algorithm):
         batchnorm: str,
         execution: str,
         inner_precision: str,
+        proximal: float = 0.0,
+        annealing: Annealing | None = None,
+        checkpoint_steps: int | bool = 0,
     ) -> None:
         super().__init__()
         least = 0 if inner_steps_test is None else min(0, inner_steps_test)
@@ -94,12 +102,27 @@ class GradientLearner(Algorithm):
         self.batchnorm = batchnorm
         self.execution = execution
         self.dtype = _PRECISIONS[inner_precision]
-        choose_execution(execution, self.network, 1, torch.device("cpu"))  # refuse it now
+        self.proximal = proximal
+        self.checkpoint_steps = int(checkpoint_steps)
+        self.annealing = Annealing() if annealing is None else annealing
+        self._check_combination()
+        self._without_annealing = (outer, first_order)
+        self.begin(0, 1)
+        self._how(1, torch.device("cpu"))  # refuse it now
 
     @property
     def backbone(self) -> nn.Module:  # type: ignore[override]
         """The student's backbone."""
         return self.network.backbone
+
+    def begin(self, step: int, steps: int) -> None:
+        """See `Algorithm.begin`; sets what `annealing` says of this update."""
+        if self.annealing == Annealing():
+            return
+        outer, first_order = self._without_annealing
+        weights = self.annealing.weights(step, steps, self.inner_steps)
+        self.outer = outer if weights is None else MultiStep(weights)
+        self.first_order = first_order or self.annealing.is_first_order(step, steps)
 
     def accumulate(
         self,
@@ -115,7 +138,7 @@ class GradientLearner(Algorithm):
         values, steps = detached(parameters), self.inner_steps
         tasks = tasks_of(batch, answers, self._order(batch, steps))
         device = batch.support.device
-        how = choose_execution(self.execution, self.network, len(batch), device)
+        how = self._how(len(batch), device)
 
         def contribution(mine: InnerLoop, task: Task) -> Contribution:
             return self.outer(mine, values, task, steps)
@@ -139,7 +162,7 @@ class GradientLearner(Algorithm):
         values = detached(loop.values())
         each = tasks_of(tasks, None, self._order(tasks, max(steps)))
         device = tasks.support.device
-        how = choose_execution(self.execution, self.network, len(tasks), device)
+        how = self._how(len(tasks), device)
         with torch.autocast(device.type, enabled=False):
             found = stack_over_tasks(
                 lambda mine, task: mine.predictions(values, task, steps), loop, each, how
@@ -159,7 +182,39 @@ class GradientLearner(Algorithm):
             first_order=first_order,
             batchnorm=batchnorm if has_batchnorm(self.network) else None,
             dtype=self.dtype,
+            proximal=self.proximal,
+            checkpoint=self.checkpoint_steps,
         )
+
+    def _how(self, tasks: int, device: torch.device) -> str:
+        """Return how so many tasks are computed."""
+        how = choose_execution(self.execution, self.network, tasks, device)
+        if how == "batched" and self.checkpoint_steps:
+            return choose_execution("loop", self.network, tasks, device)
+        return how
+
+    def _check_combination(self) -> None:
+        if self.checkpoint_steps < 0:
+            raise UserError(
+                f"algorithm.options.checkpoint_steps={self.checkpoint_steps}: expected true, or "
+                "the number of inner steps between checkpoints; type 0 to keep everything"
+            )
+        if self.checkpoint_steps and self.execution == "batched":
+            raise UserError(
+                "algorithm.options.checkpoint_steps: tasks that are computed all at once cannot "
+                "be computed again one by one; type algorithm.options.execution=loop"
+            )
+        if self.annealing.multi_step and self.outer is not unrolled:
+            raise UserError(
+                f"algorithm.options.multi_step={self.annealing.multi_step}: this algorithm has no "
+                "query loss after every inner step; type algorithm.options.multi_step=0"
+            )
+        if self.annealing.first_order_share and self.first_order:
+            raise UserError(
+                f"algorithm.options.first_order_share={self.annealing.first_order_share}: with "
+                "algorithm.first_order=true all of training is first order; type "
+                "algorithm.first_order=false"
+            )
 
     def _adapting(self) -> tuple[str, ...]:
         """Return the beginnings of the names of what adapts."""

@@ -20,12 +20,14 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metakd.algorithms.binding import Bound
+from metakd.algorithms.checkpointing import recomputed
 from metakd.algorithms.differentiation import Differentiate, Tensors, detached
 from metakd.algorithms.update_rules import UpdateRule
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.models.network import Network, Prediction
 from metakd.models.normalization import BatchNorm2d, Mode, batchnorm_mode, forget_statistics
+from metakd.models.randomness import is_random
 
 __all__ = ["Examples", "InnerLoop", "Moment", "Task", "accuracy", "tasks_of"]
 
@@ -137,6 +139,10 @@ class InnerLoop:
             network without batch norm.
         dtype: number format of forward passes; None: that of the parameters. Parameters are cast
             once per inner step; losses and the parameters' own arithmetic stay as they are.
+        proximal: λ; λ/2 ‖φ - φ_0‖² over what adapts is added to the loss on the support set.
+        checkpoint: inner steps between those whose values are kept for the backward pass; the
+            ones between are computed again there (`checkpointing.py`). 0: keep everything. Not
+            for torch.func transforms.
     """
 
     network: Network
@@ -148,6 +154,8 @@ class InnerLoop:
     first_order: bool = False
     batchnorm: str | None = "transductive"
     dtype: torch.dtype | None = None
+    proximal: float = 0.0
+    checkpoint: int = 0
 
     def __post_init__(self) -> None:
         self._network = Bound(self.network, "network")
@@ -222,21 +230,59 @@ class InnerLoop:
             task: one task; with `embeds_once`, as `prepare` returned it.
             steps: number of steps.
         """
-        adapted = {name: value for name, value in values.items() if self.adapts(name)}
-        state = self.rule.start(adapted)
-        yield Moment(values, state, {})
+        start = {name: value for name, value in values.items() if self.adapts(name)}
+        moment = Moment(values, self.rule.start(start), {})
+        yield moment
+        graph = not self.first_order
+        if graph and self.checkpoint and torch.is_grad_enabled():
+            for first in range(0, steps, self.checkpoint):
+                numbers = range(first, min(first + self.checkpoint, steps))
+                for later in self._recomputed(moment, start, task, numbers):
+                    yield later
+                moment = later
+            return
         for step in range(steps):
-            seen = task.support if task.order is None else task.support.chosen(task.order[step])
-            # Constants for a first-order gradient, so that no graph is built for nothing.
-            fixed = detached(values) if self.first_order else values
-            gradients, loss, terms = self.differentiate(
-                partial(self._support_loss, fixed, seen),
-                adapted,
-                create_graph=not self.first_order,
-            )
-            adapted, state = self._rule(values, step, adapted, gradients, loss, state)
-            values = {**values, **adapted}
-            yield Moment(values, state, terms)
+            moment = self._step(moment, start, task, step, graph)
+            yield moment
+
+    def _step(self, moment: Moment, start: Tensors, task: Task, step: int, graph: bool) -> Moment:
+        """Return where adaptation stands after step number `step` from `moment`."""
+        values = moment.values
+        adapted = {name: values[name] for name in start}
+        seen = task.support if task.order is None else task.support.chosen(task.order[step])
+        # Constants for a first-order gradient, so that no graph is built for nothing.
+        fixed = values if graph else detached(values)
+        gradients, loss, terms = self.differentiate(
+            partial(self._support_loss, fixed, seen), adapted, create_graph=graph
+        )
+        if self.proximal:
+            moved = {name: value - start[name] for name, value in adapted.items()}
+            gradients = {name: g + self.proximal * moved[name] for name, g in gradients.items()}
+            squares = torch.stack([m.square().sum() for m in moved.values()])
+            loss = loss + 0.5 * self.proximal * squares.sum()
+        adapted, state = self._rule(values, step, adapted, gradients, loss, moment.state)
+        return Moment({**values, **adapted}, state, terms)
+
+    def _recomputed(
+        self, moment: Moment, start: Tensors, task: Task, numbers: range
+    ) -> Iterator[Moment]:
+        """Yield what the steps `numbers` lead to, their graph left to the backward pass."""
+
+        def block(inputs: Any, graph: bool) -> tuple[Any, list[dict[str, Tensor]]]:
+            values, state, start, support = inputs
+            here, found, terms = Moment(values, state, {}), [], []
+            for step in numbers:
+                here = self._step(here, start, task._replace(support=support), step, graph)
+                found.append(({name: here.values[name] for name in start}, here.state))
+                terms.append(here.terms)
+            return found, terms
+
+        inputs = (moment.values, moment.state, start, task.support)
+        # The query set may hang on a graph (embeddings); the block has no use for it.
+        task = task._replace(query=Examples(task.query.inputs.detach(), task.query.targets))
+        found, terms = recomputed(block, inputs, random=is_random(self.network))
+        for (adapted, state), of_step in zip(found, terms, strict=True):
+            yield Moment({**moment.values, **adapted}, state, of_step)
 
     def _support_loss(
         self, fixed: Tensors, seen: Examples, moving: Tensors
@@ -269,15 +315,30 @@ class InnerLoop:
         forget_statistics(self.network)
         return prediction
 
-    def query_terms(self, values: Tensors, task: Task, steps: int) -> dict[str, Tensor]:
-        """Adapt, and return the objective's terms on the query set and the accuracy there."""
+    def query_terms(
+        self, values: Tensors, task: Task, steps: int, weights: Sequence[float] | None = None
+    ) -> dict[str, Tensor]:
+        """Adapt, and return the objective's terms on the query set and the accuracy there.
+
+        Args:
+            values: all values at the start.
+            task: one task.
+            steps: number of steps.
+            weights: of the query loss after each step (not before the first), the last above 0;
+                `loss` is the weighted sum, the other terms are those after the last step. None:
+                the last step alone counts.
+        """
         task = self.prepare(values, task)
-        for moment in self.adapt(values, task, steps):
-            values = moment.values
-        prediction = self.predict_query(values, task)
-        return self.terms(values, prediction, task.query) | accuracy(
-            prediction.logits, task.query.targets
-        )
+        counts = (0.0,) * steps + (1.0,) if weights is None else (0.0, *weights)
+        earlier: list[Tensor] = []
+        for moment, weight in zip(self.adapt(values, task, steps), counts, strict=True):
+            if weight:
+                prediction = self.predict_query(moment.values, task)
+                terms = self.terms(moment.values, prediction, task.query)
+                earlier.append(terms["loss"] if weight == 1.0 else weight * terms["loss"])
+        if len(earlier) > 1:
+            terms = {**terms, "loss": torch.stack(earlier).sum()}
+        return terms | accuracy(prediction.logits, task.query.targets)
 
     @torch.no_grad()
     def predictions(self, values: Tensors, task: Task, steps: Sequence[int]) -> Tensor:

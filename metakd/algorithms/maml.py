@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from metakd.algorithms.annealing import Annealing
 from metakd.algorithms.gradient_learner import GradientLearner
 from metakd.algorithms.outer_gradients import unrolled
 from metakd.algorithms.update_rules import GradientDescent
@@ -31,6 +32,9 @@ class MAML(GradientLearner):
         batchnorm: statistics of the query pass in training.
         execution: how tasks are computed.
         inner_precision: number format of the inner loop.
+        multi_step: share of training with a query loss after every step; see `Annealing`.
+        first_order_share: share of training that is first order; see `Annealing`.
+        checkpoint_steps: steps between those kept for the backward pass.
     """
 
     def __init__(
@@ -45,6 +49,9 @@ class MAML(GradientLearner):
         batchnorm: str = "transductive",
         execution: str = "auto",
         inner_precision: str = "float32",
+        multi_step: float = 0.0,
+        first_order_share: float = 0.0,
+        checkpoint_steps: int | bool = 0,
     ) -> None:
         super().__init__(
             backbone,
@@ -58,4 +65,6 @@ class MAML(GradientLearner):
             batchnorm=batchnorm,
             execution=execution,
             inner_precision=inner_precision,
+            annealing=Annealing(multi_step, first_order_share),
+            checkpoint_steps=checkpoint_steps,
         )

@@ -14,7 +14,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
 
 from metakd.algorithms.differentiation import by_autograd, by_transform
@@ -22,6 +21,7 @@ from metakd.algorithms.inner_loop import InnerLoop, Task
 from metakd.algorithms.task_workers import in_order, workers
 from metakd.errors import UserError, nearest
 from metakd.models.normalization import batchable
+from metakd.models.randomness import is_random
 
 __all__ = ["EXECUTIONS", "choose_execution", "mean_over_tasks", "stack_over_tasks"]
 
@@ -49,7 +49,7 @@ def choose_execution(asked: str, network: nn.Module, tasks: int, device: torch.d
             + nearest(asked, EXECUTIONS)
         )
     safe = batchable(network)
-    random = any(isinstance(m, _DropoutNd) and m.training and m.p > 0 for m in network.modules())
+    random = is_random(network)
     if asked == "batched" and not safe:
         raise UserError(
             "algorithm.options.execution=batched: this network has a native normalisation layer "
