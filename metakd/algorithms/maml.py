@@ -6,8 +6,8 @@ from torch import nn
 
 from metakd.algorithms.annealing import Annealing
 from metakd.algorithms.gradient_learner import GradientLearner
+from metakd.algorithms.layer_step_rates import descent
 from metakd.algorithms.outer_gradients import unrolled
-from metakd.algorithms.update_rules import GradientDescent
 
 __all__ = ["MAML"]
 
@@ -34,6 +34,7 @@ class MAML(GradientLearner):
         inner_precision: number format of the inner loop.
         multi_step: share of training with a query loss after every step; see `Annealing`.
         first_order_share: share of training that is first order; see `Annealing`.
+        learn_rates: `none`, or `per_layer_per_step`: see `LayerStepRates`.
         checkpoint_steps: steps between those kept for the backward pass.
     """
 
@@ -51,12 +52,13 @@ class MAML(GradientLearner):
         inner_precision: str = "float32",
         multi_step: float = 0.0,
         first_order_share: float = 0.0,
+        learn_rates: str = "none",
         checkpoint_steps: int | bool = 0,
     ) -> None:
         super().__init__(
             backbone,
             outputs,
-            GradientDescent(inner_lr),
+            descent(learn_rates, inner_lr, inner_steps, backbone=backbone),
             unrolled,
             inner_steps=inner_steps,
             inner_steps_test=inner_steps_test,
