@@ -98,6 +98,13 @@ class GradientLearner(Algorithm):
         self.inner_steps = inner_steps
         self.test_steps = inner_steps if inner_steps_test is None else inner_steps_test
         self.adapted = adapted
+        self.rule.attach(
+            {
+                name: parameter
+                for name, parameter in self.named_parameters()
+                if name.startswith(_ADAPTED[adapted])
+            }
+        )
         self.first_order = first_order
         self.batchnorm = batchnorm
         self.execution = execution

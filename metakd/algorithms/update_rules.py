@@ -23,6 +23,13 @@ class UpdateRule(nn.Module, ABC):
     carries: bool = False
     """Whether a task starts from a state that earlier tasks left."""
 
+    def attach(self, parameters: Tensors) -> None:
+        """Make what has the shape of the parameters that adapt; called once, before training.
+
+        Args:
+            parameters: those that adapt, by name (`network.head.weight`).
+        """
+
     def start(self, parameters: Tensors) -> Any:
         """Return the state before the first step of a task (nested tensors, or None)."""
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -53,21 +53,31 @@ class Optimization:
 
 
 def make_optimizer(
-    modules: Iterable[nn.Module], how: Optimization, apart: Collection[int] = ()
+    modules: Collection[nn.Module], how: Optimization, apart: Collection[int] = ()
 ) -> torch.optim.Optimizer:
     """Return an optimiser over all parameters of `modules` that require a gradient.
 
     Those whose `id` is in `apart` are left out: they have an optimiser of their own.
 
     Weight decay applies to weights of two and more dimensions only: decaying biases and the
-    scales of norms costs accuracy and regularises nothing.
+    scales of norms costs accuracy and regularises nothing. Modules with `decays = False` (learned
+    rates and matrices of an update rule) are spared, too.
     """
     parameters = [
         p for m in modules for p in m.parameters() if p.requires_grad and id(p) not in apart
     ]
+    spared = {
+        id(p)
+        for m in modules
+        for part in m.modules()
+        if not getattr(part, "decays", True)
+        for p in part.parameters()
+    }
+    decayed = [p for p in parameters if p.ndim > 1 and id(p) not in spared]
+    others = [p for p in parameters if p.ndim <= 1 or id(p) in spared]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": how.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": how.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
     groups = [g for g in groups if g["params"]]
     if how.optimizer == "sgd":

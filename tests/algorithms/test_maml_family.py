@@ -1,0 +1,158 @@
+"""What every member of the MAML family has to hold, whatever its rule and what adapts."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from metakd.algorithms.boil import BOIL
+from metakd.algorithms.gradient_learner import GradientLearner
+from metakd.algorithms.lstm import LSTMMetaLearner
+from metakd.algorithms.meta_curvature import MetaCurvature
+from metakd.algorithms.meta_sgd import MetaSGD
+from metakd.distillation.kd import KD
+from metakd.distillation.objective import Objective
+
+pytestmark = pytest.mark.usefixtures("two_workers")
+
+FAMILY: dict[str, type[GradientLearner]] = {
+    "meta_sgd": MetaSGD,
+    "boil": BOIL,
+    "meta_curvature": MetaCurvature,
+    "lstm": LSTMMetaLearner,
+}
+each = pytest.mark.parametrize("name", list(FAMILY))
+
+
+def learner(name: str, body: nn.Module, **settings: Any) -> GradientLearner:
+    torch.manual_seed(5)
+    given = {"inner_lr": 0.2, "inner_steps": 2, "first_order": False, **settings}
+    made = FAMILY[name](body, 3, **given)
+    with torch.no_grad():  # away from identities and equal rates, where mistakes would not show
+        for n, p in made.rule.named_parameters():
+            if not n.startswith(("inner", "outer")):
+                p.mul_(1.0 + 0.2 * torch.randn_like(p)).add_(0.02 * torch.randn_like(p))
+            elif n == "outer.weight":
+                p.add_(0.3 * torch.randn_like(p))
+    return made
+
+
+def gradients(made: GradientLearner, tasks: Any, answers: Any) -> dict[str, Tensor]:
+    made.zero_grad()
+    made.accumulate(tasks, KD(kd_weight=0.7, temperature=3.0), answers)
+    return {n: p.grad.clone() for n, p in made.named_parameters()}
+
+
+@each
+@pytest.mark.parametrize("execution", ["loop", "threads", "batched"])
+def test_meta_gradient_by_finite_differences(
+    name: str, execution: str, conv: Callable, image_tasks: Callable, answers_to: Callable
+) -> None:
+    """Of the start and of everything that the rule learns; lstm's gates see constants."""
+    tasks = image_tasks(tasks=2)
+    answers = answers_to(tasks, "both")
+    # With one step what lstm's gates see does not depend on the gates.
+    steps = 1 if name == "lstm" else 2
+    made = learner(name, conv(), execution=execution, batchnorm="inductive", inner_steps=steps)
+    found = gradients(made, tasks, answers)
+    assert any(n.startswith("rule.") for n in found) == (name != "boil")
+    generator = torch.Generator().manual_seed(1)
+    for parameter in found:
+        if name == "lstm" and not parameter.startswith("rule."):
+            continue  # what its gates see is constant to the gradient: test_lstm.py has the loop
+        direction = torch.randn(found[parameter].shape, generator=generator)
+        sides = []
+        for sign in (1, -1):
+            moved = copy.deepcopy(made)
+            with torch.no_grad():
+                moved.get_parameter(parameter).add_(direction, alpha=sign * 1e-5)
+            terms = moved.accumulate(tasks, KD(kd_weight=0.7, temperature=3.0), answers)
+            sides.append(terms["loss"])
+        torch.testing.assert_close(
+            (found[parameter] * direction).sum(),
+            (sides[0] - sides[1]) / 2e-5,
+            rtol=1e-6,
+            atol=1e-8,
+            msg=parameter,
+        )
+
+
+@each
+@pytest.mark.parametrize("first_order", [False, True], ids=["second", "first"])
+def test_executions_agree(
+    name: str, first_order: bool, conv: Callable, image_tasks: Callable
+) -> None:
+    tasks, body = image_tasks(), conv()
+    found = [
+        gradients(
+            learner(name, copy.deepcopy(body), execution=e, first_order=first_order), tasks, None
+        )
+        for e in ("loop", "threads", "batched")
+    ]
+    for parameter, gradient in found[0].items():
+        for other in found[1:]:
+            torch.testing.assert_close(gradient, other[parameter], rtol=1e-9, atol=1e-12)
+
+
+@each
+def test_first_order_drops_second_derivatives(
+    name: str, conv: Callable, image_tasks: Callable
+) -> None:
+    tasks, body = image_tasks(), conv()
+    second, first = (
+        gradients(learner(name, copy.deepcopy(body), first_order=f), tasks, None)
+        for f in (False, True)
+    )
+    weight = "network.backbone.conv2.weight"
+    assert (second[weight] - first[weight]).norm() > 1e-3 * second[weight].norm()
+
+
+@each
+@pytest.mark.parametrize("batchnorm", ["inductive", "transductive"])
+def test_predict_leaves_no_trace(
+    name: str, batchnorm: str, conv: Callable, image_tasks: Callable
+) -> None:
+    made, tasks = learner(name, conv()), image_tasks()
+    before = copy.deepcopy(made.state_dict())
+    found = made.predict(tasks, (0, 1, 3), batchnorm)
+    assert found.shape == (3, 3, 6, 3)
+    assert not torch.allclose(found[0], found[2])
+    assert all(torch.equal(v, before[n]) for n, v in made.state_dict().items())
+    torch.testing.assert_close(made.predict(tasks, (3,), batchnorm)[0], found[2])
+
+
+@each
+def test_settings_act(name: str, conv: Callable, image_tasks: Callable) -> None:
+    tasks, body = image_tasks(), conv()
+
+    def loss(**settings: Any) -> float:
+        made = FAMILY[name](
+            copy.deepcopy(body), 3, **{"inner_lr": 0.1, "inner_steps": 1, **settings}
+        )
+        torch.manual_seed(0)
+        nn.init.normal_(made.network.head.weight)
+        return float(made.accumulate(tasks, Objective(), None)["loss"])
+
+    plain = loss()
+    assert loss(inner_lr=0.3) != plain
+    assert loss(inner_steps=3) != plain
+    assert loss(batchnorm="inductive") != plain
+
+
+@each
+def test_learns(name: str, conv: Callable, image_tasks: Callable) -> None:
+    """On a fixed set of tasks the query loss falls far below its start."""
+    tasks = image_tasks(tasks=4)
+    made = FAMILY[name](conv(), 3, inner_lr=0.1, inner_steps=2)
+    optimizer = torch.optim.Adam(made.parameters(), 1e-2)
+    losses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        losses.append(float(made.accumulate(tasks, Objective(), None)["loss"]))
+        optimizer.step()
+    assert losses[-1] < 0.6 * losses[0]
