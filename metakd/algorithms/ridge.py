@@ -1,0 +1,105 @@
+"""`algorithm=ridge`: a ridge regression on the support embeddings, solved in closed form (R2D2)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metakd.algorithms.embedding_learner import EmbeddingLearner
+from metakd.algorithms.inner_loop import accuracy
+from metakd.data.tasks import ExampleBatch, TaskBatch
+from metakd.distillation.divergences import widened
+from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.errors import UserError
+
+__all__ = ["Ridge", "ridge_weights"]
+
+
+def ridge_weights(inputs: Tensor, goals: Tensor, penalty: Tensor) -> Tensor:
+    """Return W = argmin ‖X W - Y‖² + penalty · ‖W‖², [tasks, size, outputs].
+
+    Solves (XᵀX + penalty·I) W = XᵀY, or with fewer examples than dimensions the smaller system of
+    Woodbury's identity, W = Xᵀ (X Xᵀ + penalty·I)⁻¹ Y. Differentiable in everything, twice, too.
+
+    Args:
+        inputs: X [tasks, n, size].
+        goals: Y [tasks, n, outputs].
+        penalty: scalar above 0.
+    """
+    flipped = inputs.transpose(1, 2)
+    few = inputs.shape[1] < inputs.shape[2]
+    system = inputs @ flipped if few else flipped @ inputs
+    system = system + penalty * torch.eye(
+        system.shape[-1], dtype=system.dtype, device=system.device
+    )
+    # `solve` raises on a singular matrix; here NaN goes on to the loss, where it is dealt with.
+    if few:
+        return flipped @ torch.linalg.solve_ex(system, goals)[0]
+    return torch.linalg.solve_ex(system, flipped @ goals)[0]
+
+
+class Ridge(EmbeddingLearner):
+    """R2D2 (Bertinetto et al., 2019, "Meta-learning with differentiable closed-form solvers").
+
+    W = argmin ‖X W - Y‖² + λ‖W‖² with the support embeddings X and their one-hot labels Y; logits
+    are α · embed(x) W + β. λ (kept as its logarithm, so above 0), α and β are learned along with
+    the backbone. β is one number for all classes, as published: a softmax does not see it.
+
+    Args:
+        backbone: the student's.
+        outputs: not needed: training may use more ways than evaluation.
+        regularizer: λ at first; published 50.
+        scale: α at first.
+
+    Raises:
+        UserError: the regulariser is not positive, or the scale is 0 or not finite.
+    """
+
+    backbone: nn.Module
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        outputs: int = 0,
+        *,
+        regularizer: float = 50.0,
+        scale: float = 10.0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("regularizer", regularizer), ("scale", scale)):
+            if not 0.0 < value < math.inf:
+                usual = 50 if name == "regularizer" else 10
+                raise UserError(
+                    f"algorithm.options.{name}={value:g}: must be above 0; "
+                    f"type algorithm.options.{name}={usual}, the usual value"
+                )
+        self.backbone = backbone
+        self.log_regularizer = nn.Parameter(torch.tensor(math.log(regularizer)))
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+        self.bias = nn.Parameter(torch.tensor(0.0))
+
+    def accumulate(
+        self,
+        batch: TaskBatch | ExampleBatch,
+        objective: Objective,
+        answers: TaskAnswers | Answer | None,
+    ) -> dict[str, Tensor]:
+        """See `Algorithm.accumulate`; a teacher acts on the query set."""
+        assert isinstance(batch, TaskBatch) and not isinstance(answers, Answer)
+        prediction = self(batch.support, batch.support_targets, batch.query, batch.ways)
+        answer = None if answers is None else answers.query
+        terms = objective(prediction, batch.query_targets, answer)
+        terms["loss"].backward()
+        report = terms | accuracy(prediction.logits, batch.query_targets)
+        return {name: term.detach() for name, term in report.items()}
+
+    def classify(self, support: Tensor, targets: Tensor, query: Tensor, ways: int) -> Tensor:
+        """See `MetricAlgorithm.classify`; computes in float32 also under autocast."""
+        with torch.autocast(query.device.type, enabled=False):
+            support, query = widened(support), widened(query)
+            goals = F.one_hot(targets, ways).to(support.dtype)
+            weights = ridge_weights(support, goals, self.log_regularizer.exp())
+            return self.scale * (query @ weights) + self.bias
