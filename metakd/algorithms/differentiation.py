@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Differentiate", "Tensors", "by_autograd", "by_transform", "detached"]
+__all__ = ["Differentiate", "Tensors", "by_autograd", "by_transform", "detached", "pullback"]
 
 Tensors = dict[str, Tensor]
 """Named parameters, or their gradients."""
@@ -72,3 +72,42 @@ def by_transform(
         at = detached(at)
     gradients, (value, aux) = torch.func.grad_and_value(function, has_aux=True)(at)
     return gradients, value, aux
+
+
+def pullback(
+    differentiate: Differentiate, function: Callable[[Tensors], Tensors], at: Tensors
+) -> Callable[[Tensors], Tensors]:
+    """Return v -> Jᵀ v, J the Jacobian of `function`; one pass of it serves any number of v.
+
+    With a gradient as `function` these are Hessian-vector products.
+
+    Args:
+        differentiate: the way to differentiate that is in use, `by_autograd` or `by_transform`.
+        function: maps named tensors to named tensors.
+        at: where the Jacobian is taken.
+    """
+    if differentiate is by_transform:
+        pull = torch.func.vjp(function, at)[1]
+
+        def transformed(v: Tensors) -> Tensors:
+            (found,) = pull(v)
+            named: Tensors = found
+            return named
+
+        return transformed
+    at = {name: value.detach().requires_grad_() for name, value in at.items()}
+    with torch.enable_grad():
+        outputs = function(at)
+
+    def recorded(v: Tensors) -> Tensors:
+        asked = [name for name, output in outputs.items() if output.requires_grad]
+        found = torch.autograd.grad(
+            [outputs[name] for name in asked],
+            list(at.values()),
+            [v[name] for name in asked],
+            retain_graph=True,
+            materialize_grads=True,
+        )
+        return dict(zip(at, found, strict=True))
+
+    return recorded

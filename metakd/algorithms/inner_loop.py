@@ -253,7 +253,7 @@ class InnerLoop:
         # Constants for a first-order gradient, so that no graph is built for nothing.
         fixed = values if graph else detached(values)
         gradients, loss, terms = self.differentiate(
-            partial(self._support_loss, fixed, seen), adapted, create_graph=graph
+            partial(self.support_loss, fixed, seen), adapted, create_graph=graph
         )
         if self.proximal:
             moved = {name: value - start[name] for name, value in adapted.items()}
@@ -284,9 +284,16 @@ class InnerLoop:
         for (adapted, state), of_step in zip(found, terms, strict=True):
             yield Moment({**moment.values, **adapted}, state, of_step)
 
-    def _support_loss(
+    def support_loss(
         self, fixed: Tensors, seen: Examples, moving: Tensors
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss on support examples, without proximal term, and its detached terms.
+
+        Args:
+            fixed: all values.
+            seen: the examples.
+            moving: values in the place of those of `fixed` with the same names.
+        """
         values = {**fixed, **moving}
         prediction = self.forward(values, seen.inputs, "batch")
         terms = self.terms(values, prediction, seen)
@@ -333,12 +340,18 @@ class InnerLoop:
         earlier: list[Tensor] = []
         for moment, weight in zip(self.adapt(values, task, steps), counts, strict=True):
             if weight:
-                prediction = self.predict_query(moment.values, task)
-                terms = self.terms(moment.values, prediction, task.query)
+                terms = self.outcome(moment.values, task)
                 earlier.append(terms["loss"] if weight == 1.0 else weight * terms["loss"])
         if len(earlier) > 1:
             terms = {**terms, "loss": torch.stack(earlier).sum()}
-        return terms | accuracy(prediction.logits, task.query.targets)
+        return terms
+
+    def outcome(self, values: Tensors, task: Task) -> dict[str, Tensor]:
+        """Return the objective's terms on the query set, and the accuracy there, as it stands."""
+        prediction = self.predict_query(values, task)
+        return self.terms(values, prediction, task.query) | accuracy(
+            prediction.logits, task.query.targets
+        )
 
     @torch.no_grad()
     def predictions(self, values: Tensors, task: Task, steps: Sequence[int]) -> Tensor:

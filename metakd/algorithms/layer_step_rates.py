@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,11 +11,9 @@ from metakd.algorithms.differentiation import Tensors
 from metakd.algorithms.update_rules import GradientDescent, UpdateRule
 from metakd.errors import UserError, nearest
 
-__all__ = ["LEARN_RATES", "LayerStepRates", "descent"]
+__all__ = ["LayerStepRates", "descent"]
 
-_HEAD = ("network.head.weight", "network.head.bias")
-
-LEARN_RATES = ("none", "per_layer_per_step")
+_LEARN_RATES = ("none", "per_layer_per_step")
 
 
 class LayerStepRates(UpdateRule):
@@ -26,18 +23,22 @@ class LayerStepRates(UpdateRule):
     with the last one's rates. Rates are free: training may make one 0 or negative.
 
     Args:
-        names: of the parameters that adapt, `network.head.weight` …
         lr: all rates at first.
         steps: inner steps in training.
     """
 
-    def __init__(self, names: Iterable[str], lr: float, steps: int) -> None:
+    def __init__(self, lr: float, steps: int) -> None:
         super().__init__()
+        self.lr = lr
         self.steps = steps
-        layers = dict.fromkeys(_layer(name) for name in names)
-        self.rates = nn.ParameterDict(
-            {layer: nn.Parameter(torch.full((steps,), lr)) for layer in layers}
-        )
+        self.rates = nn.ParameterDict()
+
+    def attach(self, parameters: Tensors) -> None:
+        """See `UpdateRule`; makes `rates`, [steps] for each layer."""
+        for name, parameter in parameters.items():
+            if _layer(name) not in self.rates:
+                rates = torch.full((self.steps,), self.lr, dtype=parameter.dtype)
+                self.rates[_layer(name)] = nn.Parameter(rates.to(parameter.device))
 
     def forward(
         self, step: int, parameters: Tensors, gradients: Tensors, loss: torch.Tensor, state: Any
@@ -56,16 +57,13 @@ def _layer(name: str) -> str:
     return name.rpartition(".")[0].replace(".", "/")
 
 
-def descent(
-    learn_rates: str, lr: float, steps: int, *, backbone: nn.Module | None = None
-) -> UpdateRule:
+def descent(learn_rates: str, lr: float, steps: int) -> UpdateRule:
     """Return the update rule that the setting `learn_rates` names.
 
     Args:
         learn_rates: `none` (one constant rate) or `per_layer_per_step`.
         lr: the rate, or where the learned ones start.
         steps: inner steps in training.
-        backbone: what adapts beside the head; None: the head alone.
 
     Raises:
         UserError: no such setting.
@@ -73,10 +71,8 @@ def descent(
     if learn_rates == "none":
         return GradientDescent(lr)
     if learn_rates == "per_layer_per_step":
-        body = [] if backbone is None else [n for n, _ in backbone.named_parameters()]
-        names = [*(f"network.backbone.{name}" for name in body), *_HEAD]
-        return LayerStepRates(names, lr, max(steps, 1))  # a wrong number is refused later
+        return LayerStepRates(lr, max(steps, 1))  # a wrong number is refused later
     raise UserError(
-        f"algorithm.options.learn_rates={learn_rates}: choose one of {', '.join(LEARN_RATES)}."
-        + nearest(learn_rates, LEARN_RATES)
+        f"algorithm.options.learn_rates={learn_rates}: choose one of {', '.join(_LEARN_RATES)}."
+        + nearest(learn_rates, _LEARN_RATES)
     )

@@ -58,7 +58,7 @@ class MAML(GradientLearner):
         super().__init__(
             backbone,
             outputs,
-            descent(learn_rates, inner_lr, inner_steps, backbone=backbone),
+            descent(learn_rates, inner_lr, inner_steps),
             unrolled,
             inner_steps=inner_steps,
             inner_steps_test=inner_steps_test,

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.usefixtures("two_workers")
 
 def test_worked_steps() -> None:
     """A rate for each layer and step; steps beyond the last use its rate."""
-    rule = LayerStepRates(["a.b.weight", "a.b.bias", "c.weight"], 0.1, 2)
+    rule = LayerStepRates(0.1, 2)
+    rule.attach({name: torch.zeros(3) for name in ("a.b.weight", "a.b.bias", "c.weight")})
     assert {n: p.tolist() for n, p in rule.named_parameters()} == {
         "rates.a/b": [0.1, 0.1],
         "rates.c": [0.1, 0.1],
