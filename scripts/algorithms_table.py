@@ -13,6 +13,7 @@ output folder already are read, not made again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -113,7 +114,7 @@ def step_seconds(folder: Path) -> float | None:
             points.append((entry["step"], entry["time"], "validate/accuracy" in entry["metrics"]))
     spans = [
         (t1 - t0) / (s1 - s0)
-        for (s0, t0, validated), (s1, t1, validates) in zip(points, points[1:], strict=False)
+        for (s0, t0, validated), (s1, t1, validates) in itertools.pairwise(points)
         if not validated and not validates
     ]
     return statistics.median(spans) if spans else None
