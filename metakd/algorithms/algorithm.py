@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from metakd.data.tasks import ExampleBatch, TaskBatch
-from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.distillation.objective import Answer, Objective, TaskAnswers, target_loss
 
 __all__ = ["Algorithm", "MetricAlgorithm"]
 
@@ -45,6 +45,13 @@ class Algorithm(nn.Module, ABC):
     def concerns(self) -> list[str]:
         """Return what the user should know of the training so far, a line each."""
         return []
+
+    def label_loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Return the mean loss on the labels that its training minimises (see `LabelLoss`).
+
+        Whatever calls the objective for it does so within `objective.judged_by(label_loss)`.
+        """
+        return target_loss(outputs, targets, label_smoothing)
 
     @abstractmethod
     def accumulate(

@@ -92,9 +92,10 @@ class CoLearner(Algorithm):
         assert isinstance(batch, TaskBatch) and answers is None
         teacher, student = self._solvers
         pair = Pair(teacher, student, objective, self.exchange, self.learns)
-        found = pair_gradient(
-            pair, teacher.values(), student.values(), tasks_of(batch, None), batch.ways
-        )
+        with objective.judged_by(self.student.label_loss):
+            found = pair_gradient(
+                pair, teacher.values(), student.values(), tasks_of(batch, None), batch.ways
+            )
         add_gradients(student.values(), found.student)
         add_gradients(teacher.values(), found.teacher)
         learned = [p for p in objective.parameters() if p.requires_grad]

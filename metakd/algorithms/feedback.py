@@ -18,7 +18,7 @@ from metakd.algorithms.solver import Solver, solver_of
 from metakd.algorithms.supervised import Supervised
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.divergences import unit
-from metakd.distillation.objective import Answer, Objective, TaskAnswers, target_loss
+from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distillation.teacher_modes import prototype_logits
 from metakd.errors import UserError, nearest
 from metakd.models.network import Network, Prediction
@@ -204,11 +204,14 @@ class FeedbackLearner(Algorithm):
     ) -> Tensor:
         """Return L_S(φ; θ), connected to both."""
         answer = Answer(self._teacher_logits(teacher, batch))
-        terms: dict[str, Tensor] = objective(self._predict(student, batch), _targets(batch), answer)
+        with objective.judged_by(self.student.label_loss):
+            terms: dict[str, Tensor] = objective(
+                self._predict(student, batch), _targets(batch), answer
+            )
         return terms["loss"]
 
     def _quiz_loss(self, student: Tensors, quiz: Batch) -> Tensor:
-        return target_loss(self._predict(student, quiz).logits, _targets(quiz))
+        return self.student.label_loss(self._predict(student, quiz).logits, _targets(quiz))
 
     def _student_values(self) -> Tensors:
         if self._episodes is not None:

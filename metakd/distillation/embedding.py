@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from metakd.distillation.divergences import similarity_of_units, unit, widened
 from metakd.distillation.kd import check_temperature, check_weight, soft_target_loss
-from metakd.distillation.objective import Answer, Objective, named_total, target_loss
+from metakd.distillation.objective import Answer, Objective, named_total
 from metakd.errors import UserError
 from metakd.models.network import Prediction
 
@@ -95,7 +95,7 @@ class EmbeddingMatch(Objective):
         with torch.autocast(student.logits.device.type, enabled=False):
             logits = widened(student.logits)
             if self.ce_weight:
-                ce = target_loss(logits, targets, self.label_smoothing)
+                ce = self.label_loss(logits, targets)
                 weighted["loss/ce"] = (self.ce_weight, ce)
             if self.projection is not None or self.similarity_weight:
                 e_s, e_t = _both_embeddings(student, answer)

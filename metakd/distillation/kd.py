@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metakd.distillation.divergences import kd_loss, widened
-from metakd.distillation.objective import Answer, Objective, named_total, target_loss
+from metakd.distillation.objective import Answer, Objective, named_total
 from metakd.errors import UserError
 from metakd.models.network import Prediction
 
@@ -87,7 +87,7 @@ class KD(Objective):
         with torch.autocast(student.logits.device.type, enabled=False):
             logits = widened(student.logits)
             if self.ce_weight:
-                ce = target_loss(logits, targets, self.label_smoothing)
+                ce = self.label_loss(logits, targets)
                 weighted["loss/ce"] = (self.ce_weight, ce)
             if self.kd_weight:
                 kd = soft_target_loss(logits, targets, answer, self.temperature)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,10 @@ from torch.nn import functional as F
 
 from metakd.models.network import Prediction
 
-__all__ = ["Answer", "Objective", "TaskAnswers", "named_total", "target_loss"]
+__all__ = ["Answer", "LabelLoss", "Objective", "TaskAnswers", "named_total", "target_loss"]
+
+LabelLoss = Callable[[Tensor, Tensor, float], Tensor]
+"""Maps outputs, targets and label smoothing to the mean loss on the labels; see `target_loss`."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,20 @@ class Objective(nn.Module):
         teacher_mean: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self._judge: LabelLoss = target_loss
+
+    def label_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the term on the labels: `target_loss`, unless `judged_by` exchanged it."""
+        return self._judge(outputs, targets, self.label_smoothing)
+
+    @contextmanager
+    def judged_by(self, loss: LabelLoss) -> Iterator[None]:
+        """Take `loss` for the term on the labels; every other term stays as it is."""
+        before, self._judge = self._judge, loss
+        try:
+            yield
+        finally:
+            self._judge = before
 
     def forward(
         self, student: Prediction, targets: Tensor, answer: Answer | None
@@ -106,5 +124,5 @@ class Objective(nn.Module):
             targets: [..., n] int64, or float of the logits' shape for regression.
             answer: the teacher's answer to the same examples.
         """
-        loss = target_loss(student.logits, targets, self.label_smoothing)
+        loss = self.label_loss(student.logits, targets)
         return {"loss": loss, "loss/ce": loss}

@@ -10,6 +10,7 @@ from torch import nn
 
 from metakd.algorithms.embedding_learner import EmbeddingLearner
 from metakd.algorithms.protonet import ProtoNet
+from metakd.algorithms.relation import Relation
 from metakd.algorithms.ridge import Ridge
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.objective import Objective
@@ -17,6 +18,9 @@ from metakd.distillation.objective import Objective
 LEARNERS: dict[str, Callable[[nn.Module], EmbeddingLearner]] = {
     "protonet": ProtoNet,
     "ridge": lambda net: Ridge(net, regularizer=1.0),
+    "relation": Relation,
+    "relation, cross-entropy": lambda net: Relation(net, loss="cross_entropy"),
+    "relation, vote": lambda net: Relation(net, score="vote"),
 }
 
 
