@@ -87,7 +87,9 @@ def run_all(jobs: dict[Path, list[str]], at_once: int) -> None:
     """Run the commands of folders without results, `at_once` at a time; note their memory."""
     waiting = [(f, c) for f, c in jobs.items() if not (f / "results.json").exists()]
     running: dict[int, tuple[Path, float]] = {}
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // at_once))}
+    # Cores that this process may use, which can be fewer than there are.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (cores or 1) // at_once))}
     while waiting or running:
         while waiting and len(running) < at_once:
             folder, words = waiting.pop(0)
