@@ -55,6 +55,7 @@ def check(config: Config) -> None:
     """
     check_values(config)
     _check_kind(config)
+    _check_start(config)
     if config.dataset.kind == "classification":
         _check_classes(config)
         _check_images(config)
@@ -84,6 +85,23 @@ def _check_kind(config: Config) -> None:
             raise UserError(
                 f"task.sampling={config.task.sampling}: dataset={dataset.name} has no classes; "
                 "type task.sampling=uniform"
+            )
+
+
+def _check_start(config: Config) -> None:
+    """Refuse to tune a start that nothing has trained."""
+    student, stage = config.student, config.warmstart
+    trained = student.checkpoint is not None or student.pretrained
+    if config.algorithm.name == "metabaseline" and not trained:
+        if not stage.enabled:
+            raise UserError(
+                "warmstart=none: algorithm=metabaseline tunes a student that is trained already; "
+                "type warmstart=default or student.checkpoint=FILE"
+            )
+        if not stage.epochs:
+            raise UserError(
+                "warmstart.epochs=0: algorithm=metabaseline tunes a student that is trained "
+                "already; type warmstart.epochs=4 or student.checkpoint=FILE"
             )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from metakd.algorithms.embedding_learner import EmbeddingLearner
+from metakd.algorithms.metabaseline import MetaBaseline
 from metakd.algorithms.protonet import ProtoNet
 from metakd.algorithms.relation import Relation
 from metakd.algorithms.ridge import Ridge
@@ -17,6 +18,7 @@ from metakd.distillation.objective import Objective
 
 LEARNERS: dict[str, Callable[[nn.Module], EmbeddingLearner]] = {
     "protonet": ProtoNet,
+    "metabaseline": MetaBaseline,
     "ridge": lambda net: Ridge(net, regularizer=1.0),
     "relation": Relation,
     "relation, cross-entropy": lambda net: Relation(net, loss="cross_entropy"),

@@ -55,6 +55,8 @@ REFUSED = {
     "dataset.folder=/nope": "no such folder",
     "dataset.splits=/nope/lists.json": "no such file",
     "name=../x": "folder's name",
+    "algorithm=metabaseline warmstart=none": "type warmstart=default or student.checkpoint=FILE",
+    "algorithm=metabaseline warmstart.epochs=0": "warmstart.epochs=0: algorithm=metabaseline",
 }
 
 ALLOWED = [
@@ -71,6 +73,10 @@ ALLOWED = [
     "distill=none distill.temperature=9 distill.on=support",
     "device=cuda:1 tracker=none",
     "dataset=mnist task.sampling=partition",
+    "algorithm=metabaseline",
+    "algorithm=metabaseline warmstart=none student.checkpoint=.",
+    "algorithm=metabaseline warmstart=none student=torchvision student.pretrained=true",
+    "algorithm=protonet warmstart=none",
 ]
 
 
