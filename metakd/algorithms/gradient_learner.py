@@ -115,7 +115,7 @@ class GradientLearner(Algorithm):
         self._check_combination()
         self._without_annealing = (outer, first_order)
         self.begin(0, 1)
-        self._how(1, torch.device("cpu"))  # refuse it now
+        self.execution_for(1, torch.device("cpu"))  # refuse it now
 
     @property
     def backbone(self) -> nn.Module:  # type: ignore[override]
@@ -145,7 +145,7 @@ class GradientLearner(Algorithm):
         values, steps = detached(parameters), self.inner_steps
         tasks = tasks_of(batch, answers, self._order(batch, steps))
         device = batch.support.device
-        how = self._how(len(batch), device)
+        how = self.execution_for(len(batch), device)
 
         def contribution(mine: InnerLoop, task: Task) -> Contribution:
             return self.outer(mine, values, task, steps)
@@ -169,7 +169,7 @@ class GradientLearner(Algorithm):
         values = detached(loop.values())
         each = tasks_of(tasks, None, self._order(tasks, max(steps)))
         device = tasks.support.device
-        how = self._how(len(tasks), device)
+        how = self.execution_for(len(tasks), device)
         with torch.autocast(device.type, enabled=False):
             found = stack_over_tasks(
                 lambda mine, task: mine.predictions(values, task, steps), loop, each, how
@@ -193,7 +193,7 @@ class GradientLearner(Algorithm):
             checkpoint=self.checkpoint_steps,
         )
 
-    def _how(self, tasks: int, device: torch.device) -> str:
+    def execution_for(self, tasks: int, device: torch.device) -> str:
         """Return how so many tasks are computed."""
         how = choose_execution(self.execution, self.network, tasks, device)
         if how == "batched" and self.checkpoint_steps:

@@ -16,10 +16,12 @@ class GraphMemory:
 
     Attributes:
         bytes: the most that was held at a time.
+        largest: of a single storage.
     """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
         self.bytes = 0
+        self.largest = 0
         self._now = 0
         self._known = {t.untyped_storage().data_ptr() for t in known}
         self._holders: dict[int, int] = {}
@@ -34,6 +36,7 @@ class GraphMemory:
         self._holders[at] = holders + 1
         if not holders:
             self._now += size
+            self.largest = max(self.largest, size)
             self.bytes = max(self.bytes, self._now)
         return _Kept(self, tensor, at, size)
 

@@ -64,7 +64,7 @@ def test_auto_execution_does_not_batch(mlp: Callable, gradient_of: Callable) -> 
     tasks, backbone, found = TaskBatch(x[0], y[0], x[1], y[1], 1, 5, 5), mlp(), []
     for steps, how in ((0, "batched"), (1, "loop")):
         maml = learner(backbone, outputs=1, checkpoint_steps=steps)
-        assert maml._how(3, torch.device("cpu")) == how
+        assert maml.execution_for(3, torch.device("cpu")) == how
         maml.accumulate(tasks, Objective(), None)
         found.append(gradient_of(maml))
     for name, value in found[0].items():
