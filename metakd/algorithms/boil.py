@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from metakd.algorithms.annealing import Annealing
 from metakd.algorithms.gradient_learner import GradientLearner
+from metakd.algorithms.layer_step_rates import descent
 from metakd.algorithms.outer_gradients import unrolled
-from metakd.algorithms.update_rules import GradientDescent
 
 __all__ = ["BOIL"]
 
@@ -27,6 +28,10 @@ class BOIL(GradientLearner):
         batchnorm: statistics of the query pass in training.
         execution: how tasks are computed.
         inner_precision: number format of the inner loop.
+        multi_step: share of training with a query loss after every step; see `Annealing`.
+        first_order_share: share of training that is first order; see `Annealing`.
+        learn_rates: `none`, or `per_layer_per_step`: see `LayerStepRates`.
+        checkpoint_steps: steps between those kept for the backward pass.
     """
 
     def __init__(
@@ -41,11 +46,15 @@ class BOIL(GradientLearner):
         batchnorm: str = "transductive",
         execution: str = "auto",
         inner_precision: str = "float32",
+        multi_step: float = 0.0,
+        first_order_share: float = 0.0,
+        learn_rates: str = "none",
+        checkpoint_steps: int | bool = 0,
     ) -> None:
         super().__init__(
             backbone,
             outputs,
-            GradientDescent(inner_lr),
+            descent(learn_rates, inner_lr, inner_steps),
             unrolled,
             inner_steps=inner_steps,
             inner_steps_test=inner_steps_test,
@@ -54,4 +63,6 @@ class BOIL(GradientLearner):
             batchnorm=batchnorm,
             execution=execution,
             inner_precision=inner_precision,
+            annealing=Annealing(multi_step, first_order_share),
+            checkpoint_steps=checkpoint_steps,
         )
