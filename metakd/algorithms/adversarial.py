@@ -72,7 +72,8 @@ class Adversarial(Algorithm):
         discriminate: `networks`, or `tasks` from the student's predictions.
         generate: `offset` (small offsets on learned parameters), or `full`: every weight matrix
             is generated, its base fixed at 0; biases and norms keep a learned base.
-        generator_task_weight: of L_S in the generator's loss; above 0 with `generate=full`.
+        generator_task_weight: of L_S, as a function of the student's start, in the generator's
+            loss; above 0 with `generate=full`.
         start: the start at evaluation.
         noises: M of `start=best`.
         generator_lr: rate of ψ.

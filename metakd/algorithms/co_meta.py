@@ -12,7 +12,7 @@ from metakd.algorithms.algorithm import Algorithm
 from metakd.algorithms.co_learning import Exchange, Pair, pair_gradient
 from metakd.algorithms.differentiation import Tensors
 from metakd.algorithms.inner_loop import tasks_of
-from metakd.algorithms.solver import solver_of
+from metakd.algorithms.solver import Solver, solver_of
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 
@@ -56,11 +56,7 @@ class CoLearner(Algorithm):
         self.optimizer = torch.optim.Adam(teacher.parameters(), teacher_lr) if learns else None
         if not learns:
             teacher.requires_grad_(False)
-        # A fixed teacher's graph is built for nothing: its inner gradients may be constants.
-        self._solvers = (
-            solver_of(teacher, first_order=None if learns else True),
-            solver_of(student),
-        )
+        self._solvers()  # what cannot take part is refused now
 
     @property
     def backbone(self) -> nn.Module:  # type: ignore[override]
@@ -90,7 +86,7 @@ class CoLearner(Algorithm):
     ) -> dict[str, Tensor]:
         """See `Algorithm.accumulate`; the teacher's answers are made here, so none is taken."""
         assert isinstance(batch, TaskBatch) and answers is None
-        teacher, student = self._solvers
+        teacher, student = self._solvers()
         pair = Pair(teacher, student, objective, self.exchange, self.learns)
         with objective.judged_by(self.student.label_loss):
             found = pair_gradient(
@@ -110,6 +106,12 @@ class CoLearner(Algorithm):
     ) -> Tensor:
         """See `Algorithm.predict`: the student's."""
         return self.student.predict(tasks, steps, batchnorm)
+
+    def _solvers(self) -> tuple[Solver, Solver]:
+        """Return (teacher, student) as they are in this update: orders may be annealed."""
+        # A fixed teacher's graph is built for nothing: its inner gradients may be constants.
+        fixed = None if self.learns else True
+        return solver_of(self.teacher, first_order=fixed), solver_of(self.student)
 
 
 def add_gradients(parameters: Tensors, gradients: Tensors) -> None:

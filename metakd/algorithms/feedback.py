@@ -93,7 +93,8 @@ class FeedbackLearner(Algorithm):
         self.optimizer = torch.optim.Adam(teacher.parameters(), teacher_lr)
         self._step = 0
         self._whole = Bound(student.network, "network") if isinstance(student, Supervised) else None
-        self._episodes: Solver | None = None if self._whole is not None else solver_of(student)
+        if self._whole is None:
+            self._solver()  # what cannot take part is refused now
         self._teacher = Bound(teacher, "")
         self._embedder = Bound(teacher.backbone, "backbone")
 
@@ -214,8 +215,8 @@ class FeedbackLearner(Algorithm):
         return self.student.label_loss(self._predict(student, quiz).logits, _targets(quiz))
 
     def _student_values(self) -> Tensors:
-        if self._episodes is not None:
-            return self._episodes.values()
+        if self._whole is None:
+            return self._solver().values()
         return dict(self.student.named_parameters())
 
     def _predict(self, values: Tensors, batch: Batch) -> Prediction:
@@ -225,8 +226,11 @@ class FeedbackLearner(Algorithm):
                 assert self._whole is not None
                 found: Prediction = self._whole(values, batch.images)
                 return found
-            assert self._episodes is not None
-            return self._episodes.solve(values, tasks_of(batch, None), batch.ways)
+            return self._solver().solve(values, tasks_of(batch, None), batch.ways)
+
+    def _solver(self) -> Solver:
+        """Return the student of episodes as it is in this update: its order may be annealed."""
+        return solver_of(self.student)
 
     def _teacher_logits(self, values: Tensors, batch: Batch) -> Tensor:
         with batchnorm_mode(self.teacher, "running"):

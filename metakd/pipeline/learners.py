@@ -22,6 +22,7 @@ from metakd.pipeline.prepare import Prepared, optimization_of, settings_of
 from metakd.pipeline.teaching import join, teacher_of
 from metakd.stages.evaluate import evaluate
 from metakd.stages.fit import fit
+from metakd.stages.preflight import preflight
 from metakd.stages.recorder import Recorder
 from metakd.stages.teacher import source_fingerprint, teacher_key, trained_teacher
 from metakd.stages.warm_start import warm_start
@@ -29,6 +30,9 @@ from metakd.stages.warm_start import warm_start
 __all__ = ["Student", "Taught", "get_teacher", "train_student"]
 
 CALIBRATION_STEPS = 10
+
+LONG = 500
+"""Meta-iterations from which on memory and time are estimated before they begin."""
 
 
 @dataclass
@@ -210,6 +214,25 @@ def _objective(prepared: Prepared, taught: Taught | None, student_size: int) -> 
     return prepared.objective(student_size, taught.frozen.size, taught.frozen.mean)
 
 
+def _say_what_it_takes(
+    joined: Algorithm,
+    student: Student,
+    batch: TaskBatch | ExampleBatch,
+    iterations: int,
+    recorder: Recorder,
+) -> None:
+    """Print the estimated memory and time of meta-training, and what to do if it cannot fit."""
+    if not isinstance(batch, TaskBatch):
+        return
+    estimate = preflight(joined, batch, student.objective, iterations)
+    if estimate is None:
+        return
+    recorder.say(estimate.line())
+    warning = estimate.warning()
+    if warning is not None:
+        recorder.warn(warning)
+
+
 def _meta_train(
     prepared: Prepared,
     recorder: Recorder,
@@ -271,6 +294,8 @@ def _meta_train(
         )[0]
         return float(measured.values.mean())
 
+    if stage.iterations >= LONG:
+        _say_what_it_takes(joined, student, stream.batch(0), stage.iterations, recorder)
     fitted = fit(
         joined,
         student.objective,

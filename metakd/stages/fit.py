@@ -158,7 +158,8 @@ def fit(
                 if logged:
                     recorder.log(stage, step, logged | {"lr": rate})
                 # Beside the bar there is room for the total, not for its terms.
-                bar.advance(1, {n: v for n, v in logged.items() if not n.startswith("loss/")})
+                shown = {n: v for n, v in logged.items() if "/" not in n or "accuracy" in n}
+                bar.advance(1, shown)
     except KeyboardInterrupt:
         recorder.checkpoint("last", state(done))
         raise

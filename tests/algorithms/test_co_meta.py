@@ -213,3 +213,23 @@ def test_both_learn(conv: Callable, image_tasks: Callable) -> None:
         losses.append((terms["loss"], terms["teacher/ce"]))
     assert losses[-1][0] < 0.8 * losses[0][0]
     assert losses[-1][1] < 0.8 * losses[0][1]
+
+
+def test_order_annealing_is_followed(conv: Callable, image_tasks: Callable) -> None:
+    """First order for half of training, second order then: as the student alone would."""
+    tasks, found = image_tasks(), {}
+    body = conv()
+    for share in (0.0, 0.5):
+        torch.manual_seed(0)
+        student = MAML(copy.deepcopy(body), 3, inner_lr=0.3, inner_steps=2, first_order_share=share)
+        learner = CoLearner(
+            student, MAML(conv(), 3), exchange=Exchange(to_student=False), learns=False,
+            teacher_lr=1e-3,
+        )  # fmt: skip
+        for step in (0, 9):
+            learner.begin(step, 10)
+            learner.zero_grad()
+            learner.accumulate(tasks, Objective(), None)
+            found[share, step] = student.network.head.weight.grad.clone()
+    assert not torch.allclose(found[0.5, 0], found[0.0, 0])
+    torch.testing.assert_close(found[0.5, 9], found[0.0, 9])

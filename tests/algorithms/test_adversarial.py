@@ -1,0 +1,296 @@
+"""Adversarial meta-transfer: every gradient through adaptation, and who moves when."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from metakd.algorithms.adversarial import Adversarial
+from metakd.algorithms.co_learning import Exchange
+from metakd.algorithms.maml import MAML
+from metakd.distillation.kd import KD
+from metakd.distillation.objective import Objective
+from metakd.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("two_workers")
+
+EXCHANGE = Exchange(teacher_ce=0.8, teacher_kd=0.6)
+
+
+def made(conv: Callable, joined: bool = True, **settings: Any) -> Adversarial:
+    torch.manual_seed(4)
+    given = {"inner_lr": 0.3, "inner_steps": 2, "chunk_size": 64, **settings}
+    student, teacher = Adversarial(conv(), 3, **given), Adversarial(conv(), 3, **given)
+    if joined:
+        student.join(teacher.student, EXCHANGE, teacher_lr=2e-3, seed=0)
+        with torch.no_grad():  # offsets large enough to matter
+            student.generator.scale = max(student.generator.scale, 0.1)
+    return student
+
+
+def course(learner: Adversarial, tasks: Any) -> dict[str, Tensor]:
+    learner.begin(0, 10)
+    return learner.accumulate(tasks, KD(kd_weight=0.7, temperature=3.0), None)
+
+
+LOSSES = ("gan", "lsgan", "wasserstein", "sinkhorn")
+GAMES = [
+    *((b, g, 0.0) for b in ("maml", "anil", "protonet") for g in LOSSES),
+    ("maml", "gan", 0.3),
+    ("protonet", "sinkhorn", 0.3),
+]
+
+
+@pytest.mark.parametrize(("base", "loss", "weight"), GAMES)
+def test_every_gradient_by_finite_differences(
+    base: str, loss: str, weight: float, conv: Callable, image_tasks: Callable
+) -> None:
+    """ψ: L_G + weight · L_S; φ: L_S; θ: ν L_CE + κ λ L_KD, each through both adaptations.
+
+    L_S moves ψ through the student's start alone: where it counts, the teacher does not teach
+    here, for its answer, a constant to the gradient, would move with ψ.
+    """
+    tasks = image_tasks(tasks=2)
+    learner = made(conv, base=base, game_loss=loss, generator_task_weight=weight, epsilon=0.5)
+    if weight:
+        learner.exchange = Exchange(to_student=False)
+    course(learner, tasks)
+    goals = {
+        "generator": lambda t: t["adversarial/generator_loss"] + weight * t["loss"],
+        "student": lambda t: t["loss"],
+        "teacher": lambda t: t["teacher/loss"],
+    }
+    generator = torch.Generator().manual_seed(1)
+    for who, goal in goals.items():
+        # One direction through all of a network's parameters, each at a length of its own.
+        directions, slope = {}, torch.zeros(())
+        for name, parameter in getattr(learner, who).named_parameters():
+            assert parameter.grad is not None, (who, name)
+            directions[name] = torch.randn(parameter.shape, generator=generator)
+            slope = slope + (parameter.grad * directions[name]).sum()
+        ends = []
+        for sign in (1, -1):
+            moved = copy.deepcopy(learner)
+            with torch.no_grad():
+                for name, direction in directions.items():
+                    getattr(moved, who).get_parameter(name).add_(direction, alpha=sign * 1e-6)
+            ends.append(goal(course(moved, tasks)))
+        torch.testing.assert_close(slope, (ends[0] - ends[1]) / 2e-6, rtol=1e-4, atol=1e-8, msg=who)
+
+
+def test_full_generation(conv: Callable, image_tasks: Callable) -> None:
+    """Matrices are all the generator's: their base is 0 and stays 0; the rest is learned."""
+    learner = made(conv, generate="full", generator_task_weight=1.0)
+    for side in (learner.student, learner.teacher):
+        assert all(not p.any() for p in side.parameters() if p.ndim > 1)
+        assert all(p.requires_grad == (p.ndim < 2) for p in side.parameters())
+    emitted = learner.generator(torch.randn(32))
+    assert all(v.ndim > 1 for part in emitted.values() for v in part.values())
+    course(learner, image_tasks())
+    assert all(p.grad is None for p in learner.student.parameters() if p.ndim > 1)
+    assert learner.generator.last.weight.grad.norm() > 0
+    learner.advance()
+    assert all(not p.any() for p in learner.teacher.parameters() if p.ndim > 1)
+
+
+def test_tasks_can_be_told_apart(conv: Callable, image_tasks: Callable) -> None:
+    learner = made(conv, discriminate="tasks")
+    terms = course(learner, image_tasks(tasks=3))
+    assert terms["adversarial/generator_loss"] > 0
+    assert learner.generator.last.weight.grad.norm() > 0
+    assert learner.advance()["adversarial/discriminator_loss"] > 0
+
+
+def test_without_a_game(conv: Callable, image_tasks: Callable) -> None:
+    learner = made(conv, game_loss="none")
+    terms = course(learner, image_tasks())
+    assert not any("discriminator" in n or n == "adversarial/generator_loss" for n in terms)
+    assert "discriminator" not in learner.own_optimizers()
+    assert learner.generator.last.weight.grad.norm() == 0
+    assert terms["adversarial/offset_norm"] > 0
+
+
+def test_the_noise_is_the_steps(conv: Callable, image_tasks: Callable) -> None:
+    learner, tasks, found = made(conv), image_tasks(), []
+    for step in (0, 1, 0):
+        learner.begin(step, 10)
+        found.append(float(learner.accumulate(tasks, KD(), None)["loss"]))
+    assert found[0] == found[2]
+    assert found[0] != found[1]
+
+
+def test_advance_moves_all_but_the_student(conv: Callable, image_tasks: Callable) -> None:
+    learner = made(conv, discriminator_lr=0.004, generator_lr=0.003)
+    course(learner, image_tasks())
+    before = copy.deepcopy(learner.state_dict())
+    further = learner.advance()
+    moved = {
+        n.partition(".")[0] for n, v in learner.state_dict().items()
+        if isinstance(v, Tensor) and not torch.equal(v, before[n])
+    }  # fmt: skip
+    assert moved == {"teacher", "generator", "game"}
+    assert {n: o.param_groups[0]["lr"] for n, o in learner.own_optimizers().items()} == {
+        "teacher": 2e-3,
+        "generator": 0.003,
+        "discriminator": 0.004,
+    }
+    assert further["adversarial/offset_spread"] > 0.1
+
+
+def test_discriminator_steps_act(conv: Callable, image_tasks: Callable) -> None:
+    tasks, found = image_tasks(), []
+    for steps in (1, 5):
+        learner = made(conv, discriminator_steps=steps)
+        before = [p.clone() for p in learner.game.parameters()]
+        course(learner, tasks)
+        learner.advance()
+        found.append(
+            sum((p - b).norm() for p, b in zip(learner.game.parameters(), before, strict=True))
+        )
+    assert found[1] > 2 * found[0]
+
+
+def test_logs_the_game(conv: Callable, image_tasks: Callable) -> None:
+    learner = made(conv)
+    terms = course(learner, image_tasks())
+    terms |= learner.advance()
+    names = ("loss", "discriminator_accuracy", "agreement", "kl", "offset_norm", "offset_spread",
+             "discriminator_loss", "generator_loss")  # fmt: skip
+    assert {f"adversarial/{n}" for n in names} <= set(terms)
+    both = {"student/accuracy", "teacher/accuracy", "loss/ce", "loss/kd", "teacher/ce"}
+    assert both <= set(terms)
+
+
+def test_without_a_teacher_it_is_its_base(
+    conv: Callable, image_tasks: Callable, gradient_of: Callable
+) -> None:
+    """The undistilled twin."""
+    tasks, body = image_tasks(), conv()
+    torch.manual_seed(0)
+    maml = MAML(copy.deepcopy(body), 3, inner_lr=0.3, inner_steps=2)
+    twin = made(lambda: copy.deepcopy(body), joined=False)
+    twin.student.load_state_dict(maml.state_dict())
+    for learner in (maml, twin):
+        learner.begin(0, 1)
+        learner.accumulate(tasks, Objective(), None)
+    assert twin.advance() == {}
+    expected = gradient_of(maml)
+    for name, gradient in gradient_of(twin).items():
+        assert torch.equal(gradient, expected[name.removeprefix("student.")])
+    assert torch.equal(twin.predict(tasks, (2,)), maml.predict(tasks, (2,)))
+
+
+class TestStarts:
+    """What is judged: `start=mean|fixed|best`."""
+
+    def starts(self, learner: Adversarial) -> Tensor:
+        return learner._student_offsets()
+
+    def judged(self, learner: Adversarial, offset: Tensor, tasks: Any, step: int) -> Tensor:
+        """Predict from φ + offset by a plain copy of the base."""
+        base = copy.deepcopy(learner.student)
+        flat = torch.nn.utils.parameters_to_vector(base.parameters()) + offset
+        torch.nn.utils.vector_to_parameters(flat, base.parameters())
+        return base.predict(tasks, (step,))[0]
+
+    def test_mean_and_fixed(self, conv: Callable, image_tasks: Callable) -> None:
+        tasks, found = image_tasks(), {}
+        for start in ("mean", "fixed"):
+            learner = made(conv, start=start)
+            offsets = self.starts(learner)
+            assert len(offsets) == 1
+            found[start] = learner.predict(tasks, (2,))[0]
+            torch.testing.assert_close(found[start], self.judged(learner, offsets[0], tasks, 2))
+        assert not torch.allclose(found["mean"], found["fixed"])
+        fixed, mean = (self.starts(made(conv, start=s)).norm() for s in ("fixed", "mean"))
+        assert mean < fixed  # noises cancel
+
+    def test_best_has_the_smallest_support_loss(
+        self, conv: Callable, image_tasks: Callable
+    ) -> None:
+        tasks = image_tasks(tasks=4)
+        learner = made(conv, start="best", noises=3)
+        found = learner.predict(tasks, (0, 2))
+        every = self.starts(learner)
+        assert len(every) == 3
+        chosen = set()
+        for row, step in enumerate((0, 2)):
+            on_query = [self.judged(learner, o, tasks, step) for o in every]
+            again = copy.copy(tasks)
+            object.__setattr__(again, "query", tasks.support)
+            object.__setattr__(again, "query_targets", tasks.support_targets)
+            on_support = [self.judged(learner, o, again, step) for o in every]
+            for i in range(4):
+                losses = [F.cross_entropy(z[i], tasks.support_targets[i]) for z in on_support]
+                best = int(torch.stack(losses).argmin())
+                chosen.add(best)
+                torch.testing.assert_close(found[row, i], on_query[best][i])
+        assert len(chosen) > 1
+
+    @pytest.mark.parametrize("start", ["mean", "fixed", "best"])
+    def test_parting_keeps_predictions(
+        self, start: str, conv: Callable, image_tasks: Callable
+    ) -> None:
+        """A fresh learner that never saw a teacher loads what is left and predicts the same."""
+        tasks = image_tasks()
+        learner = made(conv, start=start, noises=3)
+        course(learner, tasks)
+        learner.advance()
+        before = learner.predict(tasks, (2,))
+        parameters = [p.clone() for p in learner.student.parameters()]
+        teacher = learner.part()
+        assert all(
+            torch.equal(p, q) for p, q in zip(learner.student.parameters(), parameters, strict=True)
+        )
+        fresh = made(conv, joined=False, start=start, noises=3)
+        fresh.load_state_dict(learner.state_dict(), strict=True)
+        assert torch.equal(fresh.predict(tasks, (2,)), before)
+        assert teacher.predict(tasks, (2,)).shape == before.shape
+        assert not any("generator" in n or "game" in n for n in learner.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"base": "mamml"}, "Did you mean 'maml'"),
+        ({"generate": "full"}, "generator_task_weight=1"),
+        ({"start": "middle"}, "choose one of mean, fixed, best"),
+        ({"noises": 0}, "at least 1"),
+        ({"discriminator_steps": 0}, "at least 1"),
+        ({"game_loss": "gann"}, "Did you mean 'gan'"),
+        ({"game_loss": "sinkhorn", "discriminate": "tasks"}, "game_loss=gan"),
+    ],
+    ids=str,
+)
+def test_refusals(settings: dict[str, Any], says: str, conv: Callable) -> None:
+    with pytest.raises(UserError, match=says):
+        Adversarial(conv(), 3, **settings)
+
+
+def test_game_settings_reach_their_parts(conv: Callable) -> None:
+    learner = made(
+        conv, sees="labelled", discriminator_width=8, generator_width=24, noise_size=5,
+        gradient_penalty=3.0, epsilon=0.7, game_loss="wasserstein",
+    )  # fmt: skip
+    assert learner.game.critic.layers[0].in_features == 6
+    assert learner.game.critic.layers[0].out_features == 8
+    assert learner.game.penalty == 3.0
+    assert learner.game.epsilon == 0.7
+    assert learner.generator.last.in_features == 24
+    assert learner.generator.noise_size == 5
+
+
+def test_base_settings_reach_the_base(conv: Callable) -> None:
+    assert made(conv, base="fomaml").student.first_order
+    assert made(conv, base="anil", inner_lr=0.7).student.rule.lr == 0.7
+    assert made(conv, base="protonet", distance="cosine").student.distance == "cosine"
+    learner = made(conv, inner_steps_test=7, batchnorm="inductive", first_order=True)
+    assert learner.student.test_steps == 7
+    assert learner.student.batchnorm == "inductive"
+    assert learner.student.first_order
