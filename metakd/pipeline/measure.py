@@ -72,7 +72,8 @@ class Judged:
 
 def steps_at_test(config: Config) -> int | None:
     """Return the adaptation steps of the headline; None for an algorithm that takes none."""
-    if not config.algorithm.adapts:
+    takes_a_base = config.algorithm.teaches
+    if not config.algorithm.adapts or (takes_a_base and config.algorithm.base == "protonet"):
         return None
     given = config.algorithm.inner_steps_test
     return config.algorithm.inner_steps if given is None else given

@@ -67,10 +67,11 @@ class Prepared:
     warnings: list[str] = field(default_factory=list)
 
     def backbone_of_teacher(self) -> nn.Module:
-        """Return the teacher's backbone at its start, on the device."""
+        """Return the teacher's backbone at its start, on the device, laid out as in training."""
         c = self.config
         shape = self.data.example_shape
-        return _backbone(c.teacher, shape, c.plugins, c.teacher.seed or 0).to(self.device)
+        backbone = _backbone(c.teacher, shape, c.plugins, c.teacher.seed or 0)
+        return lay_out_channels_last(backbone).to(self.device)
 
     def algorithm(self, backbone: nn.Module, changed: AlgorithmConfig | None = None) -> Algorithm:
         """Return the config's algorithm, or a changed form of it, around `backbone`."""
