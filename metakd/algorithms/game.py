@@ -11,11 +11,23 @@ from metakd.distillation.optimal_transport import sinkhorn_divergence
 from metakd.errors import UserError, nearest
 from metakd.models.discriminator import Discriminator
 
-__all__ = ["DISCRIMINATES", "LOSSES", "Game", "discriminator_value", "generator_value"]
+__all__ = [
+    "DISCRIMINATES",
+    "LOSSES",
+    "Game",
+    "dealt",
+    "discriminator_value",
+    "generator_value",
+    "slope_penalty",
+]
 
 LOSSES = ("gan", "lsgan", "wasserstein", "sinkhorn")
 DISCRIMINATES = ("networks", "tasks")
 _TASK_EMBEDDING = 16
+_TASK_RADIUS = 1.5
+"""Embeddings lie on a sphere: with distances without bound D's softmax saturates within some dozen
+steps, and under lsgan's squared error neither D nor G has a gradient from then on."""
+_GOLDEN = 0.5 * (5.0**0.5 - 1.0)
 
 
 def discriminator_value(loss: str, teacher: Tensor, student: Tensor) -> Tensor:
@@ -46,10 +58,13 @@ def generator_value(loss: str, teacher: Tensor, student: Tensor) -> Tensor:
 class Game(nn.Module):
     """A discriminator and the losses of the table in method.md section 6.
 
+    Predictions are softmax(logits / temperature); the losses are means over them.
+
     `discriminate="tasks"`: D embeds one prediction of the adapted student; of each task every
-    second query makes the task's centre, the other ones are dealt to tasks by their distance to
-    the centres. D descends the cross-entropy of that (gan) or the squared error to one-hot
-    (lsgan), G the same to the uniform distribution. No task needs a number of its own so.
+    second query makes the task's centre, the other ones are dealt to tasks by their squared
+    distance to the centres, as in a prototypical network. D descends the cross-entropy of that
+    (gan) or the squared error of its softmax to one-hot (lsgan), G the same to the uniform
+    distribution. So no task needs a number of its own.
 
     Args:
         classes: N, of a prediction.
@@ -60,9 +75,11 @@ class Game(nn.Module):
         penalty: weight of the gradient penalty (Gulrajani et al., 2017), between the two
             networks' predictions for the same query.
         epsilon: of the Sinkhorn divergence under a 0/1 cost.
+        temperature: logits are divided by it before anything sees them.
 
     Raises:
-        UserError: no such loss or view, or tasks are to be told apart by a loss for two sides.
+        UserError: no such loss or view, tasks are to be told apart by a loss for two sides, or a
+            number is out of range.
     """
 
     def __init__(
@@ -75,16 +92,18 @@ class Game(nn.Module):
         width: int = 64,
         penalty: float = 10.0,
         epsilon: float = 0.1,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         for name, value, known in (
-            ("game_loss", loss, (*LOSSES, "none")),
+            ("game_loss", loss, LOSSES),
             ("discriminate", discriminate, DISCRIMINATES),
         ):
             if value not in known:
+                choices = (*known, "none") if name == "game_loss" else known
                 raise UserError(
-                    f"algorithm.options.{name}={value}: choose one of {', '.join(known)}."
-                    + nearest(value, known)
+                    f"algorithm.options.{name}={value}: choose one of {', '.join(choices)}."
+                    + nearest(value, choices)
                 )
         if discriminate == "tasks" and loss not in ("gan", "lsgan"):
             raise UserError(
@@ -93,13 +112,21 @@ class Game(nn.Module):
             )
         if not epsilon > 0:
             raise UserError(f"algorithm.options.epsilon={epsilon}: expected above 0; try 0.1")
+        if not penalty >= 0:
+            raise UserError(
+                f"algorithm.options.gradient_penalty={penalty}: expected 0 or more; try 10"
+            )
+        if not temperature > 0:
+            raise UserError(f"temperature={temperature}: expected above 0; try 1")
         self.loss = loss
         self.tasks = discriminate == "tasks"
         self.penalty = penalty
         self.epsilon = epsilon
-        outputs = _TASK_EMBEDDING if self.tasks else 1
-        critic = Discriminator(classes, sees=sees, width=width, outputs=outputs)
-        self.critic = None if loss == "sinkhorn" else critic
+        self.temperature = temperature
+        self.critic: Discriminator | None = None
+        if loss != "sinkhorn":
+            outputs = _TASK_EMBEDDING if self.tasks else 1
+            self.critic = Discriminator(classes, sees=sees, width=width, outputs=outputs)
 
     @property
     def has_critic(self) -> bool:
@@ -107,81 +134,80 @@ class Game(nn.Module):
         return self.critic is not None
 
     def generator_loss(self, teacher: Tensor, student: Tensor, targets: Tensor) -> Tensor:
-        """Return L_G, a scalar; no gradient reaches D's parameters.
+        """Return L_G, a scalar; no gradient reaches D's parameters. Safe in several threads.
 
         Args:
             teacher: logits [tasks, n, classes].
             student: likewise.
             targets: [tasks, n] int64.
+
+        Raises:
+            UserError: one task, or one query, where tasks are to be told apart.
         """
-        if self.critic is None:
+        teacher, student = teacher / self.temperature, student / self.temperature
+        critic = self.critic
+        if critic is None:
             p, q = teacher.softmax(-1), student.softmax(-1)
             return sinkhorn_divergence(p, q, epsilon=self.epsilon).mean()
-        fixed = {name: p.detach() for name, p in self.critic.named_parameters()}
-
-        def scores(logits: Tensor) -> Tensor:
-            assert self.critic is not None
-            seen = self.critic.view(logits, targets)
-            # Not `functional_call` of D itself: tasks may be computed in several threads, and it
-            # swaps parameters in place.
-            return _apply(self.critic, fixed, seen)
-
+        fixed = {name: p.detach() for name, p in critic.named_parameters()}
+        of_student = critic.judge(critic.view(student, targets), fixed)
         if not self.tasks:
-            return generator_value(self.loss, scores(teacher), scores(student))
-        logits, _ = _dealt(scores(student))
+            of_teacher = critic.judge(critic.view(teacher, targets), fixed)
+            return generator_value(self.loss, of_teacher, of_student)
+        logits, _ = dealt(_on_sphere(of_student))
         if self.loss == "gan":
             return -logits.log_softmax(-1).mean()
         return (logits.softmax(-1) - 1.0 / logits.shape[-1]).square().sum(-1).mean()
 
-    def discriminator_loss(self, teacher: Tensor, student: Tensor, targets: Tensor) -> Tensor:
-        """Return L_D, a scalar function of D's parameters alone; arguments as above.
+    def discriminator_loss(
+        self, teacher: Tensor, student: Tensor, targets: Tensor
+    ) -> Tensor | None:
+        """Return L_D, a scalar function of D's parameters alone, or None if there is no D.
 
-        Raises:
-            ValueError: there is no critic.
+        Arguments and errors are those of `generator_loss`.
         """
-        if self.critic is None:
-            raise ValueError("game_loss=sinkhorn has no discriminator")
-        seen_t = self.critic.view(teacher.detach(), targets)
-        seen_s = self.critic.view(student.detach(), targets)
+        critic = self.critic
+        if critic is None:
+            return None
+        seen_s = critic.view(student.detach() / self.temperature, targets)
         if self.tasks:
-            logits, right = _dealt(self.critic(seen_s))
+            logits, right = dealt(_on_sphere(critic.judge(seen_s)))
             if self.loss == "gan":
                 return F.cross_entropy(logits, right)
             wanted = F.one_hot(right, logits.shape[-1]).to(logits.dtype)
             return (logits.softmax(-1) - wanted).square().sum(-1).mean()
-        value = discriminator_value(self.loss, self.critic(seen_t), self.critic(seen_s))
-        if self.loss == "wasserstein":
-            value = value + self.penalty * self._penalty(seen_t, seen_s)
+        seen_t = critic.view(teacher.detach() / self.temperature, targets)
+        value = discriminator_value(self.loss, critic.judge(seen_t), critic.judge(seen_s))
+        if self.loss == "wasserstein" and self.penalty:
+            value = value + self.penalty * slope_penalty(critic, seen_t, seen_s)
         return value
-
-    def _penalty(self, teacher: Tensor, student: Tensor) -> Tensor:
-        """Return the mean of (‖∇D‖ - 1)² midway between the two views of each query.
-
-        At the middle of each pair rather than at a random place: a resumed run needs no state.
-        """
-        assert self.critic is not None
-        middle = (0.5 * (teacher + student)).detach().requires_grad_()
-        with torch.enable_grad():
-            score = self.critic(middle).sum()
-            (slope,) = torch.autograd.grad(score, middle, create_graph=True)
-        return (slope.square().sum(-1).clamp_min(1e-12).sqrt() - 1.0).square().mean()
 
     @torch.no_grad()
     def measure(self, teacher: Tensor, student: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Return D's accuracy (if there is a D), agreement and KL(teacher || student) in nats."""
+        """Return how the game stands, as named scalars.
+
+        * `adversarial/discriminator_accuracy`: the share of D's right calls, if there is a D. The
+          threshold is 0.5 for gan (of its probability) and lsgan, midway between both sides' mean
+          scores for wasserstein. 0.5 = cannot tell.
+        * `adversarial/discriminator_chance`, if D tells tasks apart: 1 / tasks = cannot tell.
+        * `adversarial/agreement`: how often both networks put the same class first.
+        * `adversarial/kl`: KL(teacher || student) at temperature 1, in nats.
+        """
         same = teacher.argmax(-1) == student.argmax(-1)
         found = {
             "adversarial/agreement": same.to(torch.float32).mean(),
             "adversarial/kl": kl(teacher, student).mean(),
         }
-        if self.critic is None:
+        critic = self.critic
+        if critic is None:
             return found
-        s = self.critic(self.critic.view(student, targets))
+        s = critic(student / self.temperature, targets)
         if self.tasks:
-            logits, right = _dealt(s)
+            logits, right = dealt(_on_sphere(s))
+            found["adversarial/discriminator_chance"] = s.new_tensor(1.0 / logits.shape[-1])
             share = (logits.argmax(-1) == right).to(torch.float32).mean()
         else:
-            t = self.critic(self.critic.view(teacher, targets))
+            t = critic(teacher / self.temperature, targets)
             at = {"gan": s.new_zeros(()), "lsgan": s.new_full((), 0.5)}.get(
                 self.loss, 0.5 * (t.mean() + s.mean())
             )
@@ -189,20 +215,37 @@ class Game(nn.Module):
         return {"adversarial/discriminator_accuracy": share, **found}
 
 
-def _apply(critic: Discriminator, values: dict[str, Tensor], seen: Tensor) -> Tensor:
-    """Return D's output with other parameters in the place of its own, touching no module."""
-    last = len(critic.layers) - 1
-    for i, layer in enumerate(critic.layers):
-        if isinstance(layer, nn.Linear):
-            seen = F.linear(seen, values[f"layers.{i}.weight"], values[f"layers.{i}.bias"])
-        else:
-            seen = layer(seen)
-        assert i <= last
-    return seen.squeeze(-1) if seen.shape[-1] == 1 else seen
+def slope_penalty(critic: Discriminator, teacher: Tensor, student: Tensor) -> Tensor:
+    """Return the mean of (‖∇D‖ - 1)² between the two views of each query.
+
+    The slope is taken in the prediction, not in the label that may condition it, at one place
+    between both sides for each query. The places are spread evenly over (0, 1) by the golden
+    ratio rather than drawn, so that a resumed run needs no generator's state.
+
+    Args:
+        critic: D.
+        teacher: what it sees of the teacher, [..., n, inputs].
+        student: of the student, likewise.
+    """
+    count = teacher.shape[:-1].numel()
+    step = torch.arange(count, dtype=torch.float64)
+    place = ((step + 0.5) * _GOLDEN).frac().to(teacher).view(*teacher.shape[:-1], 1)
+    between = torch.lerp(student, teacher, place).detach().requires_grad_()
+    with torch.enable_grad():
+        score = critic.judge(between).sum()
+        (slope,) = torch.autograd.grad(score, between, create_graph=True)
+    squares = slope[..., : critic.classes].square().sum(-1)
+    return (squares.clamp_min(1e-12).sqrt() - 1.0).square().mean()
 
 
-def _dealt(embedded: Tensor) -> tuple[Tensor, Tensor]:
+def _on_sphere(embedded: Tensor) -> Tensor:
+    return _TASK_RADIUS * F.normalize(embedded, dim=-1)
+
+
+def dealt(embedded: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits [m, tasks] of every second query over the tasks, and the right ones [m].
+
+    Logits are minus the squared distances to the tasks' centres, the means of the other queries.
 
     Args:
         embedded: [tasks, n, size].
@@ -211,10 +254,15 @@ def _dealt(embedded: Tensor) -> tuple[Tensor, Tensor]:
         UserError: there is one task, or a task has one query.
     """
     tasks, n = embedded.shape[:2]
-    if tasks < 2 or n < 2:
+    if tasks < 2:
         raise UserError(
-            "algorithm.options.discriminate=tasks needs two tasks in a meta-batch; type "
-            "task.meta_batch=4"
+            "algorithm.options.discriminate=tasks with one task in a meta-batch: there is nothing "
+            "to tell apart; type task.meta_batch=4"
+        )
+    if n < 2:
+        raise UserError(
+            "algorithm.options.discriminate=tasks with one query in a task: half of them make its "
+            "centre; type task.train_queries=15"
         )
     centres = embedded[:, ::2].mean(1)
     asked = embedded[:, 1::2]

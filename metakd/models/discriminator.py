@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metakd.distillation.divergences import widened
 from metakd.errors import UserError, nearest
 
 __all__ = ["SEES", "Discriminator"]
@@ -14,7 +17,11 @@ SEES = ("logits", "probabilities", "labelled")
 
 
 class Discriminator(nn.Module):
-    """D_ω of method.md section 6: a small network without norms between its layers.
+    """D_ω of method.md section 6: a small network, a function of each prediction alone.
+
+    There is no norm over the batch in it, which would let it compare predictions. Logits are seen
+    raw, in their own scale: what a network's confidence is belongs to what tells it. They should
+    be of order 1 to 10; probabilities always are well scaled.
 
     Args:
         classes: N, of a prediction.
@@ -24,7 +31,7 @@ class Discriminator(nn.Module):
         outputs: 1: a score (high: teacher); more: an embedding of the prediction.
 
     Raises:
-        UserError: there is nothing of that name to see.
+        UserError: there is nothing of that name to see, or the width is below 1.
     """
 
     def __init__(
@@ -35,6 +42,10 @@ class Discriminator(nn.Module):
             raise UserError(
                 f"algorithm.options.sees={sees}: choose one of {', '.join(SEES)}."
                 + nearest(sees, SEES)
+            )
+        if width < 1:
+            raise UserError(
+                f"algorithm.options.discriminator_width={width}: expected at least 1; try 64"
             )
         self.sees = sees
         self.classes = classes
@@ -47,13 +58,18 @@ class Discriminator(nn.Module):
             nn.Linear(width, outputs),
         )
 
-    def view(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return what it looks at, [..., n, inputs].
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return a score for each prediction, [..., n], or its embedding, [..., n, outputs].
 
         Args:
             logits: [..., n, classes].
-            targets: [..., n] int64.
+            targets: [..., n] int64 labels; only `labelled` looks at them.
         """
+        return self.judge(self.view(logits, targets))
+
+    def view(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return what it looks at, [..., n, inputs]; the prediction's own entries come first."""
+        logits = widened(logits)
         if self.sees == "logits":
             return logits
         seen = logits.softmax(-1)
@@ -61,7 +77,17 @@ class Discriminator(nn.Module):
             seen = torch.cat([seen, F.one_hot(targets, self.classes).to(seen.dtype)], dim=-1)
         return seen
 
-    def forward(self, seen: Tensor) -> Tensor:
-        """Return scores [..., n], or embeddings [..., n, outputs], of what `view` returned."""
-        found: Tensor = self.layers(seen)
-        return found.squeeze(-1) if found.shape[-1] == 1 else found
+    def judge(self, seen: Tensor, values: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return what `forward` returns, of what `view` returned.
+
+        Args:
+            seen: [..., n, inputs].
+            values: to use in the place of the parameters, by name. The module itself is not
+                touched (`torch.func.functional_call` swaps in place), so threads may share it.
+        """
+        for i, layer in enumerate(self.layers):
+            if isinstance(layer, nn.Linear) and values is not None:
+                seen = F.linear(seen, values[f"layers.{i}.weight"], values[f"layers.{i}.bias"])
+            else:
+                seen = layer(seen)
+        return seen.squeeze(-1) if seen.shape[-1] == 1 else seen

@@ -14,12 +14,15 @@ __all__ = ["ChunkedHypernetwork", "gaussian_noise", "he_scale"]
 
 
 def gaussian_noise(size: int, seed: int, index: int) -> Tensor:
-    """Return ε ~ N(0, I), [size] float32 on the CPU: a pure function of (seed, index)."""
+    """Return ε ~ N(0, I), [size] float32 on the CPU: a pure function of (seed, index).
+
+    Drawn on the CPU wherever it is used, so that devices and resumed runs see the same bits.
+    """
     return normal(stream_key(seed, "generator noise", index), (size,))
 
 
 def he_scale(shape: torch.Size, fan_in: int) -> float:
-    """Return sqrt(2 / fan_in) of a weight's own fan-in, or of the given one for a vector.
+    """Return sqrt(2 / fan_in), by a weight's own fan-in or, for a vector, by the given one.
 
     Args:
         shape: of the parameter.
@@ -32,11 +35,12 @@ def he_scale(shape: torch.Size, fan_in: int) -> float:
 class ChunkedHypernetwork(nn.Module):
     """G_ψ of method.md section 6, after von Oswald et al. (2020).
 
-    One small trunk, shared by all chunks, maps (noise, chunk's learned embedding, learned
-    condition that says which network) to `chunk_size` parameters. What it emits has variance of
-    about 1 at the start (the last layer sees normalised features), times `scale` times each
-    parameter's He scale: 0.01 makes offsets of 1 % of He scale, 1.0 whole initial parameters. A
-    vector (bias, norm's scale) takes the fan-in of the last weight before it.
+    One small trunk, shared by all chunks, maps (noise, the chunk's learned embedding, a learned
+    condition that says which network) to `chunk_size` values. Their root mean square is 1 at the
+    start, exactly: features normalised to mean 0 and variance 1 go through a last layer with
+    orthogonal columns. Values are then multiplied by `scale` times each parameter's He scale:
+    0.01 makes offsets of 1 % of He scale, 1.0 whole initial parameters. A vector (bias, norm's
+    scale) takes the fan-in of the last weight before it, the first one if there is none before.
 
     Args:
         shapes: by network (`teacher`, `student`) the parameters' shapes by name.
@@ -46,6 +50,9 @@ class ChunkedHypernetwork(nn.Module):
         width: of the trunk.
         scale: of what is emitted, relative to He scale.
     """
+
+    network: Tensor
+    """Which network each chunk belongs to, [chunks]."""
 
     def __init__(
         self,
@@ -59,53 +66,59 @@ class ChunkedHypernetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.shapes = {who: dict(named) for who, named in shapes.items()}
+        self.scales = {who: _scales(named) for who, named in self.shapes.items()}
         self.noise_size = noise_size
         self.chunk_size = chunk_size
         self.scale = scale
         sizes = {who: sum(s.numel() for s in named.values()) for who, named in shapes.items()}
         self.chunks = {who: -(-size // chunk_size) for who, size in sizes.items()}
-        total = sum(self.chunks.values())
-        self.embeddings = nn.Parameter(torch.randn(total, embedding_size))
-        self.conditions = nn.Parameter(torch.randn(len(shapes), embedding_size))
+        counts = torch.tensor(list(self.chunks.values()))
+        network = torch.arange(len(counts)).repeat_interleave(counts)
+        self.register_buffer("network", network, persistent=False)
+        self.embeddings = nn.Parameter(torch.randn(len(network), embedding_size))
+        self.conditions = nn.Parameter(torch.randn(len(counts), embedding_size))
         self.trunk = nn.Sequential(
             nn.Linear(noise_size + 2 * embedding_size, width),
             nn.SiLU(),
             nn.Linear(width, width),
-            nn.LayerNorm(width),
             nn.SiLU(),
+            nn.LayerNorm(width),
         )
         self.last = nn.Linear(width, chunk_size)
-        # SiLU of a unit normal has a mean square of 0.356: the output's variance is then 1.
-        nn.init.normal_(self.last.weight, std=1.0 / math.sqrt(0.356 * width))
+        nn.init.orthogonal_(self.last.weight, gain=math.sqrt(max(1.0, chunk_size / width)))
         nn.init.zeros_(self.last.bias)
 
     def forward(self, noise: Tensor) -> dict[str, dict[str, Tensor]]:
-        """Return parameters by network and name.
+        """Return parameters by network and name; all chunks pass through the trunk at once.
 
         Args:
             noise: ε [noise_size].
         """
-        number = torch.cat(
-            [
-                torch.full((count,), i, device=noise.device)
-                for i, count in enumerate(self.chunks.values())
-            ]
-        )
         given = noise.expand(len(self.embeddings), -1)
-        features = torch.cat([given, self.embeddings, self.conditions[number]], dim=1)
+        features = torch.cat([given, self.embeddings, self.conditions[self.network]], dim=1)
         emitted = self.last(self.trunk(features)).split(list(self.chunks.values()))
         return {
-            who: self._cut(part.flatten(), self.shapes[who])
+            who: self._cut(part.flatten(), who)
             for who, part in zip(self.shapes, emitted, strict=True)
         }
 
-    def _cut(self, flat: Tensor, named: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-        pieces = flat[: sum(s.numel() for s in named.values())].split(
-            [s.numel() for s in named.values()]
-        )
-        found, fan_in = {}, 1
-        for (name, shape), piece in zip(named.items(), pieces, strict=True):
-            if len(shape) > 1:
-                fan_in = math.prod(shape[1:])
-            found[name] = (self.scale * he_scale(shape, fan_in)) * piece.view(shape)
-        return found
+    def _cut(self, flat: Tensor, who: str) -> dict[str, Tensor]:
+        named = self.shapes[who]
+        sizes = [shape.numel() for shape in named.values()]
+        pieces = flat[: sum(sizes)].split(sizes)  # the end of the last chunk is nobody's
+        return {
+            name: (self.scale * self.scales[who][name]) * piece.view(shape)
+            for (name, shape), piece in zip(named.items(), pieces, strict=True)
+        }
+
+
+def _scales(named: Mapping[str, torch.Size]) -> dict[str, float]:
+    """Return the He scale of every parameter, in the order of the layers."""
+    fans = (math.prod(shape[1:]) for shape in named.values() if len(shape) > 1)
+    fan_in = next(fans, 1)
+    found = {}
+    for name, shape in named.items():
+        if len(shape) > 1:
+            fan_in = math.prod(shape[1:])
+        found[name] = he_scale(shape, fan_in)
+    return found

@@ -1,47 +1,79 @@
-"""What the discriminator sees."""
+"""What the discriminator sees, and that it sees one prediction at a time."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from metakd.errors import UserError
-from metakd.models.discriminator import Discriminator
-
-LOGITS = torch.tensor([[[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]]])
-TARGETS = torch.tensor([[0, 2]])
+from metakd.models.discriminator import SEES, Discriminator
 
 
-@pytest.mark.parametrize(
-    ("sees", "expected"),
-    [
-        ("logits", LOGITS),
-        ("probabilities", LOGITS.softmax(-1)),
-        (
-            "labelled",
-            torch.cat([LOGITS.softmax(-1), torch.tensor([[[1.0, 0, 0], [0, 0, 1.0]]])], dim=-1),
-        ),
-    ],
-)
-def test_sees(sees: str, expected: torch.Tensor) -> None:
-    critic = Discriminator(3, sees=sees)
-    seen = critic.view(LOGITS, TARGETS)
-    torch.testing.assert_close(seen, expected)
-    assert critic(seen).shape == (1, 2)
+def _predictions(seed: int = 0) -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(2, 6, 5, generator=draw)
+    return logits, torch.randint(0, 5, (2, 6), generator=draw)
 
 
-def test_one_prediction_at_a_time() -> None:
-    critic = Discriminator(3)
-    seen = critic.view(LOGITS, TARGETS)
-    torch.testing.assert_close(critic(seen)[:, :1], critic(seen[:, :1]))
+@pytest.mark.parametrize("sees", SEES)
+def test_one_prediction_at_a_time(sees: str) -> None:
+    torch.manual_seed(0)
+    critic = Discriminator(5, sees=sees)
+    logits, targets = _predictions()
+    scores = critic(logits, targets)
+    assert scores.shape == (2, 6)
+    torch.testing.assert_close(critic(logits[1, 3:4], targets[1, 3:4]), scores[1, 3:4])
+    embedded = Discriminator(5, sees=sees, outputs=7)(logits, targets)
+    assert embedded.shape == (2, 6, 7)
 
 
-def test_embeds() -> None:
-    critic = Discriminator(3, outputs=16, width=8)
-    assert critic(critic.view(LOGITS, TARGETS)).shape == (1, 2, 16)
-    assert critic.layers[0].out_features == 8
+def test_what_each_view_holds() -> None:
+    logits = torch.tensor([[0.0, 1.0, -1.0]])
+    targets = torch.tensor([2])
+    views = {s: Discriminator(3, sees=s).view(logits, targets) for s in SEES}
+    torch.testing.assert_close(views["logits"], logits)
+    torch.testing.assert_close(
+        views["probabilities"], torch.tensor([[0.2447, 0.6652, 0.0900]]), atol=1e-4, rtol=0
+    )
+    expected = torch.cat([views["probabilities"], torch.tensor([[0.0, 0.0, 1.0]])], dim=1)
+    torch.testing.assert_close(views["labelled"], expected)
 
 
-def test_refuses_an_unknown_view() -> None:
-    with pytest.raises(UserError, match="Did you mean 'logits'"):
-        Discriminator(3, sees="logit")
+@pytest.mark.parametrize("sees", SEES)
+def test_what_each_view_does_not_tell(sees: str) -> None:
+    torch.manual_seed(0)
+    critic = Discriminator(5, sees=sees)
+    logits, targets = _predictions()
+    scores = critic(logits, targets)
+    # Probabilities forget a constant added to all logits; only `labelled` knows the label.
+    shifted = (critic(logits + 2.0, targets) - scores).abs().max().item()
+    assert (shifted > 1e-3) == (sees == "logits")
+    relabelled = (critic(logits, (targets + 1) % 5) - scores).abs().max().item()
+    assert (relabelled > 1e-3) == (sees == "labelled")
+
+
+def test_other_values_in_the_place_of_the_parameters() -> None:
+    torch.manual_seed(0)
+    critic, other = Discriminator(5), Discriminator(5)
+    logits, targets = _predictions()
+    seen = critic.view(logits, targets).requires_grad_()
+    values = {name: p.detach() for name, p in other.named_parameters()}
+    found = critic.judge(seen, values)
+    torch.testing.assert_close(found, other(logits, targets))
+    found.sum().backward()
+    assert seen.grad is not None
+    assert seen.grad.abs().sum() > 0
+    assert all(p.grad is None for net in (critic, other) for p in net.parameters())
+
+
+def test_half_precision_is_widened() -> None:
+    logits, targets = _predictions()
+    assert Discriminator(5, sees="logits")(logits.half(), targets).dtype == torch.float32
+
+
+def test_refusals() -> None:
+    with pytest.raises(UserError, match=r"sees=logit: .*Did you mean 'logits'"):
+        Discriminator(5, sees="logit")
+    with pytest.raises(UserError, match="discriminator_width=0"):
+        Discriminator(5, width=0)
