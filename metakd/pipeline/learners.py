@@ -22,7 +22,7 @@ from metakd.pipeline.prepare import Prepared, optimization_of, settings_of
 from metakd.pipeline.teaching import join, teacher_of
 from metakd.stages.evaluate import evaluate
 from metakd.stages.fit import fit
-from metakd.stages.preflight import preflight
+from metakd.stages.preflight import Estimate, preflight
 from metakd.stages.recorder import Recorder
 from metakd.stages.teacher import source_fingerprint, teacher_key, trained_teacher
 from metakd.stages.warm_start import warm_start
@@ -214,17 +214,8 @@ def _objective(prepared: Prepared, taught: Taught | None, student_size: int) -> 
     return prepared.objective(student_size, taught.frozen.size, taught.frozen.mean)
 
 
-def _say_what_it_takes(
-    joined: Algorithm,
-    student: Student,
-    batch: TaskBatch | ExampleBatch,
-    iterations: int,
-    recorder: Recorder,
-) -> None:
+def _say(estimate: Estimate | None, recorder: Recorder) -> None:
     """Print the estimated memory and time of meta-training, and what to do if it cannot fit."""
-    if not isinstance(batch, TaskBatch):
-        return
-    estimate = preflight(joined, batch, student.objective, iterations)
     if estimate is None:
         return
     recorder.say(estimate.line())
@@ -294,8 +285,18 @@ def _meta_train(
         )[0]
         return float(measured.values.mean())
 
-    if stage.iterations >= LONG:
-        _say_what_it_takes(joined, student, stream.batch(0), stage.iterations, recorder)
+    if stage.iterations >= LONG and episodes:
+        first = stream.batch(0)
+        answers = None if teacher is None else answers_to(first)
+        estimate = preflight(
+            joined,
+            first,
+            student.objective,
+            stage.iterations,
+            answers if isinstance(answers, TaskAnswers) else None,
+            autocast=precision.autocast,
+        )
+        _say(estimate, recorder)
     fitted = fit(
         joined,
         student.objective,
