@@ -15,6 +15,7 @@ from metakd.algorithms.gradient_learner import GradientLearner
 from metakd.algorithms.lstm import LSTMMetaLearner
 from metakd.algorithms.meta_curvature import MetaCurvature
 from metakd.algorithms.meta_sgd import MetaSGD
+from metakd.algorithms.update_rules import UpdateRule
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Objective
 
@@ -48,6 +49,53 @@ def gradients(made: GradientLearner, tasks: Any, answers: Any) -> dict[str, Tens
     return {n: p.grad.clone() for n, p in made.named_parameters()}
 
 
+class Supplied(UpdateRule):
+    """A rule that is given other gradients and another loss than those at hand."""
+
+    def __init__(self, rule: UpdateRule, supply: Callable) -> None:
+        super().__init__()
+        self.rule = rule
+        self.supply = supply
+
+    def start(self, parameters: dict[str, Tensor]) -> Any:
+        return self.rule.start(parameters)
+
+    def forward(
+        self, step: int, parameters: Any, gradients: Any, loss: Tensor, state: Any
+    ) -> tuple[Any, Any]:
+        return self.rule(step, parameters, *self.supply(gradients, loss), state)
+
+
+def check_by_finite_differences(
+    found: dict[str, Tensor], names: list[str], loss: Callable[[dict[str, Tensor]], Tensor]
+) -> None:
+    """Compare gradients with a central difference along a random direction of `names`.
+
+    Args:
+        found: the gradients.
+        names: parameters that move.
+        loss: the loss after parameters were moved by these offsets.
+    """
+    generator = torch.Generator().manual_seed(1)
+    way = {n: torch.randn(found[n].shape, generator=generator) for n in names}
+    sides = [loss({n: sign * 1e-5 * d for n, d in way.items()}) for sign in (1, -1)]
+    torch.testing.assert_close(
+        sum((found[n] * d).sum() for n, d in way.items()),
+        (sides[0] - sides[1]) / 2e-5,
+        rtol=1e-6,
+        atol=1e-8,
+        msg=", ".join(names),
+    )
+
+
+def moved(made: GradientLearner, by: dict[str, Tensor]) -> GradientLearner:
+    other = copy.deepcopy(made)
+    with torch.no_grad():
+        for n, offset in by.items():
+            other.get_parameter(n).add_(offset)
+    return other
+
+
 @each
 @pytest.mark.parametrize("execution", ["loop", "threads", "batched"])
 def test_meta_gradient_by_finite_differences(
@@ -60,26 +108,52 @@ def test_meta_gradient_by_finite_differences(
     steps = 1 if name == "lstm" else 2
     made = learner(name, conv(), execution=execution, batchnorm="inductive", inner_steps=steps)
     found = gradients(made, tasks, answers)
-    assert any(n.startswith("rule.") for n in found) == (name != "boil")
-    generator = torch.Generator().manual_seed(1)
-    for parameter in found:
-        if name == "lstm" and not parameter.startswith("rule."):
-            continue  # what its gates see is constant to the gradient: test_lstm.py has the loop
-        direction = torch.randn(found[parameter].shape, generator=generator)
-        sides = []
-        for sign in (1, -1):
-            moved = copy.deepcopy(made)
-            with torch.no_grad():
-                moved.get_parameter(parameter).add_(direction, alpha=sign * 1e-5)
-            terms = moved.accumulate(tasks, KD(kd_weight=0.7, temperature=3.0), answers)
-            sides.append(terms["loss"])
-        torch.testing.assert_close(
-            (found[parameter] * direction).sum(),
-            (sides[0] - sides[1]) / 2e-5,
-            rtol=1e-6,
-            atol=1e-8,
-            msg=parameter,
-        )
+    start, rule = ([n for n in found if n.startswith(p)] for p in ("network.", "rule."))
+    assert bool(rule) == (name != "boil")
+    if name == "lstm":
+        start = []  # what its gates see is constant to the gradient: test_lstm.py has the loop
+    # What is learned besides the start, one by one; together where executions have to agree.
+    groups = [start, *([n] for n in rule)] if execution == "loop" else [start, rule]
+
+    def loss(by: dict[str, Tensor]) -> Tensor:
+        objective = KD(kd_weight=0.7, temperature=3.0)
+        return moved(made, by).accumulate(tasks, objective, answers)["loss"]
+
+    for group in groups:
+        if group:
+            check_by_finite_differences(found, group, loss)
+
+
+@each
+def test_first_order_by_finite_differences(
+    name: str, conv: Callable, image_tasks: Callable, answers_to: Callable
+) -> None:
+    """First order is exact where gradients and losses of the inner loop stay what they were."""
+    tasks = image_tasks(tasks=2)
+    answers = answers_to(tasks, "both")
+    made = learner(name, conv(), execution="loop", first_order=True)
+    seen: list[tuple[dict[str, Tensor], Tensor]] = []
+
+    def record(slopes: dict[str, Tensor], loss: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        seen.append(({n: g.detach() for n, g in slopes.items()}, loss.detach()))
+        return slopes, loss
+
+    rule = made.rule
+    made.rule = Supplied(rule, record)
+    gradients(made, tasks, answers)
+    made.rule = rule
+    assert len(seen) == 4  # two tasks of two steps
+    found = gradients(made, tasks, answers)
+
+    def loss(by: dict[str, Tensor]) -> Tensor:
+        other, again = moved(made, by), iter(seen)
+        other.rule = Supplied(other.rule, lambda *_: next(again))
+        objective = KD(kd_weight=0.7, temperature=3.0)
+        return other.accumulate(tasks, objective, answers)["loss"]
+
+    for prefix in ("network.backbone.", "network.head.", "rule."):
+        if group := [n for n in found if n.startswith(prefix)]:
+            check_by_finite_differences(found, group, loss)
 
 
 @each
@@ -151,7 +225,7 @@ def test_learns(name: str, conv: Callable, image_tasks: Callable) -> None:
     made = FAMILY[name](conv(), 3, inner_lr=0.1, inner_steps=2)
     optimizer = torch.optim.Adam(made.parameters(), 1e-2)
     losses = []
-    for _ in range(40):
+    for _ in range(20):
         optimizer.zero_grad()
         losses.append(float(made.accumulate(tasks, Objective(), None)["loss"]))
         optimizer.step()

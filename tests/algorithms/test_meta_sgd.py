@@ -52,5 +52,7 @@ def test_weight_decay_spares_the_rates(conv: Callable) -> None:
     optimizer = make_optimizer([made], Optimization(weight_decay=0.1))
     decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
     assert decayed
-    assert not decayed & {id(p) for p in made.rule.parameters()}
+    rates = {id(p) for p in made.rule.parameters()}
+    assert rates <= {id(p) for g in optimizer.param_groups for p in g["params"]}
+    assert not decayed & rates
     assert id(made.network.head.weight) in decayed
