@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 __all__ = ["GameWatch"]
 
@@ -10,33 +11,38 @@ _NOTHING = 1e-12
 _WINNING = 0.99
 _EQUAL = 1e-4
 _FEWEST = 50
+"""Meta-iterations: a shorter course proves nothing."""
+_BLOCKS = 64
 
 
 class GameWatch:
     """Looks at each meta-iteration and says in one line what has gone wrong.
 
-    A game is dead if no gradient reaches the generator or the discriminator, if the discriminator
-    is always right (nothing is left for the generator to follow), or if the offsets are the same
-    whatever the noise.
+    A game is dead if no gradient has reached the generator or the discriminator for a while, if
+    the discriminator has been right all the time over the last half of the game (nothing is left
+    for the generator to follow), or if the offsets are the same whatever the noise. What is kept
+    does not grow with the number of meta-iterations.
 
     Args:
-        window: latest meta-iterations that are judged.
+        patience: meta-iterations without any gradient, or of a discriminator that is always
+            right, before that is a concern.
     """
 
-    def __init__(self, window: int = 200) -> None:
-        self.seen = 0
-        self.generator: deque[float] = deque(maxlen=window)
-        self.discriminator: deque[float] = deque(maxlen=window)
-        self.accuracy: deque[float] = deque(maxlen=window)
+    def __init__(self, patience: int = _FEWEST) -> None:
+        self.patience = patience
+        self.silent = {"generator": 0, "discriminator": 0}
         self.spread: float | None = None
+        # D's accuracy as (sum, count) of up to 64 stretches of equal length, the last one shorter.
+        self.stretches: list[list[float]] = []
+        self.stretch = 1
 
     def see(
         self,
         *,
         generator_gradient: float,
-        discriminator_gradient: float | None,
-        accuracy: float | None,
-        spread: float | None,
+        discriminator_gradient: float | None = None,
+        accuracy: float | None = None,
+        spread: float | None = None,
     ) -> None:
         """Take in one meta-iteration.
 
@@ -46,40 +52,81 @@ class GameWatch:
             accuracy: D's, 0 … 1; None without one.
             spread: of the offsets over noises, relative to their size; None if not measured.
         """
-        self.seen += 1
-        self.generator.append(generator_gradient)
-        if discriminator_gradient is not None:
-            self.discriminator.append(discriminator_gradient)
-        if accuracy is not None:
-            self.accuracy.append(accuracy)
+        for name, norm in (
+            ("generator", generator_gradient),
+            ("discriminator", discriminator_gradient),
+        ):
+            if norm is not None:
+                self.silent[name] = self.silent[name] + 1 if norm < _NOTHING else 0
         if spread is not None:
             self.spread = spread
+        if accuracy is not None:
+            self._note(accuracy)
+
+    def _note(self, accuracy: float) -> None:
+        if not self.stretches or self.stretches[-1][1] >= self.stretch:
+            if len(self.stretches) == _BLOCKS:
+                pairs = zip(self.stretches[::2], self.stretches[1::2], strict=True)
+                self.stretches = [[a[0] + b[0], a[1] + b[1]] for a, b in pairs]
+                self.stretch *= 2
+            self.stretches.append([0.0, 0])
+        self.stretches[-1][0] += accuracy
+        self.stretches[-1][1] += 1
+
+    def _late_accuracy(self) -> float | None:
+        """Return D's mean accuracy over the last half of the game; None if it was too short."""
+        count = sum(n for _, n in self.stretches)
+        if count < self.patience:
+            return None
+        total, seen = 0.0, 0.0
+        for part, n in reversed(self.stretches):
+            total, seen = total + part, seen + n
+            if seen >= max(count / 2, self.patience):
+                break
+        return total / seen
 
     def concerns(self) -> list[str]:
-        """Return a line for each way in which the game is dead; too short a game has none."""
-        if self.seen < _FEWEST:
-            return []
+        """Return a line for each way in which the game is dead."""
         found = []
-        if max(self.generator) < _NOTHING:
+        if self.silent["generator"] >= self.patience:
             found.append(
-                "adversarial game: no gradient reaches the generator; the discriminator may be "
-                "flat or saturated: type algorithm.options.game_loss=lsgan or wasserstein, or "
-                "algorithm.options.generator_task_weight=0.1"
+                "adversarial game: no gradient reaches the generator, the discriminator is flat or "
+                "saturated there; lower algorithm.options.discriminator_lr, or type "
+                "algorithm.options.sees=logits or algorithm.options.game_loss=wasserstein"
             )
-        if self.discriminator and max(self.discriminator) < _NOTHING:
+        if self.silent["discriminator"] >= self.patience:
             found.append(
-                "adversarial game: no gradient reaches the discriminator; type "
-                "algorithm.options.sees=logits, or a larger algorithm.options.discriminator_width"
+                "adversarial game: no gradient reaches the discriminator; lower "
+                "algorithm.options.discriminator_lr, or type algorithm.options.sees=logits"
             )
-        if self.accuracy and min(self.accuracy) >= _WINNING:
+        accuracy = self._late_accuracy()
+        if accuracy is not None and accuracy >= _WINNING:
             found.append(
-                "adversarial game: the discriminator is right throughout, so the generator has "
-                "nothing to follow; lower algorithm.options.discriminator_lr, raise "
+                f"adversarial game: the discriminator is right throughout ({accuracy:.3f}), so "
+                "there is nothing for the generator to follow; lower "
+                "algorithm.options.discriminator_lr or discriminator_steps, raise "
                 "algorithm.options.generator_lr, or type algorithm.options.game_loss=wasserstein"
             )
         if self.spread is not None and self.spread < _EQUAL:
             found.append(
-                "adversarial game: the generator's offsets are the same for every noise; lower "
-                "algorithm.options.generator_lr, or raise algorithm.options.noise_size"
+                "adversarial game: the generator's offsets are the same for every noise (relative "
+                f"spread {self.spread:.1e}); lower algorithm.options.generator_lr, or raise "
+                "algorithm.options.noise_size"
             )
         return found
+
+    def state(self) -> dict[str, Any]:
+        """Return what `load` needs to go on as if nothing had happened; plain numbers and lists."""
+        return {
+            "silent": dict(self.silent),
+            "spread": self.spread,
+            "stretches": [list(part) for part in self.stretches],
+            "stretch": self.stretch,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.silent = dict(state["silent"])
+        self.spread = state["spread"]
+        self.stretches = [list(part) for part in state["stretches"]]
+        self.stretch = state["stretch"]
