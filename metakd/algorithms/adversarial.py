@@ -51,11 +51,13 @@ class Adversarial(Algorithm):
     optimiser of its own, in alternation.
 
     Until `join` brings a teacher it is the base learner alone (the undistilled twin). `part` ends
-    the game: what is left is the student with the starts that it is judged from.
+    the game: the start that the student is judged from becomes its parameters, so that whatever
+    goes on from it (fine-tuning, a checkpoint) begins there, too.
 
     At evaluation the start is, by `start`: `mean`, φ plus the mean offset over 64 noises; `fixed`,
     the offset of one noise; `best`, of `noises` the one from which the loss on the support set is
-    smallest after adaptation, for each task.
+    smallest after adaptation, for each task. With `best` the parameters become those of `mean`,
+    and what each start adds to them is kept beside.
 
     Args:
         backbone: the student's.
@@ -90,7 +92,8 @@ class Adversarial(Algorithm):
         UserError: a setting has no such value, or two do not go together.
     """
 
-    offsets: Tensor
+    offsets: Tensor | None
+    """What each start of `start=best` adds to the parameters, [noises, parameters]."""
 
     def __init__(
         self,
@@ -130,9 +133,24 @@ class Adversarial(Algorithm):
                 "algorithm.options.generate=full with generator_task_weight=0: nothing would learn "
                 "the tasks; type algorithm.options.generator_task_weight=1"
             )
-        for name, number in (("noises", noises), ("discriminator_steps", discriminator_steps)):
+        whole = {
+            "noises": noises,
+            "discriminator_steps": discriminator_steps,
+            "noise_size": noise_size,
+            "chunk_size": chunk_size,
+            "generator_width": generator_width,
+        }
+        for name, number in whole.items():
             if number < 1:
                 raise UserError(f"algorithm.options.{name}={number}: expected at least 1")
+        for name, rate in (("generator_lr", generator_lr), ("discriminator_lr", discriminator_lr)):
+            if not rate > 0:
+                raise UserError(f"algorithm.options.{name}={rate}: expected above 0; try 0.001")
+        if not generator_task_weight >= 0:
+            raise UserError(
+                f"algorithm.options.generator_task_weight={generator_task_weight}: expected 0 or "
+                "more; try 1"
+            )
         if base == "protonet":
             self.student: Algorithm = ProtoNet(backbone, outputs, distance=distance)
         elif base == "anil":
@@ -171,6 +189,7 @@ class Adversarial(Algorithm):
         self.generator: ChunkedHypernetwork | None = None
         # Made now, so that a combination that cannot be is refused before a run begins.
         self.game: Game | None = None
+        self.watch: GameWatch | None = None
         self._made: tuple[Game, ...] = ()  # a tuple: no part of the state before `join`
         if game_loss != "none":
             game = Game(
@@ -185,13 +204,12 @@ class Adversarial(Algorithm):
             self._made = (game,)
         self.game_kind = (game_loss, discriminate)
         self._optimizers: dict[str, Optimizer] = {}
-        self._watch = GameWatch()
         self._seed = self._step = 0
         self._seen: tuple[Tensor, Tensor, Tensor] | None = None
         self._starts: Tensor | None = None  # the student's, until the next update
         count = sum(p.numel() for p in self.student.parameters())
-        rows = noises if start == "best" else 1
-        self.register_buffer("offsets", torch.zeros(rows, count))
+        self.register_buffer("offsets", torch.zeros(noises, count) if start == "best" else None)
+        self.register_load_state_dict_post_hook(_forget_starts)
 
     @property
     def backbone(self) -> nn.Module:  # type: ignore[override]
@@ -212,6 +230,7 @@ class Adversarial(Algorithm):
         self.teacher, self.exchange, self._seed = teacher, exchange, seed
         device = next(self.student.parameters()).device
         self.game = self._made[0].to(device) if self._made else None
+        self.watch = GameWatch()
         full = self.generate == "full"
         networks = {"teacher": teacher, "student": self.student}
         shapes = {
@@ -245,16 +264,24 @@ class Adversarial(Algorithm):
             self._optimizers[name] = torch.optim.Adam(learned, rate, betas=betas)
 
     def part(self) -> Algorithm:
-        """End the game: keep the student's starts, and return the teacher at its mean start."""
+        """End the game: move both to the start that they are judged from; return the teacher.
+
+        Teacher and student come from the same noise: with `start=fixed` from that one, else from
+        the mean over many.
+        """
         assert self.teacher is not None and self.generator is not None
         teacher = self.teacher
+        starts = None if self.offsets is None else self._student_offsets()
         with torch.no_grad():
-            self.offsets.copy_(self._student_offsets())
-            for name, offset in self._offsets(range(_MEAN_OVER))["teacher"].items():
-                teacher.get_parameter(name).add_(offset.mean(0))
+            offsets = self._offsets(range(1 if self.start == "fixed" else _MEAN_OVER))
+            for who, learner in (("teacher", teacher), ("student", self.student)):
+                for name, offset in offsets[who].items():
+                    learner.get_parameter(name).add_(offset.mean(0))
+            if starts is not None and self.offsets is not None:
+                self.offsets.copy_(starts - self._flat(offsets["student"]).mean(0))
         for p in (*teacher.parameters(), *self.student.parameters()):
             p.requires_grad_(True)
-        self.teacher = self.generator = self.game = None
+        self.teacher = self.generator = self.game = self.watch = self._starts = None
         self._optimizers = {}
         return teacher
 
@@ -300,13 +327,15 @@ class Adversarial(Algorithm):
         pair = Pair(*self._solvers(), objective, self.exchange)
         game = self.game
         tells_tasks = game is not None and self.game_kind[1] == "tasks"
+        # Without a game ψ descends L_S or nothing, and of nothing no gradient is taken.
+        judged = _no_game if self.task_weight else None
         found = pair_gradient(
             pair,
             starts["teacher"],
             starts["student"],
             tasks_of(batch, None),
             batch.ways,
-            game=_no_game if game is None else game.generator_loss,
+            game=judged if game is None else game.generator_loss,
             task_weight=self.task_weight,
             together=tells_tasks,
         )
@@ -318,26 +347,37 @@ class Adversarial(Algorithm):
             {str(i): g for i, g in enumerate(found.objective)},
         )
         moved = dict(zip(("teacher", "student"), found.game, strict=True))
-        pairs = [(offsets[w][n], moved[w][n]) for w in offsets for n in offsets[w]]
-        torch.autograd.backward([o for o, _ in pairs], [g.to(o.dtype) for o, g in pairs])
+        pairs = [(offsets[w][n], moved[w][n]) for w in moved for n in offsets[w] if moved[w]]
+        if pairs:
+            torch.autograd.backward([o for o, _ in pairs], [g.to(o.dtype) for o, g in pairs])
         self._seen = (found.teacher_logits, found.student_logits, found.targets)
         terms = found.terms
         if game is None:
-            terms.pop("adversarial/generator_loss")
+            terms.pop("adversarial/generator_loss", None)
         else:
             terms["adversarial/loss"] = terms["adversarial/generator_loss"]
             terms |= game.measure(*self._seen)
-        squares = torch.stack([o.detach().square().sum() for o, _ in pairs]).sum()
-        terms["adversarial/offset_norm"] = squares.sqrt()
+        emitted = [o.detach().square().sum() for part in offsets.values() for o in part.values()]
+        terms["adversarial/offset_norm"] = torch.stack(emitted).sum().sqrt()
         return terms
 
     def advance(self) -> dict[str, Tensor]:
-        """See `Algorithm.advance`: steps of θ, ψ, and `discriminator_steps` of ω."""
-        if self.generator is None:
+        """See `Algorithm.advance`: steps of θ, ψ, and `discriminator_steps` of ω.
+
+        Raises:
+            FloatingPointError: a gradient or the discriminator's loss is not finite; whoever it
+                belongs to was not moved.
+        """
+        if self.generator is None or self.watch is None:
             return {}
         assert self._seen is not None
         further: dict[str, Tensor] = {}
         reaching = _norm(self.generator)
+        if not torch.isfinite(reaching):
+            raise FloatingPointError(
+                "the gradient of the generator is not finite; lower "
+                "algorithm.options.generator_lr or algorithm.inner_lr"
+            )
         self._optimizers["teacher"].step()
         self._optimizers["generator"].step()
         telling = None
@@ -364,7 +404,7 @@ class Adversarial(Algorithm):
         if self.game is not None:
             accuracy = self.game.measure(*self._seen).get("adversarial/discriminator_accuracy")
             judged = None if accuracy is None else float(accuracy)
-        self._watch.see(
+        self.watch.see(
             generator_gradient=float(reaching),
             discriminator_gradient=None if telling is None else float(telling),
             accuracy=judged,
@@ -375,7 +415,7 @@ class Adversarial(Algorithm):
 
     def concerns(self) -> list[str]:
         """See `Algorithm.concerns`: a game that is dead."""
-        return [] if self.teacher is None or self.game is None else self._watch.concerns()
+        return [] if self.watch is None or self.game is None else self.watch.concerns()
 
     # -- prediction -------------------------------------------------------------------------
 
@@ -388,6 +428,8 @@ class Adversarial(Algorithm):
             if self._starts is None:
                 self._starts = self._student_offsets()
             offsets = self._starts
+        if offsets is None or not bool(offsets.any()):
+            return self.student.predict(tasks, steps, batchnorm)
         found, losses = [], []
         for offset in offsets:
             with self._moved(offset):
@@ -419,9 +461,6 @@ class Adversarial(Algorithm):
     @contextmanager
     def _moved(self, offset: Tensor) -> Iterator[None]:
         """Add a flat offset to the student's parameters; they come back exactly."""
-        if not bool(offset.any()):
-            yield
-            return
         parameters = list(self.student.parameters())
         before = [p.detach().clone() for p in parameters]
         pieces = offset.split([p.numel() for p in parameters])
@@ -455,15 +494,19 @@ class Adversarial(Algorithm):
     def _student_offsets(self) -> Tensor:
         """Return the offsets that the student is judged from, flat, [starts, parameters]."""
         count = {"mean": _MEAN_OVER, "fixed": 1, "best": self.noises}[self.start]
-        offsets = self._offsets(range(count))["student"]
-        pieces = []
-        for name, parameter in self.student.named_parameters():
-            if name in offsets:
-                pieces.append(offsets[name].flatten(1))
-            else:
-                pieces.append(parameter.new_zeros(count, parameter.numel()))
-        flat = torch.cat(pieces, dim=1)
+        flat = self._flat(self._offsets(range(count))["student"])
         return flat.mean(0, keepdim=True) if self.start == "mean" else flat
+
+    def _flat(self, offsets: Tensors) -> Tensor:
+        """Return the student's offsets as rows, [noises, parameters]; 0 where none is emitted."""
+        count = len(next(iter(offsets.values())))
+        return torch.cat(
+            [
+                offsets[name].flatten(1) if name in offsets else p.new_zeros(count, p.numel())
+                for name, p in self.student.named_parameters()
+            ],
+            dim=1,
+        )
 
     @torch.no_grad()
     def _spread(self) -> Tensor:
@@ -476,6 +519,12 @@ class Adversarial(Algorithm):
     def _solvers(self) -> tuple[Solver, Solver]:
         assert self.teacher is not None
         return solver_of(self.teacher), solver_of(self.student)
+
+
+def _forget_starts(learner: nn.Module, keys: object) -> None:
+    """Other weights were loaded, so the starts that were worked out belong to none."""
+    assert isinstance(learner, Adversarial)
+    learner._starts = None
 
 
 def _no_game(teacher: Tensor, student: Tensor, targets: Tensor) -> Tensor:

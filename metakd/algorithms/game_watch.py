@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 __all__ = ["GameWatch"]
 
 _NOTHING = 1e-12
@@ -15,7 +17,7 @@ _FEWEST = 50
 _BLOCKS = 64
 
 
-class GameWatch:
+class GameWatch(nn.Module):
     """Looks at each meta-iteration and says in one line what has gone wrong.
 
     A game is dead if no gradient has reached the generator or the discriminator for a while, if
@@ -23,12 +25,16 @@ class GameWatch:
     for the generator to follow), or if the offsets are the same whatever the noise. What is kept
     does not grow with the number of meta-iterations.
 
+    It is a module, without parameters, so that what it has seen is in the state dict of the
+    learner that it watches: a game that goes on from a checkpoint comes to the same conclusions.
+
     Args:
         patience: meta-iterations without any gradient, or of a discriminator that is always
             right, before that is a concern.
     """
 
     def __init__(self, patience: int = _FEWEST) -> None:
+        super().__init__()
         self.patience = patience
         self.silent = {"generator": 0, "discriminator": 0}
         self.spread: float | None = None
@@ -130,3 +136,11 @@ class GameWatch:
         self.spread = state["spread"]
         self.stretches = [list(part) for part in state["stretches"]]
         self.stretch = state["stretch"]
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """See `torch.nn.Module.get_extra_state`."""
+        return self.state()
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """See `torch.nn.Module.set_extra_state`."""
+        self.load(state)

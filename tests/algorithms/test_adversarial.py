@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -40,16 +41,23 @@ def course(learner: Adversarial, tasks: Any) -> dict[str, Tensor]:
 
 
 LOSSES = ("gan", "lsgan", "wasserstein", "sinkhorn")
-GAMES = [
-    *((b, g, 0.0) for b in ("maml", "anil", "protonet") for g in LOSSES),
-    ("maml", "gan", 0.3),
-    ("protonet", "sinkhorn", 0.3),
+GAMES: list[dict[str, Any]] = [
+    *({"base": b, "game_loss": g} for b in ("maml", "anil", "protonet") for g in LOSSES),
+    {"base": "maml", "game_loss": "lsgan", "discriminate": "tasks"},
+    {"base": "maml", "game_loss": "gan", "generator_task_weight": 0.3},
+    {"base": "protonet", "game_loss": "sinkhorn", "generator_task_weight": 0.3},
+    {"base": "anil", "game_loss": "gan", "generator_task_weight": 0.3, "generate": "full"},
+    {"base": "anil", "game_loss": "none", "generator_task_weight": 0.3},
 ]
 
 
-@pytest.mark.parametrize(("base", "loss", "weight"), GAMES)
+def id_of(settings: dict[str, Any]) -> str:
+    return "-".join(str(v) for v in settings.values())
+
+
+@pytest.mark.parametrize("settings", GAMES, ids=id_of)
 def test_every_gradient_by_finite_differences(
-    base: str, loss: str, weight: float, conv: Callable, image_tasks: Callable
+    settings: dict[str, Any], conv: Callable, image_tasks: Callable
 ) -> None:
     """ψ: L_G + weight · L_S; φ: L_S; θ: ν L_CE + κ λ L_KD, each through both adaptations.
 
@@ -57,12 +65,13 @@ def test_every_gradient_by_finite_differences(
     here, for its answer, a constant to the gradient, would move with ψ.
     """
     tasks = image_tasks(tasks=2)
-    learner = made(conv, base=base, game_loss=loss, generator_task_weight=weight, epsilon=0.5)
+    weight = settings.get("generator_task_weight", 0.0)
+    learner = made(conv, epsilon=0.5, **settings)
     if weight:
         learner.exchange = Exchange(to_student=False)
     course(learner, tasks)
     goals = {
-        "generator": lambda t: t["adversarial/generator_loss"] + weight * t["loss"],
+        "generator": lambda t: t.get("adversarial/generator_loss", 0.0) + weight * t["loss"],
         "student": lambda t: t["loss"],
         "teacher": lambda t: t["teacher/loss"],
     }
@@ -71,6 +80,9 @@ def test_every_gradient_by_finite_differences(
         # One direction through all of a network's parameters, each at a length of its own.
         directions, slope = {}, torch.zeros(())
         for name, parameter in getattr(learner, who).named_parameters():
+            if not parameter.requires_grad:
+                assert settings.get("generate") == "full"
+                continue
             assert parameter.grad is not None, (who, name)
             directions[name] = torch.randn(parameter.shape, generator=generator)
             slope = slope + (parameter.grad * directions[name]).sum()
@@ -110,10 +122,92 @@ def test_tasks_can_be_told_apart(conv: Callable, image_tasks: Callable) -> None:
 def test_without_a_game(conv: Callable, image_tasks: Callable) -> None:
     learner = made(conv, game_loss="none")
     terms = course(learner, image_tasks())
+    before = copy.deepcopy(learner.generator.state_dict())
+    learner.advance()
     assert not any("discriminator" in n or n == "adversarial/generator_loss" for n in terms)
     assert "discriminator" not in learner.own_optimizers()
-    assert learner.generator.last.weight.grad.norm() == 0
+    assert all(torch.equal(v, before[n]) for n, v in learner.generator.state_dict().items())
     assert terms["adversarial/offset_norm"] > 0
+    for _ in range(60):
+        course(learner, image_tasks(tasks=1, queries=1))
+        learner.advance()
+    assert learner.concerns() == []  # nobody expects anything to reach the generator
+
+
+def test_a_dead_game_is_named(conv: Callable, image_tasks: Callable) -> None:
+    learner = made(conv)
+    with torch.no_grad():
+        learner.game.critic.layers[0].weight.zero_()  # flat: what it sees changes nothing
+        learner.game.critic.layers[0].bias.fill_(-1.0)
+        learner.game.critic.layers[2].weight.zero_()
+    tasks = image_tasks(tasks=1, queries=1)
+    for _ in range(49):
+        learner.watch.see(generator_gradient=0.0, discriminator_gradient=0.1, accuracy=0.5)
+    assert learner.concerns() == []
+    course(learner, tasks)
+    learner.advance()
+    (line,) = learner.concerns()
+    assert "no gradient reaches the generator" in line
+
+
+def test_what_is_not_finite_stops_the_game(conv: Callable, image_tasks: Callable) -> None:
+    learner = made(conv)
+    course(learner, image_tasks(tasks=1))
+    learner.generator.last.bias.grad[0] = torch.nan
+    before = copy.deepcopy(learner.state_dict())
+    with pytest.raises(FloatingPointError, match="gradient of the generator"):
+        learner.advance()
+    after = learner.state_dict()
+    assert all(torch.equal(v, after[n]) for n, v in before.items() if isinstance(v, Tensor))
+    learner = made(conv)
+    course(learner, image_tasks(tasks=1))
+    with torch.no_grad():
+        learner.game.critic.layers[0].bias[0] = torch.nan
+    with pytest.raises(FloatingPointError, match=r"discriminator's loss .*discriminator_lr"):
+        learner.advance()
+
+
+def test_goes_on_exactly_from_a_checkpoint(conv: Callable, image_tasks: Callable) -> None:
+    """Saved, read as weights only and continued: as if it had never stopped."""
+
+    def steps(learner: Adversarial, optimizer: torch.optim.Optimizer, which: range) -> None:
+        for step in which:
+            learner.begin(step, 4)
+            for each in (optimizer, *learner.own_optimizers().values()):
+                each.zero_grad()
+            learner.accumulate(batches[step], KD(), None)
+            optimizer.step()
+            learner.advance()
+
+    def started() -> tuple[Adversarial, torch.optim.Optimizer]:
+        learner = made(conv, base="protonet", start="best", noises=2)
+        return learner, torch.optim.Adam(learner.student.parameters(), 1e-3)
+
+    batches = [image_tasks(tasks=2) for _ in range(4)]
+    straight, optimizer = started()
+    steps(straight, optimizer, range(4))
+    first, optimizer = started()
+    steps(first, optimizer, range(2))
+    file = io.BytesIO()
+    own = {n: o.state_dict() for n, o in first.own_optimizers().items()}
+    torch.save([first.state_dict(), optimizer.state_dict(), own], file)
+    file.seek(0)
+    state, of_optimizer, own = torch.load(file, weights_only=True)
+    later, optimizer = started()
+    later.load_state_dict(state, strict=True)
+    optimizer.load_state_dict(of_optimizer)
+    for name, each in later.own_optimizers().items():
+        each.load_state_dict(own[name])
+    assert later.watch.state() == first.watch.state()
+    steps(later, optimizer, range(2, 4))
+    expected = straight.state_dict()
+    for name, value in later.state_dict().items():
+        if isinstance(value, Tensor):
+            assert torch.equal(value, expected[name]), name
+    assert later.watch.state() == straight.watch.state()
+    assert later.watch.state() != first.watch.state()
+    tasks = image_tasks()
+    assert torch.equal(later.predict(tasks), straight.predict(tasks))
 
 
 def test_the_noise_is_the_steps(conv: Callable, image_tasks: Callable) -> None:
@@ -242,17 +336,82 @@ class TestStarts:
         learner = made(conv, start=start, noises=3)
         course(learner, tasks)
         learner.advance()
-        before = learner.predict(tasks, (2,))
-        parameters = [p.clone() for p in learner.student.parameters()]
+        before = learner.predict(tasks, (0, 2))
         teacher = learner.part()
-        assert all(
-            torch.equal(p, q) for p, q in zip(learner.student.parameters(), parameters, strict=True)
-        )
+        after = learner.predict(tasks, (0, 2))
+        torch.testing.assert_close(after, before)
+        # Whatever goes on from the student's network (fine-tuning, a file) begins there, too.
+        alone = learner.student.predict(tasks, (0, 2))
+        assert torch.equal(alone, after) == (start != "best")
         fresh = made(conv, joined=False, start=start, noises=3)
         fresh.load_state_dict(learner.state_dict(), strict=True)
-        assert torch.equal(fresh.predict(tasks, (2,)), before)
-        assert teacher.predict(tasks, (2,)).shape == before.shape
-        assert not any("generator" in n or "game" in n for n in learner.state_dict())
+        assert torch.equal(fresh.predict(tasks, (0, 2)), after)
+        assert teacher.predict(tasks, (0, 2)).shape == before.shape
+        names = {n.partition(".")[0] for n in learner.state_dict()}
+        assert names == ({"student", "offsets"} if start == "best" else {"student"})
+        assert learner.own_optimizers() == {}
+        assert learner.concerns() == []
+
+    @pytest.mark.parametrize("start", ["mean", "fixed", "best"])
+    def test_the_teacher_parts_from_the_same_noise(self, start: str, conv: Callable) -> None:
+        learner = made(conv, start=start, noises=2)
+        before = {n: p.clone() for n, p in learner.teacher.named_parameters()}
+        count = 1 if start == "fixed" else 64
+        each = [learner.generator(learner._noise(1_000_003, i))["teacher"] for i in range(count)]
+        after = learner.part()
+        for name, value in after.named_parameters():
+            offset = torch.stack([e[name] for e in each]).mean(0)
+            torch.testing.assert_close(value, before[name] + offset)
+            assert value.requires_grad
+
+    def test_full_generation_leaves_whole_networks(
+        self, conv: Callable, image_tasks: Callable
+    ) -> None:
+        learner = made(conv, generate="full", generator_task_weight=1.0, start="fixed")
+        before = learner.predict(image_tasks(), (1,))
+        teacher = learner.part()
+        torch.testing.assert_close(learner.student.predict(image_tasks(), (1,)).shape, before.shape)
+        for side in (learner.student, teacher):
+            assert all(p.any() and p.requires_grad for p in side.parameters() if p.ndim > 1)
+
+    @pytest.mark.parametrize("start", ["mean", "best"])
+    def test_predictions_leave_parameters_exactly_as_they_were(
+        self, start: str, conv: Callable, image_tasks: Callable
+    ) -> None:
+        learner = made(conv, start=start, noises=3)
+        before = [p.clone() for p in learner.parameters()]
+        learner.predict(image_tasks(), (0, 1))
+        assert all(torch.equal(p, q) for p, q in zip(learner.parameters(), before, strict=True))
+        tasks = image_tasks()
+        object.__setattr__(tasks, "query", tasks.query[:, :, :, :1])  # too small to pool
+        with pytest.raises(RuntimeError):
+            learner.predict(tasks, (1,))
+        assert all(torch.equal(p, q) for p, q in zip(learner.parameters(), before, strict=True))
+
+    def test_starts_follow_the_generator(self, conv: Callable, image_tasks: Callable) -> None:
+        """They are worked out once an update, and anew for weights that are loaded."""
+        learner, other, tasks = made(conv), made(conv), image_tasks()
+        with torch.no_grad():
+            other.generator.last.weight.mul_(5)
+        found = [x.predict(tasks, (1,)) for x in (learner, other)]
+        assert not torch.allclose(*found)
+        learner.load_state_dict(other.state_dict())
+        assert torch.equal(learner.predict(tasks, (1,)), found[1])
+        course(learner, tasks)
+        for _ in range(3):
+            learner.own_optimizers()["generator"].step()
+        assert not torch.equal(learner.predict(tasks, (1,)), found[1])
+
+    def test_the_twin_takes_one_prediction_for_all_starts(
+        self, conv: Callable, image_tasks: Callable, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        twin, calls = made(conv, joined=False, start="best", noises=5), []
+        predict = twin.student.predict
+        monkeypatch.setattr(
+            twin.student, "predict", lambda *given: (calls.append(1), predict(*given))[1]
+        )
+        twin.predict(image_tasks(), (1,))
+        assert len(calls) == 1
 
 
 @pytest.mark.parametrize(
@@ -262,7 +421,11 @@ class TestStarts:
         ({"generate": "full"}, "generator_task_weight=1"),
         ({"start": "middle"}, "choose one of mean, fixed, best"),
         ({"noises": 0}, "at least 1"),
-        ({"discriminator_steps": 0}, "at least 1"),
+        ({"discriminator_steps": 0}, "discriminator_steps=0: expected at least 1"),
+        ({"chunk_size": 0}, "chunk_size=0: expected at least 1"),
+        ({"generator_lr": 0.0}, "generator_lr=0.0: expected above 0"),
+        ({"discriminator_lr": -1.0}, "discriminator_lr=-1.0: expected above 0"),
+        ({"generator_task_weight": -1.0}, "generator_task_weight=-1.0: expected 0 or more"),
         ({"game_loss": "gann"}, "Did you mean 'gan'"),
         ({"game_loss": "sinkhorn", "discriminate": "tasks"}, "game_loss=gan"),
     ],

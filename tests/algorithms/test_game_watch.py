@@ -21,10 +21,13 @@ HEALTHY: dict[str, Any] = {
 }
 
 
-def played(steps: int = 60, window: int = 200, **course: Any) -> GameWatch:
+def played(steps: int = 60, patience: int = 50, **course: Any) -> GameWatch:
     """Let a watch see a game; a course is a value or a function of the step."""
-    watch = GameWatch(window)
-    for step in range(steps):
+    return go_on(GameWatch(patience), range(steps), **course)
+
+
+def go_on(watch: GameWatch, steps: range, **course: Any) -> GameWatch:
+    for step in steps:
         now = {**HEALTHY, **course}
         watch.see(**{name: v(step) if callable(v) else v for name, v in now.items()})
     return watch
@@ -49,7 +52,7 @@ def test_a_game_without_a_discriminator_has_none_to_watch() -> None:
 @pytest.mark.parametrize(
     ("course", "says", "fix"),
     [
-        ({"generator_gradient": 0.0}, "no gradient reaches the generator", "game_loss=lsgan"),
+        ({"generator_gradient": 0.0}, "no gradient reaches the generator", "game_loss="),
         ({"discriminator_gradient": 0.0}, "no gradient reaches the discriminator", "sees=logits"),
         ({"accuracy": 1.0}, "right throughout", "discriminator_lr"),
         ({"spread": 1e-6}, "the same for every noise", "generator_lr"),
@@ -69,24 +72,40 @@ def test_all_at_once() -> None:
 
 
 def test_too_short_a_game_is_not_judged() -> None:
-    dead = {"generator_gradient": 0.0, "accuracy": 1.0, "spread": 0.0}
+    dead = {"generator_gradient": 0.0, "discriminator_gradient": 0.0, "accuracy": 1.0}
     assert played(49, **dead).concerns() == []
     assert len(played(50, **dead).concerns()) == 3
+    assert len(played(1, spread=0.0).concerns()) == 1  # a measurement needs no course
 
 
-def test_once_in_a_while_is_enough() -> None:
-    """One sign of life in the window: a game that D loses sometimes, a gradient now and then."""
-    assert played(generator_gradient=lambda i: float(i == 30)).concerns() == []
-    assert played(accuracy=lambda i: 0.9 if i == 30 else 1.0).concerns() == []
+def test_a_gradient_now_and_then_is_enough() -> None:
+    for player in ("generator_gradient", "discriminator_gradient"):
+        assert played(200, **{player: lambda i: float(i % 50 == 0)}).concerns() == []
+        assert len(played(200, **{player: lambda i: float(i < 150)}).concerns()) == 1
+        assert played(200, **{player: lambda i: float(i < 151)}).concerns() == []
 
 
-def test_the_latest_window_decides() -> None:
-    died = played(100, window=20, generator_gradient=lambda i: float(i < 79))
-    assert len(died.concerns()) == 1
-    lives = played(100, window=20, generator_gradient=lambda i: float(i < 81))
-    assert lives.concerns() == []
-    came_alive = played(100, window=20, accuracy=lambda i: 1.0 if i < 90 else 0.8)
-    assert came_alive.concerns() == []
+def test_patience_acts() -> None:
+    dead = {"generator_gradient": 0.0, "accuracy": 1.0}
+    assert played(30, **dead).concerns() == []
+    assert len(played(30, patience=20, **dead).concerns()) == 2
+
+
+@pytest.mark.parametrize("steps", [120, 1000, 5000])
+def test_the_last_half_decides(steps: int) -> None:
+    """Also of a long game, of which not every number is kept."""
+    lost = played(steps, accuracy=lambda i: 0.6 if i < 0.45 * steps else 1.0)
+    assert len(lost.concerns()) == 1
+    found = played(steps, accuracy=lambda i: 1.0 if i < 0.7 * steps else 0.8)
+    assert found.concerns() == []
+    mean = played(steps, accuracy=lambda i: 0.9 if i % 20 == 0 else 1.0)
+    assert "(0.995)" in mean.concerns()[0]
+    assert played(steps, accuracy=lambda i: 0.7 if i % 20 == 0 else 1.0).concerns() == []
+
+
+def test_what_is_kept_does_not_grow() -> None:
+    short, long = (len(str(played(n).state())) for n in (200, 20_000))
+    assert long < 3 * short
 
 
 def test_the_last_spread_that_was_measured_counts() -> None:
@@ -94,26 +113,22 @@ def test_the_last_spread_that_was_measured_counts() -> None:
     assert played(spread=lambda i: {10: 0.0, 50: 0.5}.get(i)).concerns() == []
 
 
-def test_state_and_load() -> None:
-    first = played(45, accuracy=1.0, spread=lambda i: 0.3 if i == 0 else None)
-    second = GameWatch()
+@pytest.mark.parametrize("at", [0, 1, 45, 64, 65, 130, 200])
+def test_goes_on_from_its_state(at: int) -> None:
+    course: dict[str, Any] = {
+        "generator_gradient": lambda i: float(i < 160),
+        "accuracy": lambda i: 1.0 if i > 90 else 0.3 + 0.01 * (i % 7),
+        "spread": lambda i: 1 / (i + 1) if i % 10 == 0 else None,
+    }
+    straight = played(220, **course)
+    first, second = played(at, **course), GameWatch()
     second.load(first.state())
-    assert second.state() == first.state()
-    for watch in (first, second):
-        assert watch.concerns() == []
-        for _ in range(5):
-            watch.see(generator_gradient=0.1, discriminator_gradient=0.1, accuracy=1.0, spread=None)
-    assert second.state() == first.state()
-    assert second.concerns() == first.concerns()
-    assert len(second.concerns()) == 1
-    second.see(**HEALTHY)
-    assert first.seen == 50  # nothing is shared between the two
-
-
-def test_a_shorter_window_takes_the_latest_part() -> None:
-    watch = GameWatch(10)
-    watch.load(played(60, accuracy=lambda i: i / 100).state())
-    assert list(watch.accuracy) == [i / 100 for i in range(50, 60)]
+    before = first.state()
+    go_on(second, range(at, 220), **course)
+    assert second.state() == straight.state()
+    assert second.concerns() == straight.concerns()
+    assert len(second.concerns()) == 2
+    assert first.state() == before  # nothing is shared between the two
 
 
 def test_it_is_part_of_a_modules_state_in_plain_numbers() -> None:
