@@ -26,41 +26,45 @@ from typing import Any
 
 from metakd.reports.statistics import over_seeds
 
-GRADIENT = ["meta_train.iterations=400", "algorithm.inner_lr=0.05", "algorithm.inner_steps=3"]
-METRIC = ["meta_train.iterations=600"]
+GRADIENT = ["meta_train.iterations=150", "algorithm.inner_lr=0.1", "algorithm.inner_steps=3"]
+METRIC = ["meta_train.iterations=300"]
 
 SETTINGS: dict[str, list[str]] = {
-    "supervised": ["meta_train.iterations=600"],
+    "supervised": METRIC,
     "protonet": METRIC,
-    "relation": METRIC,
+    "relation": [*METRIC, "algorithm.options.loss=cross_entropy", "algorithm.options.score=vote"],
     "ridge": METRIC,
     "metabaseline": METRIC,
     "maml": GRADIENT,
     "fomaml": GRADIENT,
-    "anil": ["meta_train.iterations=400"],
+    "anil": GRADIENT,
     "boil": GRADIENT,
     "meta_sgd": GRADIENT,
     "meta_curvature": GRADIENT,
-    "lstm": ["meta_train.iterations=400", "algorithm.inner_lr=0.05", "algorithm.inner_steps=3"],
-    "imaml": ["meta_train.iterations=400", "algorithm.inner_lr=0.05"],
+    "lstm": GRADIENT,
+    "imaml": ["meta_train.iterations=150", "algorithm.inner_lr=0.1"],
     "reptile": [
         "task.train_shots=5",
-        "meta_train.iterations=600",
+        "meta_train.iterations=300",
         "meta_train.optimizer=plain_sgd",
         "meta_train.lr=1",
         "meta_train.schedule=linear",
         "algorithm.inner_steps_test=20",
     ],
-    "adversarial": [
-        "meta_train.iterations=400",
-        "algorithm.inner_lr=0.05",
-        "algorithm.inner_steps=3",
-        "distill=kd",
-    ],
+    "adversarial": [*GRADIENT, "distill=kd"],
 }
 """By algorithm what is typed beside it; everything else is the default run's."""
 
-COMMON = ("distill=embedding", "tracker=none", "evaluate.transductive=false", "evaluate.steps=[]")
+COMMON = (
+    "distill=embedding",
+    "tracker=none",
+    "evaluate.transductive=false",
+    "evaluate.steps=[]",
+    "evaluate.tasks=300",
+    "meta_train.validate_every=75",
+    "meta_train.validate_tasks=60",
+    "algorithm.inner_steps_test=5",
+)
 SHORT = (
     "meta_train.iterations=3",
     "meta_train.validate_tasks=20",
@@ -81,6 +85,14 @@ def command(algorithm: str, seed: int, folder: Path, extra: Sequence[str]) -> li
         *extra,
         f"hydra.run.dir={folder}",
     ]
+
+
+def untrained(algorithm: str) -> list[str]:
+    """Return what makes a run of `algorithm` one that never trained its student."""
+    words = ["meta_train.iterations=0", "distill=none", "warmstart=none"]
+    if algorithm == "metabaseline":  # it refuses to begin untrained
+        words += ["algorithm=protonet", "algorithm.distance=cosine"]
+    return words
 
 
 def run_all(jobs: dict[Path, list[str]], at_once: int) -> None:
@@ -175,13 +187,7 @@ def main() -> None:
             folder = asked.out / algorithm / f"seed{seed}"
             jobs[folder] = command(algorithm, seed, folder, extra)
         start = asked.out / algorithm / "untrained"
-        nothing = ["meta_train.iterations=0", "distill=none", "warmstart=none"]
-        if algorithm == "metabaseline":  # it refuses to begin untrained
-            nothing = ["meta_train.iterations=0", "distill=none", "algorithm=protonet",
-                       "algorithm.distance=cosine", "warmstart=none"]  # fmt: skip
-        if algorithm == "adversarial":
-            nothing += ["pretrain=none"]
-        jobs[start] = command(algorithm, asked.seeds[0], start, [*extra, *nothing])
+        jobs[start] = command(algorithm, asked.seeds[0], start, [*extra, *untrained(algorithm)])
     run_all(jobs, asked.jobs)
     print(
         "| algorithm | 1-shot distilled | alone | gain | 5-shot distilled | alone | gain "

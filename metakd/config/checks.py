@@ -56,6 +56,7 @@ def check(config: Config) -> None:
     check_values(config)
     _check_kind(config)
     _check_start(config)
+    _check_game(config)
     if config.dataset.kind == "classification":
         _check_classes(config)
         _check_images(config)
@@ -103,6 +104,17 @@ def _check_start(config: Config) -> None:
                 "warmstart.epochs=0: algorithm=metabaseline tunes a student that is trained "
                 "already; type warmstart.epochs=4 or student.checkpoint=FILE"
             )
+
+
+def _check_game(config: Config) -> None:
+    """Refuse to tell tasks apart where there is only one."""
+    algorithm = config.algorithm
+    tells_tasks = algorithm.teaches and algorithm.options.get("discriminate") == "tasks"
+    if tells_tasks and config.task.meta_batch < 2:
+        raise UserError(
+            f"task.meta_batch={config.task.meta_batch}: algorithm.options.discriminate=tasks "
+            "tells the tasks of a meta-batch apart; type task.meta_batch=4"
+        )
 
 
 def _algorithms_for(kind: str) -> list[str]:
@@ -262,6 +274,12 @@ def _check_learning_teacher(config: Config, trained: bool) -> None:
         raise UserError(
             f"distill.on={distill.on}: a teacher of mode {mode} has seen the support set's labels "
             "and has nothing to teach there; type distill.on=query"
+        )
+    task = config.task
+    if mode in ("per_task", "co_meta") and (task.train_ways or task.ways) != task.ways:
+        raise UserError(
+            f"task.train_ways={task.train_ways} with distill.teacher_mode={mode}: the teacher "
+            f"adapts a head of fixed size; type task.train_ways={task.ways} (as task.ways)"
         )
     starts = mode == "co_meta" or (mode == "per_task" and distill.teacher_learns)
     if not trained and not starts:

@@ -1,0 +1,85 @@
+"""The scripts that make the tables of the docs: what they would run, and how they count."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import metakd
+from metakd.config.locate import Choices
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import algorithms_table
+
+    return algorithms_table
+
+
+@pytest.fixture
+def comparison(table: ModuleType) -> ModuleType:
+    import adversarial_comparison
+
+    return adversarial_comparison
+
+
+def test_every_algorithm_is_in_the_table(table: ModuleType) -> None:
+    assert set(table.SETTINGS) == set(Choices().of("algorithm"))
+
+
+def test_every_command_of_the_table_can_be_composed(table: ModuleType, tmp_path: Path) -> None:
+    for algorithm in table.SETTINGS:
+        words = table.command(algorithm, 1, tmp_path / "run", table.SHORT)
+        assert words[:4] == [sys.executable, "-m", "metakd", "train"]
+        config = metakd.compose(*words[4:]).config
+        assert config.algorithm.name == algorithm
+        assert config.evaluate.shots == [1, 5]
+        untrained = [*words[4:], *table.untrained(algorithm)]
+        assert metakd.compose(*untrained).config.meta_train.iterations == 0
+
+
+def test_every_arm_of_the_comparison_can_be_composed(comparison: ModuleType) -> None:
+    for experiment in ("adversarial/glyphs", "adversarial/cifar_fs"):
+        for words in comparison.ARMS.values():
+            config = metakd.compose(f"experiment={experiment}", *words).config
+            assert config.algorithm.first_order
+            assert (config.teacher.width, config.student.width) == (64, 32)
+            assert config.meta_train.iterations == 2000
+
+
+def test_seconds_leave_validations_out(table: ModuleType, tmp_path: Path) -> None:
+    lines = [(0, 100.0, False), (10, 101.0, False), (19, 150.0, True), (20, 151.0, False),
+             (30, 154.0, False)]  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(
+            json.dumps(
+                {
+                    "stage": "meta_train",
+                    "step": step,
+                    "time": time,
+                    "metrics": {"validate/accuracy": 0.5} if validated else {"loss": 1.0},
+                }
+            )
+            + "\n"
+            for step, time, validated in lines
+        )
+    )
+    assert table.step_seconds(tmp_path) == pytest.approx((0.1 + 0.3) / 2)
+
+
+def test_values_are_the_headlines(comparison: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "episodes.csv").write_text(
+        "model,shots,steps,batchnorm,task,accuracy\n"
+        "student,1,5,inductive,0,0.5\nstudent,1,5,inductive,1,0.7\n"
+        "student,5,5,inductive,0,0.9\nstudent,1,5,transductive,0,0.1\n"
+        "student,1,0,inductive,0,0.2\nteacher,1,5,inductive,0,0.3\n"
+    )
+    assert comparison.values(tmp_path, "student", 1) == [0.5, 0.7]
+    assert comparison.values(tmp_path, "student", 5) == [0.9]
