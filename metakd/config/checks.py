@@ -276,7 +276,8 @@ def _check_learning_teacher(config: Config, trained: bool) -> None:
             "and has nothing to teach there; type distill.on=query"
         )
     task = config.task
-    if mode in ("per_task", "co_meta") and (task.train_ways or task.ways) != task.ways:
+    fixed = mode in ("per_task", "co_meta") and not algorithm.teaches
+    if fixed and (task.train_ways or task.ways) != task.ways:
         raise UserError(
             f"task.train_ways={task.train_ways} with distill.teacher_mode={mode}: the teacher "
             f"adapts a head of fixed size; type task.train_ways={task.ways} (as task.ways)"
