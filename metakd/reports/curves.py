@@ -13,7 +13,7 @@ from metakd.reports.drawing import COLORS, INK, NAMES, canvas, save, tidy
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["learning_curves", "read_series"]
+__all__ = ["Points", "learning_curves", "read_series", "running_line"]
 
 ALONE = "_alone"
 """Ending of the stages of the undistilled twin, e.g. `meta_train_alone`."""
@@ -89,11 +89,11 @@ def _draw_losses(
     terms = [name for name in student if name.startswith("loss/")]
     if len(terms) > 1:  # a single term is the loss itself
         for name, color in zip(terms, TERMS * len(terms), strict=False):
-            _line(axes, student[name], color, name, thin=True)
+            running_line(axes, student[name], color, name, thin=True)
     if "loss" in twin:
-        _line(axes, twin["loss"], COLORS["student_alone"], NAMES["student_alone"])
+        running_line(axes, twin["loss"], COLORS["student_alone"], NAMES["student_alone"])
     if "loss" in student:
-        _line(axes, student["loss"], COLORS[model], NAMES[model])
+        running_line(axes, student["loss"], COLORS[model], NAMES[model])
 
 
 def _draw_accuracies(
@@ -111,10 +111,11 @@ def _draw_accuracies(
                           label=label, zorder=4)  # fmt: skip
             else:
                 owner = "teacher" if name.startswith("teacher/") else who
-                _line(axes, percent, COLORS[owner], NAMES[owner])
+                running_line(axes, percent, COLORS[owner], NAMES[owner])
 
 
-def _line(axes: Axes, points: Points, color: str, label: str, thin: bool = False) -> None:
+def running_line(axes: Axes, points: Points, color: str, label: str, thin: bool = False) -> None:
+    """Draw the values of single steps pale, and their running mean strong over them."""
     steps, values = zip(*points, strict=True)
     if len(points) > 30:
         axes.plot(steps, values, color=color, lw=0.7, alpha=0.12 if thin else 0.22)
