@@ -57,6 +57,9 @@ REFUSED = {
     "name=../x": "folder's name",
     "algorithm=metabaseline warmstart=none": "type warmstart=default or student.checkpoint=FILE",
     "algorithm=metabaseline warmstart.epochs=0": "warmstart.epochs=0: algorithm=metabaseline",
+    "algorithm=adversarial distill=kd algorithm.options.discriminate=tasks task.meta_batch=1": (
+        "type task.meta_batch=4"
+    ),
 }
 
 ALLOWED = [
@@ -73,6 +76,8 @@ ALLOWED = [
     "distill=none distill.temperature=9 distill.on=support",
     "device=cuda:1 tracker=none",
     "dataset=mnist task.sampling=partition",
+    "algorithm=adversarial distill=kd algorithm.options.discriminate=tasks task.meta_batch=2",
+    "algorithm=adversarial distill=kd task.meta_batch=1",
     "algorithm=metabaseline",
     "algorithm=metabaseline warmstart=none student.checkpoint=.",
     "algorithm=metabaseline warmstart=none student=torchvision student.pretrained=true",

@@ -75,6 +75,7 @@ def test_a_whole_run_and_judging_it_again(words: tuple[str, ...], tmp_path: Path
     if "algorithm=adversarial" in words:
         assert {f"adversarial/{n}" for n in ADVERSARIAL} <= logged
         assert not any("adversarial" in n for n in metrics(folder, "meta_train_alone"))
+        assert (folder / "figures" / "adversarial_game.png").stat().st_size > 10_000
     again = evaluate_run(folder, quiet=True)
     for name in ("student", "student_alone", "teacher"):
         same(results, again, name)
