@@ -12,6 +12,7 @@ from metakd.pipeline.measure import Judged, evaluation_stage
 from metakd.pipeline.prepare import Prepared
 from metakd.reports.figures import (
     accuracy_against_steps,
+    adversarial_game,
     learning_curves,
     models_compared,
     sample_functions,
@@ -36,7 +37,7 @@ def draw_figures(
     results: Mapping[str, Any],
     judged: Mapping[str, Judged],
 ) -> None:
-    """Draw learning curves, models side by side, accuracy against steps and sample tasks."""
+    """Draw learning curves, models side by side, accuracy against steps, game and sample tasks."""
     drawn = {
         "learning_curves": learning_curves(
             folder.path / "metrics.jsonl", folder.figures / "learning_curves.png"
@@ -44,6 +45,9 @@ def draw_figures(
         "models_compared": models_compared(results, folder.figures / "models_compared.png"),
         "accuracy_against_steps": accuracy_against_steps(
             results, folder.figures / "accuracy_against_steps.png"
+        ),
+        "adversarial_game": adversarial_game(
+            folder.path / "metrics.jsonl", folder.figures / "adversarial_game.png"
         ),
         "sample_tasks": _samples(prepared, folder, judged),
     }
