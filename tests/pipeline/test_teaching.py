@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import metakd
+from metakd.config.compose import compose
 from metakd.errors import UserError
+from metakd.pipeline import again as again_module
+from metakd.pipeline import run as run_module
 from metakd.pipeline.again import evaluate_run
+from metakd.pipeline.learners import Taught, get_teacher, train_student
+from metakd.pipeline.prepare import Prepared, prepare
+from metakd.stages.recorder import Recorder
 
 SHORT = (
+    "dataset.images_per_class=8",
+    "dataset.image_size=16",
+    "task.queries=3",
     "meta_train.iterations=2",
     "meta_train.validate_tasks=2",
     "pretrain.epochs=1",
     "warmstart.epochs=0",
     "task.meta_batch=2",
     "teacher=conv4_small",
-    "teacher.width=8",
+    "teacher.width=4",
     "student.width=4",
     "evaluate.tasks=3",
     "evaluate.shots=[]",
@@ -38,6 +50,14 @@ ADVERSARIAL = (
 
 def run(folder: Path, *overrides: str) -> dict[str, Any]:
     return metakd.train(*SHORT, *overrides, f"hydra.run.dir={folder}", quiet=True)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes most of a short run's time and is not looked at: costs and figures."""
+    for module in (run_module, again_module):
+        monkeypatch.setattr(module, "cost_of", lambda network, data: {})
+    monkeypatch.setattr(run_module, "draw_figures", lambda *given: None)
 
 
 def metrics(folder: Path, stage: str) -> set[str]:
@@ -66,6 +86,7 @@ def same(a: dict[str, Any], b: dict[str, Any], name: str) -> None:
     ],
     ids=lambda w: " ".join(x.partition("=")[2] for x in w),
 )  # fmt: skip
+@pytest.mark.usefixtures("quick")
 def test_a_whole_run_and_judging_it_again(words: tuple[str, ...], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     results = run(folder, *words)
@@ -75,7 +96,6 @@ def test_a_whole_run_and_judging_it_again(words: tuple[str, ...], tmp_path: Path
     if "algorithm=adversarial" in words:
         assert {f"adversarial/{n}" for n in ADVERSARIAL} <= logged
         assert not any("adversarial" in n for n in metrics(folder, "meta_train_alone"))
-        assert (folder / "figures" / "adversarial_game.png").stat().st_size > 10_000
     again = evaluate_run(folder, quiet=True)
     for name in ("student", "student_alone", "teacher"):
         same(results, again, name)
@@ -83,6 +103,12 @@ def test_a_whole_run_and_judging_it_again(words: tuple[str, ...], tmp_path: Path
     assert again["gains"] == results["gains"]
 
 
+def test_the_game_is_drawn(tmp_path: Path) -> None:
+    run(tmp_path / "run", "algorithm=adversarial", "distill=kd", "student_alone=false")
+    assert (tmp_path / "run" / "figures" / "adversarial_game.png").stat().st_size > 10_000
+
+
+@pytest.mark.usefixtures("quick")
 def test_an_adapting_teacher_is_judged_as_it_adapts(tmp_path: Path) -> None:
     results = run(
         tmp_path / "run", "algorithm=protonet", "distill=kd", "distill.teacher_mode=co_meta",
@@ -92,22 +118,44 @@ def test_an_adapting_teacher_is_judged_as_it_adapts(tmp_path: Path) -> None:
     assert "steps" not in results["student"]["fewshot"]
 
 
+@pytest.fixture(scope="module")
+def co_meta() -> tuple[Prepared, Taught]:
+    prepared = prepare(
+        compose([
+            *SHORT, "algorithm=fomaml", "distill=kd", "distill.teacher_mode=co_meta",
+            "meta_train.lr=0.05", "algorithm.inner_lr=0.1",
+        ])
+    )  # fmt: skip
+    taught = get_teacher(prepared, Recorder())
+    assert taught is not None
+    return prepared, taught
+
+
+def becomes(co_meta: tuple[Prepared, Taught], **settings: Any) -> dict[str, torch.Tensor]:
+    """Return what the teacher of a run with these settings of `distill` has become."""
+    prepared, taught = co_meta
+    config = copy.deepcopy(prepared.config)
+    for name, value in settings.items():
+        setattr(config.distill, name, value)
+    changed = replace(taught)
+    train_student(replace(prepared, config=config), Recorder(), changed)
+    assert changed.learned is not None
+    state: dict[str, torch.Tensor] = changed.learned.state_dict()
+    return state
+
+
 @pytest.mark.parametrize(
     "setting",
-    ["distill.teacher_lr=0.1", "distill.teacher_inner_lr=0.5", "distill.teacher_inner_steps=3",
-     "distill.teacher_first_order=false", "distill.teacher_ce_weight=0.1",
-     "distill.teacher_kd_weight=5", "distill.direction=to_student", "distill.mutual=true"],
+    [{"teacher_lr": 0.1}, {"teacher_inner_lr": 0.5}, {"teacher_inner_steps": 3},
+     {"teacher_first_order": False}, {"teacher_ce_weight": 0.1}, {"teacher_kd_weight": 5.0},
+     {"direction": "to_student"}, {"mutual": True}],
+    ids=lambda s: "".join(s),
 )  # fmt: skip
-def test_settings_of_co_meta_act(setting: str, tmp_path: Path) -> None:
+def test_settings_of_co_meta_act(setting: dict[str, Any], co_meta: tuple[Prepared, Taught]) -> None:
     """Each changes what the teacher becomes."""
-    words = ("algorithm=fomaml", "distill=kd", "distill.teacher_mode=co_meta",
-             "student_alone=false", "meta_train.lr=0.05", "algorithm.inner_lr=0.1")  # fmt: skip
-    plain = run(tmp_path / "plain", *words)
-    other = run(tmp_path / "other", *words, setting)
-    states = [
-        json.loads((Path(r["folder"]) / "run.json").read_text())["teacher"] for r in (plain, other)
-    ]
-    assert states[0] != states[1]
+    plain, again, other = becomes(co_meta), becomes(co_meta), becomes(co_meta, **setting)
+    assert all(torch.equal(v, again[n]) for n, v in plain.items())
+    assert any(not torch.equal(v, other[n]) for n, v in plain.items())
 
 
 @pytest.mark.parametrize(
@@ -140,6 +188,7 @@ def test_refusals(words: tuple[str, ...], says: str, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("quick")
 def test_settings_that_do_nothing_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
