@@ -25,6 +25,7 @@ from metakd.pipeline.measure import (
     judge_any_teacher,
     paired_gains,
     precision_of,
+    start_of,
 )
 from metakd.pipeline.prepare import Prepared, prepare
 from metakd.pipeline.teaching import adapting_teacher
@@ -127,6 +128,7 @@ def _judge_all(
         judged["teacher"] = judge_any_teacher(teacher, data, config, prepared.precision, recorder)
         results["teacher"] = {**judged["teacher"].figures(), "cost": cost_of(backbone, data)}
         results["fidelity"] = fidelity(judged["student"], judged["teacher"])
+    results["student"] |= start_of(config)
     if "student_alone" in judged:
         results["gains"] = paired_gains(judged["student"], judged["student_alone"])
     return judged, results

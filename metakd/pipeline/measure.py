@@ -35,6 +35,7 @@ __all__ = [
     "judge_any_teacher",
     "paired_gains",
     "precision_of",
+    "start_of",
     "steps_at_test",
 ]
 
@@ -94,6 +95,13 @@ def precision_of(config: Config, precision: Precision) -> Precision:
     images, and second derivatives lose more than first ones do.
     """
     return precision.full() if config.algorithm.adapts else precision
+
+
+def start_of(config: Config) -> dict[str, str]:
+    """Return {"start": …} of results.json: from which generated start the student was judged."""
+    if not config.algorithm.teaches:
+        return {}
+    return {"start": str(config.algorithm.options.get("start", "mean"))}
 
 
 def batchnorm_modes(network: nn.Module, transductive: bool) -> list[str | None]:

@@ -28,6 +28,7 @@ from metakd.pipeline.measure import (
     judge_any_teacher,
     paired_gains,
     precision_of,
+    start_of,
 )
 from metakd.pipeline.prepare import Prepared, prepare, settings_of
 from metakd.pipeline.target import fine_tune_student
@@ -165,6 +166,7 @@ def _stages(prepared: Prepared, folder: RunFolder, recorder: Recorder) -> dict[s
     for name, model in models.items():
         if model.validated is not None:
             results[name]["validated"] = model.validated
+    results["student"] |= start_of(config)
     if taught is not None:
         assert isinstance(data, ImageData)
         final = taught.network if taught.learned is None else taught.learned

@@ -96,6 +96,10 @@ def test_a_whole_run_and_judging_it_again(words: tuple[str, ...], tmp_path: Path
     if "algorithm=adversarial" in words:
         assert {f"adversarial/{n}" for n in ADVERSARIAL} <= logged
         assert not any("adversarial" in n for n in metrics(folder, "meta_train_alone"))
+        judged_from = "best" if "algorithm.options.start=best" in words else "mean"
+        assert results["student"]["start"] == judged_from
+    else:
+        assert "start" not in results["student"]
     again = evaluate_run(folder, quiet=True)
     for name in ("student", "student_alone", "teacher"):
         same(results, again, name)
