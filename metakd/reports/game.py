@@ -55,25 +55,27 @@ def adversarial_game(metrics_path: Path, out: Path) -> Path | None:
         )
         if any(name in metrics for name in needs)
     ]
-    columns = min(_COLUMNS, len(panels))
+    columns = 2 if len(panels) == 4 else min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     figure = canvas(4.3 * columns, 3.0 * rows)
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.04)
     grid = figure.add_gridspec(rows, columns)
     drawn: list[Axes] = []
     for i, draw in enumerate(panels):
-        drawn += draw(figure, grid[divmod(i, columns)], metrics)
+        here = draw(figure, grid[divmod(i, columns)], metrics)
+        if i + columns >= len(panels):  # nothing below it
+            here[-1].set_xlabel("meta-iteration")
+        drawn += here
     last = max(step for points in metrics.values() for step, _ in points)
     for axes in drawn:
         axes.set_xlim(0, last)
+        axes.locator_params(axis="x", integer=True)
     return save(figure, out)
 
 
-def _axes(
-    figure: Figure, place: SubplotSpec, title: str, ylabel: str = "", xlabel: str = ""
-) -> Axes:
+def _axes(figure: Figure, place: SubplotSpec, title: str, ylabel: str) -> Axes:
     axes: Axes = figure.add_subplot(place)
-    tidy(axes, title=title, ylabel=ylabel, xlabel=xlabel)
+    tidy(axes, title=title, ylabel=ylabel)
     return axes
 
 
@@ -116,15 +118,13 @@ def _accuracies(figure: Figure, place: SubplotSpec, of: _Of) -> list[Axes]:
 
 
 def _agreement(figure: Figure, place: SubplotSpec, of: _Of) -> list[Axes]:
-    axes = _axes(
-        figure, place, "teacher and student agree", "same class first (%)", "meta-iteration"
-    )
+    axes = _axes(figure, place, "teacher and student agree", "same class first (%)")
     running_line(axes, _percent(of["adversarial/agreement"]), _BOTH, "agreement")
     return [axes]
 
 
 def _divergence(figure: Figure, place: SubplotSpec, of: _Of) -> list[Axes]:
-    axes = _axes(figure, place, "KL(teacher || student)", "nats", "meta-iteration")
+    axes = _axes(figure, place, "KL(teacher || student)", "nats")
     running_line(axes, of["adversarial/kl"], _BOTH, "KL")
     axes.set_ylim(bottom=0.0)
     return [axes]
@@ -141,8 +141,7 @@ def _offsets(figure: Figure, place: SubplotSpec, of: _Of) -> list[Axes]:
     drawn = []
     for i, (name, label) in enumerate(shown):
         below = i + 1 == len(shown)
-        title, xlabel = "" if i else "generator's offsets", "meta-iteration" if below else ""
-        axes = _axes(figure, grid[i, 0], title, label, xlabel)
+        axes = _axes(figure, grid[i, 0], "" if i else "generator's offsets", label)
         running_line(axes, of[f"adversarial/offset_{name}"], _PLAYERS["generator"], label)
         axes.set_ylim(bottom=0.0)
         axes.locator_params(axis="y", nbins=4)

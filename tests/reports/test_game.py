@@ -120,6 +120,20 @@ def test_a_long_course_has_running_means(points: int, tmp_path: Path, drawn: lis
     assert len(drawn_lines) == (1 if points == 3 else 2)
 
 
+def test_steps_are_whole_and_named_below(tmp_path: Path, drawn: list[Any]) -> None:
+    """Whatever stands lowest in its column says what its axis is; four panels make a square."""
+    short = {k: v[:2] for k, v in COURSE.items()}
+    for metrics, named in (
+        (short, {*PANELS[3:5], ""}),
+        ({k: v for k, v in short.items() if "discriminator" not in k and "generator" not in k},
+         {PANELS[4], ""}),
+    ):  # fmt: skip
+        adversarial_game(write(tmp_path / "metrics.jsonl", metrics), tmp_path / "game.png")
+        axes = drawn.pop().axes
+        assert {a.get_title() for a in axes if a.get_xlabel() == "meta-iteration"} == named
+        assert all(float(t).is_integer() for a in axes for t in a.get_xticks())
+
+
 def test_no_game_no_picture(tmp_path: Path) -> None:
     out = tmp_path / "game.png"
     assert adversarial_game(tmp_path / "none.jsonl", out) is None
