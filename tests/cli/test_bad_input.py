@@ -84,7 +84,7 @@ def truncated_pt(tmp: Path) -> list[str]:
         (["task.ways=500"], ["500", "glyphs"]),
         (["task.shots=10", "task.queries=15"], ["task.shots=10", "20 images"]),
         (["algorithm=maml", "task.train_ways=7"], ["train_ways", "7"]),
-        (["distill=kd", "distill.teacher_mode=co_meta"], ["teacher_mode", "co_meta"]),
+        (["distill=kd", "distill.teacher_mode=co_metta"], ["teacher_mode", "co_meta"]),
         (["algorithm=reptile", "distill.on=query"], ["distill.on", "support"]),
         (["distill.temperature=0"], ["temperature", "0"]),
         (["device=gpu"], ["device", "gpu"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from metakd.distillation.kd import KD
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.models.conv4 import Conv4
 from metakd.stages import preflight as module
+from metakd.stages import preflight as preflight_module
 from metakd.stages.available_memory import available_memory
 from metakd.stages.graph_memory import peak_of_graph
 from metakd.stages.preflight import Estimate, preflight
@@ -125,10 +127,16 @@ def test_worked_sum_of_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 10**7 < found.bytes < 1.1 * 10**7
 
 
-def test_times_are_measured() -> None:
-    """50 steps take longer than 5; what is measured is a time and not a count."""
-    found = [preflight(maml(inner_steps=k), tasks(1), Objective(), 9) for k in (5, 50)]
-    assert 0 < found[0].seconds < found[1].seconds
+def test_times_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the clock (here one that moves by half a second at each look), times the iterations."""
+    found = []
+    for pace, iterations in ((0.5, 9), (0.5, 18), (1.0, 9)):
+        ticks = itertools.count(0.0, pace)
+        monkeypatch.setattr(preflight_module.time, "perf_counter", lambda t=ticks: next(t))
+        found.append(preflight(maml(inner_steps=5), tasks(1), Objective(), iterations).seconds)
+    assert found[0] > 0
+    assert found[1] == pytest.approx(2 * found[0])
+    assert found[2] == pytest.approx(2 * found[0])
 
 
 def test_annealed_settings_count_where_they_are_dearest() -> None:
