@@ -5,20 +5,25 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from metakd.algorithms.protonet import ProtoNet
+from metakd.algorithms.embedding_learner import EmbeddingLearner
+from metakd.algorithms.inner_loop import accuracy
+from metakd.algorithms.task_classifiers import cosine_similarities, prototypes
+from metakd.data.tasks import ExampleBatch, TaskBatch
+from metakd.distillation.divergences import widened
+from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.errors import UserError
 
 __all__ = ["MetaBaseline"]
 
 
-class MetaBaseline(ProtoNet):
+class MetaBaseline(EmbeddingLearner):
     """Meta-Baseline (Chen et al., 2021, "Exploring simple meta-learning for few-shot learning").
 
-    Logits are γ cos(embed(x), c_k), c_k the mean embedding of class k's support and γ learned:
-    prototypical networks with the cosine, from a backbone that was trained on whole batches of
-    the meta-train classes first (`warmstart`, or a checkpoint; refused without).
+    Logits are γ cos(embed(x), c_k), c_k the mean embedding of class k's support (not normalised
+    before) and γ learned. The backbone was trained on whole batches of the meta-train classes
+    first (`warmstart`, or a checkpoint; a run without is refused).
 
     Args:
         backbone: the student's.
@@ -29,14 +34,35 @@ class MetaBaseline(ProtoNet):
         UserError: the scale is not positive.
     """
 
-    scale: nn.Parameter
+    backbone: nn.Module
 
     def __init__(self, backbone: nn.Module, outputs: int = 0, *, scale: float = 10.0) -> None:
-        super().__init__(backbone, outputs, distance="cosine")
+        super().__init__()
         if not 0.0 < scale < math.inf:
             raise UserError(
                 f"algorithm.options.scale={scale:g}: must be above 0; "
                 "type algorithm.options.scale=10, the published value"
             )
-        with torch.no_grad():
-            self.scale.fill_(scale)
+        self.backbone = backbone
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+
+    def accumulate(
+        self,
+        batch: TaskBatch | ExampleBatch,
+        objective: Objective,
+        answers: TaskAnswers | Answer | None,
+    ) -> dict[str, Tensor]:
+        """See `Algorithm.accumulate`; a teacher acts on the query set."""
+        assert isinstance(batch, TaskBatch) and not isinstance(answers, Answer)
+        prediction = self(batch.support, batch.support_targets, batch.query, batch.ways)
+        answer = None if answers is None else answers.query
+        terms = objective(prediction, batch.query_targets, answer)
+        terms["loss"].backward()
+        report = terms | accuracy(prediction.logits, batch.query_targets)
+        return {name: term.detach() for name, term in report.items()}
+
+    def classify(self, support: Tensor, targets: Tensor, query: Tensor, ways: int) -> Tensor:
+        """See `MetricAlgorithm.classify`; computes in float32 also under autocast."""
+        with torch.autocast(query.device.type, enabled=False):
+            centres = prototypes(widened(support), targets, ways)
+            return self.scale * cosine_similarities(widened(query), centres)

@@ -12,11 +12,14 @@ from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.divergences import widened
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.errors import UserError, nearest
+from metakd.models.normalization import make_norm
 
 __all__ = ["Relation", "squared_score_error"]
 
 _LOSSES = ("mse", "cross_entropy")
 _SCORES = ("summed", "vote")
+_MODULES = ("mlp", "conv")
+_LAST_WIDTH = 8  # of the linear layer after the convolutions, published
 
 
 def squared_score_error(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -36,10 +39,9 @@ def squared_score_error(logits: Tensor, targets: Tensor, label_smoothing: float 
 class Relation(EmbeddingLearner):
     """Relation networks (Sung et al., 2018; method.md section 5).
 
-    A perceptron of two hidden layers maps (what stands for a class, a query's embedding),
-    concatenated, to a score, and a sigmoid maps that into [0, 1]. (The published one has
-    convolutions and sees feature maps; here, as everywhere, an embedding is a vector.) Logits,
-    which a teacher may soften, are the scores before the sigmoid.
+    A relation module maps (what stands for a class, a query's embedding), concatenated, to a
+    score, and a sigmoid maps that into [0, 1]. Logits, which a teacher may soften, are the scores
+    before the sigmoid.
 
     Args:
         backbone: the student's.
@@ -49,13 +51,19 @@ class Relation(EmbeddingLearner):
         score: `summed`: a class is the sum of its support embeddings (published; train with the
             shots of evaluation), or `vote`: every support example is scored alone, and a class's
             score in [0, 1] is the mean of its examples'.
-        width: of the hidden layers.
+        module: `mlp`, a perceptron of two hidden layers, for any embedding; or `conv` (published),
+            two convolutions over feature maps and two linear layers, for a backbone whose
+            attribute `map_shape` says that its embedding is a flattened map [channels, h, w] of at
+            least 2x2. Its normalisation is per pair (published: batch norm), so that a score
+            depends on nothing but the two.
+        width: of the perceptron's hidden layers, or of the convolutions.
 
     Raises:
-        UserError: no such loss or score, or no width.
+        UserError: no such loss, score or module, no width, or no map for `conv`.
     """
 
     backbone: nn.Module
+    joint: nn.Linear | nn.Conv2d
 
     def __init__(
         self,
@@ -64,10 +72,15 @@ class Relation(EmbeddingLearner):
         *,
         loss: str = "mse",
         score: str = "summed",
+        module: str = "mlp",
         width: int = 64,
     ) -> None:
         super().__init__()
-        for name, value, known in (("loss", loss, _LOSSES), ("score", score, _SCORES)):
+        for name, value, known in (
+            ("loss", loss, _LOSSES),
+            ("score", score, _SCORES),
+            ("module", module, _MODULES),
+        ):
             if value not in known:
                 raise UserError(
                     f"algorithm.options.{name}={value}: choose one of {', '.join(known)}."
@@ -81,11 +94,11 @@ class Relation(EmbeddingLearner):
         self.backbone = backbone
         self.loss = loss
         self.score = score
-        size = int(backbone.embedding_size)  # type: ignore[arg-type]
-        self.joint = nn.Linear(2 * size, width)
-        self.judge = nn.Sequential(
-            nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
-        )
+        self.map_shape = _map_of(backbone) if module == "conv" else None
+        if self.map_shape is None:
+            self.joint, self.judge = _perceptron(int(backbone.embedding_size), width)  # type: ignore[arg-type]
+        else:
+            self.joint, self.judge = _convolutions(self.map_shape, width)
 
     def label_loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """See `Algorithm.label_loss`: of the scores, unless `loss` is `cross_entropy`."""
@@ -122,10 +135,56 @@ class Relation(EmbeddingLearner):
         """Return scores before the sigmoid [tasks, m, k] of shown [tasks, k, size]."""
         of_shown, of_query = self.joint.weight.chunk(2, dim=1)
         # A linear map of a concatenation is a sum: each half is computed once, not for each pair.
-        left = F.linear(shown, of_shown).unsqueeze(1)
-        right = F.linear(query, of_query, self.joint.bias).unsqueeze(2)
-        scores: Tensor = self.judge(left + right).squeeze(-1)
+        left = self._half(shown, of_shown).unsqueeze(1)
+        right = self._half(query, of_query, self.joint.bias).unsqueeze(2)
+        pairs = left + right
+        scores: Tensor = self.judge(pairs.flatten(0, 2)).view(pairs.shape[:3])
         return scores
+
+    def _half(self, embeddings: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return what `embeddings` [tasks, n, size] add to the joint layer, [tasks, n, ...]."""
+        if self.map_shape is None:
+            return F.linear(embeddings, weight, bias)
+        maps = embeddings.unflatten(-1, self.map_shape).flatten(0, 1)
+        return F.conv2d(maps, weight, bias, padding=1).unflatten(0, embeddings.shape[:2])
+
+
+def _map_of(backbone: nn.Module) -> tuple[int, int, int]:
+    """Return (channels, height, width) of the map that the embedding is, or refuse."""
+    shape = getattr(backbone, "map_shape", None)
+    if shape is None or min(shape[1:]) < 2:
+        found = "no feature map" if shape is None else f"a map of {shape[1]}x{shape[2]} pixels"
+        raise UserError(
+            f"algorithm.options.module=conv: the student's embedding is {found}, and convolutions "
+            "need one of at least 2x2 (student=conv4 gives that from 32x32 images on); "
+            "type algorithm.options.module=mlp"
+        )
+    channels, height, breadth = shape
+    return channels, height, breadth
+
+
+def _perceptron(size: int, width: int) -> tuple[nn.Linear, nn.Sequential]:
+    """Return the layer on two concatenated embeddings, and what makes a score of its output."""
+    judge = nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
+    return nn.Linear(2 * size, width), judge
+
+
+def _convolutions(shape: tuple[int, int, int], width: int) -> tuple[nn.Conv2d, nn.Sequential]:
+    """Return the same for maps: each convolution is followed by norm, ReLU and 2x2 pooling."""
+    channels, *sides = shape
+    joint = nn.Conv2d(2 * channels, width, 3, padding=1)
+    judge = nn.Sequential()
+    for block in range(2):
+        if block:
+            judge.append(nn.Conv2d(width, width, 3, padding=1))
+        judge.extend([make_norm("layer", width), nn.ReLU()])
+        if min(sides) > 1:
+            judge.append(nn.MaxPool2d(2))
+            sides = [side // 2 for side in sides]
+    judge.append(nn.Flatten())
+    judge.append(nn.Linear(width * sides[0] * sides[1], _LAST_WIDTH))
+    judge.extend([nn.ReLU(), nn.Linear(_LAST_WIDTH, 1)])
+    return joint, judge
 
 
 def _voted(scores: Tensor, member: Tensor) -> Tensor:

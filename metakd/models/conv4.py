@@ -51,9 +51,15 @@ class Conv4(nn.Module):
 
     Raises:
         UserError: unusable widths, norm or input shape.
+
+    Attributes:
+        embedding_size: numbers of an embedding.
+        map_shape: (channels, height, width) of the map that the embedding is, flattened; None if
+            averaged.
     """
 
     embedding_size: int
+    map_shape: tuple[int, int, int] | None
 
     def __init__(
         self,
@@ -75,6 +81,7 @@ class Conv4(nn.Module):
             height, breadth = ((-(-s // 2) if strided else s // 2) for s in (height, breadth))
         self.blocks = nn.Sequential(*blocks)
         self.average = average
+        self.map_shape = None if average else (channels, height, breadth)
         self.embedding_size = channels if average else channels * height * breadth
 
     def forward(self, images: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Callable
 
 import pytest
@@ -20,24 +21,32 @@ from metakd.distillation.kd import KD
 from metakd.distillation.kd_convex import KDConvex
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.errors import UserError
+from metakd.models.conv4 import Conv4
 from metakd.models.network import Network
-
-BOTH = list(itertools.product(("mse", "cross_entropy"), ("summed", "vote")))
 
 
 class Identity(nn.Identity):
     embedding_size = 2
 
 
+class Map(nn.Identity):
+    """Its embeddings are maps of 2 channels, 3x2 pixels."""
+
+    embedding_size, map_shape = 12, (2, 3, 2)
+
+
 def literal(net: Relation, left: Tensor, right: Tensor) -> Tensor:
     """The score in [0, 1] of one pair, by way of the concatenation."""
-    return torch.sigmoid(net.judge(net.joint(torch.cat([left, right])))).squeeze()
+    if net.map_shape is not None:
+        left, right = left.view(net.map_shape), right.view(net.map_shape)
+    return torch.sigmoid(net.judge(net.joint(torch.cat([left, right]).unsqueeze(0)))).squeeze()
 
 
+@pytest.mark.parametrize("module", ["mlp", "conv"])
 @pytest.mark.parametrize("score", ["summed", "vote"])
-def test_scores_equal_one_pair_at_a_time(score: str) -> None:
-    net = Relation(Identity(), score=score, width=5)
-    support, query = torch.randn(2, 5, 2), torch.randn(2, 3, 2)
+def test_scores_equal_one_pair_at_a_time(score: str, module: str) -> None:
+    net = Relation(Map(), score=score, module=module, width=5)
+    support, query = torch.randn(2, 5, 12), torch.randn(2, 3, 12)
     targets = torch.tensor([[0, 1, 0, 1, 1], [1, 0, 0, 0, 1]])
     found = net.classify(support, targets, query, 2).sigmoid()
     for t, q, c in itertools.product(range(2), range(3), range(2)):
@@ -77,29 +86,6 @@ def test_squared_error_by_hand() -> None:
     assert float(squared_score_error(logits, targets, 0.5)) == pytest.approx(1 / 32)
 
 
-@pytest.mark.parametrize(("loss", "score"), BOTH)
-def test_gradient_equals_finite_differences_with_distillation(
-    loss: str, score: str, conv: Callable, image_tasks: Callable, answers_to: Callable
-) -> None:
-    tasks = image_tasks()
-    answers = answers_to(tasks, "query")
-    net = Relation(conv(), loss=loss, score=score, width=8)
-    both = nn.ModuleList([net, EmbeddingMatch(12, 7, ce_weight=1, kd_weight=1)]).train()
-    both[0].accumulate(tasks, both[1], answers)
-    for name, parameter in both.named_parameters():
-        direction = torch.randn_like(parameter)
-        losses = []
-        for sign in (1, -1):
-            moved = copy.deepcopy(both)
-            with torch.no_grad():
-                moved.get_parameter(name).add_(direction, alpha=sign * 1e-6)
-            losses.append(moved[0].accumulate(tasks, moved[1], answers)["loss"])
-        slope = (losses[0] - losses[1]) / 2e-6
-        torch.testing.assert_close(
-            (parameter.grad * direction).sum(), slope, rtol=1e-5, atol=1e-7, msg=name
-        )
-
-
 OBJECTIVES = {
     "none": Objective,
     "kd": lambda: KD(kd_weight=0.7),
@@ -130,6 +116,21 @@ def test_only_the_term_on_labels_is_exchanged(
     torch.testing.assert_close(
         squared["loss"] - entropy["loss"], weight * (squared["loss/ce"] - entropy["loss/ce"])
     )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_smoothed_labels_smooth_the_goals(
+    name: str, conv: Callable, image_tasks: Callable, answers_to: Callable
+) -> None:
+    """A third of the goal spread over three classes: 7/9 for the true one, 1/9 for the others."""
+    tasks, objective = image_tasks(), OBJECTIVES[name]()
+    objective.label_smoothing = 1 / 3
+    net = Relation(conv(), width=8)
+    found = net.accumulate(tasks, objective, answers_to(tasks, "query"))["loss/ce"]
+    scores = net(tasks.support, tasks.support_targets, tasks.query, 3).logits.sigmoid()
+    goal = torch.full_like(scores, 1 / 9)
+    goal.scatter_(-1, tasks.query_targets.unsqueeze(-1), 7 / 9)
+    torch.testing.assert_close(found, (scores - goal).square().mean())
 
 
 def test_the_objective_is_as_before_afterwards(conv: Callable, image_tasks: Callable) -> None:
@@ -216,6 +217,61 @@ def test_options_decide_the_network() -> None:
     assert [tuple(p.shape) for p in net.judge.parameters()] == [(7, 7), (7,), (1, 7), (1,)]
 
 
+@pytest.mark.parametrize(
+    ("shape", "last"), [((3, 2, 2), 6), ((3, 5, 4), 6), ((3, 9, 8), 24), ((3, 2, 8), 24)]
+)
+def test_convolutions_pool_while_there_are_two_pixels(
+    shape: tuple[int, int, int], last: int
+) -> None:
+    """The number of inputs of the first linear layer, 6 channels of what is left of the map."""
+    backbone = nn.Identity()
+    backbone.embedding_size, backbone.map_shape = math.prod(shape), shape
+    net = Relation(backbone, module="conv", width=6)
+    assert net.joint.weight.shape == (6, 6, 3, 3)
+    linear = [layer for layer in net.judge if isinstance(layer, nn.Linear)]
+    assert [layer.in_features for layer in linear] == [last, 8]
+    x = torch.randn(1, 4, math.prod(shape))
+    assert net.classify(x, torch.tensor([[0, 0, 1, 1]]), x, 2).shape == (1, 4, 2)
+
+
+def test_convolutions_see_where_things_are() -> None:
+    """Pixels exchanged alike in support and query: a map is more than a bag of numbers."""
+    net, x = Relation(Map(), module="conv"), torch.randn(1, 2, 2, 3, 2)
+    targets = torch.tensor([[0, 1]])
+    moved = x.flip(3)
+    found, other = (net.classify(m.flatten(2), targets, m.flatten(2), 2) for m in (x, moved))
+    assert (found - other).abs().max() > 1e-3
+
+
+def test_a_pair_is_judged_alone() -> None:
+    """Queries and tasks beside it change no score."""
+    net, x = Relation(Map(), module="conv"), torch.randn(2, 2, 12)
+    query, targets = torch.randn(2, 4, 12), torch.tensor([[0, 1], [0, 1]])
+    together = net.classify(x, targets, query, 2)
+    torch.testing.assert_close(
+        net.classify(x[1:], targets[1:], query[1:, 2:3], 2), together[1:, 2:3]
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "says"),
+    [(28, {}, "a map of 1x1 pixels"), (32, {"average": True}, "is no feature map")],
+)
+def test_convolutions_need_a_map(images: int, options: dict, says: str) -> None:
+    with pytest.raises(UserError, match=f"{says}.*algorithm.options.module=mlp"):
+        Relation(Conv4((3, images, images), width=4, **options), module="conv")
+
+
+def test_convolutions_over_the_maps_of_conv4() -> None:
+    backbone = Conv4((3, 32, 32), width=4)
+    net = Relation(backbone, module="conv", width=5)
+    support, query = torch.randn(1, 2, 3, 32, 32), torch.randn(1, 3, 3, 32, 32)
+    logits = net(support, torch.tensor([[0, 1]]), query, 2).logits
+    maps = backbone.blocks(torch.cat([support[0], query[0]]))
+    pair = net.judge(net.joint(torch.cat([maps[1], maps[4]]).unsqueeze(0)))
+    torch.testing.assert_close(logits[0, 2, 1], pair.squeeze())
+
+
 def test_any_number_of_ways_and_shots(conv: Callable, image_tasks: Callable) -> None:
     for score in ("summed", "vote"):
         net = Relation(conv(), 3, score=score)
@@ -238,6 +294,8 @@ def test_scores_are_float32_under_autocast() -> None:
     [
         ({"loss": "msee"}, "Did you mean 'mse'"),
         ({"score": "votes"}, "Did you mean 'vote'"),
+        ({"module": "cnv"}, "Did you mean 'conv'"),
+        ({"module": "conv"}, "is no feature map"),
         ({"width": 0}, "options.width=64"),
     ],
 )

@@ -31,6 +31,23 @@ def test_embedding_size_and_parameters(
     assert sum(p.numel() for p in net.parameters()) == parameters
 
 
+@pytest.mark.parametrize(
+    ("shape", "strided", "expected"),
+    [
+        ((1, 28, 28), False, (8, 1, 1)),
+        ((1, 28, 28), True, (8, 2, 2)),
+        ((3, 32, 48), False, (8, 2, 3)),
+    ],
+)
+def test_the_embedding_is_a_map(
+    shape: tuple[int, ...], strided: bool, expected: tuple[int, int, int]
+) -> None:
+    net, x = Conv4(shape, width=8, strided=strided).eval(), torch.randn(2, *shape)
+    assert net.map_shape == expected
+    assert torch.equal(net(x).unflatten(1, expected), net.blocks(x))
+    assert Conv4(shape, strided=strided, average=True).map_shape is None
+
+
 def test_average_of_the_last_map() -> None:
     flat = Conv4((1, 28, 28), width=8, strided=True).eval()
     mean = Conv4((1, 28, 28), width=8, strided=True, average=True).eval()
