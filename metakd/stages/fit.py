@@ -127,8 +127,10 @@ def fit(
                         f"{stage.removesuffix('_alone')}.lr or algorithm.inner_lr"
                     )
                 if optimization.clip is not None:
+                    everything = (optimizer, *others.values())
                     torch.nn.utils.clip_grad_value_(
-                        [p for g in optimizer.param_groups for p in g["params"]], optimization.clip
+                        [p for o in everything for g in o.param_groups for p in g["params"]],
+                        optimization.clip,
                     )
                 optimizer.step()
                 further = learner.advance()

@@ -155,3 +155,60 @@ def test_interrupt_leaves_a_checkpoint() -> None:
     name, state = recorder.saved[-1]
     assert (name, state["stage"], state["step"]) == ("last", "warmstart", 2)
     assert state["learner"]["w"].item() == pytest.approx(0.75)
+
+
+class Pair(Parabola):
+    """Beside w a parameter v with the loss (v - 2 batch)² / 2 and an optimiser of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v = nn.Parameter(torch.zeros(1))
+        self.own = torch.optim.SGD([self.v], 0.25)
+        self.began: list[tuple[int, int]] = []
+
+    def begin(self, step: int, steps: int) -> None:
+        self.began.append((step, steps))
+
+    def own_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"v": self.own}
+
+    def accumulate(self, batch: Any, objective: Any, answers: Any) -> dict[str, Tensor]:
+        assert self.v.grad is None  # set to zero before each update
+        ((self.v - 2 * batch).pow(2).sum() / 2).backward()
+        return super().accumulate(batch, objective, answers)
+
+    def advance(self) -> dict[str, Tensor]:
+        self.own.step()
+        return {"adversarial/loss": self.v.detach().sum()}
+
+    def concerns(self) -> list[str]:
+        return ["v is far away"]
+
+
+class Warned(Memory):
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_optimizers_of_the_learners_own() -> None:
+    """Left out of the stage's, scheduled with it, stepped by the learner, saved and logged."""
+    learner, recorder = Pair(), Warned()
+    how = Optimization(optimizer="plain_sgd", lr=0.5, schedule="linear")
+    run(learner, recorder, steps=2, optimization=how, log_every=1)
+    assert learner.w.item() == pytest.approx(1 - 0.5 * 0.75)
+    assert learner.v.item() == pytest.approx(2 * (1 - 0.75 * 0.875))  # rates 0.25 and 0.125
+    assert learner.began == [(0, 2), (1, 2)]
+    assert recorder.lines[0][2]["adversarial/loss"] == pytest.approx(0.5)
+    assert recorder.said == ["v is far away"]
+    run(learner, recorder, steps=1, validate=lambda: 1.0)
+    assert recorder.saved[-1][1]["own_optimizers"]["v"]["param_groups"]
+
+
+def test_clip_bounds_the_learners_own_too() -> None:
+    learner = Pair()
+    run(learner, steps=1, optimization=Optimization(optimizer="plain_sgd", lr=1.0, clip=0.1))
+    assert learner.v.item() == pytest.approx(0.025)
