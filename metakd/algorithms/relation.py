@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,7 +47,8 @@ class Relation(EmbeddingLearner):
 
     Args:
         backbone: the student's.
-        outputs: not needed: training may use more ways than evaluation.
+        outputs: the ways of training, which decide where the scores start: at about 1/outputs
+            (0: at 1/2). Evaluation may use other ways.
         loss: what the labels ask for: `mse`, the squared error of the scores to 1 or 0
             (published), or `cross_entropy`.
         score: `summed`: a class is the sum of its support embeddings (published; train with the
@@ -99,6 +102,13 @@ class Relation(EmbeddingLearner):
             self.joint, self.judge = _perceptron(int(backbone.embedding_size), width)  # type: ignore[arg-type]
         else:
             self.joint, self.judge = _convolutions(self.map_shape, width)
+        if outputs > 2:
+            # Scores start near 1/ways, as one score in so many is to be 1 (Lin et al., 2017, set a
+            # detector's rare class likewise). From 1/2 the squared error first drags all scores
+            # there together, which kills units, and long stays where all pairs score alike.
+            last = self.judge[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.constant_(last.bias, -math.log(outputs - 1))
 
     def label_loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """See `Algorithm.label_loss`: of the scores, unless `loss` is `cross_entropy`."""

@@ -272,6 +272,22 @@ def test_convolutions_over_the_maps_of_conv4() -> None:
     torch.testing.assert_close(logits[0, 2, 1], pair.squeeze())
 
 
+@pytest.mark.parametrize("module", ["mlp", "conv"])
+@pytest.mark.parametrize(("ways", "score"), [(5, 0.2), (20, 0.05), (2, 0.5), (0, 0.5)])
+def test_scores_start_at_the_share_of_true_pairs(ways: int, score: float, module: str) -> None:
+    net = Relation(Map(), ways, module=module)
+    with torch.no_grad():
+        net.judge[-1].weight.zero_()
+    x = torch.randn(1, 4, 12)
+    found = net.classify(x, torch.tensor([[0, 0, 1, 1]]), x, 2).sigmoid()
+    free = net.judge[-1].bias.sigmoid().item()
+    torch.testing.assert_close(found, torch.full_like(found, free))
+    if ways > 2:
+        assert free == pytest.approx(score)
+    else:
+        assert abs(free - score) < 0.1  # PyTorch's own start
+
+
 def test_any_number_of_ways_and_shots(conv: Callable, image_tasks: Callable) -> None:
     for score in ("summed", "vote"):
         net = Relation(conv(), 3, score=score)
