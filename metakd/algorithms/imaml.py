@@ -43,7 +43,7 @@ class IMAML(GradientLearner):
         backbone: nn.Module,
         outputs: int,
         *,
-        inner_lr: float = 0.1,
+        inner_lr: float = 0.02,
         inner_steps: int = 16,
         inner_steps_test: int | None = None,
         batchnorm: str = "transductive",
