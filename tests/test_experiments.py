@@ -78,7 +78,10 @@ def test_runs(name: str, file: Path, tmp_path: Path, pictures: Path) -> None:
     data = ["dataset=image_folder", f"dataset.folder={pictures}", "dataset.image_size=28"]
     results = shortened(name, file, tmp_path / "run", *(data if images else []))
     figure = results["student"]["fewshot"]
-    assert (0.1 < figure["accuracy"] <= 1.0) if images else figure["mse"] > 0
+    if images:  # hardly trained: about as good as a guess
+        assert 0.5 / figure["ways"] < figure["accuracy"] <= 1.0
+    else:
+        assert figure["mse"] > 0
     assert ("teacher" in results) == (chosen["override /distill"] != "none")
 
 

@@ -11,13 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from metakd.algorithms.boil import BOIL
+from metakd.algorithms.co_learning import Exchange
+from metakd.algorithms.co_meta import CoLearner
+from metakd.algorithms.feedback import FeedbackLearner
 from metakd.algorithms.gradient_learner import GradientLearner
 from metakd.algorithms.lstm import LSTMMetaLearner
+from metakd.algorithms.maml import MAML
 from metakd.algorithms.meta_curvature import MetaCurvature
 from metakd.algorithms.meta_sgd import MetaSGD
 from metakd.algorithms.update_rules import UpdateRule
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Objective
+from metakd.models.network import Network
 
 pytestmark = pytest.mark.usefixtures("two_workers")
 
@@ -216,6 +221,94 @@ def test_settings_act(name: str, conv: Callable, image_tasks: Callable) -> None:
     assert loss(inner_lr=0.3) != plain
     assert loss(inner_steps=3) != plain
     assert loss(batchnorm="inductive") != plain
+    assert 1e-9 < abs(loss(inner_precision="bfloat16") - plain) < 0.1
+
+
+@each
+def test_steps_at_evaluation(name: str, conv: Callable) -> None:
+    assert FAMILY[name](conv(), 3, inner_steps=2).test_steps == 2
+    assert FAMILY[name](conv(), 3, inner_steps=2, inner_steps_test=7).test_steps == 7
+
+
+@each
+@pytest.mark.parametrize("execution", ["loop", "threads", "batched"])
+def test_execution_is_the_one_asked_for(name: str, execution: str, conv: Callable) -> None:
+    made = FAMILY[name](conv(), 3, execution=execution)
+    assert made.execution_for(4, torch.device("cpu")) == execution
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"multi_step": 1.0}, {"first_order_share": 1.0}, {"checkpoint_steps": 1}],
+    ids=["multi_step", "first_order_share", "checkpoint_steps"],
+)
+def test_boil_has_the_engines_settings(
+    settings: dict[str, Any], conv: Callable, image_tasks: Callable
+) -> None:
+    """Annealing changes the gradient; steps that are computed again do not."""
+    tasks, body = image_tasks(), conv()
+    found = []
+    for given in ({}, settings):
+        made = learner("boil", copy.deepcopy(body), inner_steps=3, **given)
+        made.begin(0, 10)
+        found.append(gradients(made, tasks, None))
+    weight = "network.backbone.conv1.weight"
+    same = torch.allclose(found[0][weight], found[1][weight], rtol=1e-9, atol=1e-12)
+    assert same == ("checkpoint_steps" in settings)
+    assert made.checkpoint_steps == settings.get("checkpoint_steps", 0)
+
+
+@each
+def test_beside_a_teacher_that_adapts(name: str, conv: Callable, image_tasks: Callable) -> None:
+    """`co_meta`: the student's gradient, that of its rule with it, by finite differences."""
+    tasks = image_tasks(tasks=2)
+    steps = 1 if name == "lstm" else 2  # see test_meta_gradient_by_finite_differences
+    pair = CoLearner(
+        learner(name, conv(), inner_steps=steps, batchnorm="inductive"),
+        MAML(conv(), 3, inner_lr=0.2, inner_steps=2),
+        exchange=Exchange(),
+        learns=True,
+        teacher_lr=1e-3,
+    )
+    objective = KD(kd_weight=0.7, temperature=3.0)
+    pair.accumulate(tasks, objective, None)
+    found = {n: p.grad for n, p in pair.student.named_parameters()}
+    for prefix in ("rule.",) if name == "lstm" else ("network.", "rule."):
+        if group := [n for n in found if n.startswith(prefix)]:
+
+            def loss(by: dict[str, Tensor]) -> Tensor:
+                other = copy.deepcopy(pair)
+                other.student = moved(pair.student, by)
+                return other.accumulate(tasks, objective, None)["loss"]
+
+            check_by_finite_differences(found, group, loss)
+
+
+@each
+def test_a_teacher_learns_from_its_feedback(
+    name: str, conv: Callable, image_tasks: Callable
+) -> None:
+    """`feedback`: the hypergradient through the student's adaptation, by both ways to take it."""
+    batch, quiz = image_tasks(tasks=2), image_tasks(tasks=2)
+    # First order, as its gates are: see FeedbackLearner on where the two ways agree.
+    student = learner(name, conv(), inner_steps=1)
+    pair = FeedbackLearner(
+        student, Network(conv(), 4), 0.1 * torch.randn(12), scale=5.0, quiz=lambda step: quiz,
+        trial_lr=0.1,
+    )  # fmt: skip
+    ways = []
+    for hypergradient in ("unrolled", "finite_differences"):
+        pair.hypergradient = hypergradient
+        slopes, _ = pair.hypergradient_of(
+            dict(student.named_parameters()),
+            dict(pair.teacher.named_parameters()),
+            batch,
+            quiz,
+            KD(kd_weight=2.0, temperature=2.0),
+        )
+        ways.append(torch.cat([g.flatten() for g in slopes.values()]))
+    assert ways[0].norm() > 1e-8
+    assert (ways[0] - ways[1]).norm() < 5e-3 * ways[0].norm()
 
 
 @each
