@@ -290,8 +290,12 @@ def test_a_teacher_learns_from_its_feedback(
 ) -> None:
     """`feedback`: the hypergradient through the student's adaptation, by both ways to take it."""
     batch, quiz = image_tasks(tasks=2), image_tasks(tasks=2)
-    # First order, as its gates are: see FeedbackLearner on where the two ways agree.
     student = learner(name, conv(), inner_steps=1)
+    if name == "lstm":
+        # What its gates see is constant to `unrolled` and moves for the other way, so that the two
+        # differ as they do for a first-order student; the less, the less the gates depend on it.
+        with torch.no_grad():
+            student.get_parameter("rule.outer.weight").mul_(0.1)
     pair = FeedbackLearner(
         student, Network(conv(), 4), 0.1 * torch.randn(12), scale=5.0, quiz=lambda step: quiz,
         trial_lr=0.1,
@@ -308,7 +312,7 @@ def test_a_teacher_learns_from_its_feedback(
         )
         ways.append(torch.cat([g.flatten() for g in slopes.values()]))
     assert ways[0].norm() > 1e-8
-    assert (ways[0] - ways[1]).norm() < 5e-3 * ways[0].norm()
+    assert (ways[0] - ways[1]).norm() < 2e-3 * ways[0].norm()
 
 
 @each
