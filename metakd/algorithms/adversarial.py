@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from metakd.algorithms.algorithm import Algorithm
 from metakd.algorithms.anil import ANIL
 from metakd.algorithms.co_learning import Exchange, Pair, pair_gradient
-from metakd.algorithms.co_meta import add_gradients
 from metakd.algorithms.differentiation import Tensors
 from metakd.algorithms.game import Game
 from metakd.algorithms.game_watch import GameWatch
+from metakd.algorithms.generated_starts import predict_from, relative_spread
 from metakd.algorithms.inner_loop import tasks_of
 from metakd.algorithms.maml import MAML
 from metakd.algorithms.protonet import ProtoNet
@@ -151,28 +149,20 @@ class Adversarial(Algorithm):
                 f"algorithm.options.generator_task_weight={generator_task_weight}: expected 0 or "
                 "more; try 1"
             )
+        adapting: dict[str, Any] = {
+            "inner_lr": inner_lr,
+            "inner_steps": inner_steps,
+            "inner_steps_test": inner_steps_test,
+            "first_order": first_order or base == "fomaml",
+            "batchnorm": batchnorm,
+        }
+        self.student: Algorithm
         if base == "protonet":
-            self.student: Algorithm = ProtoNet(backbone, outputs, distance=distance)
+            self.student = ProtoNet(backbone, outputs, distance=distance)
         elif base == "anil":
-            self.student = ANIL(
-                backbone,
-                outputs,
-                inner_lr=inner_lr,
-                inner_steps=inner_steps,
-                inner_steps_test=inner_steps_test,
-                first_order=first_order,
-                batchnorm=batchnorm,
-            )
+            self.student = ANIL(backbone, outputs, **adapting)
         else:
-            self.student = MAML(
-                backbone,
-                outputs,
-                inner_lr=inner_lr,
-                inner_steps=inner_steps,
-                inner_steps_test=inner_steps_test,
-                first_order=first_order or base == "fomaml",
-                batchnorm=batchnorm,
-            )
+            self.student = MAML(backbone, outputs, **adapting)
         self.generate = generate
         self.task_weight = generator_task_weight
         self.start = start
@@ -202,7 +192,6 @@ class Adversarial(Algorithm):
                 epsilon=epsilon,
             )
             self._made = (game,)
-        self.game_kind = (game_loss, discriminate)
         self._optimizers: dict[str, Optimizer] = {}
         self._seed = self._step = 0
         self._seen: tuple[Tensor, Tensor, Tensor] | None = None
@@ -240,9 +229,7 @@ class Adversarial(Algorithm):
         torch.manual_seed(seed)
         self.generator = ChunkedHypernetwork(
             shapes,
-            noise_size=self.generator_shape["noise_size"],
-            chunk_size=self.generator_shape["chunk_size"],
-            width=self.generator_shape["width"],
+            **self.generator_shape,
             scale=1.0 if full else 0.01,
         ).to(device)
         if full:
@@ -326,7 +313,7 @@ class Adversarial(Algorithm):
         }
         pair = Pair(*self._solvers(), objective, self.exchange)
         game = self.game
-        tells_tasks = game is not None and self.game_kind[1] == "tasks"
+        tells_tasks = game is not None and game.tasks
         # Without a game ψ descends L_S or nothing, and of nothing no gradient is taken.
         judged = _no_game if self.task_weight else None
         found = pair_gradient(
@@ -339,13 +326,7 @@ class Adversarial(Algorithm):
             task_weight=self.task_weight,
             together=tells_tasks,
         )
-        add_gradients(bases["student"], found.student)
-        add_gradients(bases["teacher"], found.teacher)
-        learned = [p for p in objective.parameters() if p.requires_grad]
-        add_gradients(
-            {str(i): p for i, p in enumerate(learned)},
-            {str(i): g for i, g in enumerate(found.objective)},
-        )
+        found.deposit(bases["teacher"], bases["student"], objective)
         moved = dict(zip(("teacher", "student"), found.game, strict=True))
         pairs = [(offsets[w][n], moved[w][n]) for w in moved for n in offsets[w] if moved[w]]
         if pairs:
@@ -430,49 +411,7 @@ class Adversarial(Algorithm):
             offsets = self._starts
         if offsets is None or not bool(offsets.any()):
             return self.student.predict(tasks, steps, batchnorm)
-        found, losses = [], []
-        for offset in offsets:
-            with self._moved(offset):
-                found.append(self.student.predict(tasks, steps, batchnorm))
-                if len(offsets) > 1:
-                    losses.append(self._support_losses(tasks, steps, batchnorm))
-        if len(offsets) == 1:
-            return found[0]
-        best = torch.stack(losses).argmin(0)  # [steps, tasks]
-        every = torch.stack(found)  # [noises, steps, tasks, n, ways]
-        index = best[None, :, :, None, None].expand(1, *every.shape[1:])
-        return every.gather(0, index)[0]
-
-    def _support_losses(self, tasks: TaskBatch, steps: Sequence[int], batchnorm: str) -> Tensor:
-        """Return the loss on the support set after adapting to it, [steps, tasks]."""
-        again = replace(
-            tasks,
-            query=tasks.support,
-            query_targets=tasks.support_targets,
-            query_index=tasks.support_index,
-            query_view=tasks.support_view,
-            queries=tasks.shots,
-        )
-        logits = self.student.predict(again, steps, batchnorm)
-        targets = tasks.support_targets.expand(len(logits), -1, -1)
-        losses = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none")
-        return losses.view(targets.shape).mean(-1)
-
-    @contextmanager
-    def _moved(self, offset: Tensor) -> Iterator[None]:
-        """Add a flat offset to the student's parameters; they come back exactly."""
-        parameters = list(self.student.parameters())
-        before = [p.detach().clone() for p in parameters]
-        pieces = offset.split([p.numel() for p in parameters])
-        with torch.no_grad():
-            for p, piece in zip(parameters, pieces, strict=True):
-                p.add_(piece.view_as(p))
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for p, old in zip(parameters, before, strict=True):
-                    p.copy_(old)
+        return predict_from(self.student, offsets, tasks, steps, batchnorm)
 
     # -- noises and offsets -----------------------------------------------------------------
 
@@ -513,8 +452,7 @@ class Adversarial(Algorithm):
         """Return the offsets' standard deviation over noises, relative to their size."""
         offsets = self._offsets(range(_SPREAD_OVER))
         flat = torch.cat([o.flatten(1) for part in offsets.values() for o in part.values()], 1)
-        size = flat.square().mean().sqrt().clamp_min(1e-30)
-        return flat.var(0, unbiased=True).mean().sqrt() / size
+        return relative_spread(flat)
 
     def _solvers(self) -> tuple[Solver, Solver]:
         assert self.teacher is not None

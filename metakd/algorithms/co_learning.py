@@ -131,6 +131,24 @@ class PairGradient:
     student_logits: Tensor
     targets: Tensor
 
+    def deposit(self, teacher: Tensors, student: Tensors, objective: Objective) -> None:
+        """Add the players' gradients to the `.grad` of parameters that require one.
+
+        Args:
+            teacher: the teacher's parameters by name.
+            student: the student's.
+            objective: whose parameters are learned along.
+        """
+        learned = [p for p in objective.parameters() if p.requires_grad]
+        pairs = [(student[name], gradient) for name, gradient in self.student.items()]
+        pairs += [(teacher[name], gradient) for name, gradient in self.teacher.items()]
+        pairs += zip(learned, self.objective, strict=True)
+        for parameter, gradient in pairs:
+            if parameter.requires_grad:
+                gradient = gradient.to(parameter.dtype)
+                old = parameter.grad
+                parameter.grad = gradient if old is None else old + gradient
+
 
 def pair_gradient(
     pair: Pair,

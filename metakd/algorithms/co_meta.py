@@ -10,13 +10,12 @@ from torch.optim import Optimizer
 
 from metakd.algorithms.algorithm import Algorithm
 from metakd.algorithms.co_learning import Exchange, Pair, pair_gradient
-from metakd.algorithms.differentiation import Tensors
 from metakd.algorithms.inner_loop import tasks_of
 from metakd.algorithms.solver import Solver, solver_of
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 
-__all__ = ["CoLearner", "add_gradients"]
+__all__ = ["CoLearner"]
 
 
 class CoLearner(Algorithm):
@@ -92,13 +91,7 @@ class CoLearner(Algorithm):
             found = pair_gradient(
                 pair, teacher.values(), student.values(), tasks_of(batch, None), batch.ways
             )
-        add_gradients(student.values(), found.student)
-        add_gradients(teacher.values(), found.teacher)
-        learned = [p for p in objective.parameters() if p.requires_grad]
-        add_gradients(
-            {str(i): p for i, p in enumerate(learned)},
-            {str(i): g for i, g in enumerate(found.objective)},
-        )
+        found.deposit(teacher.values(), student.values(), objective)
         return found.terms
 
     def predict(
@@ -112,12 +105,3 @@ class CoLearner(Algorithm):
         # A fixed teacher's graph is built for nothing: its inner gradients may be constants.
         fixed = None if self.learns else True
         return solver_of(self.teacher, first_order=fixed), solver_of(self.student)
-
-
-def add_gradients(parameters: Tensors, gradients: Tensors) -> None:
-    """Add `gradients` to the `.grad` of the parameters of the same names."""
-    for name, gradient in gradients.items():
-        parameter = parameters[name]
-        if parameter.requires_grad:
-            gradient = gradient.to(parameter.dtype)
-            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from metakd.algorithms.algorithm import MetricAlgorithm
-from metakd.data.tasks import TaskBatch
+from metakd.algorithms.inner_loop import accuracy
+from metakd.data.tasks import ExampleBatch, TaskBatch
+from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.errors import UserError, nearest
 from metakd.models.network import Prediction
 from metakd.models.normalization import (
@@ -61,6 +63,22 @@ class EmbeddingLearner(MetricAlgorithm):
         """
         shown, asked = embed_tasks(self.backbone, support, query)
         return Prediction(self.classify(shown, targets, asked, ways), asked)
+
+    def accumulate(
+        self,
+        batch: TaskBatch | ExampleBatch,
+        objective: Objective,
+        answers: TaskAnswers | Answer | None,
+    ) -> dict[str, Tensor]:
+        """See `Algorithm.accumulate`; trains on episodes, and a teacher acts on the query set."""
+        assert isinstance(batch, TaskBatch) and not isinstance(answers, Answer)
+        prediction = self(batch.support, batch.support_targets, batch.query, batch.ways)
+        answer = None if answers is None else answers.query
+        with objective.judged_by(self.label_loss):
+            terms = objective(prediction, batch.query_targets, answer)
+        terms["loss"].backward()
+        report = terms | accuracy(prediction.logits, batch.query_targets)
+        return {name: term.detach() for name, term in report.items()}
 
     @torch.no_grad()
     def predict(

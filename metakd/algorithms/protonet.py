@@ -6,10 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from metakd.algorithms.embedding_learner import EmbeddingLearner
-from metakd.algorithms.inner_loop import accuracy
 from metakd.algorithms.task_classifiers import cosine_similarities, prototypes, squared_distances
-from metakd.data.tasks import ExampleBatch, TaskBatch
-from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.errors import UserError, nearest
 
 __all__ = ["ProtoNet"]
@@ -50,21 +47,6 @@ class ProtoNet(EmbeddingLearner):
         self.backbone = backbone
         self.distance = distance
         self.scale = nn.Parameter(torch.tensor(_FIRST_SCALE)) if distance == "cosine" else None
-
-    def accumulate(
-        self,
-        batch: TaskBatch | ExampleBatch,
-        objective: Objective,
-        answers: TaskAnswers | Answer | None,
-    ) -> dict[str, Tensor]:
-        """See `Algorithm.accumulate`; a teacher acts on the query set."""
-        assert isinstance(batch, TaskBatch) and not isinstance(answers, Answer)
-        prediction = self(batch.support, batch.support_targets, batch.query, batch.ways)
-        answer = None if answers is None else answers.query
-        terms = objective(prediction, batch.query_targets, answer)
-        terms["loss"].backward()
-        report = terms | accuracy(prediction.logits, batch.query_targets)
-        return {name: term.detach() for name, term in report.items()}
 
     def classify(self, support: Tensor, targets: Tensor, query: Tensor, ways: int) -> Tensor:
         """See `MetricAlgorithm.classify`; computes in float32 also under autocast."""

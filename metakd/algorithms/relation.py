@@ -9,10 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metakd.algorithms.embedding_learner import EmbeddingLearner
-from metakd.algorithms.inner_loop import accuracy
-from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.divergences import widened
-from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.errors import UserError, nearest
 from metakd.models.normalization import make_norm
 
@@ -115,22 +112,6 @@ class Relation(EmbeddingLearner):
         if self.loss == "mse":
             return squared_score_error(outputs, targets, label_smoothing)
         return super().label_loss(outputs, targets, label_smoothing)
-
-    def accumulate(
-        self,
-        batch: TaskBatch | ExampleBatch,
-        objective: Objective,
-        answers: TaskAnswers | Answer | None,
-    ) -> dict[str, Tensor]:
-        """See `Algorithm.accumulate`; a teacher acts on the query set."""
-        assert isinstance(batch, TaskBatch) and not isinstance(answers, Answer)
-        prediction = self(batch.support, batch.support_targets, batch.query, batch.ways)
-        answer = None if answers is None else answers.query
-        with objective.judged_by(self.label_loss):
-            terms = objective(prediction, batch.query_targets, answer)
-        terms["loss"].backward()
-        report = terms | accuracy(prediction.logits, batch.query_targets)
-        return {name: term.detach() for name, term in report.items()}
 
     def classify(self, support: Tensor, targets: Tensor, query: Tensor, ways: int) -> Tensor:
         """See `MetricAlgorithm.classify`; computes in float32 also under autocast."""
