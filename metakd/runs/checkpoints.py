@@ -18,7 +18,14 @@ from metakd.runs.atomic import replace_file, sync_folder, write_new, write_text
 if TYPE_CHECKING:  # torch takes seconds to import; reading a run's status must not
     from torch import Tensor
 
-__all__ = ["load_state", "load_weights", "save_state", "save_weights"]
+__all__ = [
+    "clean",
+    "load_state",
+    "load_weights",
+    "remove_state",
+    "save_state",
+    "save_weights",
+]
 
 MANIFEST = "manifest.json"
 logger = logging.getLogger(__name__)
@@ -32,7 +39,7 @@ def save_state(folder: Path, name: str, state: Mapping[str, Any]) -> None:
 
     Args:
         folder: the run's folder of checkpoints.
-        name: `last` or `best`.
+        name: `last`, `best`, or that of a finished stage.
         state: nested containers of tensors, numbers and strings (what `weights_only` loads).
     """
     import torch
@@ -43,7 +50,13 @@ def save_state(folder: Path, name: str, state: Mapping[str, Any]) -> None:
     digest = hashlib.sha256()
 
     def write(out: BinaryIO) -> None:
-        torch.save(dict(state), cast(BinaryIO, _Hashing(out, digest)))
+        hashing = _Hashing(out, digest)
+        try:
+            torch.save(dict(state), cast(BinaryIO, hashing))
+        except Exception as error:
+            if hashing.failure is not None:  # torch hides why (a full disk) behind a message
+                raise hashing.failure from error
+            raise
 
     write_new(new, write)
     manifest = _read_manifest(folder)
@@ -65,7 +78,7 @@ def load_state(folder: Path, name: str) -> dict[str, Any] | None:
 
     Args:
         folder: the run's folder of checkpoints.
-        name: `last` or `best`.
+        name: `last`, `best`, or that of a finished stage.
 
     Returns:
         the state, or None if there is no good one.
@@ -85,6 +98,33 @@ def load_state(folder: Path, name: str) -> dict[str, Any] | None:
     if damaged:
         logger.warning("%s cannot be used: damaged", " and ".join(damaged))
     return None
+
+
+def remove_state(folder: Path, name: str) -> None:
+    """Remove a checkpoint and its entry in the manifest; does nothing if it is not there."""
+    file = f"{name}.pt"
+    manifest = _read_manifest(folder)
+    if manifest.pop(file, None) is not None:
+        _write_manifest(folder, manifest)
+    (folder / file).unlink(missing_ok=True)
+
+
+def clean(folder: Path) -> None:
+    """Remove what a kill in the middle of a save left: half-written files and their entries."""
+    left = [*folder.glob("*.new"), *folder.glob(".*.tmp")]
+    for path in left:
+        path.unlink(missing_ok=True)
+    manifest = _read_manifest(folder)
+    # An entry of a renamed file stays under its old name until the manifest is written again.
+    kept = {k: v for k, v in manifest.items() if not k.endswith(".new")}
+    for path in sorted(folder.glob("*.pt")):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        # Without a manifest, sound files found a new one: those that it lacked would count as rot.
+        if digest in manifest.values() or (not manifest and _read_state(path) is not None):
+            kept[path.name] = digest
+    if kept != manifest:
+        _write_manifest(folder, kept)
 
 
 def save_weights(
@@ -185,10 +225,15 @@ class _Hashing:
     def __init__(self, out: BinaryIO, digest: hashlib._Hash) -> None:
         self._out = out
         self._digest = digest
+        self.failure: OSError | None = None
 
     def write(self, content: bytes) -> int:
         self._digest.update(content)
-        return self._out.write(content)
+        try:
+            return self._out.write(content)
+        except OSError as error:
+            self.failure = error
+            raise
 
     def flush(self) -> None:
         self._out.flush()

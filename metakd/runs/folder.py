@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from metakd.errors import UserError
 from metakd.runs.atomic import write_text
 from metakd.runs.metrics import MetricsFile
@@ -68,6 +70,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.figures = self.path / "figures"
         self._metrics = MetricsFile(self.path / "metrics.jsonl")
+        self._lock: FileLock | None = None
 
     @classmethod
     def create(cls, path: Path, unique: bool = True) -> RunFolder:
@@ -86,6 +89,7 @@ class RunFolder:
             chosen.mkdir(parents=True, exist_ok=True)
             run = cls(chosen)
             run._claim()
+            run.lock()
             run.checkpoints.mkdir(exist_ok=True)
             run.figures.mkdir(exist_ok=True)
         except FileExistsError as error:
@@ -256,19 +260,50 @@ class RunFolder:
         """Return the lines of metrics.jsonl; a last line that a crash cut short is left out."""
         return self._metrics.read()
 
-    def rewind(self, stage: str | None, step: int = 0) -> None:
-        """Forget what came after the checkpoint that a resumed run goes on from.
+    def rewind(self, kept: Mapping[str, int | None]) -> None:
+        """Forget what came after the checkpoints that a resumed run goes on from.
 
         Later metrics and unfinished results are removed, so that nothing is recorded twice.
 
         Args:
-            stage: the checkpoint's stage; None starts anew.
-            step: the last step of it that is kept.
+            kept: see `MetricsFile.rewind`.
         """
-        self._metrics.rewind(stage, step)
+        self._metrics.rewind(kept)
         for name in ("results.json", "episodes.csv"):
             with contextlib.suppress(FileNotFoundError):
                 (self.path / name).unlink()
+
+    def sync(self) -> None:
+        """Make the metrics so far durable (a checkpoint is about to be written)."""
+        self._metrics.flush(durable=True)
+
+    # --- who writes
+
+    def lock(self) -> None:
+        """Take this run for this process; released by `unlock` and by the process's end.
+
+        Raises:
+            UserError: another process is at work on it.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            info = self._recorded()
+            who = f"process {info.get('pid')} on {info.get('host')}"
+            raise UserError(
+                f"run '{self.path}' is in progress ({who}); wait for it or stop it first"
+            ) from None
+        self._lock = lock
+
+    def unlock(self) -> None:
+        """Let others work on this run.
+
+        The lock's empty file stays: whoever removed it could take it from under a third process.
+        """
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
 
 def open_run(path: Path) -> RunFolder:

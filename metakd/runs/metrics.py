@@ -47,15 +47,22 @@ class MetricsFile:
         if time.monotonic() - self._flushed >= FLUSH_S:
             self.flush()
 
-    def flush(self) -> None:
-        """Write the lines that wait, in one go, so that a reader sees whole lines."""
+    def flush(self, durable: bool = False) -> None:
+        """Write the lines that wait, in one go, so that a reader sees whole lines.
+
+        Args:
+            durable: not before they are on the disk does this return.
+        """
         self._flushed = time.monotonic()
-        if not self._waiting:
+        if not self._waiting and not durable:
             return
         content = "".join(self._waiting).encode("utf-8")
         self._waiting = []
         with self.path.open("ab") as file:
             file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
 
     def read(self) -> list[dict[str, Any]]:
         """Return the lines that were written; one that a crash cut short is left out."""
@@ -64,33 +71,24 @@ class MetricsFile:
         whole, _, _ = self.path.read_bytes().rpartition(b"\n")
         return [json.loads(line) for line in whole.splitlines() if line.strip()]
 
-    def rewind(self, stage: str | None, step: int) -> None:
-        """Remove the lines of `stage` after `step`, and those of stages that began later.
+    def rewind(self, kept: Mapping[str, int | None]) -> None:
+        """Remove what came after the checkpoints that a resumed run goes on from.
 
         Args:
-            stage: None, or a stage that has no line, removes all (of what began after it).
-            step: the last one that is kept.
+            kept: by stage the number of steps whose lines stay (steps count from 0); None: all of
+                them. Lines of other stages go.
         """
         self.flush()
-        kept: list[dict[str, Any]] = []
-        if stage is not None:
-            lines = self.read()
-            begun: dict[str, int] = {}
-            for line in lines:
-                begun.setdefault(line["stage"], len(begun))
-            if stage in begun:
-                kept = [
-                    line
-                    for line in lines
-                    if begun[line["stage"]] < begun[stage]
-                    or (line["stage"] == stage and line["step"] <= step)
-                ]
-            else:  # the stage had not logged yet: all lines come from before it
-                kept = lines
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
+        lines = [
+            line
+            for line in self.read()
+            if line["stage"] in kept
+            and (kept[line["stage"]] is None or line["step"] < kept[line["stage"]])
+        ]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         if self.path.exists():
             write_bytes(self.path, text.encode("utf-8"))
-        self._seen = {(line["stage"], line["step"]) for line in kept}
+        self._seen = {(line["stage"], line["step"]) for line in lines}
 
     def _repair(self) -> None:
         """Cut off a last line that a crash left without its end."""

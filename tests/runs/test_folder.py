@@ -139,13 +139,42 @@ def test_going_back_to_a_checkpoint_forgets_what_came_after(run: RunFolder) -> N
         for step in range(steps):
             run.log(stage, step, {"loss": 1.0})
     run.write_results({"student": {"fewshot": {"accuracy": 1.0}}})
-    run.rewind("meta_train", 1)
+    run.rewind({"pretrain": None, "meta_train": 2})
     kept = [(x["stage"], x["step"]) for x in run.read_metrics()]
     assert kept == [*(("pretrain", i) for i in range(3)), ("meta_train", 0), ("meta_train", 1)]
     run.log("meta_train", 2, {"loss": 1.0})
     assert not (run.path / "results.json").exists()
-    run.rewind(None)
+    run.rewind({})
     assert run.read_metrics() == []
+
+
+def test_a_run_in_progress_is_refused_to_others_until_it_is_let_go(run: RunFolder) -> None:
+    with pytest.raises(UserError, match=rf"in progress \(process {os.getpid()} on"):
+        open_run(run.path).lock()
+    run.unlock()
+    other = open_run(run.path)
+    other.lock()
+    with pytest.raises(UserError, match="in progress"):
+        run.lock()
+    other.unlock()
+
+
+def test_the_lock_of_a_killed_owner_is_taken_over(run: RunFolder) -> None:
+    run.unlock()
+    code = (
+        "import sys, time; from pathlib import Path; from metakd.runs.folder import open_run;"
+        f"run = open_run(Path({str(run.path)!r})); run.lock(); print('locked', flush=True); time.sleep(60)"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert owner.stdout is not None
+    owner.stdout.readline()
+    with pytest.raises(UserError, match="in progress"):
+        run.lock()
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    run.lock()
+    run.unlock()
 
 
 def test_what_was_not_measured_is_absent_from_the_results(run: RunFolder) -> None:
