@@ -9,22 +9,21 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from metakd.errors import UserError
+from metakd.plain_data import UnreadableError, parse_json, parse_yaml, read_text
 from metakd.runs.atomic import write_text
 from metakd.runs.metrics import MetricsFile
 from metakd.runs.numbers import drop_unmeasured, finite_or_null
 from metakd.runs.process import host_name, is_alive, process_start
+from metakd.runs.soundness import SCHEMA, check_results, check_run
 
 __all__ = ["EPISODE_COLUMNS", "RunFolder", "check_writable", "open_run"]
-
-SCHEMA = 1
-"""Version of run.json and results.json; adding a field does not change it."""
 
 EPISODE_COLUMNS = ("model", "shots", "steps", "batchnorm", "task")
 """First columns of episodes.csv; `accuracy` or `mse` follows."""
@@ -130,6 +129,23 @@ class RunFolder:
             }
         )
 
+    def resume(self, info: Mapping[str, Any]) -> None:
+        """Record in run.json that this process goes on with the run; `info` says how."""
+        recorded = self._recorded()
+        for passing in ("error", "end"):
+            recorded.pop(passing, None)
+        earlier = [entry for entry in recorded.get("resumed") or [] if isinstance(entry, dict)]
+        again = {"time": time.time(), **_this_process(), **info}
+        self._write_run(
+            {
+                **recorded,
+                "status": "running",
+                **_this_process(),
+                "end": None,
+                "resumed": [*earlier, again],
+            }
+        )
+
     def stage(self, name: str) -> None:
         """Record that the run is now in stage `name`; metrics so far reach the disk."""
         self._metrics.flush()
@@ -153,7 +169,7 @@ class RunFolder:
         A process on another machine cannot be looked at: its run is reported as recorded.
 
         Raises:
-            UserError: there is no readable run.json.
+            UserError: there is no run.json, it is damaged, or a newer version wrote it.
         """
         info = self._recorded()
         if info.get("status") == "running" and "pid" in info and "host" in info:
@@ -163,7 +179,7 @@ class RunFolder:
         return info
 
     def _recorded(self) -> dict[str, Any]:
-        return _read_json(self.path / "run.json")
+        return _read_json(self.path / "run.json", check_run)
 
     def _write_run(self, info: Mapping[str, Any]) -> None:
         write_text(self.path / "run.json", _json(info))
@@ -228,7 +244,8 @@ class RunFolder:
         """Return results.json.
 
         Raises:
-            UserError: the run has none (it did not finish), or it cannot be read.
+            UserError: the run has none (it did not finish), it is damaged (a figure is not what
+                can be measured, such as an accuracy above 1), or a newer version wrote it.
         """
         path = self.path / "results.json"
         if not path.exists():
@@ -237,7 +254,7 @@ class RunFolder:
                 f"run '{self.path}' has no results (status {status}); "
                 "name a finished one, or train again"
             )
-        return _read_json(path)
+        return _read_json(path, check_results)
 
     def read_config(self) -> dict[str, Any]:
         """Return .hydra/config.yaml as plain containers.
@@ -245,19 +262,27 @@ class RunFolder:
         Raises:
             UserError: there is none, or it cannot be read.
         """
-        import yaml
-
         path = self.path / ".hydra" / "config.yaml"
         try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"run '{self.path}': '{path}' cannot be read; train again") from error
+            config = parse_yaml(read_text(path))
+        except UnreadableError as error:
+            raise UserError(
+                f"run '{self.path}': '{path}' cannot be read ({error}); train again"
+            ) from error
         if not isinstance(config, dict):
             raise UserError(f"run '{self.path}': '{path}' holds no settings; train again")
         return config
 
+    def read_overrides(self) -> list[str]:
+        """Return what was typed for this run; empty if that cannot be read."""
+        try:
+            content = parse_yaml(read_text(self.path / ".hydra" / "overrides.yaml"))
+        except UnreadableError:
+            return []
+        return [str(o) for o in content] if isinstance(content, list) else []
+
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the lines of metrics.jsonl; a last line that a crash cut short is left out."""
+        """Return the lines of metrics.jsonl; see `MetricsFile.read` for damaged ones."""
         return self._metrics.read()
 
     def rewind(self, kept: Mapping[str, int | None]) -> None:
@@ -343,11 +368,12 @@ def _json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, check: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = parse_json(read_text(path))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
+        check(content)
+    except ValueError as error:
         raise UserError(f"'{path}' cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"'{path}' is damaged: it holds no object")
     return content

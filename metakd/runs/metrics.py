@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metakd.errors import UserError
+from metakd.plain_data import parse_json
 from metakd.runs.atomic import write_bytes
+from metakd.runs.soundness import check_line
 
 __all__ = ["MetricsFile"]
+
+logger = logging.getLogger(__name__)
 
 FLUSH_S = 1.0
 """Lines are held back at most until the first one that comes later than this."""
@@ -65,11 +71,47 @@ class MetricsFile:
                 os.fsync(file.fileno())
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the lines that were written; one that a crash cut short is left out."""
+        """Return the lines that were written, each (stage, step) once.
+
+        A last line that a crash cut short is left out. So is any other line that is no sound
+        entry, and every line of a (stage, step) for which two lines give different metrics: which
+        of them holds cannot be told. One warning names the file and these lines.
+
+        Raises:
+            UserError: the file cannot be read at all.
+        """
         if not self.path.exists():
             return []
-        whole, _, _ = self.path.read_bytes().rpartition(b"\n")
-        return [json.loads(line) for line in whole.splitlines() if line.strip()]
+        try:
+            whole, _, _ = self.path.read_bytes().rpartition(b"\n")
+        except OSError as error:
+            raise UserError(f"'{self.path}' cannot be read ({error.strerror})") from error
+        found: dict[tuple[str, int], dict[str, Any]] = {}
+        damaged: dict[int, str] = {}
+        disputed: set[tuple[str, int]] = set()
+        for number, raw in enumerate(whole.split(b"\n"), start=1):
+            if not raw.strip():
+                continue
+            try:
+                line = parse_json(raw.decode("utf-8"))
+                check_line(line)
+            except ValueError as error:  # UnicodeDecodeError is one, too
+                damaged[number] = str(error)
+                continue
+            key = (line["stage"], line["step"])
+            if found.setdefault(key, line)["metrics"] != line["metrics"]:
+                damaged[number] = f"other metrics of stage '{key[0]}', step {key[1]} stand before"
+                disputed.add(key)
+        if damaged:
+            self._warn(damaged)
+        return [line for key, line in found.items() if key not in disputed]
+
+    def _warn(self, damaged: Mapping[int, str]) -> None:
+        first, reason = next(iter(damaged.items()))
+        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        logger.warning(
+            "'%s': line %d%s cannot be used and is left out (%s)", self.path, first, more, reason
+        )
 
     def rewind(self, kept: Mapping[str, int | None]) -> None:
         """Remove what came after the checkpoints that a resumed run goes on from.

@@ -1,0 +1,186 @@
+"""JSON and YAML that may come from anywhere: plain values, or one reason why not.
+
+Nothing that is read here can run code, name a class, or grow beyond a bound: a file of a few
+hundred bytes whose aliases stand for millions of values is refused before it is unfolded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+__all__ = ["UnreadableError", "parse_json", "parse_yaml", "read_text"]
+
+MAX_BYTES = 64 * 2**20
+"""Of a file; the program's own are thousands of times smaller."""
+
+MAX_DEPTH = 24
+"""Of lists and dictionaries within one another."""
+
+MAX_VALUES = 100_000
+"""Of a YAML file, each counted as often as aliases repeat it."""
+
+MAX_DIGITS = 300
+"""Of a whole number; longer ones are no floats any more."""
+
+
+TAGS = frozenset(
+    f"tag:yaml.org,2002:{name}"
+    for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")
+)
+"""Kinds of values that YAML may hold."""
+
+
+class UnreadableError(ValueError):
+    """Text that is not what it should be; the message is a reason for a sentence, one line."""
+
+
+def read_text(path: Path) -> str:
+    """Return the content of a UTF-8 file of at most `MAX_BYTES`.
+
+    Raises:
+        UnreadableError: there is none, or it is none.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # a null byte in a name is a ValueError
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UnreadableError(reason.lower()) from error
+    if len(content) > MAX_BYTES:
+        raise UnreadableError(f"it has more than {MAX_BYTES >> 20} MiB")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UnreadableError(f"byte {error.start} is no UTF-8") from error
+
+
+def parse_json(text: str) -> Any:
+    """Return what JSON `text` stands for, which is one thing only.
+
+    Beyond Python's own parser this refuses what has no or more than one meaning: NaN and
+    Infinity, numbers that overflow, a key given twice, half a surrogate pair, endless nesting.
+
+    Raises:
+        UnreadableError: with the reason and the place.
+    """
+    try:
+        value = json.loads(
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_whole,
+            object_pairs_hook=_once,
+        )
+        if text.count("[") + text.count("{") > MAX_DEPTH:
+            _check_depth(value, 0)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise UnreadableError("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise UnreadableError("it holds half a surrogate pair") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise UnreadableError(f"no JSON: {error.msg[:1].lower()}{error.msg[1:]}, {place}") from None
+    return value
+
+
+def _check_depth(value: Any, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise UnreadableError("it is nested too deeply")
+    if isinstance(value, (dict, list)):
+        for child in value.values() if isinstance(value, dict) else value:
+            _check_depth(child, depth + 1)
+
+
+def _refuse_constant(word: str) -> Any:
+    raise UnreadableError(f"{word} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise UnreadableError(f"{digits[:20]} is too large a number")
+    return number
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise UnreadableError(f"{digits[:20]}… is too large a number")
+    return int(digits)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise UnreadableError(f"key {_short(twice)} stands there twice")
+    return found
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what YAML `text` stands for, as OmegaConf reads it: plain values, no dates.
+
+    Raises:
+        UnreadableError: it holds anything else (a tag that names a Python object, say), a key
+            twice, or more values or levels than the bounds above; with the line where it can be.
+    """
+    import yaml
+    from omegaconf._utils import get_yaml_loader
+
+    try:
+        loader = get_yaml_loader()(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _count(root, 0, {})
+        return loader.construct_document(root)
+    except UnreadableError:
+        raise
+    except RecursionError:
+        raise UnreadableError("it is nested too deeply") from None
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, IndexError) as error:
+        # A whole number of ten thousand digits is a ValueError, an unhashable key a TypeError.
+        raise UnreadableError(_yaml_reason(error)) from None
+
+
+def _count(node: Any, depth: int, known: dict[int, int]) -> int:
+    """Return how many values `node` stands for once its aliases are unfolded."""
+    import yaml
+
+    line = node.start_mark.line + 1
+    if depth > MAX_DEPTH:
+        raise UnreadableError("it is nested too deeply")
+    if node.tag not in TAGS:
+        raise UnreadableError(f"line {line}: the tag {_short(node.tag)} is not permitted")
+    if id(node) in known:
+        if known[id(node)] == 0:  # met again while it is being counted
+            raise UnreadableError(f"line {line}: this holds itself")
+        return known[id(node)]
+    known[id(node)] = 0
+    total = 1
+    if isinstance(node, yaml.SequenceNode):
+        total += sum(_count(child, depth + 1, known) for child in node.value)
+    elif isinstance(node, yaml.MappingNode):
+        for key, child in node.value:
+            total += _count(key, depth + 1, known) + _count(child, depth + 1, known)
+    if total > MAX_VALUES:
+        raise UnreadableError(f"its aliases (*name) stand for more than {MAX_VALUES} values")
+    known[id(node)] = total
+    return total
+
+
+def _yaml_reason(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    place = f", line {mark.line + 1}" if mark is not None else ""
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    return f"no YAML that can be used: {' '.join(str(problem).split())}{place}"
+
+
+def _short(word: str) -> str:
+    text = repr(word)
+    return text if len(text) <= 60 else f"{text[:57]}…'"
