@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "compose", "evaluate", "train"]
+__all__ = ["__version__", "compose", "evaluate", "resume", "train"]
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> Composed:
@@ -56,6 +56,30 @@ def train(
     from metakd import pipeline
 
     return pipeline.train(composed, quiet=quiet)
+
+
+def resume(
+    run: str | Path,
+    *overrides: str,
+    config_dir: str | Path | None = None,
+    changed: bool = False,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Go on with a run that was stopped, to the same end; return the content of results.json.
+
+    Args:
+        run: the run's folder.
+        overrides: what is to differ from the run's own config.
+        config_dir: folder of the user's own config files.
+        changed: allow overrides that make it another run.
+        quiet: neither progress nor the final table.
+
+    Raises:
+        UserError: not a run, one in progress, or one with another config or other data.
+    """
+    from metakd import pipeline
+
+    return pipeline.resume(Path(run), overrides, config_dir, changed=changed, quiet=quiet)
 
 
 def evaluate(

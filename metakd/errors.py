@@ -1,11 +1,11 @@
-"""The one exception that means: what the user gave cannot be used."""
+"""The exceptions with a message for people: what was given, or what happened to a run."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["UserError", "nearest"]
+__all__ = ["RunError", "UserError", "nearest"]
 
 
 class UserError(ValueError):
@@ -13,6 +13,14 @@ class UserError(ValueError):
 
     The message is one line that says what is wrong, where, the nearest valid value and what to
     do. The command line prints it alone on standard error and ends with status 2.
+    """
+
+
+class RunError(RuntimeError):
+    """A run cannot go on: a full disk, a loss that is not finite, too little memory.
+
+    The message is one line that says what happened, where, and what to do. The command line prints
+    it alone on standard error and ends with status 1; what was trained so far is kept.
     """
 
 

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from metakd.errors import UserError, nearest
+from metakd.errors import RunError, UserError, nearest
 
 __all__ = ["COMMANDS", "main"]
 
@@ -45,6 +45,9 @@ def guarded(action: Callable[[], int]) -> int:
     except UserError as error:
         print("metakd:", str(error).replace("\n", " "), file=sys.stderr)
         return 2
+    except RunError as error:
+        print("metakd:", str(error).replace("\n", " "), file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("metakd: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from metakd.cli.parser import Parser
 from metakd.cli.plugins import look_here_for
@@ -22,6 +23,7 @@ examples:
   metakd train dataset=omniglot algorithm=maml task=5way_5shot distill=none
   metakd train experiment=omniglot/protonet_5way_1shot seed=1
   metakd train -m seed=0,1,2 distill=none,embedding
+  metakd train resume=outputs/NAME/DATE_TIME
 
 groups (metakd list GROUP describes the choices):
 {groups}
@@ -34,6 +36,9 @@ key settings:
   distill.kd_weight distill.temperature distill.teacher_mode
   teacher.width student.width teacher.checkpoint student.checkpoint
   evaluate.tasks evaluate.shots=[1,5]     number of test tasks, further shots
+  resume=RUN                              go on with a run that was stopped, to the same result;
+                                          other settings are refused unless resume_changed=true
+  checkpoint_minutes checkpoint_steps     how often a run is saved in the middle of a stage
   seed device precision name data_root cache_root output_root hydra.run.dir
   (all of them, with their values: metakd train --cfg job)
 
@@ -94,7 +99,48 @@ def run(arguments: Sequence[str]) -> int:
         from metakd.cli.sweep import sweep
 
         return sweep(asked.overrides, asked.config_dir)
-    return _train(asked.overrides, asked.config_dir)
+    run, changed, overrides = resumed(asked.overrides)
+    if run is not None:
+        return _resume(run, changed, overrides, asked.config_dir)
+    return _train(overrides, asked.config_dir)
+
+
+def resumed(overrides: Sequence[str]) -> tuple[Path | None, bool, list[str]]:
+    """Return the run that `resume=` names, whether `resume_changed=true` was typed, and the rest.
+
+    Raises:
+        UserError: `resume` without a run, `resume_changed` without `resume` or with another value.
+    """
+    run, changed, rest = None, None, []
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        if equals and key == "resume":
+            plain = value[1:-1] if len(value) > 1 and value[0] == value[-1] in "'\"" else value
+            if not plain:
+                raise UserError("resume=: name a run's folder, such as outputs/NAME/DATE_TIME")
+            run = None if plain == "null" else Path(plain).expanduser()
+        elif equals and key == "resume_changed":
+            if value.lower() not in ("true", "false"):
+                raise UserError(f"resume_changed={value}: expected true or false")
+            changed = value.lower() == "true"
+        else:
+            rest.append(word)
+    if run is None and changed is not None:
+        raise UserError("resume_changed goes with resume=RUN; type that, too")
+    return run, bool(changed), rest
+
+
+def _resume(run: Path, changed: bool, overrides: Sequence[str], config_dir: str | None) -> int:
+    from metakd.config.overrides import parse
+
+    for override in parse(overrides):
+        if override.key_or_group == "plugins":
+            modules = override.value()
+            look_here_for([str(m) for m in modules] if isinstance(modules, list) else [])
+    from metakd import pipeline
+
+    pipeline.resume(run, overrides, config_dir, changed=changed)
+    return 0
 
 
 def help_text(choices: Choices) -> str:

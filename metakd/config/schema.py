@@ -240,6 +240,8 @@ class OptimizerConfig:
     """Updates between halvings (`schedule=step`)."""
     clip: float | None = None
     """Gradients are clipped to ± this value; null: not clipped."""
+    skip_nonfinite: int = 0
+    """Updates whose loss or gradient is not finite that are skipped before the run fails."""
 
 
 @dataclass
@@ -376,6 +378,11 @@ class Config:
     """Folder of runs."""
     student_alone: bool = True
     """With distillation, train the undistilled twin, too, and report it."""
+    checkpoint_minutes: float | None = 1.0
+    """Minutes between two checkpoints of a stage; null: none by time. Saving that takes more than
+    1 % of the time is done less often."""
+    checkpoint_steps: int | None = None
+    """Updates between two checkpoints of a stage; null: none by steps."""
     tags: list[str] = field(default_factory=list)
     """Words for the tracker."""
     plugins: list[str] = field(default_factory=list)

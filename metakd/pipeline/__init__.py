@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from metakd.pipeline.again import evaluate_run
 from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.resume import resume
 from metakd.pipeline.run import train
 
-__all__ = ["Prepared", "evaluate_run", "prepare", "train"]
+__all__ = ["Prepared", "evaluate_run", "prepare", "resume", "train"]

@@ -77,7 +77,12 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
     network, seconds = prepared.teacher, None
     if not prepared.teacher_is_trained and not config.pretrain.enabled:
         return Taught(network, None, None)  # it learns from scratch, beside the student
-    if not prepared.teacher_is_trained:
+    kept = None if prepared.teacher_is_trained else recorder.finished("teacher")
+    if kept is not None:  # this run's own, whatever the cache holds by now
+        network.load_state_dict(kept["network"])
+        network.to(data.device)
+        seconds = kept["seconds"]
+    elif not prepared.teacher_is_trained:
         architecture = {
             **settings_of(config.teacher),
             "options": config.teacher.options,
@@ -115,6 +120,7 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
             recorder=recorder,
         )
         seconds = None if cached else taken
+        recorder.finish("teacher", {"network": network.state_dict(), "seconds": seconds})
     teacher = FrozenTeacher(
         network,
         data,
@@ -218,7 +224,8 @@ def _say(estimate: Estimate | None, recorder: Recorder) -> None:
     """Print the estimated memory and time of meta-training, and what to do if it cannot fit."""
     if estimate is None:
         return
-    recorder.say(estimate.line())
+    recorder.estimate = estimate.line()
+    recorder.say(recorder.estimate)
     warning = estimate.warning()
     if warning is not None:
         recorder.warn(warning)

@@ -130,6 +130,7 @@ def optimization_of(section: OptimizerConfig) -> Optimization:
         schedule=section.schedule,
         halve_every=section.halve_every,
         clip=section.clip,
+        skip_nonfinite=section.skip_nonfinite,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from metakd.data.images import ImageData
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.weights import header
 from metakd.pipeline.draw import draw_figures
+from metakd.pipeline.failures import explained, resume_command
 from metakd.pipeline.learners import Student, get_teacher, train_student
 from metakd.pipeline.measure import (
     cost_of,
@@ -36,7 +37,8 @@ from metakd.registry import build, resolve
 from metakd.reports.summary import summary
 from metakd.runs.checkpoints import save_weights
 from metakd.runs.folder import RunFolder, check_writable
-from metakd.runs.interrupts import interrupts
+from metakd.runs.interrupts import Stop, interrupts
+from metakd.runs.journal import Journal
 from metakd.runs.log import log_to
 from metakd.runs.provenance import collect
 from metakd.stages.recorder import Recorder
@@ -44,7 +46,7 @@ from metakd.tracking.none import NoTracker
 from metakd.tracking.progress import Progress
 from metakd.tracking.tracker import Tracker
 
-__all__ = ["train"]
+__all__ = ["carry_out", "external_pretraining", "provenance_of", "tracker_of", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,37 +62,84 @@ def train(composed: Composed, *, quiet: bool = False) -> dict[str, Any]:
 
     Raises:
         UserError: something that was given cannot be used; no folder was made.
+        RunError: the run could not go on; what was trained so far is kept.
         KeyboardInterrupt: interrupted; a checkpoint was written.
     """
     prepared = prepare(composed)
     place, unique = _place(composed)
-    tracker = _tracker(prepared)
+    tracker = tracker_of(prepared)
     check_writable(place)
-    with interrupts():
+    with interrupts() as stop:
         folder = RunFolder.create(place, unique=unique)
-        progress = Progress(quiet=quiet)
-        recorder = Recorder(folder, tracker, progress)
-        status, error = "failed", None
-        with log_to(folder.path / "metakd.log"):
+
+        def begin(recorder: Recorder) -> None:
+            folder.write_config(composed.yaml, composed.overrides)
+            folder.start(provenance_of(prepared))
+            found = tracker.start(
+                composed.plain(), folder.path, prepared.config.name, composed.config.tags
+            )
+            if found:
+                folder.update(**found)
+
+        return carry_out(prepared, folder, tracker, stop, begin, quiet=quiet)
+
+
+def carry_out(
+    prepared: Prepared,
+    folder: RunFolder,
+    tracker: Tracker,
+    stop: Stop,
+    begin: Callable[[Recorder], None],
+    *,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Do what is left of a run, in its folder, which this process has locked.
+
+    Args:
+        prepared: what the run works on.
+        folder: where it lies; unlocked at the end.
+        tracker: its mirror.
+        stop: whether it was asked to end.
+        begin: called first, when progress and log are there; writes what the run is.
+        quiet: as in `train`.
+    """
+    config = prepared.config
+    journal = Journal(folder.checkpoints, config.checkpoint_minutes, config.checkpoint_steps)
+    progress = Progress(quiet=quiet)
+    recorder = Recorder(folder, tracker, progress, journal, stop)
+    status, error = "failed", None
+    with log_to(folder.path / "metakd.log"):
+        try:
+            journal.open()
+            begin(recorder)
+            for line in prepared.warnings:
+                recorder.warn(line)
+            results = _stages(prepared, folder, recorder)
+            journal.close()
+            status = "finished"
+        except KeyboardInterrupt:
+            status = "interrupted"
+            recorder.say(f"interrupted; to go on: {resume_command(folder.path)}")
+            raise
+        except Exception as problem:  # recorded in the run's folder, then raised again
+            error = f"{type(problem).__name__}: {problem}"
+            logger.exception("the run failed")
+            problem.add_note(f"metakd.log: {folder.path / 'metakd.log'}")
+            known = explained(problem, folder.path, recorder.estimate)
+            if known is not None:
+                error = str(known)
+                raise known from problem
+            raise
+        finally:
             try:
-                _start(prepared, folder, tracker, recorder)
-                results = _stages(prepared, folder, recorder)
-                status = "finished"
-            except KeyboardInterrupt:
-                status = "interrupted"
-                recorder.say(f"interrupted; what was trained so far lies in {folder.checkpoints}")
-                raise
-            except Exception as problem:  # recorded in the run's folder, then raised again
-                error = f"{type(problem).__name__}: {problem}"
-                logger.exception("the run failed")
-                problem.add_note(f"metakd.log: {folder.path / 'metakd.log'}")
-                raise
-            finally:
                 folder.finish(status, error)
-                tracker.finish(status)
-        if not quiet:
-            summary(results, Console())
-            recorder.say(f"results: {folder.path}")
+            except OSError as problem:  # a full disk, most likely: that was said already
+                recorder.warn(f"'{folder.path}': its end could not be noted ({problem})")
+            tracker.finish(status)
+            folder.unlock()
+    if not quiet:
+        summary(results, Console())
+        recorder.say(f"results: {folder.path}")
     return {**results, "folder": str(folder.path)}
 
 
@@ -103,7 +152,8 @@ def _place(composed: Composed) -> tuple[Path, bool]:
     return Path(config.output_root) / config.name / moment, True
 
 
-def _tracker(prepared: Prepared) -> Tracker:
+def tracker_of(prepared: Prepared) -> Tracker:
+    """Return the mirror that the config asks for."""
     config = prepared.config
     if not config.tracker.enabled or config.tracker.mode == "disabled":
         return NoTracker()
@@ -115,10 +165,10 @@ def _tracker(prepared: Prepared) -> Tracker:
     return tracker
 
 
-def _start(prepared: Prepared, folder: RunFolder, tracker: Tracker, recorder: Recorder) -> None:
-    config, composed = prepared.config, prepared.composed
-    folder.write_config(composed.yaml, composed.overrides)
-    info = {
+def provenance_of(prepared: Prepared) -> dict[str, Any]:
+    """Return what run.json records of how this run came about."""
+    config = prepared.config
+    return {
         **collect(sys.argv),
         "seed": config.seed,
         "device": str(prepared.device),
@@ -127,12 +177,6 @@ def _start(prepared: Prepared, folder: RunFolder, tracker: Tracker, recorder: Re
         "data_checksum": prepared.data.checksum,
         "external_pretraining": external_pretraining(prepared),
     }
-    folder.start(info)
-    found = tracker.start(composed.plain(), folder.path, config.name, config.tags)
-    if found:
-        folder.update(**found)
-    for line in prepared.warnings:
-        recorder.warn(line)
 
 
 def _stages(prepared: Prepared, folder: RunFolder, recorder: Recorder) -> dict[str, Any]:

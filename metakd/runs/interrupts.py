@@ -27,6 +27,7 @@ class Stop:
     def __init__(self) -> None:
         self.signal: int | None = None
         self._time = 0.0
+        self._held = 0
 
     def check(self) -> None:
         """Raise `Interrupted` if an end was asked for.
@@ -37,11 +38,26 @@ class Stop:
         if self.signal is not None:
             raise Interrupted(signal.Signals(self.signal).name)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let the block run to its end: the first signal raises after it, not within.
+
+        An update that was broken off in the middle leaves weights that no run ever had.
+        """
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+        if not self._held:
+            self.check()
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.signal is None:
             self.signal, self._time = number, now
-            self.check()
+            if not self._held:
+                self.check()
         elif now - self._time > SAME_PRESS_S:
             os._exit(130)
 

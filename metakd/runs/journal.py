@@ -65,16 +65,18 @@ class Journal:
             return state
         return None
 
-    def begun(self) -> bool:
-        """Tell whether there is anything to go on from."""
-        return bool(self._known) or self._last is not None
-
     def kept(self) -> dict[str, int | None]:
         """Return by stage how many of its steps are kept; None: all, it was finished."""
         found: dict[str, int | None] = dict.fromkeys(self._known)
         if self._last is not None:
             found.setdefault(self._last["stage"], int(self._last["step"]))
         return found
+
+    def story(self) -> str:
+        """Return in one line what is kept; empty if nothing is."""
+        parts = [f"{stage} is done" for stage, steps in self.kept().items() if steps is None]
+        parts += [f"{s} goes on after step {n}" for s, n in self.kept().items() if n is not None]
+        return "resuming: " + ", ".join(sorted(parts)) if parts else ""
 
     # --- finished stages
 

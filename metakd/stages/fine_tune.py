@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metakd.algorithms.inner_loop import accuracy
+from metakd.algorithms.supervised import Supervised
 from metakd.data.counter_random import permutation, stream_key
 from metakd.data.images import ImageData
 from metakd.data.target import TargetTask
-from metakd.distillation.objective import Answer, Objective
-from metakd.models.network import Network, Prediction
+from metakd.data.tasks import ExampleBatch, TaskBatch
+from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.models.network import Network
 from metakd.models.normalization import (
     BatchNorm2d,
     Mode,
@@ -24,9 +26,10 @@ from metakd.models.normalization import (
     has_batchnorm,
     set_running_statistics,
 )
-from metakd.stages.optimization import Optimization, make_optimizer
+from metakd.stages.fit import fit
+from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
-from metakd.stages.recorder import Recorder, floats
+from metakd.stages.recorder import Recorder
 
 __all__ = ["TargetResult", "fine_tune", "l2sp_penalty"]
 
@@ -110,57 +113,74 @@ def fine_tune(
             `objective`.
         stage: name under which metrics go.
     """
-    began = time.perf_counter()
     torch.manual_seed(seed)
     network = Network(copy.deepcopy(backbone), target.train.classes).to(data.device)
     if recalibrate and has_batchnorm(network):
         _estimate_statistics(network, data, target.train.images, batch_size, precision)
     start = {n: p.detach().clone() for n, p in network.backbone.named_parameters()}
     objective = objective if objective is not None else Objective()
-    trained: list[nn.Module] = [network.head if freeze_backbone else network, objective]
-    optimizer = make_optimizer(trained, optimization)
+    learner = _Tuned(network, freeze_backbone, start if l2sp else None, l2sp)
     count = len(target.train.labels)
     batches = -(-count // batch_size)
-    steps = epochs * batches
-    with recorder.bar(stage, steps) as bar:
-        for step in range(steps):
-            epoch, position = divmod(step, batches)
-            if position == 0:
-                order = permutation(stream_key(seed, "finetune", epoch), count, data.device)
-            index = order[position * batch_size : (position + 1) * batch_size]
-            images = data.normalized(target.train.images[index])
-            labels = target.train.labels[index]
-            network.train(not freeze_backbone)
-            for group in optimizer.param_groups:
-                group["lr"] = optimization.rate(step, steps)
-            optimizer.zero_grad(set_to_none=True)
-            # A last batch of one image has no batch statistics to speak of.
-            mode: Mode = "running" if freeze_backbone or len(index) < 2 else "batch"
-            with batchnorm_mode(network, mode), precision.autocast():
-                if freeze_backbone:
-                    with torch.no_grad():
-                        embeddings = network.backbone(images)
-                    predicted = Prediction(network.head(embeddings), embeddings)
-                else:
-                    predicted = network(images)
-                answer = None if answers_to is None else answers_to(index)
-                terms = objective(predicted, labels, answer)
-            loss = terms["loss"]
-            if l2sp:
-                terms = {**terms, "loss/l2sp": l2sp_penalty(network, start)}
-                loss = loss + l2sp * terms["loss/l2sp"]
-                terms["loss"] = loss
-            loss.backward()
-            if optimization.clip is not None:
-                torch.nn.utils.clip_grad_value_(list(network.parameters()), optimization.clip)
-            optimizer.step()
-            logged = {}
-            if position == batches - 1:
-                logged = floats({n: t.detach() for n, t in terms.items()})
-                recorder.log(stage, step, logged)
-            bar.advance(1, {n: v for n, v in logged.items() if not n.startswith("loss/")})
+
+    def batch_at(step: int) -> ExampleBatch:
+        epoch, position = divmod(step, batches)
+        order = permutation(stream_key(seed, "finetune", epoch), count, data.device)
+        index = order[position * batch_size : (position + 1) * batch_size]
+        images = data.normalized(target.train.images[index])
+        return ExampleBatch(images, target.train.labels[index], index)
+
+    fitted = fit(
+        learner,
+        objective,
+        batch_at,
+        steps=epochs * batches,
+        optimization=optimization,
+        precision=precision,
+        recorder=recorder,
+        stage=stage,
+        answers_to=None if answers_to is None else lambda batch: answers_to(batch.index),
+        log_every=batches,
+    )
     top1, top5, test_loss = _judge(network, data, target, precision)
-    return TargetResult(top1, top5, test_loss, time.perf_counter() - began, network)
+    return TargetResult(top1, top5, test_loss, fitted.seconds, network)
+
+
+class _Tuned(Supervised):
+    """A network with the target's classes, drawn to its start, its backbone fixed if so wished."""
+
+    def __init__(
+        self, network: Network, frozen: bool, start: dict[str, Tensor] | None, l2sp: float
+    ) -> None:
+        super().__init__(network.backbone, network.head.out_features)
+        self.network = network
+        self._frozen, self._start, self._l2sp = frozen, start, l2sp
+        if frozen:
+            network.backbone.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """See `torch.nn.Module.train`; a fixed backbone is not trained."""
+        return super().train(mode and not self._frozen)
+
+    def accumulate(
+        self,
+        batch: TaskBatch | ExampleBatch,
+        objective: Objective,
+        answers: TaskAnswers | Answer | None,
+    ) -> dict[str, Tensor]:
+        """See `Algorithm.accumulate`; accuracy is that on the target's classes of the batch."""
+        assert isinstance(batch, ExampleBatch) and not isinstance(answers, TaskAnswers)
+        # A last batch of one image has no batch statistics to speak of.
+        mode: Mode = "running" if self._frozen or len(batch.labels) < 2 else "batch"
+        with batchnorm_mode(self.network, mode):
+            predicted = self.network(batch.images)
+            terms = objective(predicted, batch.labels, answers)
+        if self._start is not None:
+            terms = {**terms, "loss/l2sp": l2sp_penalty(self.network, self._start)}
+            terms["loss"] = terms["loss"] + self._l2sp * terms["loss/l2sp"]
+        terms["loss"].backward()
+        report = terms | accuracy(predicted.logits, batch.labels)
+        return {name: term.detach() for name, term in report.items()}
 
 
 @torch.no_grad()

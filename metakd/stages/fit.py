@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,9 +12,11 @@ import torch
 from metakd.algorithms.algorithm import Algorithm
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
-from metakd.stages.optimization import Optimization, make_optimizer
+from metakd.stages.finite import NotFiniteError
+from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder, floats
+from metakd.stages.training import Training
 
 __all__ = ["Fitted", "fit"]
 
@@ -56,6 +56,9 @@ def fit(
 ) -> Fitted:
     """Descend the learner's outer loss for `steps` updates, keeping the best on validation.
 
+    What an earlier process did of this stage, as the recorder knows, is not done again: the rest
+    of the updates is made from the state that it left, to the same end.
+
     Args:
         learner: what is trained, in place; at the end it holds its best validated state (with
             `keep_best`), else its last.
@@ -64,7 +67,7 @@ def fit(
         steps: number of updates; 0 leaves the learner as it is.
         optimization: optimiser and schedule.
         precision: number format of the forward passes.
-        recorder: where metrics and checkpoints go.
+        recorder: where metrics and checkpoints go, and what was done before comes from.
         stage: name under which they go.
         answers_to: the teacher's answer to a batch; None without teacher.
         validate: returns the validation value of the learner as it is now.
@@ -75,102 +78,92 @@ def fit(
         log_every: steps between lines of metrics.
 
     Raises:
-        FloatingPointError: the outer loss is not finite; the update was not made.
+        NotFiniteError: a loss or a gradient is not finite, more often than `optimization` lets
+            pass; the update was not made.
     """
-    began = time.perf_counter()
-    others = learner.own_optimizers()
-    apart = {id(p) for o in others.values() for g in o.param_groups for p in g["params"]}
-    optimizer = make_optimizer([learner, objective], optimization, apart)
-    peaks = {name: [g["lr"] for g in o.param_groups] for name, o in others.items()}
-    best: float | None = None
-    best_step: int | None = None
-    best_state: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] | None = None
+    finished = recorder.finished(stage)
+    if finished is not None:
+        learner.load_state_dict(finished["learner"])
+        objective.load_state_dict(finished["objective"])
+        return Fitted(finished["seconds"], finished["best"], finished["best_step"])
+    training = Training(learner, objective, optimization, stage)
+    found = recorder.last(stage)
+    if found is not None:
+        training.load(found)
+    began = time.perf_counter() - training.seconds
 
-    def state(step: int) -> dict[str, Any]:
-        return {
-            "stage": stage,
-            "step": step,
-            "learner": learner.state_dict(),
-            "objective": objective.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "own_optimizers": {name: o.state_dict() for name, o in others.items()},
-            "best": best,
-            "best_step": best_step,
-        }
+    def state() -> dict[str, Any]:
+        training.seconds = time.perf_counter() - began
+        return training.state()
 
-    done = 0
+    def judged(step: int) -> bool:
+        if validate is None:
+            return False
+        return step == steps or bool(validate_every and step % validate_every == 0)
+
+    def save() -> None:
+        # The undistilled twin must not take the student's place.
+        best = training.new_best() if not stage.endswith("_alone") else None
+        recorder.checkpoint(state(), best)
+
+    torn = False  # an update is half made
     try:
-        with recorder.bar(stage, steps) as bar:
-            for step in range(steps):
-                learner.train()
-                rate = optimization.rate(step, steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                share = rate / optimization.lr if optimization.lr else 1.0
-                for name, own in others.items():
-                    for group, peak in zip(own.param_groups, peaks[name], strict=True):
-                        group["lr"] = peak * share
-                    own.zero_grad(set_to_none=True)
-                batch = batch_at(step)
-                answers = None if answers_to is None else answers_to(batch)
-                optimizer.zero_grad(set_to_none=True)
-                learner.begin(step, steps)
-                with precision.autocast():
-                    terms = learner.accumulate(batch, objective, answers)
-                last = step + 1 == steps
-                logged: dict[str, float] = {}
-                if last or step % log_every == 0:
-                    logged = _named(terms, learner_is) | _teacher_accuracy(batch, answers)
-                if not torch.isfinite(terms["loss"]):
-                    raise FloatingPointError(
-                        f"the loss of {stage} is {float(terms['loss'])} at step {step}; lower "
-                        f"{stage.removesuffix('_alone')}.lr or algorithm.inner_lr"
-                    )
-                if optimization.clip is not None:
-                    everything = (optimizer, *others.values())
-                    torch.nn.utils.clip_grad_value_(
-                        [p for o in everything for g in o.param_groups for p in g["params"]],
-                        optimization.clip,
-                    )
-                optimizer.step()
-                further = learner.advance()
-                if logged:
-                    logged |= floats(further)
-                done = step + 1
-                if validate is not None and (
-                    last or (validate_every and done % validate_every == 0)
-                ):
-                    value = validate()
-                    logged |= _named(terms, learner_is) | _teacher_accuracy(batch, answers)
-                    logged |= floats(further)
-                    logged["validate/accuracy" if higher_is_better else "validate/mse"] = value
-                    better = math.isfinite(value) and (
-                        best is None or (value > best if higher_is_better else value < best)
-                    )
-                    if better:
-                        best, best_step = value, done
-                        if keep_best:
-                            best_state = copy.deepcopy(
-                                (learner.state_dict(), objective.state_dict())
-                            )
-                            # The undistilled twin must not take the student's place.
-                            twin = stage.endswith("_alone")
-                            recorder.checkpoint("best_alone" if twin else "best", state(done))
-                    recorder.checkpoint("last", state(done))
-                if logged:
-                    recorder.log(stage, step, logged | {"lr": rate})
+        with recorder.bar(stage, steps, start=training.step) as bar:
+            while training.step < steps or training.pending is not None:
+                if training.pending is None:
+                    with recorder.whole():
+                        step = training.step
+                        batch = batch_at(step)
+                        answers = None if answers_to is None else answers_to(batch)
+                        before = training.snapshot()
+                        terms: Mapping[str, torch.Tensor] = {}
+                        further: Mapping[str, torch.Tensor] = {}
+                        torn = True
+                        try:
+                            terms, further = training.update(batch, answers, steps, precision)
+                        except FloatingPointError as problem:
+                            recorder.keep_failure({**state(), "reason": str(problem)})
+                            if before is None:
+                                raise NotFiniteError(stage, step, str(problem)) from problem
+                            before.restore()
+                            training.skip()
+                            recorder.warn(f"{stage}: step {step} was skipped: {problem}")
+                        training.pending = {}
+                        if step % log_every == 0 or step + 1 == steps or judged(step + 1):
+                            training.pending = _named(terms, learner_is) | floats(further)
+                            training.pending |= _teacher_accuracy(batch, answers)
+                            training.pending["lr"] = optimization.rate(step, steps)
+                            if training.skipped:
+                                training.pending["skipped"] = training.skipped
+                        training.step, torn = step + 1, False
+                logged = training.pending
+                value = None
+                if validate is not None and judged(training.step):
+                    value = validate()  # this can be broken off: it is done again
+                with recorder.whole():
+                    torn = True
+                    if value is not None:
+                        logged["validate/accuracy" if higher_is_better else "validate/mse"] = value
+                        training.judge(value, higher_is_better, keep_best)
+                    if logged:
+                        recorder.log(stage, training.step - 1, logged)
+                    training.pending, torn = None, False
+                    if recorder.due(training.step) and training.step < steps:
+                        save()
                 # Beside the bar there is room for the total, not for its terms.
-                shown = {n: v for n, v in logged.items() if "/" not in n or "accuracy" in n}
-                bar.advance(1, shown)
+                bar.advance(1, {n: v for n, v in logged.items() if "/" not in n or "accuracy" in n})
     except KeyboardInterrupt:
-        recorder.checkpoint("last", state(done))
+        if not torn:
+            save()
         raise
     for line in learner.concerns():
         recorder.warn(line)
-    if best_state is not None:
-        learner.load_state_dict(best_state[0])
-        objective.load_state_dict(best_state[1])
-    return Fitted(time.perf_counter() - began, best, best_step)
+    with recorder.whole():
+        save()
+        training.take_best()
+        kept = ("learner", "objective", "seconds", "best", "best_step")
+        recorder.finish(stage, {k: v for k, v in state().items() if k in kept})
+    return Fitted(training.seconds, training.best, training.best_step)
 
 
 def _named(terms: Mapping[str, torch.Tensor], learner_is: str) -> dict[str, float]:

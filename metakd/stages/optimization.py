@@ -24,6 +24,8 @@ class Optimization:
             from a tenth, then cosine to 0), `linear` (to 0), `step` (halved every `halve_every`).
         halve_every: steps between halvings (`step`).
         clip: each gradient entry is clipped to ± this value; None: not clipped.
+        skip_nonfinite: so many updates may be skipped because their loss or gradient is not
+            finite, before the stage fails.
     """
 
     optimizer: str = "adam"
@@ -32,6 +34,7 @@ class Optimization:
     schedule: str = "constant"
     halve_every: int | None = None
     clip: float | None = None
+    skip_nonfinite: int = 0
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of update `step` (0-based) of `steps`."""

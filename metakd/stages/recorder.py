@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 
 from metakd.runs.checkpoints import save_state
 from metakd.runs.folder import RunFolder
+from metakd.runs.interrupts import Stop
+from metakd.runs.journal import Journal
 from metakd.tracking.progress import Bar, Progress
 from metakd.tracking.tracker import Tracker
 
@@ -24,6 +26,12 @@ class Recorder:
         folder: the run's folder, or None (nothing is written).
         tracker: mirror of the metrics, or None.
         progress: progress bars; None: quiet ones.
+        journal: the run's checkpoints, which tell what was done before; None: nothing was, and
+            nothing is kept.
+        stop: whether the run was asked to end; None: nobody can ask.
+
+    Attributes:
+        estimate: what the pre-flight check expected of the stage, for a run that has no memory.
     """
 
     def __init__(
@@ -31,10 +39,15 @@ class Recorder:
         folder: RunFolder | None = None,
         tracker: Tracker | None = None,
         progress: Progress | None = None,
+        journal: Journal | None = None,
+        stop: Stop | None = None,
     ) -> None:
         self.folder = folder
         self.tracker = tracker
         self.progress = progress if progress is not None else Progress(quiet=True)
+        self.journal = journal
+        self.estimate = ""
+        self._stop = stop
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         """Record `metrics` of (stage, step); at most once for each pair."""
@@ -44,17 +57,55 @@ class Recorder:
             self.tracker.log(stage, step, metrics)
 
     @contextmanager
-    def bar(self, stage: str, total: int, title: str | None = None) -> Iterator[Bar]:
-        """Mark the run as being in `stage` and show a bar of `total` steps under `title`."""
+    def bar(
+        self, stage: str, total: int, title: str | None = None, start: int = 0
+    ) -> Iterator[Bar]:
+        """Mark the run as being in `stage` and show a bar of `total` steps under `title`.
+
+        `start` steps were done before, by an earlier process.
+        """
         if self.folder is not None:
             self.folder.stage(stage.removesuffix("_alone"))
-        with self.progress.bar(title or stage.replace("_", " "), total) as bar:
+        with self.progress.bar(title or stage.replace("_", " "), total, start) as bar:
             yield bar
 
-    def checkpoint(self, name: str, state: dict[str, Any]) -> None:
-        """Write a checkpoint (`last` or `best`) atomically."""
+    def whole(self) -> AbstractContextManager[None]:
+        """Let the block run to its end before Ctrl-C or SIGTERM ends the run."""
+        return nullcontext() if self._stop is None else self._stop.held()
+
+    def finished(self, stage: str) -> dict[str, Any] | None:
+        """Return what an earlier process kept of `stage`, None if it has to be done."""
+        return None if self.journal is None else self.journal.finished(stage)
+
+    def finish(self, stage: str, state: Mapping[str, Any]) -> None:
+        """Keep the outcome of a stage that is done."""
+        if self.journal is not None:
+            self._sync()
+            self.journal.finish(stage, state)
+
+    def last(self, stage: str) -> dict[str, Any] | None:
+        """Return the state in the middle of `stage` that an earlier process left, or None."""
+        return None if self.journal is None else self.journal.last(stage)
+
+    def due(self, step: int) -> bool:
+        """Tell whether a checkpoint is due after `step` updates of the stage."""
+        return self.journal is not None and self.journal.due(step)
+
+    def checkpoint(self, state: Mapping[str, Any], best: Mapping[str, Any] | None = None) -> None:
+        """Write the state in the middle of a stage and, if it is a new one, the best."""
+        if self.journal is not None:
+            self._sync()
+            self.journal.save(state, best)
+
+    def keep_failure(self, state: Mapping[str, Any]) -> None:
+        """Keep the state in which an update was not finite, to look at it (`replay=`)."""
         if self.folder is not None:
-            save_state(self.folder.checkpoints, name, state)
+            save_state(self.folder.checkpoints, "nonfinite", state)
+
+    def _sync(self) -> None:
+        # What a checkpoint has behind it must not be missing from the metrics.
+        if self.folder is not None:
+            self.folder.sync()
 
     def figure(self, name: str, path: Path) -> None:
         """Show a figure of the run's folder to the tracker."""

@@ -22,6 +22,7 @@ class NoTracker:
         name: str,
         tags: Sequence[str] = (),
         job_type: str = "train",
+        run_id: str | None = None,
     ) -> dict[str, Any]:
         """Return nothing to record."""
         return {}

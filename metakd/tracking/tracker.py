@@ -26,6 +26,7 @@ class Tracker(Protocol):
         name: str,
         tags: Sequence[str] = (),
         job_type: str = "train",
+        run_id: str | None = None,
     ) -> dict[str, Any]:
         """Begin to mirror a run.
 
@@ -35,6 +36,7 @@ class Tracker(Protocol):
             name: the run's name.
             tags: words to find it by.
             job_type: `train`, `evaluate`.
+            run_id: of the earlier part of a run that is gone on with.
 
         Returns:
             What run.json records, each only where it is known: `wandb_run_id`, `wandb_mode`,

@@ -84,6 +84,7 @@ class WandbMirror:
         name: str,
         tags: Sequence[str] = (),
         job_type: str = "train",
+        run_id: str | None = None,
     ) -> dict[str, Any]:
         """Begin to mirror; see `Tracker.start`."""
         if self.mode == "disabled":
@@ -107,6 +108,8 @@ class WandbMirror:
             "entity": self._entity,
             "group": self._group,
         }
+        if run_id is not None:
+            arguments |= {"id": run_id, "resume": "allow"}
         order = {
             "do": "start",
             "mode": self.mode,

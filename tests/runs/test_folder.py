@@ -163,7 +163,8 @@ def test_the_lock_of_a_killed_owner_is_taken_over(run: RunFolder) -> None:
     run.unlock()
     code = (
         "import sys, time; from pathlib import Path; from metakd.runs.folder import open_run;"
-        f"run = open_run(Path({str(run.path)!r})); run.lock(); print('locked', flush=True); time.sleep(60)"
+        f"run = open_run(Path({str(run.path)!r})); run.lock(); "
+        "print('locked', flush=True); time.sleep(60)"
     )
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert owner.stdout is not None

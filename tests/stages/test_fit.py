@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from metakd.algorithms.algorithm import Algorithm
 from metakd.distillation.objective import Objective
+from metakd.stages.finite import NotFiniteError
 from metakd.stages.fit import Fitted, fit
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
@@ -41,13 +42,13 @@ class Memory(Recorder):
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[tuple[str, int, dict[str, float]]] = []
-        self.saved: list[tuple[str, dict[str, Any]]] = []
+        self.saved: list[dict[str, Any]] = []
 
     def log(self, stage: str, step: int, metrics: Any) -> None:
         self.lines.append((stage, step, dict(metrics)))
 
-    def checkpoint(self, name: str, state: dict[str, Any]) -> None:
-        self.saved.append((name, state))
+    def checkpoint(self, state: Any, best: Any = None) -> None:
+        self.saved.append(dict(state))
 
 
 def run(learner: Parabola, recorder: Memory | None = None, **changes: Any) -> Fitted:
@@ -128,7 +129,7 @@ def test_infinite_loss_is_caught_before_the_update() -> None:
         "stage": "meta_train",
     }
     batches = [1.0, float("inf"), 1.0]
-    with pytest.raises(FloatingPointError, match="meta_train is inf at step 1"):
+    with pytest.raises(NotFiniteError, match="meta_train, step 1: the loss is inf; lower meta_tr"):
         fit(learner, Objective(), lambda step: torch.tensor([batches[step]]), **settings)
     assert learner.w.item() == pytest.approx(0.5)
 
@@ -152,8 +153,8 @@ def test_interrupt_leaves_a_checkpoint() -> None:
             recorder=recorder,
             stage="warmstart",
         )
-    name, state = recorder.saved[-1]
-    assert (name, state["stage"], state["step"]) == ("last", "warmstart", 2)
+    state = recorder.saved[-1]
+    assert (state["stage"], state["step"]) == ("warmstart", 2)
     assert state["learner"]["w"].item() == pytest.approx(0.75)
 
 
@@ -205,7 +206,7 @@ def test_optimizers_of_the_learners_own() -> None:
     assert recorder.lines[0][2]["adversarial/loss"] == pytest.approx(0.5)
     assert recorder.said == ["v is far away"]
     run(learner, recorder, steps=1, validate=lambda: 1.0)
-    assert recorder.saved[-1][1]["own_optimizers"]["v"]["param_groups"]
+    assert recorder.saved[-1]["own_optimizers"]["v"]["param_groups"]
 
 
 def test_clip_bounds_the_learners_own_too() -> None:

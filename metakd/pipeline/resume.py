@@ -1,0 +1,158 @@
+"""Going on with a run that was killed, interrupted or failed: same folder, same end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from metakd.config.compose import Composed
+from metakd.config.recorded import differences, recorded_composed
+from metakd.errors import UserError
+from metakd.pipeline.prepare import prepare
+from metakd.pipeline.run import carry_out, provenance_of, tracker_of
+from metakd.reports.summary import summary
+from metakd.runs.folder import RunFolder, check_writable, open_run
+from metakd.runs.interrupts import interrupts
+from metakd.stages.recorder import Recorder
+
+__all__ = ["resume"]
+
+NOT_THE_RUN = (
+    "plugins",
+    "data_root",
+    "cache_root",
+    "tags",
+    "tracker",
+    "checkpoint_minutes",
+    "checkpoint_steps",
+)
+"""Settings that say where things are or who watches; whatever they are, the result is the same."""
+
+COMPARED = ("device", "precision", "threads", "git_commit", "git_dirty", "python")
+"""Facts of run.json that the last bits of a figure depend on, beside the packages' versions."""
+
+
+def resume(
+    path: Path,
+    overrides: Sequence[str] = (),
+    config_dir: str | Path | None = None,
+    *,
+    changed: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Go on with the run in `path` from its last sound checkpoint; return results.json's content.
+
+    On the same device with the same number of threads it ends as if it had never stopped. A run
+    that has no sound checkpoint starts anew in its folder; a finished one is left as it is.
+
+    Args:
+        path: the run's folder.
+        overrides: what is to differ from the run's recorded configuration.
+        config_dir: folder of the user's own config files.
+        changed: allow overrides that make it another run.
+        quiet: as in `train`.
+
+    Raises:
+        UserError: not a run, another process is at work on it, its data or (unless `changed`) its
+            configuration are not what they were.
+        RunError, KeyboardInterrupt: as in `train`.
+    """
+    run = open_run(path)
+    info = run.read_run()
+    if "evaluates" in info:
+        raise UserError(f"'{path}' is an evaluation, not a run; start it again: metakd evaluate")
+    if info.get("status") == "finished":
+        results = run.read_results()
+        if not quiet:
+            summary(results, Console())
+            print(f"'{run.path}' was finished already; nothing was done")
+        return {**results, "folder": str(run.path)}
+    composed = _composed(run, info, overrides, config_dir, changed)
+    prepared = prepare(composed)
+    if info.get("data_checksum") not in (None, prepared.data.checksum) and not changed:
+        raise UserError(
+            f"run '{path}' began with other data (checksum {str(info['data_checksum'])[:12]}, now "
+            f"{prepared.data.checksum[:12]}); give it the old ones with data_root=…, or type "
+            "resume_changed=true"
+        )
+    tracker = tracker_of(prepared)
+    check_writable(run.path)
+    with interrupts() as stop:
+        run.lock()
+
+        def begin(recorder: Recorder) -> None:
+            journal = recorder.journal
+            assert journal is not None
+            run.rewind(journal.kept())
+            run.write_config(composed.yaml, _overrides_of(run, composed))
+            now = provenance_of(prepared)
+            if info.get("start") is None:  # it was killed before it had said what it is
+                run.start(now)
+            else:
+                run.resume({"command": now["command"], "from": journal.kept()})
+            for line in changes_around(info, now):
+                recorder.warn(line)
+            recorder.say(journal.story() or f"{path}: no checkpoint yet; starting anew")
+            config = prepared.config
+            run_id = info.get("wandb_run_id")
+            found = tracker.start(
+                composed.plain(),
+                run.path,
+                config.name,
+                config.tags,
+                run_id=run_id if isinstance(run_id, str) else None,
+            )
+            if found:
+                run.update(**found)
+
+        return carry_out(prepared, run, tracker, stop, begin, quiet=quiet)
+
+
+def _composed(
+    run: RunFolder,
+    info: Mapping[str, Any],
+    overrides: Sequence[str],
+    config_dir: str | Path | None,
+    changed: bool,
+) -> Composed:
+    """Return the recorded configuration with what was typed; refuse another one."""
+    composed = recorded_composed(run.path, info, overrides, config_dir)
+    before = recorded_composed(run.path, info, (), config_dir).plain()
+    found = [
+        line
+        for line in differences(before, composed.plain())
+        if line.partition(":")[0].partition(".")[0] not in NOT_THE_RUN
+    ]
+    if found and not changed:
+        raise UserError(
+            f"run '{run.path}' has another configuration: {'; '.join(found)}. Resume it without "
+            "these, or, if it is to go on differently, type resume_changed=true"
+        )
+    return composed
+
+
+def _overrides_of(run: RunFolder, composed: Composed) -> list[str]:
+    """Return what was typed for this run over its whole life, for overrides.yaml."""
+    return [*run.read_overrides(), *(o for o in composed.overrides if o)]
+
+
+def changes_around(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return a warning if the program or the machine is not what the run began with."""
+    found = [
+        f"{key} {before[key]} -> {now[key]}"
+        for key in COMPARED
+        if key in before and key in now and before[key] != now[key]
+    ]
+    packages = before.get("packages")
+    if isinstance(packages, dict):
+        found += [
+            f"{name} {packages.get(name)} -> {version}"
+            for name, version in now.get("packages", {}).items()
+            if packages.get(name) != version
+        ]
+    if not found:
+        return []
+    return [f"since the run began this changed: {', '.join(found)}; figures can differ"]

@@ -1,0 +1,166 @@
+"""A learner in training: one update, and the state that lets another process make the next one."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metakd.algorithms.algorithm import Algorithm
+from metakd.data.tasks import ExampleBatch, TaskBatch
+from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.stages.finite import Snapshot, complaint
+from metakd.stages.optimization import Optimization, make_optimizer
+from metakd.stages.precision import Precision
+from metakd.stages.random_state import random_state, restore_random_state
+
+__all__ = ["Training"]
+
+
+class Training:
+    """Learner, objective and optimisers of a stage, with how far they have come.
+
+    Attributes:
+        step: updates made (or skipped) so far.
+        seconds: time spent so far, as far as it was noted.
+        best: the best validation value, None before the first one.
+        best_step: the number of updates after which it was reached.
+        skipped: updates that were not made because they were not finite.
+        pending: metrics of the last update while it has not been validated and logged yet.
+    """
+
+    def __init__(
+        self, learner: Algorithm, objective: Objective, how: Optimization, stage: str
+    ) -> None:
+        self.step = self.skipped = 0
+        self.seconds = 0.0
+        self.best: float | None = None
+        self.best_step: int | None = None
+        self.pending: dict[str, float] | None = None
+        self._stage = stage
+        self._how = how
+        self._modules = {"learner": learner, "objective": objective}
+        self._learner, self._objective = learner, objective
+        self._best_state: dict[str, Any] | None = None
+        self._best_is_new = False
+        self._others = learner.own_optimizers()
+        apart = {id(p) for o in self._others.values() for g in o.param_groups for p in g["params"]}
+        self._optimizer = make_optimizer([learner, objective], how, apart)
+        self._peaks = {n: [g["lr"] for g in o.param_groups] for n, o in self._others.items()}
+
+    # --- one update
+
+    def update(
+        self,
+        batch: TaskBatch | ExampleBatch,
+        answers: TaskAnswers | Answer | None,
+        steps: int,
+        precision: Precision,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Make update `self.step` of `steps`; return the terms and further metrics.
+
+        Raises:
+            FloatingPointError: the loss or a gradient is not finite; nothing was moved by it.
+        """
+        learner = self._learner
+        learner.train()
+        rate = self._how.rate(self.step, steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        share = rate / self._how.lr if self._how.lr else 1.0
+        for name, own in self._others.items():
+            for group, peak in zip(own.param_groups, self._peaks[name], strict=True):
+                group["lr"] = peak * share
+            own.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
+        learner.begin(self.step, steps)
+        with precision.autocast():
+            terms = learner.accumulate(batch, self._objective, answers)
+        problem = complaint(terms["loss"], self._modules)
+        if problem is not None:
+            raise FloatingPointError(problem)
+        if self._how.clip is not None:
+            everything = (self._optimizer, *self._others.values())
+            torch.nn.utils.clip_grad_value_(
+                [p for o in everything for g in o.param_groups for p in g["params"]],
+                self._how.clip,
+            )
+        self._optimizer.step()
+        return terms, learner.advance()
+
+    def snapshot(self) -> Snapshot | None:
+        """Return the state to go back to if the next update is not finite; None: it must be."""
+        if self.skipped >= self._how.skip_nonfinite:
+            return None
+        return Snapshot(self._modules, {"": self._optimizer, **self._others})
+
+    def skip(self) -> None:
+        """Count an update that was not made."""
+        self.skipped += 1
+
+    # --- the best on validation
+
+    def judge(self, value: float, higher_is_better: bool, keep: bool) -> None:
+        """Take note of a validation value; with `keep` the best one's state is remembered."""
+        better = math.isfinite(value) and (
+            self.best is None or (value > self.best if higher_is_better else value < self.best)
+        )
+        if better:
+            self.best, self.best_step = value, self.step
+            if keep:
+                self._best_state = copy.deepcopy(
+                    {name: module.state_dict() for name, module in self._modules.items()}
+                )
+                self._best_is_new = True
+
+    def new_best(self) -> dict[str, Any] | None:
+        """Return the best state if it was not asked for before."""
+        if not self._best_is_new or self._best_state is None:
+            return None
+        self._best_is_new = False
+        found = {"best": self.best, "step": self.best_step}
+        return {"stage": self._stage, **self._best_state, **found}
+
+    def take_best(self) -> None:
+        """Go back to the best state, if one is remembered."""
+        if self._best_state is not None:
+            for name, module in self._modules.items():
+                module.load_state_dict(self._best_state[name])
+
+    # --- going on in another process
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the next update depends on."""
+        return {
+            "stage": self._stage,
+            "step": self.step,
+            "seconds": self.seconds,
+            **{name: module.state_dict() for name, module in self._modules.items()},
+            "optimizer": self._optimizer.state_dict(),
+            "own_optimizers": {name: o.state_dict() for name, o in self._others.items()},
+            "best": self.best,
+            "best_step": self.best_step,
+            "best_state": self._best_state,
+            "skipped": self.skipped,
+            "pending": self.pending,
+            "random": random_state(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        for name, module in self._modules.items():
+            module.load_state_dict(state[name])
+        self._optimizer.load_state_dict(state["optimizer"])
+        # Their peak rates were read before: a saved rate is a scheduled one.
+        for name, own in self._others.items():
+            own.load_state_dict(state["own_optimizers"][name])
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.best, self.best_step = state["best"], state["best_step"]
+        self._best_state = state["best_state"]
+        self._best_is_new = self._best_state is not None
+        self.skipped, self.pending = int(state["skipped"]), state["pending"]
+        restore_random_state(state["random"])
