@@ -137,7 +137,7 @@ def parse_yaml(text: str) -> Any:
         root = loader.get_single_node()
         if root is None:
             return None
-        _count(root, 0, {})
+        _measure(root, {})
         return loader.construct_document(root)
     except UnreadableError:
         raise
@@ -148,30 +148,33 @@ def parse_yaml(text: str) -> Any:
         raise UnreadableError(_yaml_reason(error)) from None
 
 
-def _count(node: Any, depth: int, known: dict[int, int]) -> int:
-    """Return how many values `node` stands for once its aliases are unfolded."""
+def _measure(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Return for how many values on how many levels `node` stands, its aliases unfolded."""
     import yaml
 
     line = node.start_mark.line + 1
-    if depth > MAX_DEPTH:
-        raise UnreadableError("it is nested too deeply")
     if node.tag not in TAGS:
         raise UnreadableError(f"line {line}: the tag {_short(node.tag)} is not permitted")
     if id(node) in known:
-        if known[id(node)] == 0:  # met again while it is being counted
+        if not known[id(node)][0]:  # met again while it is being measured
             raise UnreadableError(f"line {line}: this holds itself")
         return known[id(node)]
-    known[id(node)] = 0
-    total = 1
+    known[id(node)] = 0, 0
+    children: list[Any] = []
     if isinstance(node, yaml.SequenceNode):
-        total += sum(_count(child, depth + 1, known) for child in node.value)
+        children = node.value
     elif isinstance(node, yaml.MappingNode):
-        for key, child in node.value:
-            total += _count(key, depth + 1, known) + _count(child, depth + 1, known)
-    if total > MAX_VALUES:
-        raise UnreadableError(f"its aliases (*name) stand for more than {MAX_VALUES} values")
-    known[id(node)] = total
-    return total
+        children = [one for pair in node.value for one in pair]
+    values, levels = 1, 0
+    for child in children:
+        more, below = _measure(child, known)
+        values, levels = values + more, max(levels, below)
+    if levels >= MAX_DEPTH:
+        raise UnreadableError("it is nested too deeply")
+    if values > MAX_VALUES:
+        raise UnreadableError(f"it stands for more than {MAX_VALUES} values (see its aliases)")
+    known[id(node)] = values, levels + 1
+    return known[id(node)]
 
 
 def _yaml_reason(error: Exception) -> str:

@@ -7,9 +7,19 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metakd.config.permitted import built_in_targets
 from metakd.errors import UserError, nearest
 
 __all__ = ["build", "resolve", "settings_used"]
+
+GROUPS = {
+    "metakd.data": "dataset",
+    "metakd.models": "architecture",
+    "metakd.algorithms": "algorithm",
+    "metakd.distillation": "distill",
+    "metakd.tracking": "tracker",
+}
+"""Whose files under conf/ name the classes of a room."""
 
 
 def resolve(target: str, room: str, plugins: Sequence[str] = ()) -> type:
@@ -17,18 +27,21 @@ def resolve(target: str, room: str, plugins: Sequence[str] = ()) -> type:
 
     Args:
         target: dotted path of a class, e.g. ``metakd.algorithms.maml.MAML``.
-        room: the package that built-in classes of this kind live in, e.g. ``metakd.algorithms``.
+        room: the package that built-in classes of this kind live in, e.g. ``metakd.algorithms``;
+            built in are those that the files under conf/ name.
         plugins: modules (or packages) whose classes the user permits on this command line.
 
     Raises:
-        UserError: the path is outside `room` and `plugins`, or there is no such class.
+        UserError: the path is neither built in nor of `plugins`, or there is no such class.
     """
     module_name, _, class_name = target.rpartition(".")
     permitted = [room, *plugins]
-    if not any(module_name == p or module_name.startswith(p + ".") for p in permitted):
+    foreign = any(module_name == p or module_name.startswith(p + ".") for p in plugins)
+    if not foreign and target not in (own := built_in_targets(GROUPS[room])):
+        hint = nearest(target, own) if target.startswith("metakd.") else ""
         raise UserError(
             f"_target_ '{target}' is not one of ours; if you trust it, permit its module with "
-            f"plugins=[{module_name or target}]"
+            f"plugins=[{module_name or target}]{'.' if hint else ''}{hint}"
         )
     try:
         module = importlib.import_module(module_name)

@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import runpy
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from safetensors import safe_open
 
 import metakd
 from metakd.cli import main
+from metakd.config.permitted import built_in_targets
 from metakd.errors import UserError
 from metakd.registry import resolve
 
@@ -238,16 +240,28 @@ def test_further_refusals_of_the_page(own: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("group", OWN)
 def test_inside_the_project_no_permission_is_needed(
-    own: Path, group: str, monkeypatch: pytest.MonkeyPatch
+    own: Path, group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, module, name, _ = OWN[group]
     room = importlib.import_module(ROOMS[group])
     leaf = module.removeprefix("mine.")
+    target = f"{ROOMS[group]}.{leaf}.{name}"
+    folder = {"teacher": "architecture", "student": "architecture"}.get(group, group)
     monkeypatch.setattr(room, "__path__", [*room.__path__, str(own / "mine")])
     monkeypatch.delitem(sys.modules, f"{ROOMS[group]}.{leaf}", raising=False)
-    assert resolve(f"{ROOMS[group]}.{leaf}.{name}", ROOMS[group]).__name__ == name
-    del sys.modules[f"{ROOMS[group]}.{leaf}"]
-    folder = {"teacher": "architecture", "student": "architecture"}.get(group, group)
+    with pytest.raises(UserError, match="not one of ours"):  # a module of the room is not enough
+        resolve(target, ROOMS[group])
+    conf = tmp_path / "conf"
+    shutil.copytree(ROOT / "conf", conf)
+    settings = (own / "conf" / folder / f"{leaf}.yaml").read_text(encoding="utf-8")
+    (conf / folder / f"{leaf}.yaml").write_text(settings.replace("mine.", f"{ROOMS[group]}."))
+    monkeypatch.setattr("metakd.config.locate.conf_folder", lambda: conf)
+    built_in_targets.cache_clear()
+    try:
+        assert resolve(target, ROOMS[group]).__name__ == name
+    finally:
+        built_in_targets.cache_clear()
+        sys.modules.pop(f"{ROOMS[group]}.{leaf}", None)
     row = f"`{ROOMS[group].replace('.', '/')}/{leaf}.py` | `conf/{folder}/{leaf}.yaml`"
     assert row in PAGE.read_text(encoding="utf-8")
 

@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metakd.config.checks import check
-from metakd.config.compose import CONFIG_NAME, compose, composing, search_path
+from metakd.config.compose import CONFIG_NAME, compose, composing, search_path, typed_plugins
 from metakd.config.locate import Choices, user_folder
 from metakd.config.overrides import check_override, parse
 from metakd.config.suggest import flattened
@@ -28,10 +28,10 @@ __all__ = ["complete_line", "hydra_application", "show"]
 
 
 @contextmanager
-def hydra_application(config_dir: Path | None) -> Iterator[Hydra]:
+def hydra_application(config_dir: Path | None, plugins: Sequence[str] = ()) -> Iterator[Hydra]:
     """Lend Hydra's own application object; its global state is given back afterwards."""
     choices = Choices(config_dir)
-    with composing(choices):
+    with composing(choices, plugins):
         try:
             yield Hydra.create_main_hydra2("metakd", search_path(config_dir))
         except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -55,10 +55,11 @@ def show(asked: argparse.Namespace) -> int:
     if asked.cfg:
         check(composed.config)
     if asked.cfg == "job":
-        sys.stdout.write(_job(composed.yaml, asked.package, asked.resolve))
+        sys.stdout.write(_job(composed.source, asked.package, asked.resolve))
         return 0
-    lines = [check_override(o, Choices(folder)) for o in parse(asked.overrides)]
-    with hydra_application(folder) as hydra:
+    parsed = parse(asked.overrides)
+    lines = [check_override(o, Choices(folder)) for o in parsed]
+    with hydra_application(folder, typed_plugins(parsed)) as hydra:
         if asked.cfg:
             hydra.show_cfg(CONFIG_NAME, lines, asked.cfg, asked.package, asked.resolve)
         else:

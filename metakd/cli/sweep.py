@@ -12,13 +12,15 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from metakd.cli.plugins import look_here_for
 from metakd.config.checks import check
-from metakd.config.compose import CONFIG_NAME, Composed, compose
+from metakd.config.compose import CONFIG_NAME, Composed, compose, typed_plugins
 from metakd.config.locate import Choices, user_folder
 from metakd.config.overrides import check_override, parse
+from metakd.config.permitted import refuse_foreign
 from metakd.errors import UserError
 
 __all__ = ["combinations", "sweep"]
@@ -119,8 +121,14 @@ def _by_hydra(parsed: Sequence[Override], config_dir: str | None) -> int:
         (o.input_line or "") if o.is_sweep_override() else check_override(o, choices)
         for o in parsed
     ]
-    with hydra_application(folder) as hydra:
-        hydra.multirun(CONFIG_NAME, _Job(folder), [*lines, "hydra.mode=MULTIRUN"])
+    plugins = typed_plugins(parsed)
+    words = [*lines, "hydra.mode=MULTIRUN"]
+    with hydra_application(folder, plugins) as hydra:
+        config = hydra.compose_config(
+            CONFIG_NAME, words, run_mode=RunMode.MULTIRUN, with_log_configuration=False
+        )
+        refuse_foreign(config.hydra, plugins)  # before Hydra calls any of it
+        hydra.multirun(CONFIG_NAME, _Job(folder), words)
     return 0
 
 

@@ -8,7 +8,7 @@ checked by name and type. Architecture files are offered under both `teacher` an
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,11 +30,17 @@ from omegaconf.errors import OmegaConfBaseException
 from metakd.config.checks import idle_settings
 from metakd.config.locate import ALIASES, Choices, conf_folder, user_folder
 from metakd.config.overrides import check_override, choice_options, option_names, parse
+from metakd.config.permitted import (
+    checked_files,
+    read_config_file,
+    refuse_foreign,
+    refuse_references,
+)
 from metakd.config.schema import Config
 from metakd.config.suggest import flattened, known_settings
 from metakd.errors import UserError, nearest
 
-__all__ = ["Composed", "compose", "composing", "recompose", "search_path"]
+__all__ = ["Composed", "compose", "composing", "recompose", "search_path", "typed_plugins"]
 
 CONFIG_NAME = "config"
 GROUPS = tuple(dict.fromkeys(k.partition(".")[0] for k in known_settings() if "." in k))
@@ -47,7 +53,9 @@ class Composed:
 
     Attributes:
         config: the typed configuration.
-        yaml: text of config.yaml for the run's folder.
+        yaml: text of config.yaml for the run's folder; references are resolved, so that it says
+            the same on another machine.
+        source: the same with references (`${dataset.name}`) as they stand in the files.
         overrides: what was typed, for overrides.yaml.
         typed: the settings and groups that were typed, by dotted name.
         choices: the choice made in each group.
@@ -66,6 +74,7 @@ class Composed:
     sweep_dir: Path
     warnings: tuple[str, ...] = ()
     config_dir: Path | None = None
+    source: str = ""
 
     def plain(self) -> dict[str, Any]:
         """Return the typed configuration as plain dictionaries, lists and values."""
@@ -85,8 +94,13 @@ def search_path(config_dir: Path | None) -> ConfigSearchPath:
 
 
 @contextmanager
-def composing(choices: Choices) -> Iterator[None]:
-    """Lend Hydra the schema and the borrowed groups; give its global state back afterwards."""
+def composing(choices: Choices, plugins: Sequence[str] = ()) -> Iterator[None]:
+    """Lend Hydra the schema and the borrowed groups; give its global state back afterwards.
+
+    Args:
+        choices: what the folders offer.
+        plugins: modules that files may name, as `typed_plugins` returns them.
+    """
     store = ConfigStore.instance()
     repo, base = store.repo, version.getbase()
     setup_globals()
@@ -96,19 +110,27 @@ def composing(choices: Choices) -> Iterator[None]:
     for group in ALIASES:
         store.repo.pop(group, None)
         for name, file in choices.of(group).items():
-            store.store(name=name, node=_plain(file), group=group)
+            store.store(name=name, node=_plain(file, plugins), group=group)
     try:
-        yield
+        with checked_files(plugins):
+            yield
     finally:
         store.repo = repo
         version.VersionBase.instance().version_base = base
 
 
-def _plain(file: Path) -> dict[str, Any]:
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(file))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+def typed_plugins(parsed: Iterable[Override]) -> tuple[str, ...]:
+    """Return the modules that `plugins=[…]` permits; a file cannot permit any."""
+    found: tuple[str, ...] = ()
+    for override in parsed:
+        value = override.value() if override.key_or_group == "plugins" else None
+        if isinstance(value, list):
+            found = tuple(str(module) for module in value)
+    return found
+
+
+def _plain(file: Path, plugins: Sequence[str] = ()) -> dict[str, Any]:
+    content = read_config_file(file, plugins)
     if not isinstance(content, dict):
         raise UserError(f"{file}: holds no settings; write them as 'key: value' lines")
     return {str(k): v for k, v in content.items()}
@@ -130,8 +152,8 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     choices = Choices(folder)
     parsed = parse(overrides)
     lines = [check_override(o, choices) for o in parsed]
-    with composing(choices):
-        cfg, picked, run_dir, sweep_dir = _load(lines, search_path(folder))
+    with composing(choices, typed_plugins(parsed)):
+        cfg, picked, run_dir, sweep_dir = _load(lines, search_path(folder), typed_plugins(parsed))
     files = {group: choices.file(group, picked[group]) for group in GROUPS}
     own = {group: set(choice_options(file)) for group, file in files.items()}
     return _finished(cfg, overrides, parsed, choices, picked, own, run_dir, sweep_dir)
@@ -142,8 +164,9 @@ def recompose(
 ) -> Composed:
     """Take a run's recorded configuration and change it by `overrides`.
 
-    What is not typed stays as it was recorded, whatever the files under conf/ say now. Plugins
-    are never taken from a recorded configuration.
+    What is not typed stays as it was recorded, whatever the files under conf/ say now. The file
+    may be a stranger's: plugins are never taken from it, it names built-in classes or those of
+    plugins that are typed here, and holds plain values, no references to anything else.
 
     Args:
         recorded: the `.hydra/config.yaml` of a run.
@@ -155,12 +178,14 @@ def recompose(
     """
     choices = Choices(user_folder(config_dir))
     parsed = parse(overrides)
+    plugins = typed_plugins(parsed)
     for override in parsed:
         check_override(override, choices)
         if override.key_or_group == "experiment" or override.is_hydra_override():
             raise UserError(f"{override.input_line}: a recorded run does not take this")
     try:
-        content: dict[Any, Any] = {**_plain(Path(recorded)), "plugins": []}
+        content: dict[Any, Any] = {**_plain(Path(recorded), plugins), "plugins": []}
+        refuse_references(content, Path(recorded))
         cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), content))
         picked = {group: str(cfg[group].name) for group in GROUPS}
         for override in parsed:
@@ -168,7 +193,7 @@ def recompose(
             if group in GROUPS:
                 # The group's schema anew: nothing of the recorded choice may stay.
                 node = OmegaConf.structured(known_settings()[f"{group}.name"])
-                cfg[group] = OmegaConf.merge(node, _plain(choices.file(group, str(value))))
+                cfg[group] = OmegaConf.merge(node, _plain(choices.file(group, str(value)), plugins))
                 picked[group] = str(value)
         _complete(cfg, picked)
         own = {group: {str(o) for o in cfg[group].get("options") or ()} for group in GROUPS}
@@ -182,16 +207,19 @@ def recompose(
 
 
 def _load(
-    lines: list[str], path: ConfigSearchPath
+    lines: list[str], path: ConfigSearchPath, plugins: Sequence[str]
 ) -> tuple[DictConfig, dict[str, str], Path, Path]:
     """Return the job's config, the choices made and the folders of a run and of a sweep."""
     try:
         loader = ConfigLoaderImpl(config_search_path=path)
         cfg = loader.load_configuration(CONFIG_NAME, lines, run_mode=RunMode.RUN)
+        refuse_foreign(cfg.hydra, plugins)
         picked = {str(k): str(v) for k, v in cfg.hydra.runtime.choices.items()}
         _complete(cfg, picked)
         run_dir = Path(os.path.abspath(cfg.hydra.run.dir))
         sweep_dir = Path(os.path.abspath(cfg.hydra.sweep.dir))
+    except RecursionError:
+        raise UserError("the configuration refers to itself, or is nested too deeply") from None
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise flattened(error) from error
     with open_dict(cfg):
@@ -223,14 +251,24 @@ def _finished(
 ) -> Composed:
     typed = frozenset(o.key_or_group for o in parsed)
     lines = _drop_foreign_options(cfg, choices, picked, own)
+    source = OmegaConf.to_yaml(cfg)
     try:
         config = cast(Config, OmegaConf.to_object(cfg))
+        resolved = OmegaConf.to_yaml(cfg, resolve=True)
+    except RecursionError:
+        raise UserError("a setting refers to itself, or is nested too deeply") from None
     except OmegaConfBaseException as error:
         raise flattened(error) from error
+    if config.plugins and "plugins" not in typed:
+        raise UserError(
+            "plugins: a file cannot permit them; if you trust these modules, type "
+            f"plugins=[{','.join(config.plugins)}]"
+        )
     _decide(config)
     return Composed(
         config=config,
-        yaml=OmegaConf.to_yaml(cfg),
+        yaml=resolved,
+        source=source,
         overrides=tuple(overrides),
         typed=typed,
         choices={g: c for g, c in picked.items() if "/" not in g and c != "None"},

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -17,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from metakd.config.locate import Choices
 from metakd.config.suggest import expected, field_types, known_settings, unknown_setting
 from metakd.errors import UserError, nearest
+from metakd.plain_data import UnreadableError, parse_yaml, read_text
 
 __all__ = ["PATH_KEYS", "check_override", "choice_options", "option_names", "parse", "quoted"]
 
@@ -116,9 +116,9 @@ def choice_options(file: Path) -> dict[str, Any]:
         UserError: the file is not readable YAML.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+        content = parse_yaml(read_text(file))
+    except UnreadableError as error:
+        raise UserError(f"{file}: cannot be read: {error}") from error
     options = content.get("options") if isinstance(content, dict) else None
     return dict(options) if isinstance(options, dict) else {}
 
