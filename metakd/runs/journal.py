@@ -38,7 +38,6 @@ class Journal:
         self.minutes = minutes
         self.steps = steps
         self._done: list[str] = []
-        self._known: set[str] = set()
         self._last: dict[str, Any] | None = None
         self._saved_at = time.monotonic()
         self._cost = 0.0
@@ -53,21 +52,21 @@ class Journal:
                 after[path.stem.removeprefix(PREFIX)] = list(state["after"])
         # In the order in which they were done: each knows all that came before it.
         for stage in sorted(after, key=lambda s: len(after[s])):
-            if all(earlier in self._known for earlier in after[stage]):
-                self._known.add(stage)
+            if all(earlier in self._done for earlier in after[stage]):
+                self._done.append(stage)
             else:
                 logger.warning("stage %s is done again: what it built on is damaged", stage)
         self._last = self._sound_last()
 
     def _sound_last(self) -> dict[str, Any] | None:
         state = load_state(self.folder, "last")
-        if state is not None and all(earlier in self._known for earlier in state["after"]):
+        if state is not None and all(earlier in self._done for earlier in state["after"]):
             return state
         return None
 
     def kept(self) -> dict[str, int | None]:
         """Return by stage how many of its steps are kept; None: all, it was finished."""
-        found: dict[str, int | None] = dict.fromkeys(self._known)
+        found: dict[str, int | None] = dict.fromkeys(self._done)
         if self._last is not None:
             found.setdefault(self._last["stage"], int(self._last["step"]))
         return found
@@ -81,24 +80,18 @@ class Journal:
     # --- finished stages
 
     def finished(self, stage: str) -> dict[str, Any] | None:
-        """Return what `finish` kept of a stage, None if it has to be done.
-
-        Stages have to be asked for in the order in which they are done.
-        """
-        if stage not in self._known:
+        """Return what `finish` kept of a stage, None if it has to be done."""
+        if stage not in self._done:
             return None
         state = load_state(self.folder, PREFIX + stage)
         if state is None:  # rotten since it was opened
-            self._known.discard(stage)
-            return None
-        self._done.append(stage)
+            self._done.remove(stage)
         return state
 
     def finish(self, stage: str, state: Mapping[str, Any]) -> None:
         """Keep the outcome of a stage that is done."""
         save_state(self.folder, PREFIX + stage, {**state, "after": list(self._done)})
         self._done.append(stage)
-        self._known.add(stage)
         self._saved_at = time.monotonic()
 
     # --- the stage in progress
@@ -106,7 +99,7 @@ class Journal:
     def last(self, stage: str) -> dict[str, Any] | None:
         """Return the newest sound state in the middle of `stage`, or None."""
         state, self._last = self._last, None  # asked for once; big ones need not stay in memory
-        if state is None or state["stage"] != stage or state["after"] != self._done:
+        if state is None or state["stage"] != stage:
             self._last = state
             return None
         return state
