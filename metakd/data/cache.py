@@ -79,6 +79,7 @@ def read_checked(folder: Path, key: str) -> tuple[dict[str, Tensor], dict[str, A
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
         checked = {"key": header["key"], "meta": header["meta"]}
         intact = header["sha256"] == content_checksum(tensors, checked) and header["key"] == key
+        intact = intact and isinstance(header["meta"], dict)
     except FileNotFoundError:
         return None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:

@@ -7,14 +7,20 @@ import json
 import lzma
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metakd.data.class_split import by_class, check_classes, random_split, read_class_lists
-from metakd.data.download import damaged, download, stamp
+from metakd.data.class_split import (
+    by_class,
+    check_classes,
+    class_lists_text,
+    random_split,
+    read_class_lists,
+)
+from metakd.data.download import at_most, damaged, download, stamp
 from metakd.data.images import PreparedImages
 from metakd.data.resize import resized
 from metakd.errors import UserError, nearest
@@ -25,6 +31,7 @@ _VERSION = 1  # raised whenever the same settings give other images
 _LISTS = Path(__file__).parent / "splits"
 _SPLITS = ("random", "cifar_fs", "fc100")
 _PACKED = ("cifar100_train.npz.xz", "cifar100_test.npz.xz")
+_LARGEST = 2**30
 _UNPACKED = ("train", "test", "meta")
 
 
@@ -71,7 +78,7 @@ class Cifar100:
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""
         lists = self._split_file()
-        listed = lists.read_text(encoding="utf-8") if lists is not None else self._seed
+        listed = class_lists_text(lists) if lists is not None else self._seed
         return json.dumps([self.name, _VERSION, stamp(*self._files()), listed, self._size])
 
     def load(self) -> PreparedImages:
@@ -85,8 +92,7 @@ class Cifar100:
         else:
             split = {p: sorted(names) for p, names in read_class_lists(path).items()}
             check_classes(split, source.class_names, f"class lists {path}")
-        with open(_LISTS / "cifar100_superclasses.json", encoding="utf-8") as file:
-            table = json.load(file)
+        table = _superclasses()
         coarse = list(table["coarse_label_names"])
         return by_class(
             self.name,
@@ -134,6 +140,11 @@ class Cifar100:
         if files[0].name in _PACKED:
             parts = [_read_packed(self.name, path) for path in files]
             names = parts[0][2]
+            if parts[1][2] != names:
+                raise UserError(
+                    f"dataset {self.name}: {files[0]} and {files[1]} name different classes: get "
+                    "both again"
+                )
         else:
             parts = self._read_published(files[0])
             names = parts[0][2]
@@ -148,7 +159,7 @@ class Cifar100:
 
         try:
             halves = [CIFAR100(str(self._root), train=train) for train in (True, False)]
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise UserError(
                 f"dataset {self.name}: {path.parent} is damaged ({error}): remove it, and it is "
                 "downloaded again"
@@ -160,8 +171,21 @@ def _read_packed(name: str, path: Path) -> tuple[np.ndarray, np.ndarray, list[st
     """Return images [n, 32, 32, 3], labels [n] and class names of one of the .npz.xz files."""
     part = "train" if "train" in path.name else "test"
     with damaged(name, path), lzma.open(path) as packed:
-        arrays = np.load(io.BytesIO(packed.read()))
+        arrays = np.load(io.BytesIO(at_most(packed, _LARGEST)), allow_pickle=False)
         images, labels = arrays[f"{part}_images"], arrays[f"{part}_fine_labels"]
-        if images.shape != (len(labels), 32, 32, 3):
-            raise ValueError(f"images of shape {images.shape}")
-        return images, labels, [str(n) for n in arrays["fine_label_names"]]
+        names = [str(n) for n in arrays["fine_label_names"]]
+        if images.dtype != np.uint8 or images.shape != (len(labels), 32, 32, 3):
+            raise ValueError(f"images of shape {images.shape} and type {images.dtype}")
+        if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+            raise ValueError(f"labels of shape {labels.shape} and type {labels.dtype}")
+        if labels.min() < 0 or labels.max() >= len(names):
+            raise ValueError(f"labels from {labels.min()} to {labels.max()}")
+        if sorted(names) != sorted(_superclasses()["fine_to_coarse"]):
+            raise ValueError("its classes are not those of CIFAR-100")
+        return images, labels.astype(np.int64), names
+
+
+def _superclasses() -> dict[str, Any]:
+    with open(_LISTS / "cifar100_superclasses.json", encoding="utf-8") as file:
+        table: dict[str, Any] = json.load(file)
+    return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,8 +11,16 @@ from torch import Tensor
 from metakd.data.counter_random import bits_at, permutation, stream_key
 from metakd.data.images import PARTS, ClassImages, PreparedImages
 from metakd.errors import UserError, nearest
+from metakd.plain_data import UnreadableError, parse_json, read_text
 
-__all__ = ["by_class", "check_classes", "hold_out", "random_split", "read_class_lists"]
+__all__ = [
+    "by_class",
+    "check_classes",
+    "class_lists_text",
+    "hold_out",
+    "random_split",
+    "read_class_lists",
+]
 
 
 def random_split(names: Sequence[str], sizes: Sequence[int], seed: int) -> dict[str, list[str]]:
@@ -29,15 +36,27 @@ def random_split(names: Sequence[str], sizes: Sequence[int], seed: int) -> dict[
     return {p: sorted(order[ends[i] : ends[i + 1]]) for i, p in enumerate(PARTS)}
 
 
+def class_lists_text(path: Path) -> str:
+    """Return the text of a file of class lists.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return read_text(path)
+    except UnreadableError as error:
+        raise UserError(f"class lists {path}: cannot be read ({error})") from error
+
+
 def read_class_lists(path: Path) -> dict[str, list[str]]:
     """Read class lists: JSON with the keys `train`, `val` (or `validate`) and `test`.
 
     Raises:
-        UserError: no such file, not JSON, a key is missing.
+        UserError: no such file, not JSON, a key is missing, something that is no name.
     """
     try:
-        lists = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        lists = parse_json(class_lists_text(path))
+    except UnreadableError as error:
         raise UserError(f"class lists {path}: cannot be read ({error})") from error
     if isinstance(lists, dict) and "validate" not in lists and "val" in lists:
         lists["validate"] = lists["val"]
@@ -47,6 +66,12 @@ def read_class_lists(path: Path) -> dict[str, list[str]]:
                 f"class lists {path}: give JSON with a list of class names for each of "
                 "'train', 'val' and 'test'"
             )
+        for name in lists[part]:  # folders are named by numbers here and there
+            if isinstance(name, bool) or not isinstance(name, (str, int)):
+                raise UserError(
+                    f"class lists {path}: in '{part}' stands {str(name)[:40]!r}, which is no name "
+                    "of a class"
+                )
     return {part: [str(name) for name in lists[part]] for part in PARTS}
 
 

@@ -5,14 +5,42 @@ from __future__ import annotations
 import contextlib
 import lzma
 import socket
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
 
 from metakd.errors import UserError
 
-__all__ = ["damaged", "download", "stamp"]
+__all__ = ["READING", "at_most", "damaged", "download", "stamp"]
+
+
+class _File(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+READING: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    SyntaxError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    Image.DecompressionBombError,
+)
+"""What Pillow, NumPy and the archive formats raise for damaged files; only around reading."""
 
 _SECONDS = 20.0
 """Longest wait for a server's answer; torchvision itself would wait for ever."""
@@ -59,20 +87,25 @@ def damaged(name: str, path: Path) -> Iterator[None]:
     """Turn every way in which reading `path` can fail into one clear line."""
     try:
         yield
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-    ) as error:
+    except READING as error:
         if isinstance(error, UserError):
             raise
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"dataset {name}: {path} is damaged or not what it should be ({error}): get it again"
+            f"dataset {name}: {path} is damaged or not what it should be ({reason}): get it again"
         ) from error
+
+
+def at_most(file: _File, limit: int) -> bytes:
+    """Return what `file` unpacks to.
+
+    Raises:
+        ValueError: more than `limit` bytes, as of an archive that was made to fill the memory.
+    """
+    content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it unpacks to more than {limit >> 20} MiB")
+    return content
 
 
 def stamp(*paths: Path) -> list[list[str | int]]:

@@ -74,7 +74,8 @@ class ImageFolder:
         for name in sorted(listing.pictures):
             for path in listing.pictures[name]:
                 status = path.stat()
-                files.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+                line = f"{path} {status.st_size} {status.st_mtime_ns}\n"
+                files.update(line.encode("utf-8", "surrogateescape"))
         settings = [files.hexdigest(), dict(listing.split), self._seed, self._size]
         return json.dumps(["image_folder", _VERSION, settings])
 
@@ -138,7 +139,12 @@ class ImageFolder:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    try:
+        return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError as error:
+        raise UserError(
+            f"dataset image_folder: {folder} cannot be read ({error.strerror})"
+        ) from error
 
 
 def _pictures(folders: list[Path]) -> dict[str, list[Path]]:

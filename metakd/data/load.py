@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,12 @@ from torch import Tensor
 from metakd.data.cache import content_checksum, read_checked, write_checked
 from metakd.data.dataset import Dataset, RegressionTasks
 from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
+from metakd.data.prepared_checks import check_prepared
+from metakd.errors import UserError
 
 __all__ = ["cache_root_from", "data_root_from", "load_dataset"]
 
+log = logging.getLogger(__name__)
 _TENSORS = ("images", "labels", "groups", "held_out")
 
 
@@ -55,14 +59,18 @@ def load_dataset(
     key = dataset.cache_key()
     folder = cache_root / "prepared"
     kept = None if key is None else read_checked(folder, key)
-    if kept is not None:
-        tensors, meta = kept
-        prepared = _unpack(tensors, meta)
+    prepared = None if kept is None else _unpack(*kept)
+    if kept is not None and prepared is not None:
+        meta = kept[1]
     else:
         loaded = dataset.load()
         if not isinstance(loaded, PreparedImages):
             return loaded.to(device)
         prepared = loaded
+        try:
+            check_prepared(prepared)
+        except ValueError as error:
+            raise UserError(f"dataset {prepared.name}: {error}") from error
         tensors, meta = _pack(prepared)
         meta["checksum"] = content_checksum(tensors, meta)
         if key is not None:
@@ -80,13 +88,25 @@ def _pack(prepared: PreparedImages) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, meta
 
 
-def _unpack(tensors: dict[str, Tensor], meta: dict[str, Any]) -> PreparedImages:
-    parts = {
-        p: ClassImages(
-            class_names=tuple(meta["class_names"][p]),
-            group_names=tuple(meta["group_names"][p]),
-            **{t: tensors[f"{p}.{t}"] for t in _TENSORS},
-        )
-        for p in PARTS
-    }
-    return PreparedImages(parts, meta["name"])
+def _unpack(tensors: dict[str, Tensor], meta: dict[str, Any]) -> PreparedImages | None:
+    """Return what a cache entry holds; None, with a warning, if that is no prepared data.
+
+    Its checksum says that it is what somebody wrote, not that it was this program.
+    """
+    try:
+        parts = {
+            p: ClassImages(
+                class_names=tuple(meta["class_names"][p]),
+                group_names=tuple(meta["group_names"][p]),
+                **{t: tensors[f"{p}.{t}"] for t in _TENSORS},
+            )
+            for p in PARTS
+        }
+        if not isinstance(meta["checksum"], str):
+            raise ValueError("its checksum is no text")
+        prepared = PreparedImages(parts, str(meta["name"]))
+        check_prepared(prepared)
+    except (ValueError, TypeError, KeyError) as error:
+        log.warning("a cache entry holds no prepared data (%s); it is made anew", error)
+        return None
+    return prepared

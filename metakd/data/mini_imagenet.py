@@ -60,9 +60,8 @@ class MiniImagenet:
         for part in PARTS:
             for name, label in self._rows(part):
                 status = self._stat(images / name, part)
-                digest.update(
-                    f"{part} {name} {label} {status.st_size} {status.st_mtime_ns}\n".encode()
-                )
+                line = f"{part} {name} {label} {status.st_size} {status.st_mtime_ns}\n"
+                digest.update(line.encode("utf-8", "surrogateescape"))
         settings = [digest.hexdigest(), self._seed, self._size]
         return json.dumps(["mini_imagenet", _VERSION, settings])
 
@@ -76,9 +75,15 @@ class MiniImagenet:
         number = {name: i for i, name in enumerate(names)}
         pairs = [pair for part in PARTS for pair in rows[part]]
         labels = torch.tensor([number[label] for _, label in pairs])
+        whose: dict[str, str] = {}
         for part in PARTS:
             for name, _ in rows[part]:
                 self._stat(images / name, part)
+                if whose.setdefault(name, part) != part:
+                    raise UserError(
+                        f"dataset mini_imagenet: '{name}' stands in the lists of '{whose[name]}' "
+                        f"and of '{part}': an image belongs to one class"
+                    )
         pixels = read_pictures(
             "mini_imagenet", [images / name for name, _ in pairs], self._size, crop=False
         )
@@ -131,6 +136,20 @@ class MiniImagenet:
             ) from error
         if not rows:
             raise UserError(f"dataset mini_imagenet: the list {path} names no image")
+        seen: set[str] = set()
+        for number, (name, label) in enumerate(rows, start=1):
+            wrong = None
+            if not name or not label:
+                wrong = "names no image or no class"
+            elif Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+                wrong = f"names '{name}', which lies outside the folder of images"
+            elif name in seen:
+                wrong = f"names '{name}' a second time"
+            if wrong:
+                raise UserError(
+                    f"dataset mini_imagenet: the list {path}, entry {number}, {wrong}: correct it"
+                )
+            seen.add(name)
         return rows
 
     def _stat(self, path: Path, part: str) -> os.stat_result:

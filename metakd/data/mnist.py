@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from metakd.data.class_split import by_class, hold_out, random_split
-from metakd.data.download import damaged, download, stamp
+from metakd.data.download import at_most, damaged, download, stamp
 from metakd.data.images import ClassImages, PreparedImages
 from metakd.data.resize import resized
 from metakd.errors import UserError, nearest
@@ -20,6 +20,7 @@ from metakd.errors import UserError, nearest
 __all__ = ["Mnist"]
 
 _VERSION = 1  # raised whenever the same settings give other images
+_LARGEST = 2**28
 _SPLITS = ("images", "classes")
 _FILES = (
     "train-images-idx3-ubyte",
@@ -80,6 +81,9 @@ class Mnist:
         """See `Dataset.load`."""
         arrays = [_read_idx(self.name, path) for path in self._files()]
         train_images, train_labels, test_images, test_labels = arrays
+        classes = len(self.class_names)
+        _check_halves(self.name, self._files()[1], train_images, train_labels, classes)
+        _check_halves(self.name, self._files()[3], test_images, test_labels, classes)
         images = resized(torch.cat([train_images, test_images])[:, None], self._size)
         labels = torch.cat([train_labels, test_labels]).long()
         official_test = torch.arange(len(labels)) >= len(train_labels)
@@ -130,10 +134,22 @@ def _find(folder: Path, name: str) -> Path | None:
 def _read_idx(dataset: str, path: Path) -> Tensor:
     """Read an idx file of bytes: images [n, 28, 28] or labels [n], uint8."""
     with damaged(dataset, path):
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        if content[:3] != b"\x00\x00\x08":
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = at_most(file, _LARGEST)
+        if content[:3] != b"\x00\x00\x08" or content[3:4] not in (b"\x01", b"\x03"):
             raise ValueError("no idx file of bytes")
         dimensions = content[3]
         shape = np.frombuffer(content, ">i4", count=dimensions, offset=4)
         values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
+        if (shape < 1).any() or tuple(shape[1:]) not in ((), (28, 28)):
+            raise ValueError(f"values of shape {tuple(shape.tolist())}")
         return torch.from_numpy(values.reshape(tuple(shape)).copy())
+
+
+def _check_halves(name: str, path: Path, images: Tensor, labels: Tensor, classes: int) -> None:
+    """Refuse images and labels that do not belong together."""
+    with damaged(name, path):
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+            raise ValueError(f"labels {list(labels.shape)} of images {list(images.shape)}")
+        if int(labels.max()) >= classes:
+            raise ValueError(f"a label {int(labels.max())}, and there are {classes} classes")

@@ -13,6 +13,7 @@ from torch import Tensor
 from metakd.data.class_split import (
     by_class,
     check_classes,
+    class_lists_text,
     hold_out,
     random_split,
     read_class_lists,
@@ -25,7 +26,7 @@ from metakd.errors import UserError, nearest
 __all__ = ["Omniglot"]
 
 _VERSION = 1  # raised whenever the same settings give other images
-_CHARACTERS, _DRAWINGS = 1623, 20
+_CHARACTERS, _DRAWINGS, _SIDE = 1623, 20, 105
 _HALVES = ("images_background", "images_evaluation")
 _SPLITS = ("characters", "vinyals")
 _TURNS = ("", " turned 90", " turned 180", " turned 270")
@@ -75,7 +76,7 @@ class Omniglot:
         source = self._source()
         files = stamp(source) if source.is_file() else [source.name]
         lists = self._split_file()
-        listed = lists.read_text(encoding="utf-8") if lists is not None and lists.exists() else None
+        listed = class_lists_text(lists) if lists is not None and lists.is_file() else None
         settings = [self._splits, listed, self._seed, self._rotations, self._size]
         return json.dumps(["omniglot", _VERSION, files, settings])
 
@@ -156,11 +157,13 @@ def _alphabet(name: str) -> str:
 
 def _from_npz(path: Path) -> tuple[list[str], Tensor]:
     """Return the characters' names, sorted, and their drawings [1623, 20, 105, 105] uint8."""
-    with damaged("omniglot", path), np.load(path) as file:
+    with damaged("omniglot", path), np.load(path, allow_pickle=False) as file:
         packed, names = file["ink_packed"], [str(n) for n in file["character_names"]]
-        if packed.shape[:2] != (_CHARACTERS, _DRAWINGS) or len(names) != _CHARACTERS:
+        if packed.shape != (_CHARACTERS, _DRAWINGS, _SIDE, -(-_SIDE // 8)):
             raise ValueError(f"drawings of shape {packed.shape}")
-    ink = np.unpackbits(packed, axis=-1, count=packed.shape[2]) * np.uint8(255)
+        if len(set(names)) != _CHARACTERS or len(names) != _CHARACTERS:
+            raise ValueError(f"{len(set(names))} names of {_CHARACTERS} characters")
+        ink = np.unpackbits(packed, axis=-1, count=_SIDE) * np.uint8(255)
     order = sorted(range(len(names)), key=names.__getitem__)
     return [names[i] for i in order], torch.from_numpy(ink[order])
 
@@ -171,10 +174,18 @@ def _from_folder(folder: Path) -> tuple[list[str], Tensor]:
         f"{c.parent.name}/{c.name}": c for half in _HALVES for c in (folder / half).glob("*/*/")
     }
     names = sorted(characters)
-    drawings = np.empty((len(names), _DRAWINGS, 105, 105), dtype=np.uint8)
+    drawings = np.empty((len(names), _DRAWINGS, _SIDE, _SIDE), dtype=np.uint8)
     for i, name in enumerate(names):
-        for d, path in enumerate(sorted(characters[name].glob("*.png"))):
+        paths = sorted(characters[name].glob("*.png"))
+        if len(paths) != _DRAWINGS:
+            raise UserError(
+                f"dataset omniglot: {characters[name]} holds {len(paths)} drawings, not "
+                f"{_DRAWINGS}: remove {folder}, and it is downloaded again"
+            )
+        for d, path in enumerate(paths):
             with damaged("omniglot", path), Image.open(path) as picture:
+                if picture.size != (_SIDE, _SIDE):
+                    raise ValueError(f"{picture.width} by {picture.height} pixels")
                 drawings[i, d] = 255 - np.asarray(picture.convert("L"))
     return names, torch.from_numpy(drawings)
 

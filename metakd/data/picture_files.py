@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from metakd.data.download import READING
 from metakd.errors import UserError
 
 __all__ = ["SUFFIXES", "pictures_in", "read_pictures"]
@@ -21,13 +22,20 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Return the picture files that lie directly in `folder`, by name; hidden ones left out."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            Path(e.path)
-            for e in entries
-            if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".") and e.is_file()
-        )
+    """Return the picture files that lie directly in `folder`, by name; hidden ones left out.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                Path(e.path)
+                for e in entries
+                if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".") and e.is_file()
+            )
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be read ({error.strerror})") from error
 
 
 def read_pictures(name: str, paths: Sequence[Path], size: int, crop: bool) -> Tensor:
@@ -47,19 +55,19 @@ def read_pictures(name: str, paths: Sequence[Path], size: int, crop: bool) -> Te
     """
 
     def read(path: Path) -> np.ndarray:
+        method = Image.Resampling.BILINEAR
         try:
             with Image.open(path) as picture:
                 upright = ImageOps.exif_transpose(picture).convert("RGB")
-        # Pillow's decoders raise SyntaxError and struct-like ValueErrors for damaged files, too.
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            if crop:
+                small = ImageOps.fit(upright, (size, size), method)
+            else:
+                small = upright.resize((size, size), method)
+        except READING as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
-                f"dataset {name}: the image {path} cannot be read ({error}): repair or remove it"
+                f"dataset {name}: the image {path} cannot be read ({reason}): repair or remove it"
             ) from error
-        method = Image.Resampling.BILINEAR
-        if crop:
-            small = ImageOps.fit(upright, (size, size), method)
-        else:
-            small = upright.resize((size, size), method)
         return np.asarray(small)
 
     images = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
