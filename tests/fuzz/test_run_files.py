@@ -216,6 +216,52 @@ def test_results_json(tmp_path: Path, content: bytes) -> None:
     assert list(VALIDATORS["results"].iter_errors(results)) == []
 
 
+ODD = (None, True, "0.5", "", [], {}, [0.5], -1, -0.5, 1.5, 2, 10**400, 0.0, math.nan, math.inf)
+
+
+@pytest.mark.parametrize("name", ["run", "results"])
+def test_every_value_replaced_by_every_odd_one(tmp_path: Path, name: str) -> None:
+    content = {"run": RUN, "results": RESULTS}[name]
+    (tmp_path / "run.json").write_text(json.dumps(RUN))
+    taken = 0
+    for path in places(content):
+        for odd in ODD:
+            changed_one = replaced(content, path, odd)
+            (tmp_path / f"{name}.json").write_text(json.dumps(changed_one))
+            try:
+                run = RunFolder(tmp_path)
+                found = run.read_run() if name == "run" else run.read_results()
+            except UserError as error:
+                only_line(error, f"{name}.json")
+                continue
+            taken += 1
+            assert is_plain(found), path
+            assert list(VALIDATORS[name].iter_errors(found)) == [], path
+    assert 0 < taken < len(places(content)) * len(ODD) / 2
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('"x": 1, "x": 2', "key 'x' stands there twice"),
+        ('"x": NaN', "NaN is no number of JSON"),
+        ('"x": [-Infinity]', "-Infinity is no number of JSON"),
+        ('"x": 1e999', "1e999 is too large a number"),
+        ('"x": ' + "9" * 400, "9999… is too large a number"),
+        ('"x": "\\ud800"', "half a surrogate pair"),
+        ('"x": ' + "[" * 30 + "]" * 30, "nested too deeply"),
+        ('"x": ' + "[" * 10**5 + "]" * 10**5, "nested too deeply"),
+        ('"x": 1,', "no JSON: "),
+    ],
+)
+def test_what_has_no_one_meaning_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(RUN)[:-1] + ", " + text + "}")
+    with pytest.raises(UserError, match=r"run\.json' cannot be read: ") as refused:
+        open_run(tmp_path)
+    assert reason in str(refused.value)
+    only_line(refused.value)
+
+
 @pytest.mark.parametrize("name", ["run", "results"])
 def test_a_newer_version_says_so(tmp_path: Path, name: str) -> None:
     (tmp_path / "run.json").write_text(json.dumps(RUN))
