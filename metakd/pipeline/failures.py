@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from metakd.errors import RunError
+from metakd.errors import RunError, UserError
 
 __all__ = ["explained", "resume_command"]
 
@@ -32,6 +32,8 @@ def explained(problem: Exception, run: Path, estimate: str = "") -> RunError | N
     if isinstance(problem, RunError):
         return problem
     go_on = f"then go on with: {resume_command(run)}"
+    if isinstance(problem, (OSError, UserError)) and not run.is_dir():
+        return RunError(f"the run's folder '{run}' has vanished; train again")
     if isinstance(problem, OSError):
         where = problem.filename or run
         if problem.errno in FULL:
@@ -39,8 +41,6 @@ def explained(problem: Exception, run: Path, estimate: str = "") -> RunError | N
                 f"no space is left for '{where}'; the last checkpoint is intact: free some space, "
                 f"{go_on}"
             )
-        if not run.is_dir():
-            return RunError(f"the run's folder '{run}' has vanished; train again")
         if problem.errno in CLOSED:
             return RunError(
                 f"'{where}' can no longer be written ({problem.strerror}); make it writable, "

@@ -18,6 +18,7 @@ from metakd.config.schema import Config
 from metakd.data.cache import content_checksum
 from metakd.data.images import ImageData
 from metakd.distillation.teacher import FrozenTeacher
+from metakd.errors import UserError
 from metakd.models.weights import header
 from metakd.pipeline.draw import draw_figures
 from metakd.pipeline.failures import explained, resume_command
@@ -133,7 +134,7 @@ def carry_out(
         finally:
             try:
                 folder.finish(status, error)
-            except OSError as problem:  # a full disk, most likely: that was said already
+            except (OSError, UserError) as problem:  # a full disk, most likely: it was said already
                 recorder.warn(f"'{folder.path}': its end could not be noted ({problem})")
             tracker.finish(status)
             folder.unlock()
