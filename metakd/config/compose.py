@@ -43,6 +43,9 @@ from metakd.errors import UserError, nearest
 __all__ = ["Composed", "compose", "composing", "recompose", "search_path", "typed_plugins"]
 
 CONFIG_NAME = "config"
+MISSHAPEN = (ValueError, TypeError, AttributeError, LookupError, AssertionError)
+"""What Hydra raises for a file whose parts have another shape than it counts on."""
+
 GROUPS = tuple(dict.fromkeys(k.partition(".")[0] for k in known_settings() if "." in k))
 """Groups of the schema, in its order."""
 
@@ -153,7 +156,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     parsed = parse(overrides)
     lines = [check_override(o, choices) for o in parsed]
     with composing(choices, typed_plugins(parsed)):
-        cfg, picked, run_dir, sweep_dir = _load(lines, search_path(folder), typed_plugins(parsed))
+        cfg, picked, run_dir, sweep_dir = _load(lines, folder, typed_plugins(parsed))
     files = {group: choices.file(group, picked[group]) for group in GROUPS}
     own = {group: set(choice_options(file)) for group, file in files.items()}
     return _finished(cfg, overrides, parsed, choices, picked, own, run_dir, sweep_dir)
@@ -207,11 +210,11 @@ def recompose(
 
 
 def _load(
-    lines: list[str], path: ConfigSearchPath, plugins: Sequence[str]
+    lines: list[str], folder: Path | None, plugins: Sequence[str]
 ) -> tuple[DictConfig, dict[str, str], Path, Path]:
     """Return the job's config, the choices made and the folders of a run and of a sweep."""
     try:
-        loader = ConfigLoaderImpl(config_search_path=path)
+        loader = ConfigLoaderImpl(config_search_path=search_path(folder))
         cfg = loader.load_configuration(CONFIG_NAME, lines, run_mode=RunMode.RUN)
         refuse_foreign(cfg.hydra, plugins)
         picked = {str(k): str(v) for k, v in cfg.hydra.runtime.choices.items()}
@@ -222,6 +225,12 @@ def _load(
         raise UserError("the configuration refers to itself, or is nested too deeply") from None
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise flattened(error) from error
+    except UserError:
+        raise
+    except MISSHAPEN as error:
+        if folder is None:
+            raise  # of the built-in files: a mistake of ours
+        raise UserError(f"{folder}: {flattened(error)}") from error
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg, picked, run_dir, sweep_dir

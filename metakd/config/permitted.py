@@ -203,7 +203,9 @@ def checked_files(plugins: Sequence[str] = ()) -> Iterator[None]:
         def load_config(self, config_path: str) -> ConfigResult:
             file = Path(self.path, self._normalize_file_name(config_path))
             if os.path.exists(file):
-                read_config_file(file, plugins)
+                content = read_config_file(file, plugins)
+                if content is not None and not isinstance(content, dict):
+                    raise UserError(f"{file}: holds no settings; write them as 'key: value' lines")
             return super().load_config(config_path)
 
     Plugins.instance()  # registers Hydra's own sources

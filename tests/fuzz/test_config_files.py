@@ -128,6 +128,19 @@ VALUES = st.recursive(
 )
 
 
+BY_HAND = ("defaults: 2.5", "defaults: [[1]]", "defaults: [{a: {b: 1}}]", "hydra: 3", "- 1", "a")
+
+
+@pytest.mark.parametrize("text", BY_HAND)
+def test_misshapen_files_of_a_folder(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "experiment" / "shared.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"# @package _global_\n{text}\n")
+    with pytest.raises(UserError) as refused:
+        compose(["experiment=shared"], tmp_path)
+    one_line(refused.value)
+
+
 def one_line(error: UserError) -> None:
     assert "\n" not in str(error).strip()
 
