@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -83,3 +85,64 @@ def test_values_are_the_headlines(comparison: ModuleType, tmp_path: Path) -> Non
     )
     assert comparison.values(tmp_path, "student", 1) == [0.5, 0.7]
     assert comparison.values(tmp_path, "student", 5) == [0.9]
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import fault_trials
+
+    return fault_trials
+
+
+def test_runs_that_are_broken_end_as_the_one_that_was_not(
+    faults: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real processes, real signals: killed twice while saving; asked to end."""
+    small = ("finetune=none", "meta_train.iterations=20", "evaluate.tasks=20", "evaluate.steps=[]")
+    monkeypatch.setattr(faults, "COMMON", (*faults.COMMON, *small))
+    monkeypatch.setattr(faults, "RUNS", {"anil + kd": ["algorithm=anil", "distill=kd"]})
+    trials = faults.Trials(tmp_path, 3)
+    trials.save()
+    trials.signal()
+    assert {name: (t.trials, t.survived) for name, t in trials.tallies.items()} == {
+        "save": (1, 1),
+        "signal": (1, 1),
+    }, trials.tallies
+
+
+def test_a_difference_between_runs_is_found(faults: ModuleType, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        words = [w for w in faults.COMMON if not w.startswith(("finetune", "deterministic"))]
+        metakd.train(
+            *words,
+            "distill=none",
+            "meta_train.iterations=2",
+            "warmstart=none",
+            "evaluate.tasks=3",
+            f"seed={seed}",
+            f"hydra.run.dir={tmp_path / str(seed)}",
+        )
+    found = faults.differences(tmp_path / "0", tmp_path / "1")
+    assert found == ["student.safetensors", "results.json", "episodes.csv", "metrics.jsonl"]
+    assert faults.differences(tmp_path / "0", tmp_path / "0") == []
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0 or sys.platform != "linux",
+    reason="mounting a small tmpfs needs root",
+)
+def test_a_full_disk_ends_in_a_line_and_the_run_goes_on_when_there_is_space(
+    faults: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        with faults.small_disk(tmp_path / "try"):
+            pass
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        pytest.skip("a tmpfs cannot be mounted here")
+    small = ("finetune=none", "meta_train.iterations=40", "evaluate.tasks=20", "evaluate.steps=[]")
+    monkeypatch.setattr(faults, "COMMON", (*faults.COMMON, *small))
+    monkeypatch.setattr(faults, "RUNS", {"protonet": ["distill=none"]})
+    trials = faults.Trials(tmp_path, 1)
+    trials.disk()
+    assert trials.tallies["disk"].survived == 1, trials.tallies

@@ -104,3 +104,29 @@ def test_in_another_thread_it_does_nothing() -> None:
     thread.start()
     thread.join()
     assert seen == [(None, before)]
+
+
+def test_a_signal_waits_for_what_must_not_be_torn() -> None:
+    done = []
+    with interrupts() as stop, pytest.raises(Interrupted):
+        with stop.held():
+            with stop.held():
+                os.kill(os.getpid(), signal.SIGTERM)
+                done.append("inner")
+            done.append("outer")
+        done.append("after")
+    assert done == ["inner", "outer"]
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    code = (
+        "import os, signal, time\n"
+        "from metakd.runs.interrupts import interrupts\n"
+        "with interrupts() as stop, stop.held():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0.3)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('went on')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
