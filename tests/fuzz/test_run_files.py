@@ -289,8 +289,8 @@ def sound_line(raw: bytes) -> dict[str, Any] | None:
         assert isinstance(line["stage"], str)
         assert type(line["step"]) is int
         assert line["step"] >= 0
-        assert math.isfinite(line["time"])
-        assert all(v is None or math.isfinite(v) for v in line["metrics"].values())
+        numbers = [line["time"], *(v for v in line["metrics"].values() if v is not None)]
+        assert all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
     except (ValueError, AssertionError, KeyError, TypeError, AttributeError, OverflowError):
         return None
     except RecursionError:
@@ -298,7 +298,7 @@ def sound_line(raw: bytes) -> dict[str, Any] | None:
     return line
 
 
-@settings(max_examples=400)
+@settings(max_examples=300)
 @given(lines=st.lists(LINE, max_size=8), end=st.sampled_from([b"\n", b"", b"\r\n"]))
 @example(lines=[b'{"stage": "a", "step": true, "time": 1, "metrics": {}}'], end=b"\n")
 @example(lines=[b'{"stage": "a", "step": 1, "time": 1, "metrics": {"x": "2"}}'], end=b"\n")
@@ -315,7 +315,7 @@ def test_metrics_jsonl(tmp_path: Path, lines: list[bytes], end: bytes) -> None:
         assert line in known
         # Nothing that another line contradicts.
         same = [k for k in known if (k["stage"], k["step"]) == (line["stage"], line["step"])]
-        assert all(k["metrics"] == line["metrics"] for k in same) or not is_plain(same)
+        assert all(k["metrics"] == line["metrics"] for k in same)
 
 
 @settings(max_examples=100)
