@@ -38,6 +38,7 @@ key settings:
   evaluate.tasks evaluate.shots=[1,5]     number of test tasks, further shots
   resume=RUN                              go on with a run that was stopped, to the same result;
                                           other settings are refused unless resume_changed=true
+  replay=RUN                              what was not finite in a run that failed for it
   checkpoint_minutes checkpoint_steps     how often a run is saved in the middle of a stage
   seed device precision name data_root cache_root output_root hydra.run.dir
   (all of them, with their values: metakd train --cfg job)
@@ -99,7 +100,13 @@ def run(arguments: Sequence[str]) -> int:
         from metakd.cli.sweep import sweep
 
         return sweep(asked.overrides, asked.config_dir)
-    run, changed, overrides = resumed(asked.overrides)
+    failed, typed = replayed(asked.overrides)
+    if failed is not None:
+        from metakd import pipeline
+
+        pipeline.replay(failed, typed, asked.config_dir)
+        return 0
+    run, changed, overrides = resumed(typed)
     if run is not None:
         return _resume(run, changed, overrides, asked.config_dir)
     return _train(overrides, asked.config_dir)
@@ -115,10 +122,7 @@ def resumed(overrides: Sequence[str]) -> tuple[Path | None, bool, list[str]]:
     for word in overrides:
         key, equals, value = word.partition("=")
         if equals and key == "resume":
-            plain = value[1:-1] if len(value) > 1 and value[0] == value[-1] in "'\"" else value
-            if not plain:
-                raise UserError("resume=: name a run's folder, such as outputs/NAME/DATE_TIME")
-            run = None if plain == "null" else Path(plain).expanduser()
+            run = _run_folder(key, value)
         elif equals and key == "resume_changed":
             if value.lower() not in ("true", "false"):
                 raise UserError(f"resume_changed={value}: expected true or false")
@@ -128,6 +132,21 @@ def resumed(overrides: Sequence[str]) -> tuple[Path | None, bool, list[str]]:
     if run is None and changed is not None:
         raise UserError("resume_changed goes with resume=RUN; type that, too")
     return run, bool(changed), rest
+
+
+def replayed(overrides: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Return the run that `replay=` names, and the other words."""
+    named = [w for w in overrides if w.startswith("replay=")]
+    rest = [w for w in overrides if w not in named]
+    return (_run_folder("replay", named[-1].partition("=")[2]) if named else None), rest
+
+
+def _run_folder(key: str, value: str) -> Path | None:
+    """Return the folder that was typed, as a shell leaves it or in quotes; None for null."""
+    plain = value[1:-1] if len(value) > 1 and value[0] == value[-1] in "'\"" else value
+    if not plain:
+        raise UserError(f"{key}=: name a run's folder, such as outputs/NAME/DATE_TIME")
+    return None if plain == "null" else Path(plain).expanduser()
 
 
 def _resume(run: Path, changed: bool, overrides: Sequence[str], config_dir: str | None) -> int:

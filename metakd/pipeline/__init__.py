@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from metakd.pipeline.again import evaluate_run
 from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.replay import replay
 from metakd.pipeline.resume import resume
 from metakd.pipeline.run import train
 
-__all__ = ["Prepared", "evaluate_run", "prepare", "resume", "train"]
+__all__ = ["Prepared", "evaluate_run", "prepare", "replay", "resume", "train"]

@@ -42,9 +42,14 @@ class Journal:
         self._saved_at = time.monotonic()
         self._cost = 0.0
 
-    def open(self) -> None:
-        """Read what an earlier process left; damage is named in a warning and left out."""
-        clean(self.folder)
+    def open(self, mend: bool = True) -> None:
+        """Read what an earlier process left; damage is named in a warning and left out.
+
+        Args:
+            mend: remove what a killed save left; only whoever has locked the run may.
+        """
+        if mend:
+            clean(self.folder)
         after: dict[str, list[str]] = {}
         for path in sorted(self.folder.glob(f"{PREFIX}*.pt")):
             state = load_state(self.folder, path.stem)

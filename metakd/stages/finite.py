@@ -22,7 +22,8 @@ class NotFiniteError(RunError):
         setting = stage.removesuffix("_alone")
         super().__init__(
             f"{stage}, step {step}: {what}; lower {setting}.lr or algorithm.inner_lr, or let "
-            f"some such updates be skipped with {setting}.skip_nonfinite=10"
+            f"some such updates be skipped with {setting}.skip_nonfinite=10; "
+            "metakd train replay=RUN shows which task it was"
         )
 
 

@@ -90,6 +90,7 @@ def fit(
     found = recorder.last(stage)
     if found is not None:
         training.load(found)
+    recorder.about_to_train(training, batch_at, answers_to, steps, precision)
     began = time.perf_counter() - training.seconds
 
     def state() -> dict[str, Any]:
@@ -122,7 +123,9 @@ def fit(
                         try:
                             terms, further = training.update(batch, answers, steps, precision)
                         except FloatingPointError as problem:
-                            recorder.keep_failure({**state(), "reason": str(problem)})
+                            recorder.keep_failure(
+                                {**state(), "reason": str(problem), "batch": dict(vars(batch))}
+                            )
                             if before is None:
                                 raise NotFiniteError(stage, step, str(problem)) from problem
                             before.restore()

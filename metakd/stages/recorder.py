@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +15,12 @@ from metakd.runs.interrupts import Stop
 from metakd.runs.journal import Journal
 from metakd.tracking.progress import Bar, Progress
 from metakd.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from metakd.data.tasks import ExampleBatch, TaskBatch
+    from metakd.distillation.objective import Answer, TaskAnswers
+    from metakd.stages.precision import Precision
+    from metakd.stages.training import Training
 
 __all__ = ["Recorder", "floats"]
 
@@ -86,6 +92,16 @@ class Recorder:
     def last(self, stage: str) -> dict[str, Any] | None:
         """Return the state in the middle of `stage` that an earlier process left, or None."""
         return None if self.journal is None else self.journal.last(stage)
+
+    def about_to_train(
+        self,
+        training: Training,
+        batch_at: Callable[[int], TaskBatch | ExampleBatch],
+        answers_to: Callable[[Any], TaskAnswers | Answer | None] | None,
+        steps: int,
+        precision: Precision,
+    ) -> None:
+        """See what a stage is about to do; a recorder that only looks ends it here (`Replay`)."""
 
     def due(self, step: int) -> bool:
         """Tell whether a checkpoint is due after `step` updates of the stage."""

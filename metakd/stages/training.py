@@ -25,6 +25,8 @@ class Training:
     """Learner, objective and optimisers of a stage, with how far they have come.
 
     Attributes:
+        learner: what is trained.
+        stage: its name.
         step: updates made (or skipped) so far.
         seconds: time spent so far, as far as it was noted.
         best: the best validation value, None before the first one.
@@ -41,10 +43,10 @@ class Training:
         self.best: float | None = None
         self.best_step: int | None = None
         self.pending: dict[str, float] | None = None
-        self._stage = stage
+        self.stage = stage
         self._how = how
         self._modules = {"learner": learner, "objective": objective}
-        self._learner, self._objective = learner, objective
+        self.learner, self._objective = learner, objective
         self._best_state: dict[str, Any] | None = None
         self._best_is_new = False
         self._others = learner.own_optimizers()
@@ -54,19 +56,19 @@ class Training:
 
     # --- one update
 
-    def update(
+    def gradients(
         self,
         batch: TaskBatch | ExampleBatch,
         answers: TaskAnswers | Answer | None,
         steps: int,
         precision: Precision,
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Make update `self.step` of `steps`; return the terms and further metrics.
+    ) -> tuple[dict[str, Tensor], str | None]:
+        """Take the gradients of update `self.step` of `steps`, which is not made yet.
 
-        Raises:
-            FloatingPointError: the loss or a gradient is not finite; nothing was moved by it.
+        Returns:
+            the terms of the loss, and what of it is not finite (None: the update can be made).
         """
-        learner = self._learner
+        learner = self.learner
         learner.train()
         rate = self._how.rate(self.step, steps)
         for group in self._optimizer.param_groups:
@@ -80,7 +82,21 @@ class Training:
         learner.begin(self.step, steps)
         with precision.autocast():
             terms = learner.accumulate(batch, self._objective, answers)
-        problem = complaint(terms["loss"], self._modules)
+        return terms, complaint(terms["loss"], self._modules)
+
+    def update(
+        self,
+        batch: TaskBatch | ExampleBatch,
+        answers: TaskAnswers | Answer | None,
+        steps: int,
+        precision: Precision,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Make update `self.step` of `steps`; return the terms and further metrics.
+
+        Raises:
+            FloatingPointError: the loss or a gradient is not finite; nothing was moved by it.
+        """
+        terms, problem = self.gradients(batch, answers, steps, precision)
         if problem is not None:
             raise FloatingPointError(problem)
         if self._how.clip is not None:
@@ -90,12 +106,14 @@ class Training:
                 self._how.clip,
             )
         self._optimizer.step()
-        return terms, learner.advance()
+        return terms, self.learner.advance()
 
     def snapshot(self) -> Snapshot | None:
         """Return the state to go back to if the next update is not finite; None: it must be."""
-        if self.skipped >= self._how.skip_nonfinite:
-            return None
+        return None if self.skipped >= self._how.skip_nonfinite else self.kept()
+
+    def kept(self) -> Snapshot:
+        """Return the state as it is, to go back to it."""
         return Snapshot(self._modules, {"": self._optimizer, **self._others})
 
     def skip(self) -> None:
@@ -123,7 +141,7 @@ class Training:
             return None
         self._best_is_new = False
         found = {"best": self.best, "step": self.best_step}
-        return {"stage": self._stage, **self._best_state, **found}
+        return {"stage": self.stage, **self._best_state, **found}
 
     def take_best(self) -> None:
         """Go back to the best state, if one is remembered."""
@@ -136,7 +154,7 @@ class Training:
     def state(self) -> dict[str, Any]:
         """Return all that the next update depends on."""
         return {
-            "stage": self._stage,
+            "stage": self.stage,
             "step": self.step,
             "seconds": self.seconds,
             **{name: module.state_dict() for name, module in self._modules.items()},

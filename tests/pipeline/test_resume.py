@@ -14,9 +14,10 @@ import torch
 import yaml
 
 import metakd
+from metakd import pipeline
 from metakd.errors import RunError, UserError
 from metakd.pipeline import run as run_module
-from metakd.runs.checkpoints import load_weights
+from metakd.runs.checkpoints import load_weights, save_state
 from metakd.runs.folder import open_run
 from metakd.stages import training
 
@@ -344,3 +345,50 @@ def test_some_may_be_skipped_and_are_counted(
     broken_at(1, monkeypatch, times=2)
     with pytest.raises(RunError, match="step 2"):
         run(tmp_path / "more", "distill=none", "meta_train.skip_nonfinite=1")
+
+
+def test_replay_names_the_task_and_the_inner_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(RunError, match="replay=RUN"):
+        run(folder, "algorithm=maml", "distill=kd", "algorithm.inner_lr=1e20")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    report = pipeline.replay(folder)
+    assert (report.stage, report.step) == ("meta_train", 0)
+    assert report.problem is not None
+    assert report.same_tasks
+    assert report.parameters == []
+    assert [task.number for task in report.tasks] == [0, 1]
+    for task in report.tasks:
+        assert len(task.classes) == 5
+        assert task.problem is not None
+        assert 0 < task.query_losses[0] < 10  # fine before the inner step
+        assert not 0 <= task.query_losses[1] < 1e6
+    assert "meta_train, step 0: in the run, " in capsys.readouterr().out
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    mended = pipeline.replay(folder, ["algorithm.inner_lr=0.01"], quiet=True)
+    assert mended.problem is None
+    assert all(task.problem is None for task in mended.tasks)
+
+
+def test_replay_tells_other_tasks_and_what_was_broken_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    broken_at(1, monkeypatch)
+    with pytest.raises(RunError):
+        run(folder, "distill=none")
+    report = pipeline.replay(folder, ["seed=1"], quiet=True)
+    assert not report.same_tasks
+    assert report.problem is None
+    state = torch.load(folder / "checkpoints/nonfinite.pt", weights_only=True)
+    name = next(k for k in state["learner"] if k.endswith("weight"))
+    state["learner"][name].view(-1)[0] = float("inf")
+    save_state(folder / "checkpoints", "nonfinite", state)
+    assert pipeline.replay(folder, quiet=True).parameters == [name]
+
+
+def test_there_is_nothing_to_replay_in_a_sound_run(copy: Path) -> None:
+    with pytest.raises(UserError, match="nothing to replay"):
+        pipeline.replay(copy)

@@ -11,11 +11,11 @@ import time
 
 import pytest
 
-from metakd.runs.interrupts import Interrupted, interrupts
+from metakd.runs.interrupts import Interrupted, Stop, interrupts
 
 CHILD = """
 import sys, time
-from metakd.runs.interrupts import Interrupted, interrupts
+from metakd.runs.interrupts import Interrupted, Stop, interrupts
 try:
     with interrupts():
         try:
@@ -108,13 +108,17 @@ def test_in_another_thread_it_does_nothing() -> None:
 
 def test_a_signal_waits_for_what_must_not_be_torn() -> None:
     done = []
-    with interrupts() as stop, pytest.raises(Interrupted):
+
+    def work(stop: Stop) -> None:
         with stop.held():
             with stop.held():
                 os.kill(os.getpid(), signal.SIGTERM)
                 done.append("inner")
             done.append("outer")
         done.append("after")
+
+    with interrupts() as stop, pytest.raises(Interrupted):
+        work(stop)
     assert done == ["inner", "outer"]
 
 
