@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
 
 from metakd.config.compose import Composed, recompose
 from metakd.config.overrides import PATH_KEYS, parse
@@ -23,7 +26,8 @@ def recorded_composed(
     """Return a run's recorded configuration, changed by `overrides`.
 
     Relative paths in it are relative to where the run's command was typed, not to where this
-    process is; those typed now are relative to here, as on every command line.
+    process is; those typed now are relative to here, as on every command line. In what is
+    returned (also in its `yaml`) they are absolute.
 
     Args:
         run: the run's folder.
@@ -35,20 +39,38 @@ def recorded_composed(
         UserError: as `recompose`.
     """
     composed = recompose(run / ".hydra" / "config.yaml", overrides, config_dir)
-    directory = info.get("directory")
-    if not isinstance(directory, str):
+    recorded = info.get("directory")
+    if not isinstance(recorded, str):
         return composed
     typed = {o.key_or_group for o in parse(overrides)}
-    for key in PATH_KEYS:
+    kept = OmegaConf.create(composed.yaml)
+    if composed.config.data_root is None and not os.environ.get("METAKD_DATA"):
+        found = _data_root(info, Path(recorded))
+        if found is not None:
+            composed.config.data_root = str(found)
+    for key in sorted(PATH_KEYS):
         group, _, name = key.rpartition(".")
         holder: Any = getattr(composed.config, group, None) if group else composed.config
         value = getattr(holder, name, None)
-        if key in typed or not isinstance(value, str) or os.path.isabs(value):
+        if not isinstance(value, str) or not value:
             continue
+        directory = Path.cwd() if key in typed else Path(recorded)
+        path = directory / Path(value).expanduser()
         # A class split can be a name that the dataset knows instead of a file.
-        if key != "dataset.splits" or (Path(directory) / value).is_file():
-            setattr(holder, name, str(Path(directory) / value))
-    return composed
+        if key == "dataset.splits" and not path.is_file():
+            continue
+        setattr(holder, name, str(path))
+        # "${" in a folder's name is no reference.
+        OmegaConf.update(kept, key, str(path).replace("${", r"\${"))
+    return dataclasses.replace(composed, yaml=OmegaConf.to_yaml(kept))
+
+
+def _data_root(info: Mapping[str, Any], directory: Path) -> Path | None:
+    """Return the folder of datasets that the run had by default, if it is there."""
+    variables = info.get("environment")
+    named = variables.get("METAKD_DATA") if isinstance(variables, dict) else None
+    folder = directory / (named if isinstance(named, str) and named else "data")
+    return folder if folder.is_dir() else None
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -64,7 +86,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in content.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value

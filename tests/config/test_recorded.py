@@ -1,0 +1,128 @@
+"""A recorded configuration taken up again: paths, and which settings differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from metakd.config.compose import compose
+from metakd.config.recorded import differences, recorded_composed
+from metakd.errors import UserError
+
+
+def recorded(run: Path, *overrides: str) -> Path:
+    """Leave what a run with these overrides leaves of its configuration."""
+    (run / ".hydra").mkdir(parents=True)
+    (run / ".hydra" / "config.yaml").write_text(compose(overrides).yaml, encoding="utf-8")
+    return run
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    """The folder in which the run's command was typed."""
+    folder = tmp_path / "là bas"
+    (folder / "photos").mkdir(parents=True)
+    (folder / "classes.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Another folder, in which this process is."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def test_paths_are_relative_to_where_the_run_was_typed(
+    tmp_path: Path, there: Path, here: Path
+) -> None:
+    run = recorded(
+        tmp_path / "run",
+        "dataset=image_folder",
+        "dataset.folder=photos",
+        "dataset.splits=classes.json",
+        "data_root=../data",
+        f"cache_root={tmp_path}/cache",
+        "teacher.checkpoint=best.pt",
+        "student.checkpoint=best.pt",
+    )
+    typed = ["student.checkpoint=other.pt"]
+    composed = recorded_composed(run, {"directory": str(there)}, typed)
+    config, kept = composed.config, yaml.safe_load(composed.yaml)
+    expected = {
+        "dataset.folder": there / "photos",
+        "dataset.splits": there / "classes.json",
+        "data_root": there / "../data",
+        "cache_root": tmp_path / "cache",
+        "teacher.checkpoint": there / "best.pt",
+        "student.checkpoint": here / "other.pt",
+        "output_root": there / "outputs",
+    }
+    for key, path in expected.items():
+        group, _, name = key.rpartition(".")
+        assert getattr(getattr(config, group) if group else config, name) == str(path), key
+        assert (kept[group] if group else kept)[name] == str(path), key
+
+
+def test_a_path_under_the_home_folder_stays_there(
+    tmp_path: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = recorded(tmp_path / "run", "cache_root='~/cache'")
+    composed = recorded_composed(run, {"directory": str(there)})
+    assert composed.config.cache_root == str(tmp_path / "cache")
+
+
+def test_names_and_nulls_are_no_paths(tmp_path: Path, there: Path) -> None:
+    run = recorded(tmp_path / "run", "dataset=image_folder", "dataset.splits=random")
+    composed = recorded_composed(run, {"directory": str(there)})
+    assert composed.config.dataset.splits == "random"
+    assert composed.config.data_root is None
+    assert composed.config.cache_root is None
+    assert yaml.safe_load(composed.yaml)["dataset"]["splits"] == "random"
+
+
+@pytest.mark.parametrize("named", [None, "sets"])
+def test_the_default_folder_of_datasets_is_the_run_s(
+    tmp_path: Path, there: Path, here: Path, monkeypatch: pytest.MonkeyPatch, named: str | None
+) -> None:
+    run = recorded(tmp_path / "run")
+    info: dict[str, Any] = {"directory": str(there)}
+    if named:
+        info["environment"] = {"METAKD_DATA": named}
+    folder = there / (named or "data")
+    folder.mkdir()
+    assert recorded_composed(run, info).config.data_root == str(folder)
+    assert recorded_composed(run, info, ["data_root=mine"]).config.data_root == str(here / "mine")
+    monkeypatch.setenv("METAKD_DATA", str(tmp_path))
+    assert recorded_composed(run, info).config.data_root is None  # the variable decides
+
+
+def test_without_a_recorded_folder_nothing_is_changed(tmp_path: Path) -> None:
+    run = recorded(tmp_path / "run", "cache_root=c")
+    assert recorded_composed(run, {}).config.cache_root == "c"
+
+
+def test_what_is_typed_is_checked_and_wins(tmp_path: Path, there: Path) -> None:
+    run = recorded(tmp_path / "run", "seed=3")
+    info = {"directory": str(there)}
+    assert recorded_composed(run, info).config.seed == 3
+    assert recorded_composed(run, info, ["seed=4"]).config.seed == 4
+    with pytest.raises(UserError, match="Did you mean 'seed'"):
+        recorded_composed(run, info, ["sead=4"])
+
+
+def test_differences_name_each_setting() -> None:
+    before = {"seed": 0, "task": {"ways": 5, "options": {}}, "tags": ["a"], "name": "x"}
+    after = {"seed": 0, "task": {"ways": 3, "options": {"k": 1.5}}, "tags": [], "name": "y"}
+    assert differences(before, before) == []
+    assert differences(before, after) == [
+        "name: x -> y",
+        'tags: ["a"] -> []',
+        "task.options.k: null -> 1.5",
+        "task.ways: 5 -> 3",
+    ]
