@@ -42,7 +42,7 @@ SETTINGS: dict[str, list[str]] = {
     "meta_sgd": GRADIENT,
     "meta_curvature": GRADIENT,
     "lstm": GRADIENT,
-    "imaml": ["meta_train.iterations=300", "algorithm.inner_steps_test=16"],
+    "imaml": ["meta_train.iterations=150", "algorithm.inner_steps_test=16"],
     "reptile": [
         "task.train_shots=5",
         "meta_train.iterations=300",
