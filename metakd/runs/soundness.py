@@ -53,6 +53,10 @@ ROUNDED_AMOUNT: Rule = (lambda v: _is_number(v) and v >= -1e-3), AMOUNT[1]
 FLAG: Rule = (lambda v: isinstance(v, bool)), "true or false"
 TEXTS: Rule = _all(str), "a list of texts"
 OBJECTS: Rule = _all(dict), "a list of objects"
+WORDS: Rule = (
+    lambda v: isinstance(v, dict) and all(isinstance(one, str) for one in v.values()),
+    "an object of texts",
+)
 
 RUN: Mapping[str, Rule] = {
     "status": (lambda v: v in STATUSES if isinstance(v, str) else False, " or ".join(STATUSES)),
@@ -64,16 +68,19 @@ RUN: Mapping[str, Rule] = {
     "end": _or_null(NUMBER),
     "command": TEXT,
     "directory": TEXT,
-    "packages": (
-        lambda v: isinstance(v, dict) and all(isinstance(one, str) for one in v.values()),
-        "an object of texts",
-    ),
+    "packages": WORDS,
+    "environment": WORDS,
     "python": TEXT,
     "platform": TEXT,
     "cpus": _or_null(POSITIVE),
+    "processor": TEXT,
+    "gpus": TEXTS,
     "threads": POSITIVE,
     "git_commit": TEXT,
     "git_dirty": FLAG,
+    "git_diff": TEXT,
+    "git_diff_sha256": TEXT,
+    "git_diff_bytes": POSITIVE,
     "seed": (lambda v: isinstance(v, int) and not isinstance(v, bool), "a whole number"),
     "device": TEXT,
     "precision": TEXT,
@@ -83,6 +90,7 @@ RUN: Mapping[str, Rule] = {
     "teacher": TEXT,
     "error": TEXT,
     "evaluates": TEXT,
+    "reproduces": TEXT,
     "resumed": OBJECTS,
     "wandb_run_id": TEXT,
 }
