@@ -32,7 +32,7 @@ def explained(problem: Exception, run: Path, estimate: str = "") -> RunError | N
     if isinstance(problem, RunError):
         return problem
     go_on = f"then go on with: {resume_command(run)}"
-    if isinstance(problem, (OSError, UserError)) and not run.is_dir():
+    if isinstance(problem, (OSError, UserError)) and not (run / "run.json").exists():
         return RunError(f"the run's folder '{run}' has vanished; train again")
     if isinstance(problem, OSError):
         where = problem.filename or run

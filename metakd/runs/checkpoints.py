@@ -44,7 +44,7 @@ def save_state(folder: Path, name: str, state: Mapping[str, Any]) -> None:
     """
     import torch
 
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # not the run around it, should that have been removed
     file = f"{name}.pt"
     new = folder / f"{file}.new"
     digest = hashlib.sha256()
@@ -143,7 +143,7 @@ def save_weights(
     """
     from safetensors.torch import save
 
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # not the run around it, should that have been removed
     separate = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in weights.items()}
     content = save(separate, metadata=dict(metadata) if metadata else None)
 
