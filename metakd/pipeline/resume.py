@@ -86,6 +86,7 @@ def resume(
         def begin(recorder: Recorder) -> None:
             journal = recorder.journal
             assert journal is not None
+            journal.open()
             run.rewind(journal.kept())
             run.write_config(composed.yaml, _overrides_of(run, composed))
             now = provenance_of(prepared)

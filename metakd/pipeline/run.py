@@ -74,6 +74,8 @@ def train(composed: Composed, *, quiet: bool = False) -> dict[str, Any]:
         folder = RunFolder.create(place, unique=unique)
 
         def begin(recorder: Recorder) -> None:
+            assert recorder.journal is not None
+            recorder.journal.begin()
             folder.write_config(composed.yaml, composed.overrides)
             folder.start(provenance_of(prepared))
             found = tracker.start(
@@ -111,7 +113,6 @@ def carry_out(
     status, error = "failed", None
     with log_to(folder.path / "metakd.log"):
         try:
-            journal.open()
             begin(recorder)
             for line in prepared.warnings:
                 recorder.warn(line)

@@ -63,6 +63,12 @@ class Journal:
                 logger.warning("stage %s is done again: what it built on is damaged", stage)
         self._last = self._sound_last()
 
+    def begin(self) -> None:
+        """Start a new run: what another one has left in this folder is none of its states."""
+        for path in self.folder.glob("*.pt"):
+            remove_state(self.folder, path.stem)
+        clean(self.folder)
+
     def _sound_last(self) -> dict[str, Any] | None:
         state = load_state(self.folder, "last")
         if state is not None and all(earlier in self._done for earlier in state["after"]):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from metakd.algorithms.algorithm import Algorithm
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.errors import UserError
 from metakd.stages.finite import NotFiniteError
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
@@ -78,18 +80,21 @@ def fit(
         log_every: steps between lines of metrics.
 
     Raises:
+        UserError: what was kept of this stage belongs to other networks or optimisers.
         NotFiniteError: a loss or a gradient is not finite, more often than `optimization` lets
             pass; the update was not made.
     """
     finished = recorder.finished(stage)
     if finished is not None:
-        learner.load_state_dict(finished["learner"])
-        objective.load_state_dict(finished["objective"])
+        with _fitting(stage):
+            learner.load_state_dict(finished["learner"])
+            objective.load_state_dict(finished["objective"])
         return Fitted(finished["seconds"], finished["best"], finished["best_step"])
     training = Training(learner, objective, optimization, stage)
     found = recorder.last(stage)
     if found is not None:
-        training.load(found)
+        with _fitting(stage):
+            training.load(found)
     recorder.about_to_train(training, batch_at, answers_to, steps, precision)
     began = time.perf_counter() - training.seconds
 
@@ -167,6 +172,23 @@ def fit(
         kept = ("learner", "objective", "seconds", "best", "best_step")
         recorder.finish(stage, {k: v for k, v in state().items() if k in kept})
     return Fitted(training.seconds, training.best, training.best_step)
+
+
+@contextmanager
+def _fitting(stage: str) -> Iterator[None]:
+    """Say it in a line if what was kept of a stage is not for these networks and optimisers.
+
+    Raises:
+        UserError: it is not.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"what the run kept of stage {stage} does not fit the changed configuration "
+            f"({reason[:200]}); change less, or start a new run"
+        ) from error
 
 
 def _named(terms: Mapping[str, torch.Tensor], learner_is: str) -> dict[str, float]:

@@ -296,6 +296,21 @@ def test_relative_paths_are_those_of_the_first_command(
     assert not (tmp_path / "elsewhere" / "own_cache").exists()
 
 
+def test_a_change_that_fits_no_checkpoint_is_one_line(copy: Path) -> None:
+    with pytest.raises(UserError, match=r"stage meta_train does not fit .* start a new run"):
+        metakd.resume(copy, "student.width=6", changed=True)
+
+
+def test_what_lies_in_a_folder_is_no_state_of_a_new_run(copy: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "used"
+    shutil.copytree(copy / "checkpoints", folder / "checkpoints")
+    with killed_after(0), pytest.raises(Killed):
+        run(folder, "distill=none", "seed=1")
+    go_on(folder)
+    run(tmp_path / "whole", "distill=none", "seed=1")
+    same(tmp_path / "whole", folder)
+
+
 # --- losses that are not finite
 
 
