@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "compose", "evaluate", "resume", "train"]
+__all__ = ["__version__", "compose", "evaluate", "reproduce", "resume", "train"]
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> Composed:
@@ -102,3 +102,40 @@ def evaluate(
     from metakd import pipeline
 
     return pipeline.evaluate_run(Path(run), overrides, config_dir, quiet=quiet)
+
+
+def reproduce(
+    run: str | Path,
+    *overrides: str,
+    config_dir: str | Path | None = None,
+    output: str | Path | None = None,
+    cached_teacher: bool = False,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Run a finished run again and compare every figure, as `metakd reproduce RUN` does.
+
+    Args:
+        run: the run's folder.
+        overrides: where things lie, on what it runs, e.g. ``"data_root=/data"``.
+        config_dir: folder of the user's own config files.
+        output: the new run's folder; None: one below `output_root`.
+        cached_teacher: take the teacher from the cache if it is there.
+        quiet: neither progress nor the final table.
+
+    Returns:
+        the comparison: `same`, `figures`, `different`, `differences`, `changed`; `again` is the
+        new run's folder.
+
+    Raises:
+        UserError: not a finished run, or one that cannot be repeated.
+    """
+    from metakd import pipeline
+
+    return pipeline.reproduce(
+        Path(run),
+        overrides,
+        config_dir,
+        output=None if output is None else Path(output),
+        cached_teacher=cached_teacher,
+        quiet=quiet,
+    )

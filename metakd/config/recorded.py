@@ -12,9 +12,31 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from metakd.config.compose import Composed, recompose
-from metakd.config.overrides import PATH_KEYS, parse
+from metakd.config.overrides import PATH_KEYS, parse, quoted
+from metakd.errors import UserError, nearest
+from metakd.plain_data import UnreadableError, parse_yaml, read_text
 
-__all__ = ["differences", "recorded_composed"]
+__all__ = ["differences", "recorded_composed", "reproduction_composed"]
+
+FREE = (
+    "plugins",
+    "data_root",
+    "cache_root",
+    "output_root",
+    "name",
+    "tags",
+    "tracker",
+    "device",
+    "precision",
+    "deterministic",
+    "checkpoint_minutes",
+    "checkpoint_steps",
+    "dataset.folder",
+    "dataset.splits",
+    "teacher.checkpoint",
+    "student.checkpoint",
+)
+"""What can be typed for a repetition of a run: where things lie, who watches, on what it runs."""
 
 
 def recorded_composed(
@@ -63,6 +85,71 @@ def recorded_composed(
         # "${" in a folder's name is no reference.
         OmegaConf.update(kept, key, str(path).replace("${", r"\${"))
     return dataclasses.replace(composed, yaml=OmegaConf.to_yaml(kept))
+
+
+def reproduction_composed(
+    run: Path,
+    info: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    config_dir: str | Path | None = None,
+    *,
+    cached_teacher: bool = False,
+) -> Composed:
+    """Return the configuration that repeats a run: the recorded one, in a folder of its own.
+
+    A teacher is trained anew, and nothing is mirrored unless `tracker` is typed. Where the
+    recorded output folder is a relative one, it is relative to here.
+
+    Args:
+        run: the run's folder.
+        info: its run.json.
+        overrides: what is typed now; only `FREE` settings.
+        config_dir: folder of the user's own config files.
+        cached_teacher: take the teacher as the run did, from the cache if it is there.
+
+    Raises:
+        UserError: an override that would make it another run, plugins that are not typed, or as
+            `recompose`.
+    """
+    typed = [o.key_or_group for o in parse(overrides)]
+    for key in typed:
+        if key not in FREE and not key.startswith("tracker."):
+            raise UserError(
+                f"{key}: a run is repeated as it was; what can differ is {', '.join(FREE)}."
+                + nearest(key, FREE)
+            )
+    recorded = _recorded_settings(run)
+    plugins = recorded.get("plugins")
+    if plugins and "plugins" not in typed:
+        named = ",".join(map(str, plugins)) if isinstance(plugins, list) else str(plugins)
+        raise UserError(
+            f"run '{run}' used plugins; if you trust these modules, type plugins=[{named}]"
+        )
+    added = []
+    if not any(key.partition(".")[0] == "tracker" for key in typed):
+        added.append("tracker=none")
+    output = recorded.get("output_root")
+    if "output_root" not in typed and isinstance(output, str) and output:
+        added.append(quoted(f"output_root={output}"))
+    if not cached_teacher:
+        added.append("pretrain.cache=false")
+    composed = recorded_composed(run, info, [*overrides, *added], config_dir)
+    # Nobody typed these, so nobody is told that a run without a teacher does not use them.
+    own = {word.partition("=")[0] for word in added}
+    return dataclasses.replace(
+        composed,
+        typed=composed.typed - own,
+        warnings=tuple(w for w in composed.warnings if w.split()[0] not in own),
+    )
+
+
+def _recorded_settings(run: Path) -> dict[Any, Any]:
+    path = run / ".hydra" / "config.yaml"
+    try:
+        content = parse_yaml(read_text(path))
+    except UnreadableError as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    return content if isinstance(content, dict) else {}
 
 
 def _data_root(info: Mapping[str, Any], directory: Path) -> Path | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from metakd.pipeline.again import evaluate_run
 from metakd.pipeline.prepare import Prepared, prepare
 from metakd.pipeline.replay import replay
+from metakd.pipeline.reproduce import reproduce
 from metakd.pipeline.resume import resume
 from metakd.pipeline.run import train
 
-__all__ = ["Prepared", "evaluate_run", "prepare", "replay", "resume", "train"]
+__all__ = ["Prepared", "evaluate_run", "prepare", "replay", "reproduce", "resume", "train"]

@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.segment import Segments
 from rich.table import Table
 
-__all__ = ["MODELS", "headlines", "summary"]
+__all__ = ["MODELS", "headlines", "print_uncut", "summary"]
 
 MODELS = {"student": "student", "student_alone": "student alone", "teacher": "teacher"}
 """Models of results.json and what they are called, in the order of the table."""
@@ -45,12 +45,19 @@ def summary(results: Figures, console: Console) -> None:
         cells = [_figure(measures[model][k]) if k in measures[model] else "" for k in shots]
         table.add_row(names[model], *cells, *[_COLUMNS[c](results[model]) for c in columns])
     console.print(_title(results), style="bold", highlight=False, soft_wrap=True)
-    # A figure that is cut off is worse than a line that is too long for the window.
+    print_uncut(table, console)
+    for line in _lines_below(results, names):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def print_uncut(table: Table, console: Console) -> None:
+    """Print a table at its full width.
+
+    A figure that is cut off is worse than a line that is too long for the window.
+    """
     wide = console.options.update(width=1000)
     wide = wide.update(width=max(console.width, Measurement.get(console, wide, table).maximum))
     console.print(Segments(console.render(table, wide)), crop=False, overflow="ignore", end="")
-    for line in _lines_below(results, names):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def headlines(model: Figures) -> dict[int, Figures]:

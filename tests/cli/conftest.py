@@ -28,6 +28,7 @@ class FakePipeline:
 
     calls: list[Any] = field(default_factory=list)
     error: BaseException | None = None
+    report: dict[str, Any] = field(default_factory=dict)
 
     def train(self, composed: Any) -> dict[str, Any]:
         self.calls.append(composed)
@@ -39,6 +40,12 @@ class FakePipeline:
         self.calls.append((folder, tuple(overrides), config_dir))
         return {}
 
+    def reproduce(
+        self, folder: Any, overrides: Any, config_dir: Any, **options: Any
+    ) -> dict[str, Any]:
+        self.calls.append((folder, tuple(overrides), config_dir, options))
+        return self.report
+
 
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
@@ -49,6 +56,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
     module = ModuleType("metakd.pipeline")
     module.train = fake.train  # type: ignore[attr-defined]
     module.evaluate_run = fake.evaluate_run  # type: ignore[attr-defined]
+    module.reproduce = fake.reproduce  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "metakd.pipeline", module)
     monkeypatch.setattr(metakd, "pipeline", module, raising=False)
     return fake

@@ -26,6 +26,9 @@ from metakd.cli.completion import SCRIPTS, candidates
         ("metakd train task.sho", ["task.shots="]),
         ("metakd train task.shots=", ["task.shots=1"]),
         ("metakd evaluate out", []),
+        ("metakd rep", ["reproduce"]),
+        ("metakd reproduce --ca", ["--cached-teacher"]),
+        ("metakd reproduce out", []),
     ],
 )
 def test_candidates(line: str, expected: list[str]) -> None:

@@ -1,0 +1,204 @@
+"""`metakd reproduce RUN`: run it again and say whether every figure is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metakd.config.compose import Composed
+from metakd.config.recorded import differences, reproduction_composed
+from metakd.errors import UserError
+from metakd.pipeline.prepare import prepare
+from metakd.pipeline.run import carry_out, provenance_of, tracker_of
+from metakd.runs.atomic import write_text
+from metakd.runs.equality import Compared, compare, figures_of, finished_info
+from metakd.runs.folder import RunFolder, check_writable, open_run
+from metakd.runs.interrupts import interrupts
+from metakd.runs.provenance import changes
+from metakd.stages.recorder import Recorder
+from metakd.tracking.progress import Progress
+
+__all__ = ["reproduce"]
+
+WITHOUT_EFFECT = (
+    "plugins",
+    "data_root",
+    "cache_root",
+    "output_root",
+    "name",
+    "tags",
+    "tracker",
+    "checkpoint_minutes",
+    "checkpoint_steps",
+    "pretrain.cache",
+)
+"""Settings that no figure depends on."""
+
+
+def reproduce(
+    path: Path,
+    overrides: Sequence[str] = (),
+    config_dir: str | Path | None = None,
+    *,
+    output: Path | None = None,
+    cached_teacher: bool = False,
+    against: Path | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Run the finished run in `path` again, in a folder of its own, and compare what came out.
+
+    It runs with the number of threads that the run recorded.
+
+    Args:
+        path: the run's folder.
+        overrides: where things lie, who watches, on what it runs; see `reproduction_composed`.
+        config_dir: folder of the user's own config files.
+        output: the new run's folder; None: one below `output_root`.
+        cached_teacher: take the teacher from the cache if it is there, as the run did.
+        against: a finished run of the same to compare with, in place of a new one.
+        quiet: as in `train`.
+
+    Returns:
+        the content of reproduction.json, which the new run's folder holds (docs/run_folder.md).
+
+    Raises:
+        UserError: not a finished run; its data is not what it was; an override that would make it
+            another run.
+        RunError, KeyboardInterrupt: as in `train`.
+    """
+    run = open_run(path)
+    info = finished_info(run)
+    before = figures_of(run)  # a damaged file is noticed now, not after hours
+    if against is not None:
+        again = open_run(against)
+        if again.path.resolve() == run.path.resolve():
+            raise UserError(f"'{against}' is the run itself; name another one")
+        finished_info(again)
+    else:
+        composed = reproduction_composed(
+            run.path, info, overrides, config_dir, cached_teacher=cached_teacher
+        )
+        with _as_many_threads(info.get("threads"), Progress(quiet=quiet)):
+            again = _run_again(run, info, composed, output, quiet)
+    report = _report(run, again, info, before, figures_of(again))
+    if against is None:
+        text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+        write_text(again.path / "reproduction.json", text + "\n")
+    return report
+
+
+@contextmanager
+def _as_many_threads(recorded: Any, progress: Progress) -> Iterator[None]:
+    """Compute with the number of threads that the run had: sums are added up in their order."""
+    before = torch.get_num_threads()
+    if not isinstance(recorded, int) or recorded == before:
+        yield
+        return
+    progress.say(f"with {recorded} thread{'s' * (recorded != 1)}, as the run had, not {before}")
+    torch.set_num_threads(recorded)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run_again(
+    run: RunFolder, info: Mapping[str, Any], composed: Composed, output: Path | None, quiet: bool
+) -> RunFolder:
+    prepared = prepare(composed)
+    if info.get("data_checksum") not in (None, prepared.data.checksum):
+        raise UserError(
+            f"run '{run.path}' had other data (checksum {str(info['data_checksum'])[:12]}, now "
+            f"{prepared.data.checksum[:12]}), so it cannot be repeated; give it the old ones with "
+            "data_root=…"
+        )
+    tracker = tracker_of(prepared)
+    place = output
+    if place is None:
+        moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        place = Path(composed.config.output_root) / prepared.config.name / moment
+    elif (place / "run.json").exists():
+        raise UserError(f"'{place}' holds a run already; choose another --output")
+    check_writable(place)
+    with interrupts() as stop:
+        folder = RunFolder.create(place, unique=output is None)
+
+        def begin(recorder: Recorder) -> None:
+            asked = [w for w in run.read_overrides() if not w.startswith("hydra.")]
+            folder.write_config(composed.yaml, [*asked, *composed.overrides])
+            repeated = os.path.relpath(run.path, folder.path)
+            folder.start({**provenance_of(prepared), "reproduces": repeated})
+            found = tracker.start(
+                composed.plain(), folder.path, prepared.config.name, composed.config.tags
+            )
+            if found:
+                folder.update(**found)
+
+        try:
+            carry_out(prepared, folder, tracker, stop, begin, quiet=quiet)
+        except KeyboardInterrupt:
+            Progress(quiet=quiet).say(
+                f"and then: metakd reproduce {run.path} --against {folder.path}"
+            )
+            raise
+    return folder
+
+
+def _report(
+    run: RunFolder,
+    again: RunFolder,
+    info: Mapping[str, Any],
+    before: Mapping[str, Mapping[str, Any]],
+    now: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    files = compare({k: dict(v) for k, v in before.items()}, {k: dict(v) for k, v in now.items()})
+    figures = sum(f.figures for f in files)
+    differ = sum(len(f.differences) for f in files)
+    changed = changes(info, again.read_run())
+    changed += [
+        line
+        for line in differences(run.read_config(), again.read_config())
+        if not _without_effect(line.partition(":")[0])
+    ]
+    if _teacher_differs(files) and _teacher_was_cached(run):
+        changed.append("the run took its teacher from the cache; this one was trained here")
+    return {
+        "schema": 1,
+        "run": str(run.path),
+        "again": str(again.path),
+        "same": not differ,
+        "figures": figures,
+        "different": differ,
+        "files": [
+            {"file": f.file, "figures": f.figures, "different": len(f.differences)} for f in files
+        ],
+        "differences": [{"file": f.file, **asdict(d)} for f in files for d in f.differences],
+        "not_compared": [file for file in now if file not in before],
+        "changed": changed,
+        "not_recorded": [k for k in ("threads", "processor") if k not in info],
+    }
+
+
+def _without_effect(key: str) -> bool:
+    return key in WITHOUT_EFFECT or key.startswith("tracker.")
+
+
+def _teacher_differs(files: Sequence[Compared]) -> bool:
+    return any(f.file == "teacher.safetensors" and f.differences for f in files)
+
+
+def _teacher_was_cached(run: RunFolder) -> bool:
+    """Tell whether the run had a teacher before its episodes that it did not train itself."""
+    config = run.read_config()
+    trained = bool((config.get("pretrain") or {}).get("enabled"))
+    given = (config.get("teacher") or {}).get("checkpoint") is not None
+    timing = run.read_results().get("timing") or {}
+    return trained and not given and "pretrain_s" not in timing
