@@ -18,6 +18,7 @@ from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
 from metakd.stages.pretrain import pretrain
 from metakd.stages.recorder import Recorder
+from metakd.stages.sole import sole_maker
 
 __all__ = ["CODE", "source_fingerprint", "teacher_key", "trained_teacher"]
 
@@ -87,6 +88,9 @@ def trained_teacher(
 ) -> tuple[Network, float, bool]:
     """Return (trained network, seconds of training, whether it came from the cache).
 
+    Of several processes that need the same teacher one trains it; the others wait for it. If that
+    one is stopped or killed, the next one trains.
+
     Args:
         network: the untrained teacher, with a head of all meta-train classes.
         data: the dataset.
@@ -102,26 +106,41 @@ def trained_teacher(
         recorder: where metrics go.
     """
     folder = None if cache_root is None else cache_root / "teachers"
-    if folder is not None:
-        found = read_checked(folder, key)
-        if found is not None:
-            tensors, _ = found
-            network.load_state_dict(tensors)
-            recorder.say(f"teacher: taken from the cache ({key[:12]})")
+
+    def train() -> tuple[Network, float, bool]:
+        fitted = pretrain(
+            network,
+            data,
+            epochs=epochs,
+            batch_size=batch_size,
+            label_smoothing=label_smoothing,
+            validate_fraction=validate_fraction,
+            optimization=optimization,
+            precision=precision,
+            seed=seed,
+            recorder=recorder,
+        )
+        if folder is not None:
+            state = {n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}
+            write_checked(folder, key, state, {"seconds": fitted.seconds, "accuracy": fitted.best})
+        return network, fitted.seconds, False
+
+    if folder is None:
+        return train()
+    if _from_cache(network, folder, key, recorder):
+        return network.to(data.device), 0.0, True
+    waits = f"teacher: another run trains it ({key[:12]}); waiting"
+    with sole_maker(folder, key, lambda: recorder.say(waits)):
+        if _from_cache(network, folder, key, recorder):  # whoever had the lock has made it
             return network.to(data.device), 0.0, True
-    fitted = pretrain(
-        network,
-        data,
-        epochs=epochs,
-        batch_size=batch_size,
-        label_smoothing=label_smoothing,
-        validate_fraction=validate_fraction,
-        optimization=optimization,
-        precision=precision,
-        seed=seed,
-        recorder=recorder,
-    )
-    if folder is not None:
-        state = {n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}
-        write_checked(folder, key, state, {"seconds": fitted.seconds, "accuracy": fitted.best})
-    return network, fitted.seconds, False
+        return train()
+
+
+def _from_cache(network: Network, folder: Path, key: str, recorder: Recorder) -> bool:
+    """Load what is kept under `key` into the network; tell whether there was anything."""
+    found = read_checked(folder, key)
+    if found is None:
+        return False
+    network.load_state_dict(found[0])
+    recorder.say(f"teacher: taken from the cache ({key[:12]})")
+    return True

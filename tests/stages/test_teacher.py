@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import nn
 
 from metakd.data.images import ImageData
 from metakd.models.network import Network
+from metakd.stages import teacher as module
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
 from metakd.stages.pretrain import base_accuracy, hold_out
@@ -71,6 +74,52 @@ def test_the_second_time_it_comes_from_the_cache(tiny: ImageData, tmp_path: Path
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
     assert not train(fresh(tiny), tiny, tmp_path, key="other")[2]
+
+
+def test_of_three_that_need_it_one_trains(
+    tiny: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = threading.Barrier(3)
+    trained = []
+    pretrain = module.pretrain
+
+    def counted(*given: Any, **settings: Any) -> Any:
+        trained.append(1)
+        time.sleep(0.3)  # the others are at the lock meanwhile
+        return pretrain(*given, **settings)
+
+    monkeypatch.setattr(module, "pretrain", counted)
+    networks = [fresh(tiny, seed) for seed in range(3)]
+    answers: list[tuple[Network, float, bool]] = []
+
+    def need(network: Network) -> None:
+        began.wait()
+        answers.append(train(network, tiny, tmp_path, epochs=1))
+
+    threads = [threading.Thread(target=need, args=(n,)) for n in networks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert trained == [1]
+    assert sorted(cached for _, _, cached in answers) == [False, True, True]
+    for name, value in networks[0].state_dict().items():
+        assert torch.equal(value, networks[1].state_dict()[name])
+        assert torch.equal(value, networks[2].state_dict()[name])
+
+
+def test_one_that_failed_leaves_it_to_the_next(
+    tiny: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def broken(*given: Any, **settings: Any) -> Any:
+            raise KeyboardInterrupt
+
+        patch.setattr(module, "pretrain", broken)
+        with pytest.raises(KeyboardInterrupt):
+            train(fresh(tiny), tiny, tmp_path, epochs=1)
+    assert not train(fresh(tiny), tiny, tmp_path, epochs=1)[2]
 
 
 def test_a_damaged_cache_is_not_believed(tiny: ImageData, tmp_path: Path) -> None:
