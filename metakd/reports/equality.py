@@ -14,8 +14,8 @@ from metakd.reports.summary import print_uncut
 
 __all__ = ["print_equality", "verdict"]
 
-SHOWN = 10
-"""Differences shown of a file; all of them are in reproduction.json."""
+SHOWN, SHOWN_ELSEWHERE = 10, 3
+"""Differences shown of results.json and of any other file; all are in reproduction.json."""
 
 
 def print_equality(report: Mapping[str, Any], console: Console) -> None:
@@ -45,12 +45,13 @@ def _differences(report: Mapping[str, Any]) -> Table:
     for file in report["files"]:
         name = file["file"]
         found = [d for d in report["differences"] if d["file"] == name]
-        for d in found[:SHOWN]:
+        shown = SHOWN if name == "results.json" else SHOWN_ELSEWHERE
+        for d in found[:shown]:
             apart = "" if d["difference"] is None else f"{d['difference']:.3g}"
             words = (name, d["name"], _word(d["before"]), _word(d["now"]), apart)
             table.add_row(*map(escape, words))
-        if len(found) > SHOWN:
-            table.add_row(name, f"and {len(found) - SHOWN} more", "", "", "")
+        if len(found) > shown:
+            table.add_row(name, f"and {len(found) - shown} more", "", "", "")
     return table
 
 

@@ -93,7 +93,7 @@ def figures_of(run: RunFolder) -> Figures:
     if (run.path / "episodes.csv").exists():
         found["episodes.csv"] = _episodes(run)
     for path in sorted(run.checkpoints.glob("*.safetensors")):
-        found[path.name] = dict(load_weights(run.checkpoints, path.stem))
+        found[path.name] = dict(sorted(load_weights(run.checkpoints, path.stem).items()))
     return found
 
 

@@ -39,12 +39,16 @@ SAME: dict[str, Any] = {
 DIFFERENT: dict[str, Any] = {
     **SAME,
     "same": False,
-    "different": 12,
+    "different": 17,
     "figures": 30,
-    "files": [{"file": "results.json", "figures": 30, "different": 12}],
+    "files": [
+        {"file": "results.json", "figures": 20, "different": 12},
+        {"file": "episodes.csv", "figures": 10, "different": 5},
+    ],
     "differences": [
-        {"file": "results.json", "name": f"figure{i}", "before": 0.5, "now": 0.25, "difference": d}
-        for i, d in enumerate([0.25] * 11 + [None])
+        {"file": file, "name": f"{what}{i}", "before": "[b]0.5", "now": None, "difference": 0.25}
+        for file, what, n in (("results.json", "figure", 12), ("episodes.csv", "task", 5))
+        for i in range(n)
     ],
     "not_compared": ["teacher.safetensors"],
     "not_recorded": ["threads"],
@@ -85,9 +89,13 @@ def test_differences_are_shown(metakd, pipeline, run_folder: Path) -> None:
     assert answer.status == 1
     assert "figure9 " in answer.out
     assert "figure10" not in answer.out
-    assert "and 2 more" in answer.out
+    assert answer.out.count("and 2 more") == 2
+    assert "task2" in answer.out
+    assert "task3" not in answer.out
+    assert "[b]0.5" in answer.out  # no markup
+    assert "absent" in answer.out
     assert answer.out.splitlines()[-4:] == [
-        "12 of 30 figures differ",
+        "17 of 30 figures differ",
         "known to differ between then and now: torch 2.11.0 -> 2.13.0; device cpu -> cuda",
         "the run did not record: threads",
         "not compared, the run lacks: teacher.safetensors",
