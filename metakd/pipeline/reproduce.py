@@ -198,7 +198,8 @@ def _teacher_differs(files: Sequence[Compared]) -> bool:
 def _teacher_was_cached(run: RunFolder) -> bool:
     """Tell whether the run had a teacher before its episodes that it did not train itself."""
     config = run.read_config()
-    trained = bool((config.get("pretrain") or {}).get("enabled"))
-    given = (config.get("teacher") or {}).get("checkpoint") is not None
-    timing = run.read_results().get("timing") or {}
-    return trained and not given and "pretrain_s" not in timing
+    pretrain, teacher = config.get("pretrain"), config.get("teacher")
+    if not isinstance(pretrain, dict) or not isinstance(teacher, dict):  # of any file
+        return False
+    trained = bool(pretrain.get("enabled")) and teacher.get("checkpoint") is None
+    return trained and "pretrain_s" not in (run.read_results().get("timing") or {})

@@ -186,6 +186,10 @@ def test_a_teacher_is_trained_anew(tmp_path: Path) -> None:
     assert [d["name"] for d in report["differences"]] == ["head.bias"]
     assert report["differences"][0]["difference"] == pytest.approx(1)
     assert any("from the cache" in line for line in report["changed"])
+    # What is compared only, not repeated, can have any configuration.
+    (tmp_path / "run" / ".hydra" / "config.yaml").write_text("pretrain: [1]\n2: {3: 4}\n")
+    report = pipeline.reproduce(tmp_path / "run", against=tmp_path / "again")
+    assert "2.3: 4 -> null" in report["changed"]
 
 
 def test_weights_that_were_removed_are_not_called_the_same(run: Path) -> None:
