@@ -16,7 +16,18 @@ from metakd.config.overrides import PATH_KEYS, parse, quoted
 from metakd.errors import UserError, nearest
 from metakd.plain_data import UnreadableError, parse_yaml, read_text
 
-__all__ = ["differences", "recorded_composed", "reproduction_composed"]
+__all__ = ["NOT_THE_RUN", "differences", "recorded_composed", "reproduction_composed"]
+
+NOT_THE_RUN = (
+    "plugins",
+    "data_root",
+    "cache_root",
+    "tags",
+    "tracker",
+    "checkpoint_minutes",
+    "checkpoint_steps",
+)
+"""Settings that say where things are or who watches; whatever they are, the result is the same."""
 
 FREE = (
     "plugins",

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from metakd.config.compose import Composed
-from metakd.config.recorded import differences, recorded_composed
+from metakd.config.recorded import NOT_THE_RUN, differences, recorded_composed
 from metakd.errors import UserError
 from metakd.pipeline.prepare import prepare
 from metakd.pipeline.run import carry_out, provenance_of, tracker_of
@@ -19,17 +19,6 @@ from metakd.runs.interrupts import interrupts
 from metakd.stages.recorder import Recorder
 
 __all__ = ["resume"]
-
-NOT_THE_RUN = (
-    "plugins",
-    "data_root",
-    "cache_root",
-    "tags",
-    "tracker",
-    "checkpoint_minutes",
-    "checkpoint_steps",
-)
-"""Settings that say where things are or who watches; whatever they are, the result is the same."""
 
 COMPARED = ("device", "precision", "threads", "git_commit", "git_dirty", "python")
 """Facts of run.json that the last bits of a figure depend on, beside the packages' versions."""
@@ -86,7 +75,6 @@ def resume(
         def begin(recorder: Recorder) -> None:
             journal = recorder.journal
             assert journal is not None
-            journal.open()
             run.rewind(journal.kept())
             run.write_config(composed.yaml, _overrides_of(run, composed))
             now = provenance_of(prepared)
@@ -109,7 +97,7 @@ def resume(
             if found:
                 run.update(**found)
 
-        return carry_out(prepared, run, tracker, stop, begin, quiet=quiet)
+        return carry_out(prepared, run, tracker, stop, begin, quiet=quiet, goes_on=True)
 
 
 def _composed(

@@ -74,8 +74,6 @@ def train(composed: Composed, *, quiet: bool = False) -> dict[str, Any]:
         folder = RunFolder.create(place, unique=unique)
 
         def begin(recorder: Recorder) -> None:
-            assert recorder.journal is not None
-            recorder.journal.begin()
             folder.write_config(composed.yaml, composed.overrides)
             folder.start(provenance_of(prepared))
             found = tracker.start(
@@ -95,6 +93,7 @@ def carry_out(
     begin: Callable[[Recorder], None],
     *,
     quiet: bool,
+    goes_on: bool = False,
 ) -> dict[str, Any]:
     """Do what is left of a run, in its folder, which this process has locked.
 
@@ -105,6 +104,7 @@ def carry_out(
         stop: whether it was asked to end.
         begin: called first, when progress and log are there; writes what the run is.
         quiet: as in `train`.
+        goes_on: take up what an earlier process has left; otherwise nothing in the folder counts.
     """
     config = prepared.config
     journal = Journal(folder.checkpoints, config.checkpoint_minutes, config.checkpoint_steps)
@@ -113,6 +113,7 @@ def carry_out(
     status, error = "failed", None
     with log_to(folder.path / "metakd.log"):
         try:
+            journal.open() if goes_on else journal.begin()
             begin(recorder)
             for line in prepared.warnings:
                 recorder.warn(line)
