@@ -1,53 +1,26 @@
-"""`metakd train -m`: every combination of values, checked together, run one after the other."""
+"""`metakd train -m`: every combination of values, by MetaKD's own sweep or by a plugin of Hydra."""
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from metakd.cli.plugins import look_here_for
 from metakd.config.checks import check
-from metakd.config.compose import CONFIG_NAME, Composed, compose, typed_plugins
+from metakd.config.compose import CONFIG_NAME, compose, typed_plugins
 from metakd.config.locate import Choices, user_folder
 from metakd.config.overrides import check_override, parse
 from metakd.config.permitted import refuse_foreign
 from metakd.errors import UserError
+from metakd.sweeps.plan import asked_of, combinations
+from metakd.sweeps.run import start
 
 __all__ = ["combinations", "sweep"]
-
-FOLDERS = ("hydra.sweep.dir", "hydra.mode")
-"""Settings of the sweep itself, which its jobs do not get."""
-
-
-def combinations(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:
-    """Return the overrides of every job, and those of the sweep itself.
-
-    Raises:
-        UserError: a sweep that cannot be written out as a list of jobs.
-    """
-    parsed = parse(overrides, sweeps=True)
-    own = [o for o in parsed if o.key_or_group in FOLDERS]
-    jobs = [o for o in parsed if o.key_or_group not in FOLDERS]
-    for override in parsed:
-        if override.key_or_group in ("hydra.sweep.subdir", "hydra.run.dir"):
-            raise UserError(
-                f"{override.key_or_group}: jobs are numbered folders of hydra.sweep.dir; set that"
-            )
-    try:
-        split = BasicSweeper.split_arguments(jobs, None)[0]
-    except HydraException as error:
-        raise UserError(f"-m: {error}; name a sweeper that can with hydra/sweeper=") from error
-    return split, [o.input_line or "" for o in own]
 
 
 def sweep(overrides: Sequence[str], config_dir: str | None = None) -> int:
@@ -56,59 +29,18 @@ def sweep(overrides: Sequence[str], config_dir: str | None = None) -> int:
     All of them are composed and checked first. Each runs in a process of its own, so that no
     state leaks from one to the next.
     """
-    parsed = parse(overrides, sweeps=True)
-    if any(o.key_or_group in ("hydra/launcher", "hydra/sweeper") for o in parsed):
-        return _by_hydra(parsed, config_dir)
-    jobs, own = combinations(overrides)
-    composed = []
-    for job in jobs:
-        try:
-            composed.append(compose([*job, *own], config_dir))
-            check(composed[-1].config)
-        except UserError as error:
-            raise UserError(f"{error} (in the combination {' '.join(job)})") from error
-    folder = _folder(composed[0])
-    failed = 0
-    for number, job in enumerate(jobs):
-        print(f"[{number + 1}/{len(jobs)}] {' '.join(job)}", flush=True)
-        status = _run(job, folder / str(number), config_dir)
-        if status == 130:
-            raise KeyboardInterrupt
-        failed += status != 0
-        print(f"[{number + 1}/{len(jobs)}] {'failed, status ' + str(status) if status else 'done'}")
-    print(f"{folder}: {len(jobs) - failed} of {len(jobs)} jobs done, {failed} failed")
-    return 1 if failed else 0
-
-
-def _folder(first: Composed) -> Path:
-    """Make the sweep's folder; unless it was typed, one that nobody else has."""
-    wanted = first.sweep_dir
-    try:
-        if "hydra.sweep.dir" in first.typed:
-            wanted.mkdir(parents=True, exist_ok=True)
-            return wanted
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        for number in range(1000):
-            folder = wanted if number == 0 else wanted.with_name(f"{wanted.name}_{number}")
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir()
-                return folder
-    except OSError as error:
-        raise UserError(f"{wanted}: cannot be made: {error.strerror}") from error
-    raise UserError(f"{wanted}: exists already, and so do its numbered neighbours")
-
-
-def _run(job: list[str], folder: Path, config_dir: str | None) -> int:
-    own = [] if config_dir is None else ["--config-dir", config_dir]
-    command = [sys.executable, "-m", "metakd", "train", *job, f"hydra.run.dir={folder}", *own]
-    process = subprocess.Popen(command)
-    try:
-        return process.wait()
-    except KeyboardInterrupt as stop:
-        if stop.args:  # SIGTERM reached us alone (see cli._interrupt), Ctrl-C the job, too
-            process.terminate()
-        process.wait()  # it writes its checkpoint
-        raise
+    asked = asked_of(overrides)
+    parsed = parse(asked.rest, sweeps=True)
+    chosen = [o for o in parsed if o.key_or_group in ("hydra/launcher", "hydra/sweeper")]
+    if not chosen:
+        return start(overrides, config_dir)
+    if asked.parallel is not None or asked.changed:
+        own = "sweep.jobs" if asked.parallel is not None else "resume_changed"
+        raise UserError(
+            f"{own} is for MetaKD's own multirun; with {chosen[0].input_line} Hydra's plugin "
+            "decides how jobs run"
+        )
+    return _by_hydra(parsed, config_dir)
 
 
 def _by_hydra(parsed: Sequence[Override], config_dir: str | None) -> int:

@@ -22,7 +22,7 @@ examples:
   metakd train
   metakd train dataset=omniglot algorithm=maml task=5way_5shot distill=none
   metakd train experiment=omniglot/protonet_5way_1shot seed=1
-  metakd train -m seed=0,1,2 distill=none,embedding
+  metakd train -m seed=0,1,2 distill=none,embedding sweep.jobs=2
   metakd train resume=outputs/NAME/DATE_TIME
 
 groups (metakd list GROUP describes the choices):
@@ -38,6 +38,8 @@ key settings:
   evaluate.tasks evaluate.shots=[1,5]     number of test tasks, further shots
   resume=RUN                              go on with a run that was stopped, to the same result;
                                           other settings are refused unless resume_changed=true
+  sweep.jobs=N                            with -m: jobs at a time (1); cores and GPUs are shared
+                                          out; resume=SWEEP_FOLDER runs what is left of a multirun
   replay=RUN                              what was not finite in a run that failed for it
   checkpoint_minutes checkpoint_steps     how often a run is saved in the middle of a stage
   seed device precision name data_root cache_root output_root hydra.run.dir
@@ -100,6 +102,14 @@ def run(arguments: Sequence[str]) -> int:
         from metakd.cli.sweep import sweep
 
         return sweep(asked.overrides, asked.config_dir)
+    run, changed, overrides = resumed(asked.overrides)
+    if run is not None and (run / "sweep.json").is_file():
+        from metakd.sweeps.run import go_on
+
+        return go_on(run, overrides, asked.config_dir, changed)
+    for word in asked.overrides:
+        if word.startswith("sweep."):
+            raise UserError(f"{word}: belongs to a multirun; type -m, too")
     failed, typed = replayed(asked.overrides)
     if failed is not None:
         from metakd import pipeline

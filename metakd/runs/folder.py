@@ -146,10 +146,10 @@ class RunFolder:
             }
         )
 
-    def stage(self, name: str) -> None:
-        """Record that the run is now in stage `name`; metrics so far reach the disk."""
+    def stage(self, name: str, steps: int | None = None) -> None:
+        """Record that the run is now in stage `name`, of so many steps; flush the metrics."""
         self._metrics.flush()
-        self.update(stage=name)
+        self.update(stage=name, stage_steps=steps)
 
     def update(self, **fields: Any) -> None:
         """Change or add fields of run.json."""

@@ -61,6 +61,7 @@ WORDS: Rule = (
 RUN: Mapping[str, Rule] = {
     "status": (lambda v: v in STATUSES if isinstance(v, str) else False, " or ".join(STATUSES)),
     "stage": _or_null(TEXT),
+    "stage_steps": _or_null(WHOLE),
     "pid": POSITIVE,
     "host": TEXT,
     "process_start": _or_null(TEXT),

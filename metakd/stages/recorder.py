@@ -71,7 +71,7 @@ class Recorder:
         `start` steps were done before, by an earlier process.
         """
         if self.folder is not None:
-            self.folder.stage(stage.removesuffix("_alone"))
+            self.folder.stage(stage.removesuffix("_alone"), total)
         with self.progress.bar(title or stage.replace("_", " "), total, start) as bar:
             yield bar
 

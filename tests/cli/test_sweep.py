@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from metakd.cli import sweep as module
 from metakd.cli.sweep import combinations
+from metakd.sweeps import run
+from metakd.sweeps.state import Job, Sweep
 
 
 def test_combinations_are_those_of_the_basic_sweeper() -> None:
@@ -34,25 +37,29 @@ def test_paths_are_swept_if_each_is_quoted() -> None:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Commands of the jobs; those with seed=1 fail."""
+    """Commands of the jobs; processes that do nothing run instead, those with seed=1 fail."""
     commands: list[list[str]] = []
+    real = run.command_of
 
-    class Process:
-        def __init__(self, command: list[str]) -> None:
-            commands.append(command)
+    def command_of(sweep: Sweep, job: Job, again: bool, extras: Sequence[str]) -> list[str]:
+        commands.append(real(sweep, job, again, extras))
+        return [sys.executable, "-S", "-c", f"raise SystemExit({int('seed=1' in job.overrides)})"]
 
-        def wait(self) -> int:
-            return 1 if "seed=1" in commands[-1] else 0
-
-    monkeypatch.setattr(module.subprocess, "Popen", Process)
+    monkeypatch.setattr(run, "command_of", command_of)
     return commands
+
+
+def folder_of(command: list[str]) -> Path:
+    return Path(command[-1].removeprefix("hydra.run.dir="))
 
 
 def test_jobs_run_in_numbered_folders(metakd, started, tmp_path: Path) -> None:
     answer = metakd("train", "-m", "seed=0,2", f"hydra.sweep.dir={tmp_path}/s w")
     assert answer.status == 0
-    assert [c[-1] for c in started] == [f"hydra.run.dir={tmp_path}/s w/{n}" for n in (0, 1)]
-    assert started[0][:4] == [sys.executable, "-m", "metakd", "train"]
+    assert [folder_of(c) for c in started] == [tmp_path / "s w" / n for n in "01"]
+    words = started[0][started[0].index("-m") :]
+    assert words[:4] == ["-m", "metakd.sweeps.job", str(os.getpid()), os.getcwd()]
+    assert words[4:] == ["train", "seed=0", f"hydra.run.dir={tmp_path}/s w/0"]
     assert "2 of 2 jobs done, 0 failed" in answer.out
 
 
@@ -61,6 +68,8 @@ def test_a_failed_job_is_status_1_and_stops_no_other(metakd, started, tmp_path: 
     assert answer.status == 1
     assert len(started) == 3
     assert "2 of 3 jobs done, 1 failed" in answer.out
+    assert "ended with status 1" in answer.out
+    assert f"resume={tmp_path}" in answer.err
 
 
 def test_nothing_starts_if_one_combination_is_impossible(metakd, started, tmp_path: Path) -> None:
@@ -78,7 +87,7 @@ def test_untyped_folder_is_never_shared(
     monkeypatch.chdir(tmp_path)
     for _ in range(3):
         assert metakd("train", "-m", "seed=0,2").status == 0
-    assert len({Path(c[-1]).parent for c in started}) == 3
+    assert len({folder_of(c).parent for c in started}) == 3
 
 
 def test_settings_hold_whatever_the_choices_are(metakd, started, tmp_path: Path) -> None:
@@ -110,3 +119,76 @@ def test_folders_that_jobs_cannot_have(metakd, started, key: str) -> None:
     answer = metakd("train", "-m", "seed=0,1", f"{key}=x")
     assert answer.status == 2
     assert "hydra.sweep.dir" in answer.err
+
+
+def test_settings_of_the_sweep(metakd, started, pipeline, tmp_path: Path) -> None:
+    answer = metakd("train", "-m", "seed=0,2", "sweep.jobs=2", f"hydra.sweep.dir={tmp_path}/s")
+    assert answer.status == 0
+    assert not any("sweep.jobs" in word for command in started for word in command)
+    for words in (
+        ["sweep.jobs=2"],
+        ["-m", "sweep.jobs=many", "seed=0,1"],
+        ["-m", "sweep.job=2", "seed=0,1"],
+        ["-m", "sweep.jobs=2", "seed=0,1", "hydra/launcher=basic"],
+        ["-m", "seed=0,1", "resume=outputs"],
+    ):
+        answer = metakd("train", *words)
+        assert answer.status == 2, words
+        assert answer.err.count("\n") == 1
+    assert len(started) == 2
+    assert pipeline.calls == []
+
+
+def test_typed_again_with_other_combinations(metakd, started, tmp_path: Path) -> None:
+    place = f"hydra.sweep.dir={tmp_path}/s"
+    assert metakd("train", "-m", "seed=0,2", place).status == 0
+    before = (tmp_path / "s" / "sweep.json").read_bytes()
+    answer = metakd("train", "-m", "seed=2,3", place)
+    assert answer.status == 2
+    assert "new: seed=3; no longer there: job 0 (seed=0)" in answer.err
+    assert (tmp_path / "s" / "sweep.json").read_bytes() == before
+    answer = metakd("train", "-m", "seed=2,3", place, "resume_changed=true")
+    assert answer.status == 0
+    assert folder_of(started[-1]) == tmp_path / "s" / "2"
+    assert not any("resume_changed" in word for word in started[-1])
+
+
+def test_a_folder_that_holds_something_else(metakd, started, tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "run.json").write_text("{}")
+    for folder in (tmp_path, tmp_path / "0"):
+        answer = metakd("train", "-m", "seed=0,2", f"hydra.sweep.dir={folder}")
+        assert answer.status == 2
+        assert "holds runs" in answer.err
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["0", "run.json"]
+    assert started == []
+
+
+def test_resume_of_a_sweep_s_folder(metakd, started, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    assert metakd("train", "-m", "seed=0,1", f"hydra.sweep.dir={folder}").status == 1
+    answer = metakd("train", f"resume={folder}", "tracker=none", "sweep.jobs=2")
+    assert answer.status == 1  # the stand-ins keep no run: both are started again
+    assert [c[c.index("train") :] for c in started[2:]] == [
+        ["train", f"seed={n}", "tracker=none", f"hydra.run.dir={folder}/{n}"] for n in (0, 1)
+    ]
+    answer = metakd("train", f"resume={folder}", "meta_train.iterations=7")
+    assert answer.status == 2
+    assert "meta_train.iterations" in answer.err
+    assert "resume_changed=true" in answer.err
+    assert len(started) == 4
+
+
+def test_plugins_are_never_taken_from_sweep_json(metakd, started, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, [Job(0, ["seed=0", "+plugins=[theirs]"])], 1, str(tmp_path))
+    sweep.save()
+    answer = metakd("train", f"resume={tmp_path}")
+    assert answer.status == 2
+    assert "plugins" in answer.err
+    for word in ("hydra.mode=MULTIRUN", "resume=elsewhere", "hydra.run.dir=elsewhere"):
+        sweep.jobs[0].overrides = ["seed=0", word]
+        sweep.save()
+        answer = metakd("train", f"resume={tmp_path}")
+        assert answer.status == 2
+        assert "must not have" in answer.err
+    assert started == []

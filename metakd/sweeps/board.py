@@ -1,0 +1,201 @@
+"""A sweep for whoever watches: a table that is drawn anew on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import TextIO
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from metakd.reports.summary import print_uncut
+from metakd.sweeps.plan import varying
+from metakd.sweeps.state import Job, Sweep
+from metakd.sweeps.watch import Watch, clock, result_of
+
+__all__ = ["Board", "print_summary"]
+
+LINE_EVERY_S = 30.0
+"""Plain output: seconds between two lines of the same job."""
+
+LOOK_EVERY_S = 1.0
+AROUND = 8
+"""Lines of a window that are not the table's rows."""
+
+STYLES = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "bold"}
+
+
+class Board:
+    """Shows the jobs on standard error, until `close`.
+
+    Args:
+        sweep: whose jobs they are.
+        stream: where to; standard error unless given.
+    """
+
+    def __init__(self, sweep: Sweep, stream: TextIO | None = None) -> None:
+        self.sweep = sweep
+        self.names = varying({job.number: job.overrides for job in sweep.asked})
+        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self._watches = {
+            job.number: Watch(sweep.run_folder(job), sweep.log(job)) for job in sweep.asked
+        }
+        self._results: dict[int, str] = {}
+        self._looked = 0.0
+        self._said: dict[int, float] = {}
+        self._live: Live | None = None
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def say(self, text: str) -> None:
+        """Print a line, above the table if there is one."""
+        self._console.print(Text(text))
+
+    def started(self, job: Job, again: bool) -> None:
+        """Tell of a job whose process has begun."""
+        self._watches[job.number].begin()
+        self._said[job.number] = time.monotonic()
+        if self._live is None:
+            self.say(f"{self._name(job)}: {'goes on' if again else 'started'}")
+
+    def ended(self, job: Job) -> None:
+        """Tell of a job whose process has ended."""
+        if job.status == "finished":
+            found = result_of(self.sweep.run_folder(job))
+            self._results[job.number] = found
+            text = f"done in {clock(job.seconds)}" + (f", {found}" if found else "")
+        else:
+            text = f"{job.status}: {job.reason}"
+        asked = self.sweep.asked
+        over = sum(one.status not in ("waiting", "running") for one in asked)
+        self.say(f"{self._name(job)}: {text}  [{over} of {len(asked)}]")
+
+    def update(self, running: Mapping[int, float]) -> None:
+        """Look again, at most every second.
+
+        Args:
+            running: by job the seconds for which its process has been running.
+        """
+        now = time.monotonic()
+        if now - self._looked < LOOK_EVERY_S:
+            return
+        self._looked = now
+        due = [n for n in running if now - self._said.get(n, 0.0) >= LINE_EVERY_S]
+        for number in running if self._live is not None else due:
+            self._watches[number].look()
+        if self._live is not None:
+            self._live.update(self._table(running), refresh=True)
+            return
+        for job in self.sweep.asked:
+            if job.number in due:
+                self._said[job.number] = now
+                self.say(f"{self._name(job)}: {self._progress(job.number)}")
+
+    def _name(self, job: Job) -> str:
+        words = self.names[job.number]
+        return f"job {job.number} ({words})" if words else f"job {job.number}"
+
+    def _progress(self, number: int) -> str:
+        watch = self._watches[number]
+        words = [watch.stage or "begins"]
+        if watch.step is not None:
+            words[0] += f" {watch.step}" + (f"/{watch.steps}" if watch.steps else "")
+        if watch.best:
+            words.append(f"best validation {watch.best}")
+        if watch.left is not None:
+            words.append(f"{clock(watch.left)} left in this stage")
+        return ", ".join(words)
+
+    def _table(self, running: Mapping[int, float]) -> Group:
+        jobs = self.sweep.asked
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for title in ("job", "settings", "stage", "steps", "best", "time", "left in stage"):
+            end = title not in ("settings", "stage")
+            table.add_column(title, justify="right" if end else "left", no_wrap=True)
+        shown = self._shown(max(3, self._console.height - AROUND))
+        for job in jobs:
+            if job.number in shown:
+                table.add_row(*self._cells(job, running), style=STYLES.get(job.status))
+        counts = [
+            f"{sum(job.status == status for job in jobs)} {status}"
+            for status in ("finished", "running", "failed", "interrupted", "waiting")
+            if any(job.status == status for job in jobs)
+        ]
+        left = self._remaining(running)
+        if left is not None:
+            counts.append(f"about {clock(left)} left")
+        return Group(table, Text(f"{self.sweep.folder}: {', '.join(counts)}", overflow="fold"))
+
+    def _cells(self, job: Job, running: Mapping[int, float]) -> list[str]:
+        name, watch = self.names[job.number], self._watches[job.number]
+        if job.number not in running:
+            result = self._results.get(job.number)
+            if result is None and job.status == "finished":
+                result = self._results[job.number] = result_of(self.sweep.run_folder(job))
+            passed = clock(job.seconds) if job.seconds else ""
+            return [str(job.number), name, job.status, "", result or "", passed, ""]
+        steps = "" if watch.step is None else f"{watch.step}/{watch.steps or '?'}"
+        left = "" if watch.left is None else clock(watch.left)
+        passed = clock(job.seconds + running[job.number])
+        return [str(job.number), name, watch.stage or "begins", steps, watch.best, passed, left]
+
+    def _shown(self, rows: int) -> set[int]:
+        """Return the jobs for which there is room: first those that run, last those that wait."""
+        order = ("running", "failed", "interrupted", "finished", "waiting")
+        jobs = sorted(
+            self.sweep.asked,
+            # Of those that are over the newest, of those that wait the next ones.
+            key=lambda j: (
+                order.index(j.status),
+                j.number if j.status in ("running", "waiting") else -j.number,
+            ),
+        )
+        return {job.number for job in jobs[:rows]}
+
+    def _remaining(self, running: Mapping[int, float]) -> float | None:
+        """Return the seconds that all jobs still need, if those that are done tell."""
+        done = [j.seconds for j in self.sweep.asked if j.status == "finished" and j.seconds]
+        if not done:
+            return None
+        mean = sum(done) / len(done)
+        spent = {j.number: j.seconds + running.get(j.number, 0.0) for j in self.sweep.asked}
+        open_jobs = [j.number for j in self.sweep.asked if j.status in ("waiting", "running")]
+        work = [max(0.0, mean - spent[n]) for n in open_jobs]
+        return max(max(work, default=0.0), sum(work) / self.sweep.parallel)
+
+
+def print_summary(sweep: Sweep, console: Console) -> None:
+    """Print what became of every job: status, the student's headline, time, reason of failure."""
+    names = varying({job.number: job.overrides for job in sweep.asked})
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    reasons = any(job.reason for job in sweep.asked)
+    for title in ("job", "settings", "status", "result", "time", *(["reason"] if reasons else [])):
+        right = title in ("job", "result", "time")
+        table.add_column(title, justify="right" if right else "left", no_wrap=True)
+    for job in sweep.asked:
+        found = result_of(sweep.run_folder(job)) if job.status == "finished" else ""
+        passed = clock(job.seconds) if job.seconds else ""
+        cells = [str(job.number), names[job.number], job.status, found, passed]
+        table.add_row(*(Text(c) for c in [*cells, *([job.reason or ""] if reasons else [])]))
+    print_uncut(table, console)
+    counts = {s: sum(job.status == s for job in sweep.asked) for s in ("finished", "failed")}
+    line = (
+        f"{sweep.folder}: {counts['finished']} of {len(sweep.asked)} jobs done, "
+        f"{counts['failed']} failed"
+    )
+    rest = len(sweep.asked) - sum(counts.values())
+    console.print(
+        Text(line + (f", {rest} not ended" if rest else "")), soft_wrap=True, highlight=False
+    )

@@ -1,0 +1,134 @@
+"""What a multirun asks for: settings of its own, and the overrides of every job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from metakd.config.checks import check
+from metakd.config.compose import Composed, compose
+from metakd.config.overrides import PATH_KEYS, parse
+from metakd.errors import UserError, nearest
+
+__all__ = ["FOLDERS", "Asked", "asked_of", "combinations", "composed_jobs", "placed", "varying"]
+
+FOLDERS = ("hydra.sweep.dir", "hydra.mode")
+"""Settings of the sweep itself that Hydra knows, and its jobs do not get."""
+
+OWN = ("sweep.jobs",)
+"""Settings of the sweep itself that Hydra does not know."""
+
+MOST = 1024
+"""Of jobs at a time; more is a slip of the finger."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was typed for the sweep itself.
+
+    Attributes:
+        parallel: `sweep.jobs`, how many jobs run at a time; None: not typed.
+        changed: `resume_changed=true`, the combinations may be others than the folder's.
+        rest: the other words.
+    """
+
+    parallel: int | None
+    changed: bool
+    rest: list[str]
+
+
+def asked_of(words: Sequence[str]) -> Asked:
+    """Return the sweep's own settings apart from the rest.
+
+    Raises:
+        UserError: one that there is not, or a value that it does not take.
+    """
+    parallel, changed, rest = None, False, []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key == "resume_changed" and equals:
+            if value.lower() not in ("true", "false"):
+                raise UserError(f"resume_changed={value}: expected true or false")
+            changed = value.lower() == "true"
+        elif key.startswith("sweep."):
+            if key not in OWN:
+                raise UserError(f"{key}: no such setting.{nearest(key, OWN)}")
+            if not value.isdecimal() or not 1 <= int(value) <= MOST:
+                raise UserError(f"{word}: expected a whole number from 1 to {MOST}")
+            parallel = int(value)
+        else:
+            rest.append(word)
+    return Asked(parallel, changed, rest)
+
+
+def combinations(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """Return the overrides of every job, and those of the sweep's folder.
+
+    Raises:
+        UserError: a sweep that cannot be written out as a list of jobs.
+    """
+    parsed = parse(asked_of(overrides).rest, sweeps=True)
+    own = [o for o in parsed if o.key_or_group in FOLDERS]
+    jobs = [o for o in parsed if o.key_or_group not in FOLDERS]
+    for override in parsed:
+        if override.key_or_group in ("hydra.sweep.subdir", "hydra.run.dir"):
+            raise UserError(
+                f"{override.key_or_group}: jobs are numbered folders of hydra.sweep.dir; set that"
+            )
+        if override.key_or_group == "resume":
+            raise UserError(
+                "resume: to go on with a multirun type metakd train resume=SWEEP_FOLDER without "
+                "-m, or the same -m line with hydra.sweep.dir=SWEEP_FOLDER"
+            )
+    try:
+        split = BasicSweeper.split_arguments(jobs, None)[0]
+    except HydraException as error:
+        raise UserError(f"-m: {error}; name a sweeper that can with hydra/sweeper=") from error
+    return split, [o.input_line or "" for o in own]
+
+
+def composed_jobs(
+    jobs: Iterable[Sequence[str]], own: Sequence[str], config_dir: str | None
+) -> list[Composed]:
+    """Compose and check every job, before any of them starts.
+
+    Raises:
+        UserError: the first one that is impossible, with its combination.
+    """
+    found = []
+    for job in jobs:
+        try:
+            composed = compose([*job, *own], config_dir)
+            check(composed.config)
+        except UserError as error:
+            raise UserError(f"{error} (in the combination {' '.join(job)})") from error
+        found.append(composed)
+    return found
+
+
+def varying(jobs: Mapping[int, Sequence[str]]) -> dict[int, str]:
+    """Return by job the overrides that not all jobs have; all of them for a single job."""
+    shared = set.intersection(*(set(words) for words in jobs.values())) if jobs else set()
+    if len(jobs) == 1:
+        shared = set()
+    return {n: " ".join(w for w in words if w not in shared) for n, words in jobs.items()}
+
+
+def placed(parsed: Iterable[Override]) -> list[str]:
+    """Return overrides as words that mean the same wherever the process runs.
+
+    Paths become absolute: the jobs of a sweep that goes on run where it was first typed.
+    """
+    words = []
+    for override in parsed:
+        value = override.value()
+        if override.key_or_group in PATH_KEYS and isinstance(value, str) and value:
+            words.append(f"{override.key_or_group}={Path(value).expanduser().absolute()}")
+        else:
+            words.append(override.input_line or "")
+    return words

@@ -1,0 +1,175 @@
+"""Processes, a bounded number at a time, each with its share of cores and GPUs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Ended", "Pool", "cores", "gpus", "shares", "why"]
+
+GPU_QUERY_S = 20
+THREADS = "OMP_NUM_THREADS"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended.
+
+    Attributes:
+        number: of its job.
+        status: exit status; negative: the signal that killed it.
+        seconds: that it took.
+    """
+
+    number: int
+    status: int
+    seconds: float
+
+
+@dataclass
+class _Running:
+    process: subprocess.Popen[bytes]
+    slot: int
+    began: float
+
+
+class Pool:
+    """Runs commands, at most `size` at a time.
+
+    Each is in a process group of its own: Ctrl-C on the terminal reaches the sweep alone, which
+    passes it on once (a second signal would end a run without saving).
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._running: dict[int, _Running] = {}
+
+    def free(self) -> int | None:
+        """Return the lowest slot in which nothing runs."""
+        taken = {running.slot for running in self._running.values()}
+        return next((slot for slot in range(self.size) if slot not in taken), None)
+
+    def start(
+        self,
+        number: int,
+        slot: int,
+        command: Sequence[str],
+        log: Path,
+        variables: Mapping[str, str],
+    ) -> int:
+        """Start the process of job `number`; return its id.
+
+        Args:
+            number: of the job; it must not be running.
+            slot: a free one.
+            command: the program and its arguments.
+            log: file to which both of its outputs are appended.
+            variables: of its environment, beside those of this process.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        with log.open("ab") as file:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env={**os.environ, **variables},
+                process_group=0 if os.name == "posix" else None,
+            )
+        self._running[number] = _Running(process, slot, time.monotonic())
+        return process.pid
+
+    def running(self) -> dict[int, float]:
+        """Return by job the seconds for which its process has been running."""
+        now = time.monotonic()
+        return {number: now - one.began for number, one in self._running.items()}
+
+    def ended(self) -> list[Ended]:
+        """Return the processes that have ended since the last call."""
+        found = []
+        for number, one in list(self._running.items()):
+            status = one.process.poll()
+            if status is not None:
+                del self._running[number]
+                found.append(Ended(number, status, time.monotonic() - one.began))
+        return found
+
+    def stop(self) -> list[Ended]:
+        """Ask all to end, wait until they have (they save first), and return them."""
+        for one in self._running.values():
+            one.process.terminate()
+        for one in self._running.values():
+            one.process.wait()
+        return self.ended()
+
+
+def why(status: int) -> str:
+    """Say in words how a process ended that said nothing itself."""
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    hint = " (too little memory, or somebody did)" if name == "SIGKILL" else ""
+    return f"killed by {name}{hint}"
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """Return the names of the CUDA GPUs that jobs may use, without importing torch.
+
+    Those of CUDA_VISIBLE_DEVICES where that is set, else what `nvidia-smi` lists.
+    """
+    typed = os.environ.get(VISIBLE)
+    if typed is not None:
+        names = [name.strip() for name in typed.split(",")]
+        # CUDA itself takes the names up to the first that is none.
+        return names[: next((i for i, n in enumerate(names) if n in ("", "-1")), len(names))]
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--list-gpus"],
+            capture_output=True,
+            text=True,
+            timeout=GPU_QUERY_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    lines = [line for line in done.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(number) for number in range(len(lines))]
+
+
+def shares(parallel: int, devices: Sequence[str]) -> list[dict[str, str]]:
+    """Return for each slot the variables that give its jobs their share of the machine.
+
+    A single job at a time keeps all cores, so that it is the run that `metakd train` would do.
+    What the user has set stays.
+
+    Args:
+        parallel: number of slots.
+        devices: the GPUs; each slot is given one, in turn.
+    """
+    found: list[dict[str, str]] = []
+    for slot in range(parallel):
+        share = {}
+        if parallel > 1 and THREADS not in os.environ:
+            share[THREADS] = str(max(1, cores() // parallel))
+        if devices:
+            share[VISIBLE] = devices[slot % len(devices)]
+        found.append(share)
+    return found

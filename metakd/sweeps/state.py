@@ -1,0 +1,295 @@
+"""sweep.json: what a multirun was asked for and what became of each job; enough to go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from metakd.config.recorded import NOT_THE_RUN
+from metakd.errors import UserError
+from metakd.plain_data import parse_json, read_text
+from metakd.runs.atomic import write_text
+from metakd.runs.process import host_name, process_start
+
+__all__ = ["FILE", "STATUSES", "Job", "Sweep", "is_outside", "is_sweep", "merged"]
+
+FILE = "sweep.json"
+SCHEMA = 1
+STATUSES = ("waiting", "running", "finished", "failed", "interrupted")
+
+
+@dataclass
+class Job:
+    """One job.
+
+    Attributes:
+        number: and name of its folder in the sweep's.
+        overrides: what is typed for it.
+        status: one of `STATUSES`.
+        reason: why it failed or stopped, one line.
+        pid, process_start, host: the process that is or was at work on it.
+        seconds: that its processes have taken so far.
+        device: the configuration's, which decides whether it is given a GPU.
+        asked: whether it belongs to the combinations as they were typed last.
+    """
+
+    number: int
+    overrides: list[str]
+    status: str = "waiting"
+    reason: str | None = None
+    pid: int | None = None
+    process_start: str | None = None
+    host: str | None = None
+    seconds: float = 0.0
+    device: str = "auto"
+    asked: bool = True
+
+
+@dataclass
+class Sweep:
+    """A multirun in its folder.
+
+    Attributes:
+        folder: absolute; holds sweep.json, and for job N the run's folder `N` and `N.log`.
+        jobs: in the order of their numbers.
+        parallel: jobs at a time.
+        directory: where it was typed; relative paths of its overrides count from there.
+        config_dir: the user's own configuration folder, absolute.
+        status: `running`, `finished`, `failed` or `interrupted`.
+    """
+
+    folder: Path
+    jobs: list[Job]
+    parallel: int = 1
+    directory: str = ""
+    config_dir: str | None = None
+    status: str = "running"
+    start: float = field(default_factory=time.time)
+    _lock: FileLock | None = None
+
+    @property
+    def asked(self) -> list[Job]:
+        """The jobs that the sweep consists of now."""
+        return [job for job in self.jobs if job.asked]
+
+    def run_folder(self, job: Job) -> Path:
+        """Return where the job's run lies."""
+        return self.folder / str(job.number)
+
+    def log(self, job: Job) -> Path:
+        """Return the file that holds what the job's processes print."""
+        return self.folder / f"{job.number}.log"
+
+    def save(self) -> None:
+        """Write sweep.json, atomically.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        pid = os.getpid()
+        content = {
+            "schema": SCHEMA,
+            "status": self.status,
+            "pid": pid,
+            "host": host_name(),
+            "process_start": process_start(pid),
+            "start": self.start,
+            "parallel": self.parallel,
+            "directory": self.directory,
+            "config_dir": self.config_dir,
+            "jobs": [asdict(job) for job in self.jobs],
+        }
+        write_text(self.folder / FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def lock(self) -> None:
+        """Take this sweep for this process; released by `unlock` and by the process's end.
+
+        Raises:
+            UserError: another process is at work on it, or the folder cannot be written.
+        """
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"multirun '{self.folder}' is in progress; wait for it, or stop it first"
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            raise UserError(f"multirun '{self.folder}' cannot be locked: {error}") from error
+        self._lock = lock
+
+    def unlock(self) -> None:
+        """Let others go on with this sweep."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    @classmethod
+    def opened(cls, folder: Path) -> Sweep:
+        """Return the sweep that `folder` holds, locked by this process.
+
+        Raises:
+            UserError: there is none, sweep.json is damaged, or another process is at work on it.
+        """
+        cls.load(folder)  # before a lock is put into a folder that is none
+        holder = cls(folder.absolute(), [])
+        holder.lock()
+        try:
+            found = cls.load(folder)  # as whoever had the lock has left it
+        except BaseException:
+            holder.unlock()
+            raise
+        found._lock = holder._lock
+        return found
+
+    @classmethod
+    def load(cls, folder: Path) -> Sweep:
+        """Return the sweep that `folder` holds, for reading.
+
+        Raises:
+            UserError: there is none, or sweep.json is damaged.
+        """
+        path = folder.absolute() / FILE
+        try:
+            content = parse_json(read_text(path))
+            if not isinstance(content, dict):
+                raise ValueError("it holds no object")
+            if content.get("schema") != SCHEMA:
+                raise ValueError(f"'schema' is {content.get('schema')!r}, expected {SCHEMA}")
+            jobs = [_job(entry) for entry in _list(content, "jobs")]
+            if not jobs or len({job.number for job in jobs}) < len(jobs):
+                raise ValueError("'jobs' has none, or a number twice")
+            parallel, start = content.get("parallel"), content.get("start")
+            directory, config_dir = content.get("directory"), content.get("config_dir")
+            if not isinstance(parallel, int) or isinstance(parallel, bool) or parallel < 1:
+                raise ValueError("'parallel' is no number of jobs")
+            if not isinstance(directory, str) or not isinstance(config_dir, str | None):
+                raise ValueError("'directory' or 'config_dir' is no folder's name")
+            if not isinstance(start, int | float) or content.get("status") not in STATUSES:
+                raise ValueError("'status' or 'start' is missing")
+        except ValueError as error:
+            raise UserError(
+                f"'{path}' cannot be read: {error}; single jobs still go on with "
+                f"metakd train resume={folder / 'NUMBER'}"
+            ) from error
+        jobs.sort(key=lambda job: job.number)
+        return cls(
+            folder.absolute(), jobs, parallel, directory, config_dir, content["status"], start
+        )
+
+    def match(self, combinations: Sequence[Sequence[str]]) -> list[Job | None]:
+        """Return the job of each combination, None for one that has none yet.
+
+        Neither the order of settings nor those that say where things lie decide.
+        """
+        left = list(self.jobs)
+        found: list[Job | None] = [None] * len(combinations)
+        for key in (_same_words, _same_run):
+            for i, words in enumerate(combinations):
+                if found[i] is None:
+                    found[i] = next((j for j in left if key(j.overrides) == key(words)), None)
+                    left = [job for job in left if job is not found[i]]
+        return found
+
+    def others(self, combinations: Sequence[Sequence[str]]) -> list[str]:
+        """Return a line for each combination that is new or no longer there."""
+        found = self.match(combinations)
+        lines = [
+            f"new: {' '.join(words)}"
+            for words, job in zip(combinations, found, strict=True)
+            if job is None
+        ]
+        return lines + [
+            f"no longer there: job {job.number} ({' '.join(job.overrides)})"
+            for job in self.asked
+            if not any(job is one for one in found)
+        ]
+
+    def adopt(self, combinations: Sequence[Sequence[str]], devices: Sequence[str]) -> None:
+        """Make these combinations the sweep's.
+
+        One that has a job keeps it, new ones get the next numbers; jobs of others are left as
+        they are.
+
+        Args:
+            combinations: the overrides of each job.
+            devices: the setting `device` of each.
+        """
+        for old in self.jobs:
+            old.asked = False
+        number = max((job.number for job in self.jobs), default=-1) + 1
+        given = zip(self.match(combinations), combinations, devices, strict=True)
+        for found, words, device in given:
+            job = found if found is not None else Job(number, [])
+            if found is None:
+                self.jobs.append(job)
+                number += 1
+            job.overrides, job.device, job.asked = list(words), device, True
+
+
+def is_sweep(folder: Path) -> bool:
+    """Tell whether a multirun lies in `folder`."""
+    return (folder / FILE).is_file()
+
+
+def merged(words: Sequence[str], extras: Sequence[str] = ()) -> list[str]:
+    """Return the words and the extras, of each key the last one only."""
+    return list({_setting(word): word for word in (*words, *extras)}.values())
+
+
+def is_outside(word: str) -> bool:
+    """Tell whether an override only says where things lie or who watches."""
+    return _setting(word).partition(".")[0] in NOT_THE_RUN
+
+
+def _setting(word: str) -> str:
+    return word.partition("=")[0].lstrip("+")
+
+
+def _same_words(words: Sequence[str]) -> list[str]:
+    return sorted(merged(words))
+
+
+def _same_run(words: Sequence[str]) -> list[str]:
+    return sorted(word for word in merged(words) if not is_outside(word))
+
+
+def _job(entry: Any) -> Job:
+    if not isinstance(entry, dict):
+        raise ValueError("a job is no object")
+    rules: Mapping[str, bool] = {
+        "number": type(entry.get("number")) is int and entry["number"] >= 0,
+        "overrides": all(
+            isinstance(w, str) and not w.startswith("-") for w in _list(entry, "overrides")
+        ),
+        "status": entry.get("status") in STATUSES,
+        "reason": isinstance(entry.get("reason"), str | None),
+        "pid": isinstance(entry.get("pid"), int | None),
+        "process_start": isinstance(entry.get("process_start"), str | None),
+        "host": isinstance(entry.get("host"), str | None),
+        "seconds": _is_number(entry.get("seconds")),
+        "device": isinstance(entry.get("device"), str),
+        "asked": isinstance(entry.get("asked"), bool),
+    }
+    for key, good in rules.items():
+        if not good:
+            raise ValueError(f"'{key}' of a job is {entry.get(key)!r:.60}")
+    return Job(**{key: entry[key] for key in rules if key in entry})
+
+
+def _list(content: Mapping[str, Any], key: str) -> list[Any]:
+    value = content.get(key)
+    if not isinstance(value, list):
+        raise ValueError(f"'{key}' is no list")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,145 @@
+"""How far a run is, from the files that it writes; cheap enough to be asked every second."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from metakd.errors import UserError
+from metakd.plain_data import parse_json, read_text
+from metakd.runs.folder import open_run
+
+__all__ = ["Watch", "clock", "result_of", "run_info"]
+
+MEASURES = {"validate/accuracy": max, "validate/mse": min}
+TAIL_BYTES = 2048
+
+
+@dataclass
+class Watch:
+    """One run's progress, read again at each `look`; of its metrics only what is new.
+
+    Attributes:
+        folder: the run's.
+        log: what its process prints.
+        stage: it is in; empty before the first.
+        step: steps of it that are done, None if unknown.
+        steps: how many it has, None if unknown.
+        best: the best validation of the last stage that was validated, in words.
+        left: seconds that the stage still needs, None if unknown.
+    """
+
+    folder: Path
+    log: Path
+    stage: str = ""
+    step: int | None = None
+    steps: int | None = None
+    best: str = ""
+    left: float | None = None
+    _offset: int = 0
+    _in: str = ""
+    _first: tuple[float, int] | None = None
+    _last: tuple[float, int] | None = None
+    _value: float | None = field(default=None)
+
+    def look(self) -> None:
+        """Read what is new."""
+        info = run_info(self.folder)
+        self.stage, self.steps = info.get("stage") or "", info.get("stage_steps")
+        if not self.stage and self._waits():
+            self.stage = "waits for the teacher"
+        self._read_metrics()
+        self.step = self.left = None
+        if self._last is None or self._in.removesuffix("_alone") != self.stage:
+            return
+        self.step = self._last[1] + 1
+        if self._first is not None and self.steps and self._last[1] > self._first[1]:
+            pace = (self._last[0] - self._first[0]) / (self._last[1] - self._first[1])
+            self.left = max(0.0, pace * (self.steps - self.step))
+
+    def begin(self) -> None:
+        """Forget the pace: another process goes on with the run."""
+        self._first = None
+
+    def _waits(self) -> bool:
+        try:
+            with self.log.open("rb") as file:
+                file.seek(0, 2)
+                file.seek(max(0, file.tell() - TAIL_BYTES))
+                last = file.read().splitlines()[-1:]
+        except OSError:
+            return False
+        return any(line.startswith(b"teacher: ") and line.endswith(b"waiting") for line in last)
+
+    def _read_metrics(self) -> None:
+        path = self.folder / "metrics.jsonl"
+        try:
+            with path.open("rb") as file:
+                if file.seek(0, 2) < self._offset:  # a resumed run took back what it does again
+                    self._offset, self._in, self._first, self._last = 0, "", None, None
+                file.seek(self._offset)
+                new = file.read()
+        except OSError:
+            return
+        whole = new[: new.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.splitlines():
+            try:
+                entry = json.loads(line)
+                self._take(
+                    str(entry["stage"]),
+                    (float(entry["time"]), int(entry["step"])),
+                    dict(entry["metrics"]),
+                )
+            except (ValueError, TypeError, KeyError):
+                continue  # a damaged line is the reports' business
+
+    def _take(self, stage: str, moment: tuple[float, int], metrics: dict[str, Any]) -> None:
+        if stage != self._in:
+            self._in, self._first, self._value = stage, None, None
+        self._last = moment
+        if self._first is None:
+            self._first = moment
+        for name, better in MEASURES.items():
+            value = metrics.get(name)
+            if isinstance(value, int | float):
+                self._value = value if self._value is None else better(self._value, value)
+                self.best = _figure(name.removeprefix("validate/"), self._value)
+
+
+def run_info(folder: Path) -> dict[str, Any]:
+    """Return what run.json says; empty if there is none that can be read."""
+    try:
+        content = parse_json(read_text(folder / "run.json"))
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def result_of(folder: Path) -> str:
+    """Return the student's headline of a finished run in words; empty if there is none."""
+    try:
+        fewshot = open_run(folder).read_results().get("student", {}).get("fewshot", {})
+    except UserError:
+        return ""
+    for name in ("accuracy", "mse"):
+        if name in fewshot:
+            return _figure(name, fewshot[name], fewshot.get("ci95"))
+    return ""
+
+
+def clock(seconds: float) -> str:
+    """Return e.g. ``4:10`` or ``1:02:00``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _figure(name: str, value: float, interval: float | None = None) -> str:
+    percent = name == "accuracy"
+    words = f"{100 * value:.1f}" if percent else f"{value:.3g}"
+    if interval is not None:
+        words += f" ± {100 * interval:.1f}" if percent else f" ± {interval:.2g}"
+    return f"{words} %" if percent else f"{name} {words}"
