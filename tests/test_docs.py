@@ -13,7 +13,7 @@ import pytest
 import metakd
 from metakd.cli import COMMANDS
 from metakd.cli.sweep import combinations
-from metakd.cli.train import train_parser
+from metakd.cli.train import replayed, resumed, train_parser
 from metakd.config.locate import ALIASES, Choices, user_folder
 from metakd.errors import UserError
 
@@ -96,6 +96,8 @@ def test_command_composes(page: Path, line: str, reader: Path) -> None:
     assert command.startswith("-") or command in COMMANDS
     if command == "train":
         asked = train_parser().read(words)
+        run, _, asked.overrides = resumed(replayed(asked.overrides)[1])
+        assert run is None or not asked.multirun
         jobs = combinations(asked.overrides)[0] if asked.multirun else [asked.overrides]
         for job in jobs:
             make_what_it_names(job)

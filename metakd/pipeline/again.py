@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from metakd.algorithms.algorithm import Algorithm
 from metakd.config.checks import teacher_learns
-from metakd.config.compose import recompose
+from metakd.config.recorded import recorded_composed
 from metakd.data.images import ImageData
 from metakd.errors import UserError, nearest
 from metakd.models.network import Network
@@ -64,7 +64,7 @@ def evaluate_run(
         UserError: not a run, or one whose models cannot be judged so.
     """
     run = open_run(path)
-    composed = recompose(run.path / ".hydra" / "config.yaml", overrides, config_dir)
+    composed = recorded_composed(run.path, run.read_run(), overrides, config_dir)
     for key in composed.typed:
         if key.partition(".")[0] not in JUDGED_AGAIN and key not in ALSO:
             raise UserError(

@@ -107,6 +107,7 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
                 data_checksum=data.checksum,
                 precision=prepared.precision.name,
                 device_type=prepared.device.type,
+                threads=torch.get_num_threads(),
                 seed=config.teacher.seed or 0,
             ),
             cache_root=prepared.cache_root if config.pretrain.cache else None,

@@ -16,12 +16,10 @@ from metakd.pipeline.run import carry_out, provenance_of, tracker_of
 from metakd.reports.summary import summary
 from metakd.runs.folder import RunFolder, check_writable, open_run
 from metakd.runs.interrupts import interrupts
+from metakd.runs.provenance import changes
 from metakd.stages.recorder import Recorder
 
 __all__ = ["resume"]
-
-COMPARED = ("device", "precision", "threads", "git_commit", "git_dirty", "python")
-"""Facts of run.json that the last bits of a figure depend on, beside the packages' versions."""
 
 
 def resume(
@@ -82,20 +80,23 @@ def resume(
                 run.start(now)
             else:
                 run.resume({"command": now["command"], "from": journal.kept()})
-            for line in changes_around(info, now):
-                recorder.warn(line)
+            found = changes(info, now)
+            if found:
+                recorder.warn(
+                    f"since the run began this changed: {', '.join(found)}; figures can differ"
+                )
             recorder.say(journal.story() or f"{path}: no checkpoint yet; starting anew")
             config = prepared.config
             run_id = info.get("wandb_run_id")
-            found = tracker.start(
+            tracked = tracker.start(
                 composed.plain(),
                 run.path,
                 config.name,
                 config.tags,
                 run_id=run_id if isinstance(run_id, str) else None,
             )
-            if found:
-                run.update(**found)
+            if tracked:
+                run.update(**tracked)
 
         return carry_out(prepared, run, tracker, stop, begin, quiet=quiet, goes_on=True)
 
@@ -126,22 +127,3 @@ def _composed(
 def _overrides_of(run: RunFolder, composed: Composed) -> list[str]:
     """Return what was typed for this run over its whole life, for overrides.yaml."""
     return [*run.read_overrides(), *(o for o in composed.overrides if o)]
-
-
-def changes_around(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return a warning if the program or the machine is not what the run began with."""
-    found = [
-        f"{key} {before[key]} -> {now[key]}"
-        for key in COMPARED
-        if key in before and key in now and before[key] != now[key]
-    ]
-    packages = before.get("packages")
-    if isinstance(packages, dict):
-        found += [
-            f"{name} {packages.get(name)} -> {version}"
-            for name, version in now.get("packages", {}).items()
-            if packages.get(name) != version
-        ]
-    if not found:
-        return []
-    return [f"since the run began this changed: {', '.join(found)}; figures can differ"]

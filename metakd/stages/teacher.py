@@ -27,7 +27,8 @@ def _code_fingerprint() -> str:
     """Return a hash of the source files that decide what a pre-trained teacher is."""
     package = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    rooms = ("models", "data", "stages/fit.py", "stages/pretrain.py", "stages/optimization.py")
+    stages = ("fit", "training", "finite", "pretrain", "optimization")
+    rooms = ("models", "data", *(f"stages/{name}.py" for name in stages))
     for room in (*rooms, "algorithms/supervised.py", "distillation/objective.py"):
         path = package / room
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
@@ -55,6 +56,7 @@ def teacher_key(
     data_checksum: str,
     precision: str,
     device_type: str,
+    threads: int,
     seed: int,
 ) -> str:
     """Return the content address of a teacher: everything that its weights depend on."""
@@ -64,6 +66,8 @@ def teacher_key(
         "data": data_checksum,
         "precision": precision,
         "device": device_type,
+        # Of one operation on the CPU: sums are added up in another order.
+        "threads": threads if device_type == "cpu" else None,
         "seed": seed,
         "code": CODE,
         "torch": torch.__version__,

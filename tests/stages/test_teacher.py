@@ -26,6 +26,7 @@ KEY: dict[str, Any] = {
     "data_checksum": "abc",
     "precision": "float32",
     "device_type": "cpu",
+    "threads": 1,
     "seed": 0,
 }
 
@@ -139,6 +140,7 @@ def test_a_damaged_cache_is_not_believed(tiny: ImageData, tmp_path: Path) -> Non
         {"data_checksum": "abd"},
         {"precision": "bfloat16"},
         {"device_type": "cuda"},
+        {"threads": 2},
         {"seed": 1},
     ],
     ids=lambda c: next(iter(c)),
@@ -146,6 +148,11 @@ def test_a_damaged_cache_is_not_believed(tiny: ImageData, tmp_path: Path) -> Non
 def test_the_key_changes_with_whatever_decides_the_weights(change: dict[str, Any]) -> None:
     assert teacher_key(**KEY) == teacher_key(**KEY)
     assert teacher_key(**{**KEY, **change}) != teacher_key(**KEY)
+
+
+def test_on_a_gpu_the_threads_decide_nothing() -> None:
+    key = {**KEY, "device_type": "cuda"}
+    assert teacher_key(**key) == teacher_key(**{**key, "threads": 8})
 
 
 def test_source_of_a_class_is_its_file() -> None:
