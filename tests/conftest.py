@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+from metakd.reports.statistics import mean_ci95
 
 # Before torch is imported anywhere, and for the processes that tests start. Parallel workers
 # with many threads each are slower than with one.
@@ -40,3 +46,78 @@ def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip("METAKD_DATA names no folder of datasets")
     monkeypatch.setenv("METAKD_DATA", DATA)
     return Path(DATA)
+
+
+@pytest.fixture(scope="session")
+def default_settings() -> dict[str, Any]:
+    """The configuration that a run of the default command records."""
+    import metakd
+
+    return yaml.safe_load(metakd.compose().yaml)
+
+
+@pytest.fixture
+def made_up(default_settings: dict[str, Any]) -> Callable[..., Path]:
+    """Write the files of a run that never ran; the function says which."""
+
+    def write(
+        folder: Path,
+        figures: dict[str, dict[int, Sequence[float]]] | None = None,
+        *,
+        seed: int = 0,
+        status: str = "finished",
+        settings: dict[str, Any] | None = None,
+        info: dict[str, Any] | None = None,
+        entry: dict[str, Any] | None = None,
+        measure: str = "accuracy",
+        cost: dict[str, float] | None = None,
+    ) -> Path:
+        """Write a run's folder.
+
+        Args:
+            folder: where.
+            figures: by model and shots the figure of each task; those of the headline first.
+            seed: of the run.
+            status: of run.json; any but `finished` leaves no results.
+            settings: by dotted name, where they are not the default command's.
+            info: further fields of run.json, None leaves one out.
+            entry: further fields of each measurement, None leaves one out.
+            measure: `accuracy` or `mse`.
+            cost: of the student.
+        """
+        if figures is None:
+            figures = {"student": {1: [0.5, 0.7, 0.6, 0.8]}}
+        content = copy.deepcopy(default_settings)
+        content["seed"] = seed
+        for key, value in (settings or {}).items():
+            *groups, name = key.split(".")
+            section = content
+            for group in groups:
+                section = section[group]
+            section[name] = value
+        (folder / ".hydra").mkdir(parents=True)
+        (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        run = {"schema": 1, "status": status, "stage": "evaluate", "seed": seed}
+        run |= {"data_checksum": "ab" * 32, **(info or {})}
+        known = {key: value for key, value in run.items() if value is not None}
+        (folder / "run.json").write_text(json.dumps(known))
+        if status != "finished":
+            return folder
+        results: dict[str, Any] = {"schema": 1}
+        lines = [f"model,shots,steps,batchnorm,task,{measure}"]
+        for model, by_shots in figures.items():
+            measured = []
+            for shots, values in by_shots.items():
+                mean, half = mean_ci95(values)
+                one = {measure: mean, "ci95": half, "tasks": len(values), "ways": 5}
+                one |= {"shots": shots, "queries": 15, "batchnorm": "inductive", **(entry or {})}
+                measured.append({k: v for k, v in one.items() if v is not None})
+                key = f"{model},{shots},{one.get('steps', '')},{one['batchnorm'] or ''}"
+                lines += [f"{key},{task},{value!r}" for task, value in enumerate(values)]
+            results[model] = {"fewshot": measured[0], "fewshot_all": measured}
+        results["student"]["cost"] = cost or {"parameters": 1000, "macs": 5e5, "latency_ms": 0.5}
+        (folder / "results.json").write_text(json.dumps(results))
+        (folder / "episodes.csv").write_text("\n".join(lines) + "\n")
+        return folder
+
+    return write

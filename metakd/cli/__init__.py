@@ -18,6 +18,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "train": "run the whole pipeline: teacher, student, evaluation",
     "evaluate": "judge a finished run's models again, also on other tasks or data",
+    "compare": "runs side by side: settings, accuracy, differences on the same tasks, cost",
     "reproduce": "run a run again and say whether every figure is the same",
     "list": "the choices of each configuration group",
     "doctor": "what this machine has, and what to do about what it lacks",

@@ -8,9 +8,12 @@ import pytest
 
 from metakd.reports.statistics import (
     claims_gain,
+    holm,
     mean_ci95,
     over_seeds,
     paired_difference,
+    paired_test,
+    t_probability,
     t_quantile,
 )
 
@@ -69,3 +72,75 @@ def test_t_quantiles_in_closed_form() -> None:
     assert t_quantile(100_000) == pytest.approx(1.95996, abs=1e-4)
     with pytest.raises(ValueError, match="no t quantile"):
         t_quantile(0)
+
+
+def test_a_paired_test_by_hand() -> None:
+    # Mean 0.15, s = 0.1 / √3, t = 0.15 / (s / 2) = 3√3 on three degrees of freedom, where
+    # P(|T| <= t) = 2/π · (θ + sin θ · cos θ), θ = atan(t / √3) = atan 3.
+    mean, half, p = paired_test([0.1, 0.2, 0.1, 0.2])
+    assert mean == pytest.approx(0.15, abs=1e-15)
+    assert half == pytest.approx(3.182446 * 0.1 / math.sqrt(3) / 2, abs=1e-7)
+    assert p == pytest.approx(1 - 2 / math.pi * (math.atan(3) + 0.3), abs=1e-12)
+    assert paired_test([-0.1, -0.2, -0.1, -0.2])[2] == pytest.approx(p)
+
+
+def test_p_and_interval_agree() -> None:
+    # The interval ends at 0 exactly where p is 0.05.
+    spread = [-1.0, 0.0, 1.0, -2.0, 2.0]
+    shift = over_seeds(spread)[1]
+    assert paired_test([x + shift for x in spread])[2] == pytest.approx(0.05, abs=1e-10)
+
+
+def test_differences_without_spread() -> None:
+    assert paired_test([0.0, 0.0, 0.0]) == (0.0, 0.0, 1.0)
+    assert paired_test([0.5, 0.5]) == (0.5, 0.0, 0.0)
+    with pytest.raises(ValueError, match="at least two values"):
+        paired_test([0.5])
+
+
+def test_t_probabilities_in_closed_form() -> None:
+    for t in (0.0, 0.3, 1.0, 5.0, 1e6):
+        assert t_probability(t, 1) == pytest.approx(1 - 2 / math.pi * math.atan(t), rel=1e-9)
+        exact = 2 / ((t * t + 2) * (1 + t / math.sqrt(t * t + 2)))  # 1 - t / √(t² + 2)
+        assert t_probability(-t, 2) == pytest.approx(exact, rel=1e-9)
+    with pytest.raises(ValueError, match="no t distribution"):
+        t_probability(1.0, 0)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 10, 299, 599, 9999])
+def test_t_probabilities_undo_the_quantile(freedom: int) -> None:
+    for probability in (0.6, 0.9, 0.975, 0.9995):
+        t = t_quantile(freedom, probability)
+        assert t_probability(t, freedom) == pytest.approx(2 * (1 - probability), rel=1e-7)
+
+
+@pytest.mark.parametrize("freedom", [1, 3, 30, 599])
+def test_t_probabilities_against_scipy(freedom: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for t in (1e-3, 0.5, 1.9, 4.0, 12.0, 40.0):
+        expected = float(2 * stats.t.sf(t, freedom))
+        assert t_probability(t, freedom) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_paired_test_against_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    a, b = [0.61, 0.84, 0.7, 0.93, 0.5], [0.58, 0.8, 0.72, 0.9, 0.44]
+    found = stats.ttest_rel(a, b)
+    low, high = found.confidence_interval()
+    mean, half, p = paired_test([x - y for x, y in zip(a, b, strict=True)])
+    assert (mean - half, mean + half, p) == pytest.approx((low, high, found.pvalue), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], []),
+        ([0.02], [0.02]),
+        # Ordered 0.01, 0.03, 0.04: times 3, 2, 1 is 0.03, 0.06, 0.04, which may not fall: 0.06.
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
+        ([0.5, 0.6], [1.0, 1.0]),
+        ([0.0, 0.2, 0.0], [0.0, 0.2, 0.0]),
+    ],
+)
+def test_holm_by_hand(given: list[float], expected: list[float]) -> None:
+    assert holm(given) == pytest.approx(expected)

@@ -1,0 +1,180 @@
+"""Which settings differ between runs, and which runs differ in nothing but the seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from metakd.comparing.gather import Run, flat
+from metakd.config.locate import Choices
+from metakd.plain_data import UnreadableError, parse_yaml, read_text
+
+__all__ = ["FACTS", "differing", "groups", "is_off", "settings_of"]
+
+FACTS = frozenset(
+    {
+        "dataset.kind",
+        "dataset.classes",
+        "dataset.images_per_class",
+        "dataset.found_at",
+        "algorithm.kinds",
+        "algorithm.trains_on",
+        "algorithm.distill_on",
+        "algorithm.teacher_modes",
+        "algorithm.fixed_ways",
+        "algorithm.adapts",
+        "algorithm.teaches",
+        "algorithm.outer_optimizer",
+        "distill.uses_teacher",
+        "distill.needs",
+    }
+)
+"""What the schema calls a fact about a choice: nobody sets it, so nobody's runs differ in it."""
+
+BOOKKEEPING = frozenset(
+    {
+        "output_root",
+        "data_root",
+        "cache_root",
+        "tags",
+        "plugins",
+        "resume",
+        "resume_changed",
+        "checkpoint_minutes",
+        "checkpoint_steps",
+        "tracker",
+    }
+)
+"""Settings (and one group) that decide where things lie and who watches, but no figure."""
+
+NOT_SETTINGS = frozenset({"seed", "name"})
+"""A run's own columns."""
+
+CHOICES = ("dataset", "teacher", "student", "algorithm", "distill")
+"""Groups whose choice is a thing of its own; elsewhere it is a name for a set of values."""
+
+SWITCHES = {"distill": "distill.uses_teacher"}
+"""What switches a group off, where it is not `enabled`."""
+
+ABSENT = object()
+
+
+def differing(runs: Sequence[Run]) -> dict[str, str]:
+    """Return the settings in which `runs` differ, by dotted name, and what a column calls them.
+
+    A group's choice is called by the group (`algorithm`). A setting that each run has as its choice
+    has it by itself is left out where the choices differ: the choice says it. So is one in which
+    only runs differ that do not use it, because its stage is off. Runs whose settings are not known
+    are passed over.
+
+    Args:
+        runs: at least one.
+    """
+    known = [run.settings for run in runs if run.settings]
+    keys = dict.fromkeys(key for settings in known for key in settings if _is_setting(key))
+    found: dict[str, str] = {}
+    for key in keys:
+        if len({_word(s.get(key, ABSENT)) for s in known if not is_off(s, key)}) <= 1:
+            continue
+        group, _, rest = key.partition(".")
+        if rest == "name":
+            if group in CHOICES:
+                found[key] = group
+        elif not _follows_from_choice(group, key, known):
+            found[key] = key
+    return found
+
+
+def settings_of(run: Run, keys: Mapping[str, str]) -> dict[str, Any]:
+    """Return a run's values of `keys` by what a column calls them; what it lacks is left out."""
+    return {name: run.settings[key] for key, name in keys.items() if key in run.settings}
+
+
+def is_off(settings: Mapping[str, Any], key: str) -> bool:
+    """Tell whether a setting decides nothing in a run, because the stage that it belongs to is off.
+
+    Args:
+        settings: of the run.
+        key: dotted name of the setting.
+    """
+    group, _, rest = key.partition(".")
+    switch = SWITCHES.get(group, f"{group}.enabled")
+    return key != switch and rest != "name" and settings.get(switch) is False
+
+
+def groups(runs: Iterable[Run], apart: Mapping[Run, Hashable]) -> list[tuple[Run, ...]]:
+    """Put together runs that differ in nothing but the seed, in the order of the seeds.
+
+    Runs of one name and seed that differ in nothing at all (the same command twice) are no two
+    seeds: the second one begins another group.
+
+    Args:
+        runs: finished ones.
+        apart: what else has to be the same, e.g. the evaluation tasks.
+    """
+    found: dict[Hashable, list[Run]] = {}
+    times: dict[Hashable, int] = {}
+    for run in runs:
+        rest = {k: v for k, v in run.settings.items() if k == "name" or _is_setting(k)}
+        same = (_word(rest), apart[run], run.is_evaluation)
+        nth = times[(same, run.seed)] = times.get((same, run.seed), 0) + 1
+        # Without a seed on record nothing says that two runs are not the same one.
+        found.setdefault((same, nth, run if run.seed is None else None), []).append(run)
+    return [tuple(sorted(group, key=lambda r: r.seed or 0)) for group in found.values()]
+
+
+def _is_setting(key: str) -> bool:
+    parts = key.split(".")
+    return (
+        key not in NOT_SETTINGS and parts[0] not in BOOKKEEPING and ".".join(parts[:2]) not in FACTS
+    )
+
+
+def _follows_from_choice(group: str, key: str, known: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether the group's choices differ and every run has what its choice brings along."""
+    if group not in CHOICES or key == group:
+        return False
+    names = [s.get(f"{group}.name") for s in known]
+    if len({_word(n) for n in names}) == 1:
+        return False
+    return all(
+        _word(s.get(key, ABSENT)) == _word(_of_choice(group, str(name)).get(key, ABSENT))
+        for s, name in zip(known, names, strict=True)
+    )
+
+
+@cache
+def _of_choice(group: str, choice: str) -> Mapping[str, Any]:
+    """Return the settings that a built-in choice brings along; empty for somebody's own."""
+    from metakd.config import schema
+
+    file = Choices().of(group).get(choice)
+    if file is None:
+        return {}
+    try:
+        content = parse_yaml(read_text(file))
+    except UnreadableError:
+        return {}
+    if not isinstance(content, dict) or "defaults" in content:
+        return {}
+    section = typing.get_type_hints(schema.Config)[group]
+    usual: dict[str, Any] = {}
+    for field in dataclasses.fields(section):
+        if field.default_factory is not dataclasses.MISSING:
+            usual[field.name] = field.default_factory()
+        elif field.default is not dataclasses.MISSING:
+            usual[field.name] = field.default
+    return flat({**usual, **content}, f"{group}.")
+
+
+def _word(value: Any) -> str:
+    """Return text that is the same for values that are: 1 and 1.0 are, 1 and True are not."""
+    if value is ABSENT:
+        return "absent"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    return json.dumps(value, sort_keys=True, default=repr)

@@ -1,0 +1,309 @@
+"""Runs side by side, from folders to figures, pairs and fronts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+
+from metakd.comparing.columns import differing, groups
+from metakd.comparing.frame import Frame, frame_of, reasons
+from metakd.comparing.front import COSTS, front
+from metakd.comparing.gather import Run, gather
+from metakd.comparing.pairing import Apart, Row, RowPair, pair_rows
+from metakd.errors import UserError
+from metakd.reports.statistics import over_seeds
+
+__all__ = ["MOST_PAIRS", "Comparable", "Comparison", "Figure", "compare", "cost_of", "figure_of"]
+
+MOST_PAIRS = 500
+"""Without a baseline all rows are compared with all, unless there are more pairs than this."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a row reached.
+
+    Attributes:
+        measure: `accuracy` (0 to 1) or `mse`.
+        mean: over tasks, and over seeds if there are several.
+        half: half-width of its 95 % interval: over tasks of one run, over seeds of several; None
+            if it is not known.
+        deviation: standard deviation over seeds; None for one.
+        seeds: number of networks.
+    """
+
+    measure: str
+    mean: float
+    half: float | None
+    deviation: float | None
+    seeds: int
+
+    @property
+    def goodness(self) -> float:
+        """Return the mean so that more is better."""
+        return -self.mean if self.measure == "mse" else self.mean
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """Rows that were judged on the same tasks.
+
+    Attributes:
+        frame: what decides the tasks; None: no figures of the model that is compared.
+        rows: best first.
+        shots: that any of them was measured with, of those asked for.
+        fronts: by cost, for each row whether it is on the front of the first shots' figures.
+    """
+
+    frame: Frame | None
+    rows: tuple[Row, ...]
+    shots: tuple[int, ...]
+    fronts: Mapping[str, tuple[bool, ...]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that is known of some runs, side by side.
+
+    Attributes:
+        runs: every run, in the order found.
+        settings: in which they differ, by dotted name, and what a column calls each.
+        model: whose figures are compared.
+        comparable: sets of rows, the largest first.
+        baseline: the row that others are compared with, if one was named.
+        baseline_run: the run that names it.
+        pairs: differences, row by row.
+        apart: what cannot be compared, and why.
+        notes: sentences for people.
+    """
+
+    runs: tuple[Run, ...]
+    settings: Mapping[str, str]
+    model: str
+    comparable: tuple[Comparable, ...]
+    baseline: Row | None
+    baseline_run: Run | None
+    pairs: tuple[RowPair, ...]
+    apart: tuple[Apart, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def unfinished(self) -> list[Run]:
+        """Return the runs without figures."""
+        return [run for run in self.runs if run.results is None]
+
+    def pair(self, row: Row, other: Row, shots: int) -> RowPair | None:
+        """Return the difference of two rows, whichever is the baseline of the other."""
+        return self._by_rows.get((row, other, shots)) or self._by_rows.get((other, row, shots))
+
+    @cached_property
+    def _by_rows(self) -> Mapping[tuple[Row, Row, int], RowPair]:
+        return {(p.row, p.baseline, p.pairs[0].shots): p for p in self.pairs}
+
+
+def compare(
+    paths: Sequence[Path],
+    *,
+    baseline: Path | None = None,
+    model: str = "student",
+    shots: Sequence[int] = (),
+    grouped: bool = True,
+) -> Comparison:
+    """Compare the runs in and below `paths`.
+
+    Args:
+        paths: runs and folders that hold some.
+        baseline: a run, or one of a group; None: all rows are compared with all.
+        model: `student`, `student_alone` or `teacher`.
+        shots: numbers of shots to compare on; none: those of the headlines.
+        grouped: put together runs that differ in nothing but the seed.
+
+    Raises:
+        UserError: a path that does not exist, no run, a baseline without figures.
+    """
+    runs, notes = gather(paths)
+    chosen = None
+    if baseline is not None:
+        runs, chosen = _with_baseline(runs, baseline)
+    finished = [run for run in runs if run.results is not None]
+    frames = {run: frame_of(run, model) for run in finished}
+    rows = groups(finished, frames) if grouped else [(run,) for run in finished]
+    wanted_shots = sorted(set(shots)) or sorted(
+        {next(iter(run.headlines[model])) for run in finished if model in run.headlines}
+    )
+    sets = _sets(rows, frames, wanted_shots, model)
+    base = next((row for row in rows if chosen in row), None)
+    if base is not None:
+        pairs, apart = pair_rows(((row, base) for row in rows if row is not base), model,
+                                 wanted_shots)  # fmt: skip
+        sets.sort(key=lambda s: base not in s.rows)
+    else:
+        between = [pair for s in sets if s.frame is not None for pair in _all_pairs(s.rows)]
+        if len(between) > MOST_PAIRS:
+            notes.append(
+                f"{len(rows)} rows make {len(between)} pairs, too many to be told apart; "
+                "name one to compare the others with: --baseline RUN"
+            )
+            between = []
+        pairs, apart = pair_rows(between, model, wanted_shots)
+        # Who is compared with everybody lacks some seed of somebody nearly always.
+        apart = [*_between_sets(sets, model), *(a for a in apart if not a.partly)]
+    notes += _remarks(finished, sets, wanted_shots, model)
+    return Comparison(
+        runs=tuple(runs),
+        settings=differing(runs),
+        model=model,
+        comparable=tuple(sets),
+        baseline=base,
+        baseline_run=chosen,
+        pairs=tuple(pairs),
+        apart=tuple(dict.fromkeys(apart)),
+        notes=tuple(notes),
+    )
+
+
+def figure_of(row: Row, model: str, shots: int) -> Figure | None:
+    """Return what a row reached; None unless every one of its runs was measured so.
+
+    One network (a teacher that all seeds share) is one, however many runs report it.
+    """
+    entries = [run.headlines.get(model, {}).get(shots) for run in row]
+    found = [entry for entry in entries if entry is not None]
+    if len(found) < len(row):
+        return None
+    measure = "accuracy" if "accuracy" in found[0] else "mse"
+    if any(measure not in entry for entry in found):
+        return None
+    networks = {run.info.get("teacher") or run for run in row} if model == "teacher" else set(row)
+    if len(networks) == 1:
+        return Figure(measure, found[0][measure], found[0].get("ci95"), None, 1)
+    values = [entry[measure] for entry in found]
+    mean, half = over_seeds(values)
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return Figure(measure, mean, half, deviation, len(values))
+
+
+def cost_of(row: Row, model: str, key: str) -> float | None:
+    """Return a cost of a row's model, mean over its runs; None if one of them lacks it."""
+    found = [(run.results or {}).get(model, {}).get("cost", {}).get(key) for run in row]
+    known = [float(value) for value in found if value is not None]
+    return math.fsum(known) / len(known) if len(known) == len(found) else None
+
+
+def _with_baseline(runs: list[Run], baseline: Path) -> tuple[list[Run], Run]:
+    found = [run for run in runs if run.path.resolve() == baseline.resolve()]
+    if not found:
+        found, _ = gather([baseline])
+        if len(found) > 1:
+            raise UserError(
+                f"--baseline '{baseline}' holds {len(found)} runs; name one of them, such as "
+                f"'{found[0].path}'"
+            )
+        runs = [*found, *runs]
+    if found[0].results is None:
+        why = f": {found[0].reason}" if found[0].reason else ""
+        raise UserError(
+            f"--baseline '{baseline}' has no figures to compare with (status "
+            f"{found[0].status}{why}); name a finished run"
+        )
+    return runs, found[0]
+
+
+def _sets(
+    rows: Sequence[Row], frames: Mapping[Run, Frame | None], shots: Sequence[int], model: str
+) -> list[Comparable]:
+    """Return rows by what they were judged on, the largest set first, best rows first."""
+    found: list[tuple[Frame | None, set[int], list[Row]]] = []
+    for row in rows:
+        frame = frames[row[0]]
+        own = {k for k in shots if figure_of(row, model, k) is not None}
+        near = [s for s in found if _belongs(frame, own, s)]
+        for s in near:
+            found.remove(s)
+        merged = [r for s in near for r in s[2]]
+        found.append((frame, own.union(*(s[1] for s in near)), [*merged, row]))
+    found.sort(key=lambda s: (s[0] is None, -len(s[2])))
+    order = {row: i for i, row in enumerate(rows)}
+    sets = []
+    for frame, measured, members in found:
+        ordered = tuple(sorted(measured))
+
+        def rank(row: Row, ordered: tuple[int, ...] = ordered) -> tuple[float, int]:
+            figure = figure_of(row, model, ordered[0]) if ordered else None
+            return (-figure.goodness if figure else math.inf, order[row])
+
+        ranked = tuple(sorted(members, key=rank))
+        sets.append(Comparable(frame, ranked, ordered, _fronts(ranked, ordered, model)))
+    return sets
+
+
+def _belongs(
+    frame: Frame | None, shots: set[int], to: tuple[Frame | None, set[int], list[Row]]
+) -> bool:
+    if frame is None or to[0] is None:
+        return frame is to[0]
+    return not reasons(frame, to[0]) and bool(shots & to[1])
+
+
+def _fronts(rows: Sequence[Row], shots: Sequence[int], model: str) -> dict[str, tuple[bool, ...]]:
+    found = {}
+    for key in COSTS if shots and len(rows) > 1 else ():
+        if key == "latency_ms" and len({_machine(run) for row in rows for run in row}) > 1:
+            continue
+        points = []
+        for row in rows:
+            figure, cost = figure_of(row, model, shots[0]), cost_of(row, model, key)
+            known = figure is not None and cost is not None
+            points.append((cost, figure.goodness) if known else None)  # type: ignore[union-attr]
+        if any(points):
+            found[key] = tuple(front(points))  # type: ignore[arg-type]
+    return found
+
+
+def _machine(run: Run) -> str:
+    keys = ("processor", "device", "gpus", "threads")
+    info = run.info
+    return repr([info.get(k) for k in keys] + ([] if info.get("processor") else [info.get("host")]))
+
+
+def _all_pairs(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+    """Yield every pair; the better one, which stands first, is compared with the other."""
+    yield from combinations(rows, 2)
+
+
+def _between_sets(sets: Sequence[Comparable], model: str) -> Iterator[Apart]:
+    """Yield why each set stands apart from the first one."""
+    for other in sets[1:]:
+        runs = tuple(run for row in other.rows for run in row)
+        if other.frame is None:
+            name = model.replace("_", " ")
+            yield Apart(runs, f"no figures of the {name}")
+            continue
+        first = sets[0]
+        why = "; ".join(reasons(first.frame, other.frame)) if first.frame else ""
+        if not why:
+            words = [", ".join(map(str, s.shots)) or "none" for s in (first, other)]
+            why = f"other shots: measured with {words[0]} and {words[1]}"
+        yield Apart((first.rows[0][0], *runs), why)
+
+
+def _remarks(
+    finished: Sequence[Run], sets: Sequence[Comparable], shots: Sequence[int], model: str
+) -> Iterator[str]:
+    more = sorted({k for r in finished for k in r.headlines.get(model, {})} - set(shots))
+    if more:
+        words = ", ".join(f"{k}-shot" for k in more)
+        everything = ",".join(str(k) for k in sorted({*more, *shots}))
+        yield f"also measured: {words} (--shots {everything})"
+    commits = {c for run in finished if isinstance(c := run.info.get("git_commit"), str)}
+    if len(commits) > 1:
+        yield f"these runs were made by {len(commits)} different commits of the project"
+    for comparable in sets:
+        machines = {_machine(run) for row in comparable.rows for run in row}
+        if len(machines) > 1:
+            yield "latencies were measured on different machines, so there is no front over them"
+            break

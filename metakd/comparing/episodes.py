@@ -1,0 +1,83 @@
+"""The figure of each evaluation task, from a run's episodes.csv, checked before it is paired."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from metakd.comparing.gather import Run
+from metakd.plain_data import UnreadableError, read_text
+
+__all__ = ["EpisodesError", "figures_by_task"]
+
+ROUNDING = 1e-6
+"""How far the mean over tasks may lie from the figure of results.json (relative, or absolute)."""
+
+
+class EpisodesError(ValueError):
+    """A run's tasks cannot be paired; the message says why, in a few words."""
+
+
+def figures_by_task(run: Run, model: str, shots: int) -> dict[int, float]:
+    """Return the figure of each task, by its number, of the measurement that stands for `model`.
+
+    Args:
+        run: a finished one.
+        model: `student`, `student_alone` or `teacher`.
+        shots: of the tasks.
+
+    Raises:
+        EpisodesError: there are none, the file is damaged, or it does not belong to results.json.
+    """
+    entry = run.headlines.get(model, {}).get(shots)
+    if entry is None:
+        raise EpisodesError(f"no {shots}-shot figure of the {model.replace('_', ' ')}")
+    measure = "accuracy" if "accuracy" in entry else "mse"
+    try:
+        text = read_text(run.path / "episodes.csv")
+        found = _rows(text, _key(model, shots, entry), measure)
+    except UnreadableError as error:
+        raise EpisodesError(f"episodes.csv cannot be read ({error})") from error
+    except (csv.Error, ValueError) as error:
+        raise EpisodesError(f"episodes.csv is damaged ({error})") from error
+    if len(found) != entry.get("tasks", len(found)) or len(found) < 2:
+        raise EpisodesError(
+            f"episodes.csv has {len(found)} tasks, results.json {entry.get('tasks')}"
+        )
+    mean = math.fsum(found.values()) / len(found)
+    if not math.isclose(mean, entry[measure], rel_tol=ROUNDING, abs_tol=ROUNDING):
+        raise EpisodesError(
+            f"episodes.csv does not belong to results.json (mean {measure} {mean:.6g} there, "
+            f"{entry[measure]:.6g} here)"
+        )
+    return found
+
+
+def _key(model: str, shots: int, entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    return model, str(shots), str(entry.get("steps", "")), str(entry.get("batchnorm", ""))
+
+
+def _rows(text: str, key: tuple[str, str, str, str], measure: str) -> dict[int, float]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header = next(reader, [])
+    missing = [c for c in ("model", "shots", "steps", "batchnorm", "task") if c not in header]
+    if missing or measure not in header:
+        raise ValueError(f"no column '{(missing or [measure])[0]}'")
+    wanted = [header.index(c) for c in ("model", "shots", "steps", "batchnorm")]
+    task, value = header.index("task"), header.index(measure)
+    found: dict[int, float] = {}
+    for row in reader:
+        if len(row) != len(header):
+            raise ValueError(f"line {reader.line_num} has {len(row)} of {len(header)} columns")
+        if tuple([row[i] for i in wanted]) != key:
+            continue
+        number, figure = int(row[task]), float(row[value])
+        if not math.isfinite(figure):
+            raise ValueError(f"line {reader.line_num}: {row[value]} is no figure")
+        if number in found:
+            raise ValueError(f"line {reader.line_num}: task {number} stands there twice")
+        found[number] = figure
+    return found

@@ -1,0 +1,144 @@
+"""What decides a run's evaluation tasks, and so with which runs it can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from metakd.comparing.gather import Run
+
+__all__ = ["Frame", "frame_of", "reasons"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Everything but the shots that decides which evaluation tasks a model was judged on, and how.
+
+    None: not recorded (or, for ways, that tasks have none). Runs of equal frames, with nothing
+    unknown in them, were judged on the same tasks, where they were measured with the same shots.
+
+    Attributes:
+        dataset: its name.
+        classes: what decides the class split: `dataset.splits`, `split_seed`, `rotations`.
+        data: SHA-256 of the prepared data.
+        part: `test` or `validate` classes.
+        held_out: whether images of the target's test split are left out of `validate`.
+        seed: `evaluate.seed`.
+        ways: classes of a task.
+        queries: query examples of a class.
+        tasks: their number.
+        measure: `accuracy` or `mse`.
+        batchnorm: `inductive` (also of networks without batch norm: each query is judged on its
+            own) or `transductive`.
+    """
+
+    dataset: str | None
+    classes: tuple[Any, ...]
+    data: str | None
+    part: str | None
+    held_out: bool
+    seed: int | None
+    ways: int | None
+    queries: int | None
+    tasks: int | None
+    measure: str
+    batchnorm: str
+
+
+NAMES = {
+    "dataset": "data",
+    "data": "data (checksum)",
+    "part": "classes (evaluate.part)",
+    "held_out": "images left out for the target task",
+    "seed": "evaluation seed (evaluate.seed)",
+    "ways": "ways",
+    "queries": "queries",
+    "tasks": "number of tasks",
+    "measure": "measure",
+    "batchnorm": "batch-norm mode",
+}
+SPLIT = ("dataset.splits", "dataset.split_seed", "dataset.rotations")
+
+
+def frame_of(run: Run, model: str) -> Frame | None:
+    """Return the frame of a model's headline; None if the run has none of that model.
+
+    Args:
+        run: a finished one.
+        model: `student`, `student_alone` or `teacher`.
+    """
+    if model not in run.headlines:
+        return None
+    entry = next(iter(run.headlines[model].values()))
+    settings = run.settings
+    measure = "accuracy" if "accuracy" in entry else "mse"
+    part = settings.get("evaluate.part")
+    return Frame(
+        dataset=settings.get("dataset.name"),
+        classes=tuple(settings.get(key) for key in SPLIT),
+        data=run.info.get("data_checksum"),
+        part=part,
+        held_out=part == "validate"
+        and bool(settings.get("finetune.enabled"))
+        and settings.get("finetune.target") == "all",
+        seed=settings.get("evaluate.seed"),
+        ways=entry.get("ways", settings.get("task.ways") if measure == "accuracy" else None),
+        queries=entry.get("queries", settings.get("task.queries")),
+        tasks=entry.get("tasks"),
+        measure=measure,
+        batchnorm=entry.get("batchnorm", "inductive"),
+    )
+
+
+def reasons(one: Frame, other: Frame) -> list[str]:
+    """Return why figures of two frames cannot be compared; empty if they can.
+
+    What is not recorded cannot be shown to be the same.
+    """
+    found: list[str] = []
+    # Other data have another checksum: the nearest cause is said alone.
+    for name in ("dataset", "classes", "data"):
+        if getattr(one, name) != getattr(other, name):
+            found.append(_reason(name, one, other))
+            break
+    for field in fields(Frame):
+        name = field.name
+        # Regression has no ways; then the measure says it.
+        passed = name in ("dataset", "classes", "data") or (
+            name == "ways" and one.measure != other.measure
+        )
+        if not passed and getattr(one, name) != getattr(other, name):
+            found.append(_reason(name, one, other))
+    unknown = [f for f in ("data", "part", "seed", "queries", "tasks") if _unknown(f, one, other)]
+    if unknown and not found:
+        found.append(f"not recorded: {', '.join(NAMES[f] for f in unknown)}")
+    return found
+
+
+def _unknown(name: str, one: Frame, other: Frame) -> bool:
+    return getattr(one, name) is None or getattr(other, name) is None
+
+
+def _reason(name: str, one: Frame, other: Frame) -> str:
+    before, after = getattr(one, name), getattr(other, name)
+    if name == "classes":
+        pairs = zip(SPLIT, before, after, strict=True)
+        said = "; ".join(f"{key} {_word(a)} and {_word(b)}" for key, a, b in pairs if a != b)
+        return f"other classes: {said}"
+    if name == "data":
+        if before is None or after is None:
+            return "not recorded: data (checksum)"
+        before, after = before[:12], after[:12]
+    if name == "held_out":
+        return f"other {NAMES[name]}"
+    return f"other {NAMES[name]}: {_word(before)} and {_word(after)}"
+
+
+def _word(value: Any) -> str:
+    names: Mapping[Any, str] = {"mse": "mean squared error"}
+    if value is None:
+        return "not recorded"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return names.get(value, str(value))

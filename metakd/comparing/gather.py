@@ -1,0 +1,227 @@
+"""Which runs there are below some folders, and what each of them recorded."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from metakd.errors import UserError
+from metakd.plain_data import UnreadableError, parse_json, read_text
+from metakd.reports.summary import headlines
+from metakd.runs.folder import open_run
+from metakd.runs.process import is_alive
+
+__all__ = ["Run", "flat", "gather", "read"]
+
+OWN_FOLDERS = frozenset({"checkpoints", "figures", "evaluations", "wandb"})
+"""Folders of a run, in which no other run is looked for."""
+
+SWEEP = "sweep.json"
+"""In a multirun's folder: its jobs, also those that have no run."""
+
+FINISHED = "finished"
+INTERRUPTED = "interrupted"
+DAMAGED = "damaged"
+"""A run's status where its files cannot be read; the other ones are those of run.json."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run, whatever became of it.
+
+    Attributes:
+        path: its folder, absolute.
+        status: `finished`, `failed`, `interrupted`, `running`, `damaged`; `waiting` is a job of a
+            multirun that did not begin.
+        reason: why it did not finish or cannot be read, where that is known.
+        info: run.json's content.
+        settings: its configuration by dotted name; empty if that cannot be read.
+        results: results.json's content; None unless it finished.
+    """
+
+    path: Path
+    status: str
+    reason: str | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the run's name, or its folder's if it recorded none."""
+        name = self.settings.get("name")
+        return name if isinstance(name, str) and name and "${" not in name else self.path.name
+
+    @property
+    def seed(self) -> int | None:
+        """Return the run's seed, if it is known."""
+        seed = self.info.get("seed", self.settings.get("seed"))
+        return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
+
+    @property
+    def is_evaluation(self) -> bool:
+        """Tell whether this is a run's later evaluation (`metakd evaluate`)."""
+        return "evaluates" in self.info
+
+    @cached_property
+    def headlines(self) -> Mapping[str, Mapping[int, Mapping[str, Any]]]:
+        """Return by model and number of shots the figures that stand for it."""
+        return {
+            name: found
+            for name, model in (self.results or {}).items()
+            if isinstance(model, Mapping) and (found := _headlines(model))
+        }
+
+
+def _headlines(model: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
+    if "shots" not in model.get("fewshot", {}):
+        return {}
+    measured = [entry for entry in model.get("fewshot_all", ()) if "shots" in entry]
+    found = headlines({**model, "fewshot_all": measured})
+    return {shots: e for shots, e in found.items() if {"accuracy", "mse"} & e.keys()}
+
+
+def gather(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """Return the runs in and below `paths`, each once, and notes on what was passed over.
+
+    A multirun's folder, or any folder of folders, stands for the runs in it. A run's later
+    evaluations are no runs; one that is named itself is taken as one.
+
+    Raises:
+        UserError: a path that does not exist, or no run at all.
+    """
+    found: dict[Path, Run | Path] = {}
+    notes: list[str] = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"'{path}' does not exist.{_neighbour(path)}")
+        if not path.is_dir():
+            notes.append(f"'{path}' is a file and no run's folder; it was passed over")
+            continue
+        here = list(_below(path, notes))
+        if not here and len(paths) > 1:
+            notes.append(f"there is no run in '{path}'")
+        for one in here:
+            place = one.path if isinstance(one, Run) else one
+            found.setdefault(place.resolve(), one)
+    if not found:
+        where = ", ".join(f"'{p}'" for p in paths[:3]) + (" …" if len(paths) > 3 else "")
+        raise UserError(
+            f"there is no run in {where}; name a run's folder, such as outputs/NAME/DATE_TIME, "
+            "or a folder that holds some"
+        )
+    return [one if isinstance(one, Run) else read(one) for one in found.values()], notes
+
+
+def _below(path: Path, notes: list[str]) -> Iterable[Path | Run]:
+    """Yield the folders of runs, and the jobs of multiruns that have no run yet."""
+    top = os.path.abspath(path)
+
+    def unreadable(error: OSError) -> None:
+        notes.append(f"'{error.filename}' cannot be read ({(error.strerror or '').lower()})")
+
+    for place, folders, files in os.walk(top, onerror=unreadable):
+        # A run that lost its run.json still shows by what it measured.
+        is_run = "run.json" in files or {"results.json", "episodes.csv"} <= set(files)
+        if is_run:
+            yield Path(place)
+        if SWEEP in files:
+            yield from _without_run(Path(place), notes)
+        hidden = OWN_FOLDERS if is_run else frozenset()
+        folders[:] = sorted(
+            (f for f in folders if f not in hidden and not f.startswith(".")), key=_natural
+        )
+
+
+def _without_run(sweep: Path, notes: list[str]) -> Iterable[Run]:
+    """Yield the jobs of a multirun that never began, or failed before they had a run."""
+    try:
+        content = parse_json(read_text(sweep / SWEEP))
+        jobs = content["jobs"] if isinstance(content, dict) else ()
+        for job in jobs:
+            folder = sweep / str(int(job["number"]))
+            if job.get("asked") is False or (folder / "run.json").exists():
+                continue
+            status, why = str(job["status"]), job.get("reason")
+            # Its process may have been killed before it could write anything.
+            gone = "pid" in job and _is_gone(job)
+            status = INTERRUPTED if status == "running" and gone else status
+            words = " ".join(str(word) for word in job.get("overrides", ()))
+            yield Run(folder, status, f"{words}: {why}" if why else words)
+    except (UnreadableError, LookupError, TypeError, ValueError) as error:
+        notes.append(
+            f"'{sweep / SWEEP}' cannot be read ({error}); jobs without a run are not listed"
+        )
+
+
+def _is_gone(job: Mapping[str, Any]) -> bool:
+    pid, host, start = job["pid"], job.get("host"), job.get("process_start")
+    return isinstance(pid, int) and isinstance(host, str) and is_alive(pid, host, start) is False
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    """Return what sorts job 10 behind job 9."""
+    return [(0, int(p)) if p.isdecimal() else (1, p) for p in re.split(r"(\d+)", name) if p]
+
+
+def _neighbour(path: Path) -> str:
+    try:
+        names = [p.name for p in path.parent.iterdir() if p.is_dir()]
+    except OSError:
+        return ""
+    match = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
+    return f" Did you mean '{path.parent / match[0]}'?" if match else ""
+
+
+def read(path: Path) -> Run:
+    """Return what the run in `path` recorded; damaged files make it a damaged run."""
+    settings: Mapping[str, Any] = {}
+    try:
+        folder = open_run(path)
+        info = folder.read_run()
+    except UserError as error:
+        return Run(path, DAMAGED, str(error))
+    status = str(info["status"])
+    try:
+        settings = flat(folder.read_config())
+    except UserError as error:
+        # A run that failed at once may have recorded nothing yet.
+        reason = str(error) if status == FINISHED else info.get("error")
+        return Run(path, DAMAGED if status == FINISHED else status, reason, info)
+    if status != FINISHED:
+        return Run(path, status, info.get("error"), info, settings)
+    try:
+        results = folder.read_results()
+    except UserError as error:
+        return Run(path, DAMAGED, str(error), info, settings)
+    if "evaluates" in info:
+        info = {**_of_the_judged(path, info), **info}
+    return Run(path, status, None, info, settings, results)
+
+
+def _of_the_judged(path: Path, info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an evaluation has from the run that it judged: its seed and its teacher."""
+    try:
+        judged = parse_json(read_text(path / str(info["evaluates"]) / "run.json"))
+    except UnreadableError:
+        return {}
+    if not isinstance(judged, dict):
+        return {}
+    return {key: judged[key] for key in ("seed", "teacher") if key in judged}
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted name."""
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

@@ -1,0 +1,199 @@
+"""A comparison for programs: JSON and CSV, with every digit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from metakd.comparing.columns import settings_of
+from metakd.comparing.compare import Comparable, Comparison, Figure, cost_of, figure_of
+from metakd.comparing.front import COSTS
+from metakd.comparing.gather import Run
+from metakd.comparing.pairing import Pair, Row, RowPair
+from metakd.reports.summary import MODELS
+
+__all__ = ["SCHEMA", "as_csv", "as_json"]
+
+SCHEMA = 1
+"""Version of the JSON; adding a field does not change it."""
+
+
+def as_json(comparison: Comparison) -> str:
+    """Return the comparison as JSON, described in docs/schemas/compare.schema.json."""
+    baseline = comparison.baseline_run
+    content = {
+        "schema": SCHEMA,
+        "baseline": None if baseline is None else str(baseline.path),
+        "model": comparison.model,
+        "runs": [_run(run, comparison) for run in comparison.runs],
+        "pairs": [
+            _pair(pair, comparison.model) for rows in comparison.pairs for pair in rows.pairs
+        ],
+        "not_comparable": [
+            {"runs": [str(run.path) for run in apart.runs], "reason": apart.reason}
+            for apart in comparison.apart
+        ],
+        "groups": [
+            _group(i, row, comparable, comparison)
+            for comparable in comparison.comparable
+            for i, row in enumerate(comparable.rows)
+        ],
+        "group_pairs": [_group_pair(pair, comparison.model) for pair in comparison.pairs],
+        "notes": list(comparison.notes),
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _run(run: Run, comparison: Comparison) -> dict[str, Any]:
+    found = {
+        "path": str(run.path),
+        "name": run.name,
+        "status": run.status,
+        "seed": run.seed,
+        "settings": settings_of(run, comparison.settings),
+        "results": None if run.results is None else dict(run.results),
+    }
+    if run.reason is not None:
+        found["reason"] = run.reason
+    if run.info.get("stage") is not None:
+        found["stage"] = run.info["stage"]
+    return found
+
+
+def _pair(pair: Pair, model: str) -> dict[str, Any]:
+    return {
+        "run": str(pair.run.path),
+        "baseline": str(pair.baseline.path),
+        "model": model,
+        "shots": pair.shots,
+        "measure": pair.measure,
+        "tasks": pair.tasks,
+        "difference": pair.difference,
+        "ci95": pair.half,
+        "p": pair.p,
+        "p_adjusted": pair.p_adjusted,
+    }
+
+
+def _group(i: int, row: Row, comparable: Comparable, comparison: Comparison) -> dict[str, Any]:
+    figures = []
+    for model in MODELS:
+        for k in comparable.shots:
+            figure = figure_of(row, model, k)
+            if figure is not None:
+                figures.append({"model": model, "shots": k, **_figure(figure)})
+    costs = {key: _cost(row, comparison.model, key) for key in COSTS}
+    return {
+        "runs": [str(run.path) for run in row],
+        "seeds": [run.seed for run in row],
+        "settings": settings_of(row[0], comparison.settings),
+        "set": comparison.comparable.index(comparable),
+        "figures": figures,
+        "cost": {key: value for key, value in costs.items() if value is not None},
+        "front": [key for key, on in comparable.fronts.items() if on[i]],
+    }
+
+
+def _cost(row: Row, model: str, key: str) -> float | int | None:
+    cost = cost_of(row, model, key)
+    return int(cost) if cost is not None and cost.is_integer() else cost
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    found: dict[str, Any] = {figure.measure: figure.mean}
+    if figure.half is not None:
+        found["ci95"] = figure.half
+    if figure.deviation is not None:
+        found["deviation"] = figure.deviation
+    return {**found, "seeds": figure.seeds}
+
+
+def _group_pair(pair: RowPair, model: str) -> dict[str, Any]:
+    return {
+        "runs": [str(run.path) for run in pair.row],
+        "baselines": [str(run.path) for run in pair.baseline],
+        "model": model,
+        "shots": pair.pairs[0].shots,
+        "measure": pair.pairs[0].measure,
+        "over": "seeds" if pair.is_over_seeds else "tasks",
+        "seeds": [one.run.seed for one in pair.pairs],
+        "tasks": pair.pairs[0].tasks,
+        "difference": pair.difference,
+        "ci95": pair.half,
+        "p": pair.p,
+        "p_adjusted": pair.p_adjusted,
+    }
+
+
+def as_csv(comparison: Comparison) -> str:
+    """Return a line for each row of the tables, and one for each run without figures.
+
+    Accuracies are from 0 to 1. `set` numbers the sets of rows that are comparable with one
+    another; a figure of one set is not to be held against a figure of another.
+    """
+    lines = [
+        _line(number, i, row, comparable, comparison)
+        for number, comparable in enumerate(comparison.comparable)
+        for i, row in enumerate(comparable.rows)
+    ]
+    lines += [_unfinished(run, comparison) for run in comparison.unfinished]
+    first = ["set", "runs", "name", "status", "reason", "seeds", "n"]
+    first += list(comparison.settings.values())
+    columns = dict.fromkeys([*first, *(key for line in lines for key in line)])
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _line(
+    number: int, i: int, row: Row, comparable: Comparable, comparison: Comparison
+) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "set": number,
+        "runs": ";".join(str(run.path) for run in row),
+        "name": row[0].name,
+        "status": row[0].status,
+        "seeds": ";".join("" if run.seed is None else str(run.seed) for run in row),
+        "n": len(row),
+        **_settings(row[0], comparison),
+    }
+    for model in MODELS:
+        for k in comparable.shots:
+            figure = figure_of(row, model, k)
+            if figure is not None:
+                name = f"{model}_{figure.measure}_{k}shot"
+                line |= {name: figure.mean, f"{name}_ci95": figure.half}
+                line |= {f"{name}_sd": figure.deviation}
+    for k in comparable.shots if comparison.baseline is not None else ():
+        pair = comparison.pair(row, comparison.baseline, k)  # type: ignore[arg-type]
+        if pair is not None:
+            name = f"difference_{k}shot"
+            line |= {name: pair.difference, f"{name}_ci95": pair.half}
+            line |= {f"{name}_p_adjusted": pair.p_adjusted}
+    for key in COSTS:
+        line[key] = _cost(row, comparison.model, key)
+        if key in comparable.fronts:
+            line[f"on_front_{key}"] = str(comparable.fronts[key][i]).lower()
+    return line
+
+
+def _unfinished(run: Run, comparison: Comparison) -> dict[str, Any]:
+    return {
+        "runs": str(run.path),
+        "name": run.name,
+        "status": run.status,
+        "reason": run.reason,
+        "seeds": run.seed,
+        "n": 1,
+        **_settings(run, comparison),
+    }
+
+
+def _settings(run: Run, comparison: Comparison) -> Mapping[str, Any]:
+    values = settings_of(run, comparison.settings)
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}

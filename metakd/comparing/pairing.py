@@ -1,0 +1,214 @@
+"""Differences between rows of the table, on the same evaluation tasks (method.md section 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from metakd.comparing.episodes import EpisodesError, figures_by_task
+from metakd.comparing.frame import frame_of, reasons
+from metakd.comparing.gather import Run
+from metakd.reports.statistics import holm, paired_test
+
+__all__ = ["Apart", "Pair", "RowPair", "pair_rows"]
+
+Row = tuple[Run, ...]
+"""Runs that differ in nothing but the seed; a run alone where there is no other."""
+
+Reader = Callable[[Run, int], dict[int, float]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two trained models on the same tasks: run minus baseline.
+
+    Attributes:
+        run: the one.
+        baseline: the other.
+        shots: of the tasks.
+        measure: `accuracy` (0 to 1) or `mse`.
+        tasks: how many.
+        difference: its mean over the tasks.
+        half: half-width of its 95 % t interval over tasks, not corrected.
+        p: Student's, two-sided.
+        p_adjusted: corrected for the number of pairs (Holm).
+    """
+
+    run: Run
+    baseline: Run
+    shots: int
+    measure: str
+    tasks: int
+    difference: float
+    half: float
+    p: float
+    p_adjusted: float
+
+
+@dataclass(frozen=True)
+class RowPair:
+    """Two rows: over their common seeds if there are several, else over the tasks of one pair.
+
+    Attributes:
+        row: the one.
+        baseline: the other.
+        pairs: one for each common seed.
+        difference: mean over seeds of their mean differences (or of one pair).
+        half: half-width of its 95 % t interval over seeds (of one pair: over tasks).
+        p: Student's, two-sided.
+        p_adjusted: corrected for the number of row pairs (Holm).
+    """
+
+    row: Row
+    baseline: Row
+    pairs: tuple[Pair, ...]
+    difference: float
+    half: float
+    p: float
+    p_adjusted: float
+
+    @property
+    def is_over_seeds(self) -> bool:
+        """Tell whether the interval is over seeds rather than tasks."""
+        return len(self.pairs) > 1
+
+    @property
+    def better(self) -> float:
+        """Return the difference so that above 0 is better: of an error, its negative."""
+        return -self.difference if self.pairs[0].measure == "mse" else self.difference
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Runs that cannot be compared, and why.
+
+    Attributes:
+        runs: all that are concerned.
+        reason: in a few words.
+        partly: the rows that they belong to can be compared, by other seeds.
+    """
+
+    runs: tuple[Run, ...]
+    reason: str
+    partly: bool = False
+
+
+def pair_rows(
+    wanted: Iterable[tuple[Row, Row]], model: str, shots: Sequence[int]
+) -> tuple[list[RowPair], list[Apart]]:
+    """Compare rows with others, correct for how many they are, and say which cannot be compared.
+
+    Args:
+        wanted: (row, baseline) of each comparison.
+        model: `student`, `student_alone` or `teacher`.
+        shots: which numbers of shots to compare on, where both rows were measured with them.
+    """
+    read = _reader(model)
+    found: list[RowPair] = []
+    apart: list[Apart] = []
+    for row, baseline in wanted:
+        why = _why_not(row[0], baseline[0], model)
+        common: list[int] = []
+        if not why:
+            runs = (*row, *baseline)
+            common = [k for k in shots if all(k in r.headlines.get(model, {}) for r in runs)]
+        if not why and not common:
+            why = _shots_reason(row, baseline, model)
+        if why:
+            apart.append(Apart((*row, *baseline), why))
+            continue
+        matched, alone = _by_seed(row, baseline)
+        apart += alone
+        for k in common if matched else ():
+            try:
+                pairs = tuple(_pair(a, b, model, k, read) for a, b in matched)
+            except EpisodesError as error:
+                apart.append(Apart((*row, *baseline), str(error)))
+                continue
+            found.append(_over_seeds(row, baseline, pairs))
+    return _corrected(found), apart
+
+
+def _why_not(run: Run, baseline: Run, model: str) -> str:
+    frames = frame_of(run, model), frame_of(baseline, model)
+    if frames[0] is None or frames[1] is None:
+        without = run if frames[0] is None else baseline
+        return f"'{without.path}' has no figures of the {model.replace('_', ' ')}"
+    return "; ".join(reasons(frames[1], frames[0]))
+
+
+def _shots_reason(row: Row, baseline: Row, model: str) -> str:
+    words = [", ".join(str(k) for k in sorted(_shots_of(it, model))) for it in (baseline, row)]
+    return f"other shots: measured with {words[0] or 'none'} and {words[1] or 'none'}"
+
+
+def _shots_of(row: Row, model: str) -> set[int]:
+    return set.intersection(*(set(run.headlines.get(model, {})) for run in row))
+
+
+def _by_seed(row: Row, baseline: Row) -> tuple[list[tuple[Run, Run]], list[Apart]]:
+    """Match runs by seed; two single runs are matched whatever their seeds are."""
+    if len(row) == len(baseline) == 1:
+        return [(row[0], baseline[0])], []
+    matched = [(a, b) for a, b in product(row, baseline) if a.seed == b.seed is not None]
+    if not matched:
+        seeds = " and ".join(", ".join(str(r.seed) for r in it) for it in (baseline, row))
+        return [], [Apart((*row, *baseline), f"no seed in common: {seeds}")]
+    seen = {run for pair in matched for run in pair}
+    left = tuple(run for run in (*row, *baseline) if run not in seen)
+    if not left:
+        return matched, []
+    seeds = ", ".join(str(s) for s in sorted({r.seed for r in left if r.seed is not None}))
+    return matched, [
+        Apart(left, f"no run of that seed on the other side: seed {seeds}", partly=True)
+    ]
+
+
+def _reader(model: str) -> Reader:
+    """Return what reads a run's tasks, each file once."""
+    known: dict[tuple[Run, int], dict[int, float] | EpisodesError] = {}
+
+    def read(run: Run, shots: int) -> dict[int, float]:
+        if (run, shots) not in known:
+            try:
+                known[run, shots] = figures_by_task(run, model, shots)
+            except EpisodesError as error:
+                known[run, shots] = EpisodesError(f"'{run.path}': {error}")
+        found = known[run, shots]
+        if isinstance(found, EpisodesError):
+            raise found
+        return found
+
+    return read
+
+
+def _pair(run: Run, baseline: Run, model: str, shots: int, read: Reader) -> Pair:
+    mine, other = read(run, shots), read(baseline, shots)
+    if mine.keys() != other.keys():
+        raise EpisodesError(f"other task numbers in episodes.csv of '{run.path}'")
+    mean, half, p = paired_test([mine[task] - other[task] for task in sorted(mine)])
+    measure = "accuracy" if "accuracy" in run.headlines[model][shots] else "mse"
+    return Pair(run, baseline, shots, measure, len(mine), mean, half, p, p)
+
+
+def _over_seeds(row: Row, baseline: Row, pairs: tuple[Pair, ...]) -> RowPair:
+    if len(pairs) == 1:
+        mean, half, p = pairs[0].difference, pairs[0].half, pairs[0].p
+    else:
+        mean, half, p = paired_test([pair.difference for pair in pairs])
+    return RowPair(row, baseline, pairs, mean, half, p, p)
+
+
+def _corrected(found: Sequence[RowPair]) -> list[RowPair]:
+    pairs = [pair for row_pair in found for pair in row_pair.pairs]
+    single = iter(holm([pair.p for pair in pairs]))
+    of_rows = holm([row_pair.p for row_pair in found])
+    return [
+        replace(
+            row_pair,
+            pairs=tuple(replace(pair, p_adjusted=next(single)) for pair in row_pair.pairs),
+            p_adjusted=p,
+        )
+        for row_pair, p in zip(found, of_rows, strict=True)
+    ]

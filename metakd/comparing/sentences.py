@@ -1,0 +1,115 @@
+"""What the figures say, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from metakd.comparing.compare import Comparable, Comparison, figure_of
+from metakd.comparing.pairing import Row, RowPair
+
+__all__ = ["RESOLVED", "probability", "sentences", "title"]
+
+RESOLVED = 0.05
+"""A corrected p below this is a difference."""
+
+Label = Callable[[Row], str]
+
+
+def title(comparable: Comparable) -> str:
+    """Return what a table holds: ``5-way accuracy (%), 600 tasks of glyphs, …``."""
+    frame = comparable.frame
+    if frame is None:
+        return "without figures of that model"
+    ways = f"{frame.ways}-way " if frame.ways is not None and frame.measure == "accuracy" else ""
+    what = "accuracy (%)" if frame.measure == "accuracy" else "mean squared error"
+    part = {"test": "meta-test", "validate": "meta-validation"}.get(str(frame.part), "")
+    tasks = " ".join(str(w) for w in (frame.tasks, part, "tasks") if w)
+    of = f" of {frame.dataset}" if frame.dataset else ""
+    seed = "" if frame.seed is None else f", evaluation seed {frame.seed}"
+    return f"{ways}{what}, {tasks}{of}{seed}, ± 95 % interval"
+
+
+def sentences(comparison: Comparison, label: Label) -> Iterator[str]:
+    """Yield what to know about the tables: first who is better, then how to read them."""
+    for comparable in comparison.comparable:
+        for shots in comparable.shots:
+            yield from _verdict(comparison, comparable, shots, label)
+    yield from _reading(comparison)
+    yield from comparison.notes
+
+
+def probability(p: float) -> str:
+    """Return e.g. ``p = 0.013`` or ``p < 0.0001``."""
+    if p < 1e-4:
+        return "p < 0.0001"
+    return f"p = {p:.4f}" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def _verdict(
+    comparison: Comparison, comparable: Comparable, shots: int, label: Label
+) -> Iterator[str]:
+    """Yield a sentence on the best row and the baseline, or else the next best row."""
+    model = comparison.model
+    figures = {row: figure_of(row, model, shots) for row in comparable.rows}
+    goodness = {row: figure.goodness for row, figure in figures.items() if figure is not None}
+    ranked = sorted(goodness, key=lambda row: -goodness[row])
+    if len(ranked) < 2:
+        return
+    best, other = ranked[0], ranked[1]
+    if comparison.baseline is not None:
+        if comparison.baseline not in goodness:
+            return
+        if best is not comparison.baseline:
+            other = comparison.baseline
+    pair = comparison.pair(best, other, shots)
+    if pair is None:
+        return
+    if pair.row is other:
+        best, other = other, best
+    yield _sentence(pair, comparison, label, shots)
+
+
+def _sentence(pair: RowPair, comparison: Comparison, label: Label, shots: int) -> str:
+    accuracy = pair.pairs[0].measure == "accuracy"
+    scale, unit = (100.0, " points") if accuracy else (1.0, "")
+    digits = 2 if accuracy else 4
+    first, second = pair.row, pair.baseline
+    if pair.better < 0:
+        first, second = second, first
+    size = f"{scale * abs(pair.difference):.{digits}f} ± {scale * pair.half:.{digits}f}{unit}"
+    what = f"{comparison.model.replace('_', ' ')}, {shots}-shot"
+    how = probability(pair.p_adjusted)
+    if len(comparison.pairs) > 1:
+        how += f", corrected for {len(comparison.pairs)} comparisons"
+    tasks = pair.pairs[0].tasks
+    if pair.is_over_seeds:
+        on = f"over {len(pair.pairs)} seeds, each on the same {tasks} tasks"
+    else:
+        on = f"on the same {tasks} tasks"
+    if pair.p_adjusted >= RESOLVED:
+        return (
+            f"{what}: no difference between {label(first)} and {label(second)} is resolved "
+            f"({size} {on}; {how})."
+        )
+    less = "" if accuracy else "smaller error: "
+    better = f"{what}: {label(first)} is better than {label(second)} by {less}{size} {on} ({how})."
+    if not pair.is_over_seeds:
+        better += " This holds for these two trained models; only more seeds tell of the settings."
+    return better
+
+
+def _reading(comparison: Comparison) -> Iterator[str]:
+    rows = [row for comparable in comparison.comparable for row in comparable.rows]
+    several = [row for row in rows if len(row) > 1]
+    if several:
+        alone = "" if len(several) == len(rows) else "; of one run it is over tasks"
+        yield f"± of several seeds: t interval over the seeds{alone}."
+    if comparison.baseline is not None and comparison.pairs:
+        n = len(comparison.pairs)
+        corrected = f", p corrected for {n} comparisons (Holm)" if n > 1 else ""
+        yield (
+            "difference: to the baseline, on the same tasks and seed by seed; "
+            f"t interval, not corrected{corrected}."
+        )
+    if any(any(on) for comparable in comparison.comparable for on in comparable.fronts.values()):
+        yield "*: on the front: no other row of the table is better at that cost or a lower one."

@@ -1,0 +1,133 @@
+"""Settings that differ, without what follows from others; runs that differ in the seed alone."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import metakd
+from metakd.comparing.columns import FACTS, differing, groups, is_off, settings_of
+from metakd.comparing.gather import Run, flat, read
+
+ROOT = Path(__file__).resolve().parents[2]
+Made = Callable[..., Path]
+
+
+def of_settings(settings: dict[str, Any], seed: int = 0) -> Run:
+    return Run(Path("run"), "finished", None, {"seed": seed}, settings)
+
+
+def composed(*overrides: str) -> Run:
+    import yaml
+
+    return of_settings(flat(yaml.safe_load(metakd.compose(*overrides).yaml)))
+
+
+def test_facts_are_those_of_the_schema() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "document_settings.py"))
+    facts = {
+        f"{group}.{name}"
+        for group, section in script["groups"]()
+        for name, text in script["docstrings"](section).items()
+        if text.startswith("Fact")
+    }
+    assert facts == FACTS
+
+
+def test_only_what_differs_is_a_column(made_up: Made, tmp_path: Path) -> None:
+    runs = [
+        read(made_up(tmp_path / str(i), seed=i, settings=settings))
+        for i, settings in enumerate(
+            (
+                {
+                    "meta_train.lr": 0.1,
+                    "output_root": "/a",
+                    "tags": ["x"],
+                    "tracker.mode": "online",
+                },
+                {"meta_train.lr": 0.2, "output_root": "/b", "checkpoint_steps": 5},
+            )
+        )
+    ]
+    keys = differing(runs)
+    assert keys == {"meta_train.lr": "meta_train.lr"}
+    assert [settings_of(run, keys) for run in runs] == [
+        {"meta_train.lr": 0.1},
+        {"meta_train.lr": 0.2},
+    ]
+
+
+def test_numbers_that_are_equal_do_not_differ() -> None:
+    runs = [of_settings({"a.x": x, "a.y": y}) for x, y in ((1, 1), (1.0, True))]
+    assert list(differing(runs)) == ["a.y"]
+
+
+def test_a_choice_says_what_it_brings_along() -> None:
+    runs = [composed("algorithm=maml"), composed("algorithm=protonet", "task.shots=5")]
+    keys = differing(runs)
+    assert list(keys.values()) == ["task.shots", "algorithm"]
+    assert settings_of(runs[0], keys) == {"algorithm": "maml", "task.shots": 1}
+
+
+def test_what_a_choice_does_not_bring_along_is_said() -> None:
+    runs = [composed("algorithm=maml", "algorithm.inner_lr=0.3"), composed("algorithm=protonet")]
+    assert list(differing(runs).values()) == ["algorithm", "algorithm.inner_lr"]
+
+
+def test_presets_are_told_by_their_values() -> None:
+    runs = [composed("task=5way_1shot"), composed("task=20way_5shot")]
+    expected = ["task.ways", "task.shots", "task.train_queries"]
+    assert list(differing(runs).values()) == expected
+
+
+def test_a_class_of_one_s_own_under_an_old_name() -> None:
+    runs = [composed(), composed("student._target_=metakd.models.cnn.CNN")]
+    assert list(differing(runs).values()) == ["student._target_"]
+
+
+def test_settings_of_a_stage_that_is_off_decide_nothing() -> None:
+    on, off = composed("warmstart.lr=0.5"), composed("warmstart=none")
+    assert list(differing([on, off]).values()) == ["warmstart.enabled"]
+    assert list(differing([on, off, composed()]).values()) == ["warmstart.lr", "warmstart.enabled"]
+    assert (is_off(off.settings, "warmstart.lr"), is_off(on.settings, "warmstart.lr")) == (
+        True,
+        False,
+    )
+    assert not is_off(off.settings, "warmstart.enabled")
+    runs = [composed("distill=none"), composed("distill=kd", "distill.temperature=7")]
+    assert list(differing(runs).values()) == ["distill"]
+
+
+def test_runs_whose_settings_are_not_known_make_no_column() -> None:
+    assert differing([of_settings({}), of_settings({"a.b": 1})]) == {}
+
+
+def test_seeds_of_one_configuration_are_a_group(made_up: Made, tmp_path: Path) -> None:
+    runs = [
+        read(made_up(tmp_path / f"{lr}_{seed}", seed=seed, settings={"meta_train.lr": lr}))
+        for lr in (0.1, 0.2)
+        for seed in (2, 0, 1)
+    ]
+    found = groups(runs, dict.fromkeys(runs, "same tasks"))
+    assert [[run.path.name for run in group] for group in found] == [
+        ["0.1_0", "0.1_1", "0.1_2"],
+        ["0.2_0", "0.2_1", "0.2_2"],
+    ]
+    apart = groups(runs, {run: run for run in runs})
+    assert [len(group) for group in apart] == [1] * 6
+
+
+def test_the_same_run_twice_is_no_second_seed(made_up: Made, tmp_path: Path) -> None:
+    runs = [read(made_up(tmp_path / f"{n}_{s}", seed=s)) for n in "ab" for s in (0, 1)]
+    found = groups(runs, dict.fromkeys(runs))
+    assert [[run.path.name for run in group] for group in found] == [["a_0", "a_1"], ["b_0", "b_1"]]
+    unknown = [Run(Path(n), "finished", settings={"x": 1}) for n in "ab"]
+    assert [len(group) for group in groups(unknown, dict.fromkeys(unknown))] == [1, 1]
+
+
+def test_a_name_that_was_given_keeps_runs_apart(made_up: Made, tmp_path: Path) -> None:
+    runs = [read(made_up(tmp_path / n, seed=i, settings={"name": n})) for i, n in enumerate("ab")]
+    assert len(groups(runs, dict.fromkeys(runs))) == 2
+    assert differing(runs) == {}
