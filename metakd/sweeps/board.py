@@ -136,7 +136,8 @@ class Board:
         left = self._remaining(running)
         if left is not None:
             counts.append(f"about {clock(left)} left")
-        return Group(table, Text(f"{self.sweep.folder}: {', '.join(counts)}", overflow="fold"))
+        below = f"{self.sweep.folder}: {', '.join(counts)}"
+        return Group(table, Text(below, no_wrap=False, overflow="fold"))
 
     def _cells(self, job: Job, running: Mapping[int, float]) -> list[str]:
         name, watch = self.names[job.number], self._watches[job.number]
@@ -177,25 +178,24 @@ class Board:
 
 
 def print_summary(sweep: Sweep, console: Console) -> None:
-    """Print what became of every job: status, the student's headline, time, reason of failure."""
+    """Print what became of every job: status, the student's headline, time; below, the reasons."""
     names = varying({job.number: job.overrides for job in sweep.asked})
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    reasons = any(job.reason for job in sweep.asked)
-    for title in ("job", "settings", "status", "result", "time", *(["reason"] if reasons else [])):
+    for title in ("job", "settings", "status", "result", "time"):
         right = title in ("job", "result", "time")
         table.add_column(title, justify="right" if right else "left", no_wrap=True)
     for job in sweep.asked:
         found = result_of(sweep.run_folder(job)) if job.status == "finished" else ""
         passed = clock(job.seconds) if job.seconds else ""
         cells = [str(job.number), names[job.number], job.status, found, passed]
-        table.add_row(*(Text(c) for c in [*cells, *([job.reason or ""] if reasons else [])]))
+        table.add_row(*(Text(cell) for cell in cells))
     print_uncut(table, console)
     counts = {s: sum(job.status == s for job in sweep.asked) for s in ("finished", "failed")}
-    line = (
-        f"{sweep.folder}: {counts['finished']} of {len(sweep.asked)} jobs done, "
-        f"{counts['failed']} failed"
-    )
     rest = len(sweep.asked) - sum(counts.values())
-    console.print(
-        Text(line + (f", {rest} not ended" if rest else "")), soft_wrap=True, highlight=False
+    lines = [f"job {job.number} {job.status}: {job.reason}" for job in sweep.asked if job.reason]
+    lines.append(
+        f"{sweep.folder}: {counts['finished']} of {len(sweep.asked)} jobs done, "
+        f"{counts['failed']} failed" + (f", {rest} stopped" if rest else "")
     )
+    for line in lines:
+        console.print(Text(line), soft_wrap=True, highlight=False)

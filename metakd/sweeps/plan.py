@@ -93,7 +93,7 @@ def combinations(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:
 
 
 def composed_jobs(
-    jobs: Iterable[Sequence[str]], own: Sequence[str], config_dir: str | None
+    jobs: Sequence[Sequence[str]], own: Sequence[str], config_dir: str | None
 ) -> list[Composed]:
     """Compose and check every job, before any of them starts.
 
@@ -101,12 +101,13 @@ def composed_jobs(
         UserError: the first one that is impossible, with its combination.
     """
     found = []
-    for job in jobs:
+    names = varying(dict(enumerate(jobs)))
+    for number, job in enumerate(jobs):
         try:
             composed = compose([*job, *own], config_dir)
             check(composed.config)
         except UserError as error:
-            raise UserError(f"{error} (in the combination {' '.join(job)})") from error
+            raise UserError(f"{error} (in the combination {names[number]})") from error
         found.append(composed)
     return found
 

@@ -1,41 +1,21 @@
-"""The story of a multirun: all of it checked, then job after job, and on again after whatever."""
+"""A multirun from what is typed: all of it checked first, then carried out or gone on with."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shlex
-import signal
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-import metakd
 from metakd.config.compose import Composed
 from metakd.config.overrides import parse
 from metakd.config.recorded import NOT_THE_RUN, differences
 from metakd.errors import UserError
-from metakd.runs.folder import RunFolder
-from metakd.runs.interrupts import interrupts
-from metakd.runs.process import host_name, is_alive, process_start
-from metakd.sweeps.board import Board, print_summary
+from metakd.sweeps.driver import Driver, is_done
 from metakd.sweeps.plan import FOLDERS, asked_of, combinations, composed_jobs, placed
-from metakd.sweeps.pool import Ended, Pool, gpus, shares, why
 from metakd.sweeps.state import FILE, Job, Sweep, is_outside, is_sweep, merged
-from metakd.sweeps.watch import run_info
 
-__all__ = ["Driver", "go_on", "start"]
-
-POLL_S = 0.1
-LOOK_S = 1.0
-"""Seconds between two looks at a job that an earlier sweep has left running."""
-
-INTERRUPTED = 130
-Command = Callable[[Sweep, Job, bool, Sequence[str]], list[str]]
-"""From sweep, job, whether it goes on with a run, and further words, to a command line."""
+__all__ = ["go_on", "start"]
 
 
 def start(words: Sequence[str], config_dir: str | None = None) -> int:
@@ -103,7 +83,7 @@ def go_on(
         sweep.parallel = asked.parallel or sweep.parallel
         if not Path(sweep.directory).is_dir():  # the folder has come from elsewhere
             sweep.directory = os.getcwd()
-        open_jobs = [job for job in sweep.asked if not _is_done(sweep.run_folder(job))]
+        open_jobs = [job for job in sweep.asked if not is_done(sweep.run_folder(job))]
         with contextlib.chdir(sweep.directory):
             _check_changes(sweep, open_jobs, extras, changed)
         for job in open_jobs:
@@ -186,237 +166,3 @@ def _made_unique(wanted: Path) -> Path:
     except OSError as error:
         raise UserError(f"{wanted}: cannot be made: {error.strerror}") from error
     raise UserError(f"{wanted}: exists already, and so do its numbered neighbours")
-
-
-def command_of(sweep: Sweep, job: Job, again: bool, extras: Sequence[str]) -> list[str]:
-    """Return the command line of a job's process; see `metakd.sweeps.job`."""
-    folder = sweep.run_folder(job)
-    if again:
-        outside = [word for word in job.overrides if is_outside(word)]
-        words = [f"resume={folder}", *merged(outside, extras)]
-    else:
-        words = [*job.overrides, f"hydra.run.dir={folder}"]
-    # -P: what lies where the command was typed is not imported in place of installed packages.
-    here = Path(metakd.__file__).parents[1] == Path.cwd()
-    return [
-        *(sys.executable, *([] if here else ["-P"]), "-m", "metakd.sweeps.job"),
-        *(str(os.getpid()), sweep.directory, "train", *words),
-        *([] if sweep.config_dir is None else ["--config-dir", sweep.config_dir]),
-    ]
-
-
-class Driver:
-    """Carries a sweep out.
-
-    Args:
-        sweep: locked by this process.
-        extras: words for jobs that go on.
-        changed: these may make other runs of them.
-        command: what to run for a job; `command_of` unless given.
-    """
-
-    def __init__(
-        self,
-        sweep: Sweep,
-        extras: Sequence[str] = (),
-        changed: bool = False,
-        command: Command | None = None,
-    ) -> None:
-        self.sweep = sweep
-        self.extras = [*extras, *(["resume_changed=true"] if changed else [])]
-        self.command = command or command_of
-        size = min(sweep.parallel, len(sweep.asked))
-        self.pool = Pool(size)
-        wants_gpu = any(job.device in ("auto", "cuda") for job in sweep.asked)
-        self.shares = shares(size, gpus() if wants_gpu else [])
-        self._left: list[Job] = []
-        self._foreign: list[Job] = []
-        self._began: dict[int, int] = {}
-        self._looked = 0.0
-        self._unsaved = False
-
-    def carry_out(self) -> int:
-        """Run what is left; return the exit status: 0, or 1 if a job failed.
-
-        Raises:
-            UserError: the folder cannot be written.
-            KeyboardInterrupt: the jobs were asked to end, and have.
-        """
-        sweep = self.sweep
-        sweep.status = "running"
-        for job in sweep.asked:
-            if job.status != "finished":
-                job.status, job.reason = "waiting", None
-        try:
-            sweep.save()
-        except OSError as error:
-            raise UserError(f"'{sweep.folder}' cannot be written: {error.strerror}") from error
-        self._left = list(sweep.asked)
-        board = Board(sweep)
-        try:
-            with interrupts() as stop:
-                try:
-                    while self._left or self._foreign or self.pool.running():
-                        with stop.held():  # a process that was just started must not be forgotten
-                            self._step(board)
-                        time.sleep(POLL_S)
-                except BaseException:
-                    board.close()
-                    self._stop(board)
-                    raise
-        finally:
-            board.close()
-        print_summary(sweep, Console())
-        bad = [job for job in sweep.asked if job.status != "finished"]
-        sweep.status = "failed" if bad else "finished"
-        self._save(board)
-        if bad:
-            board.say(f"to run what is left: {_resume_line(sweep)}")
-        return 1 if bad else 0
-
-    def _step(self, board: Board) -> None:
-        for ended in self.pool.ended():
-            self._settle(ended, board)
-        now = time.monotonic()
-        if self._foreign and now - self._looked >= LOOK_S:
-            self._looked = now
-            self._left = [*self._foreign, *self._left]  # `_begin` looks at them again
-            self._foreign = []
-        while self._left and len(self.pool.running()) + len(self._foreign) < self.pool.size:
-            self._begin(self._left.pop(0), board)
-        board.update(self.pool.running())
-
-    def _begin(self, job: Job, board: Board) -> None:
-        """Start a job, or find that it is finished, or at work."""
-        state = outlook(self.sweep, job)
-        if state == "finished":
-            if job.status != "finished":
-                job.status, job.reason, job.pid = "finished", None, None
-                board.ended(job)
-                self._save(board)
-            return
-        if state == "busy":
-            if job.status != "running":
-                board.say(f"job {job.number} is still at work since the last time; waiting for it")
-            job.status = "running"
-            self._foreign.append(job)
-            return
-        slot = self.pool.free()
-        assert slot is not None
-        again = state == "resume"
-        log = self.sweep.log(job)
-        share = dict(self.shares[slot])
-        if job.device not in ("auto", "cuda"):  # cuda:1 is a number among all GPUs
-            share.pop("CUDA_VISIBLE_DEVICES", None)
-        try:
-            self._began[job.number] = log.stat().st_size if log.exists() else 0
-            command = self.command(self.sweep, job, again, self.extras if again else ())
-            job.pid = self.pool.start(job.number, slot, command, log, share)
-        except OSError as error:
-            job.status, job.reason = "failed", f"cannot be started: {error.strerror or error}"
-            board.ended(job)
-            self._save(board)
-            return
-        job.status, job.reason = "running", None
-        job.host, job.process_start = host_name(), process_start(job.pid)
-        self._save(board)
-        board.started(job, again)
-
-    def _settle(self, ended: Ended, board: Board) -> None:
-        """Note how a job's process ended."""
-        job = next(job for job in self.sweep.jobs if job.number == ended.number)
-        job.seconds += ended.seconds
-        job.pid = None
-        if ended.status == 0:
-            job.status, job.reason = "finished", None
-        elif ended.status == INTERRUPTED:
-            job.status, job.reason = "interrupted", "it was asked to end"
-        else:
-            job.status, job.reason = "failed", self._reason(job, ended.status)
-        self._save(board)
-        board.ended(job)
-
-    def _reason(self, job: Job, status: int) -> str:
-        """Return what the job said last, or what is known of its end."""
-        if status < 0:
-            return why(status)
-        try:
-            with self.sweep.log(job).open("rb") as file:
-                file.seek(self._began.get(job.number, 0))
-                lines = file.read().decode("utf-8", "replace").splitlines()
-        except OSError:
-            lines = []
-        said = [line.removeprefix("metakd: ") for line in lines if line.startswith("metakd: ")]
-        error = run_info(self.sweep.run_folder(job)).get("error")
-        return said[-1] if said else str(error or why(status))
-
-    def _stop(self, board: Board) -> None:
-        """Ask all jobs to end and wait until they have."""
-        running = len(self.pool.running()) + len(self._foreign)
-        if running:
-            board.say(f"asking {running} running jobs to end; they save first (again: at once)")
-        for job in self._foreign:
-            if job.pid is not None and _lives(job):
-                with contextlib.suppress(OSError):
-                    os.kill(job.pid, signal.SIGTERM)
-        for ended in self.pool.stop():
-            self._settle(ended, board)
-        for job in self._foreign:
-            while _lives(job):
-                time.sleep(POLL_S)
-            job.status, job.pid = "interrupted", None
-        self.sweep.status = "interrupted"
-        self._save(board)
-        board.say(f"interrupted; to go on: {_resume_line(self.sweep)}")
-
-    def _save(self, board: Board) -> None:
-        """Write sweep.json; a full disk must not take the jobs along, whose folders tell more."""
-        try:
-            self.sweep.save()
-        except OSError as error:
-            if not self._unsaved:
-                board.say(f"warning: '{self.sweep.folder}' cannot be written ({error.strerror})")
-            self._unsaved = True
-
-
-def outlook(sweep: Sweep, job: Job) -> str:
-    """Return what is to be done for a job, by its folder and not by what is said of it.
-
-    Returns:
-        `new`, `resume`, `finished`, or `busy`: a process that an earlier sweep left is at work.
-    """
-    if _lives(job):
-        return "busy"
-    folder = sweep.run_folder(job)
-    if not (folder / "run.json").exists():
-        return "new"
-    run = RunFolder(folder)
-    try:
-        run.lock()
-    except UserError:
-        return "busy"
-    except (OSError, NotImplementedError):
-        return "resume"  # which says what is the matter
-    try:
-        kept = (folder / ".hydra" / "config.yaml").exists() or any(run.checkpoints.glob("*.pt"))
-        if not kept and not (folder / "results.json").exists():
-            (folder / "run.json").unlink()  # killed before it had said what it is
-            return "new"
-        return "finished" if _is_done(folder) else "resume"
-    finally:
-        run.unlock()
-
-
-def _is_done(folder: Path) -> bool:
-    return run_info(folder).get("status") == "finished" and (folder / "results.json").exists()
-
-
-def _lives(job: Job) -> bool:
-    """Tell whether the process that was at work on a job still is."""
-    if job.pid is None or job.host is None or job.process_start is None:
-        return False
-    return is_alive(job.pid, job.host, job.process_start) is True
-
-
-def _resume_line(sweep: Sweep) -> str:
-    return f"metakd train {shlex.quote(f'resume={sweep.folder}')}"

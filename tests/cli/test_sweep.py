@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from metakd.cli.sweep import combinations
-from metakd.sweeps import run
+from metakd.sweeps import driver
 from metakd.sweeps.state import Job, Sweep
 
 
@@ -39,13 +39,13 @@ def test_paths_are_swept_if_each_is_quoted() -> None:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Commands of the jobs; processes that do nothing run instead, those with seed=1 fail."""
     commands: list[list[str]] = []
-    real = run.command_of
+    real = driver.command_of
 
     def command_of(sweep: Sweep, job: Job, again: bool, extras: Sequence[str]) -> list[str]:
         commands.append(real(sweep, job, again, extras))
         return [sys.executable, "-S", "-c", f"raise SystemExit({int('seed=1' in job.overrides)})"]
 
-    monkeypatch.setattr(run, "command_of", command_of)
+    monkeypatch.setattr(driver, "command_of", command_of)
     return commands
 
 

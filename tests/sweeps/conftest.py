@@ -66,11 +66,11 @@ DRIVER = """
 import sys
 from pathlib import Path
 from metakd.cli import guarded
-from metakd.sweeps import run
+from metakd.sweeps import driver, run
 
 script = sys.argv[1]
-run.command_of = lambda sweep, job, again, extras: [
-    sys.executable, script, str(run.os.getpid()), str(sweep.run_folder(job)), job.overrides[-1]]
+driver.command_of = lambda sweep, job, again, extras: [
+    sys.executable, script, str(driver.os.getpid()), str(sweep.run_folder(job)), job.overrides[-1]]
 sys.exit(guarded(lambda: run.go_on(Path(sys.argv[2]))))
 """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from metakd.sweeps.run import Driver, command_of, outlook
+from metakd.sweeps.driver import Driver, command_of, outlook
 from metakd.sweeps.state import Job, Sweep
 
 from .conftest import statuses, story, until

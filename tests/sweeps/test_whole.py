@@ -1,0 +1,102 @@
+"""Real runs: a sweep that was killed, and one of its jobs with it, is completed once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from metakd.runs.folder import open_run
+
+from .conftest import statuses, until
+
+TINY = (
+    "dataset.images_per_class=8",
+    "dataset.image_size=16",
+    "task.queries=3",
+    "task.meta_batch=2",
+    "distill=kd",
+    "student_alone=false",
+    "pretrain.epochs=1",
+    "pretrain.lr=0.0123",  # a teacher that nobody else has put into the cache
+    "warmstart.epochs=0",
+    "meta_train.iterations=800",
+    "meta_train.validate_every=400",
+    "meta_train.validate_tasks=4",
+    "teacher=conv4_small",
+    "teacher.width=4",
+    "student.width=4",
+    "evaluate.tasks=4",
+    "evaluate.shots=[]",
+    "evaluate.transductive=false",
+    "tracker=none",
+    "deterministic=true",
+    "checkpoint_minutes=null",
+    "checkpoint_steps=20",
+)
+
+
+def test_nothing_here_needs_torch() -> None:
+    names = "metakd.sweeps.run, metakd.sweeps.job, metakd.cli.sweep"
+    code = f"import sys, {names}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def stage(folder: Path) -> str | None:
+    with contextlib.suppress(OSError, ValueError):
+        found: str | None = json.loads((folder / "run.json").read_text())["stage"]
+        return found
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a parent's end")
+def test_killed_and_completed(tmp_path: Path) -> None:
+    folder = tmp_path / "s w=1"
+
+    def metakd(*words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "metakd", "train", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+
+    words = ["-m", "distill.kd_weight=0.5,1", *TINY]
+    sweep = metakd(*words, "sweep.jobs=2", f"hydra.sweep.dir={folder}")
+    runs = [folder / "0", folder / "1"]
+    until(lambda: sweep.poll() is not None or {stage(r) for r in runs} == {"meta_train"}, 90)
+    assert sweep.poll() is None, sweep.communicate()
+    jobs = json.loads((folder / "sweep.json").read_text())["jobs"]
+    os.kill(jobs[0]["pid"], signal.SIGKILL)
+    until(lambda: statuses(folder)[0] == "failed")
+    sweep.kill()
+    sweep.wait()
+    # The kernel tells the other job, which saves.
+    until(lambda: json.loads((runs[1] / "run.json").read_text())["status"] == "interrupted")
+    assert not (runs[0] / "results.json").exists()
+
+    again = metakd(f"resume={folder}", "checkpoint_steps=500")
+    said, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    assert "2 of 2 jobs done, 0 failed" in said
+    assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["0", "1"]
+    trained = []
+    for run in map(open_run, runs):
+        info = run.read_run()
+        assert info["status"] == "finished"
+        assert len(info["resumed"]) == 1
+        steps = [m["step"] for m in run.read_metrics() if m["stage"] == "meta_train"]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == 799
+        trained.append(any(m["stage"] == "pretrain" for m in run.read_metrics()))
+    assert sorted(trained) == [False, True]  # one of them, for both
+    log = (folder / f"{trained.index(False)}.log").read_text()
+    assert "teacher: taken from the cache" in log
