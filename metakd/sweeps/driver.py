@@ -200,7 +200,7 @@ class Driver:
         """Ask all jobs to end and wait until they have."""
         running = len(self.pool.running()) + len(self._foreign)
         if running:
-            board.say(f"asking {running} running jobs to end; they save first (again: at once)")
+            board.say(f"asking {running} of the jobs to end; they save first (again: at once)")
         for job in self._foreign:
             if job.pid is not None and _lives(job):
                 with contextlib.suppress(OSError):
