@@ -96,7 +96,11 @@ def made_up(default_settings: dict[str, Any]) -> Callable[..., Path]:
                 section = section[group]
             section[name] = value
         (folder / ".hydra").mkdir(parents=True)
-        (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        (folder / ".hydra" / "config.yaml").write_text(
+            yaml.dump(
+                content, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False
+            )
+        )
         run = {"schema": 1, "status": status, "stage": "evaluate", "seed": seed}
         run |= {"data_checksum": "ab" * 32, **(info or {})}
         known = {key: value for key, value in run.items() if value is not None}
@@ -115,7 +119,10 @@ def made_up(default_settings: dict[str, Any]) -> Callable[..., Path]:
                 key = f"{model},{shots},{one.get('steps', '')},{one['batchnorm'] or ''}"
                 lines += [f"{key},{task},{value!r}" for task, value in enumerate(values)]
             results[model] = {"fewshot": measured[0], "fewshot_all": measured}
-        results["student"]["cost"] = cost or {"parameters": 1000, "macs": 5e5, "latency_ms": 0.5}
+            results[model]["cost"] = {"parameters": 1000, "macs": 5e5, "bytes": 4e3}
+            results[model]["cost"] |= {"latency_ms": 0.5}
+        if cost is not None:
+            results["student"]["cost"] = cost
         (folder / "results.json").write_text(json.dumps(results))
         (folder / "episodes.csv").write_text("\n".join(lines) + "\n")
         return folder

@@ -91,6 +91,10 @@ def candidates(line: str) -> list[str]:
         from metakd.cli.reproduce import reproduce_parser
 
         return [o for o in reproduce_parser().options() if o.startswith(word)]
+    if command == "compare" and word.startswith("-"):
+        from metakd.cli.compare import compare_parser
+
+        return [o for o in compare_parser().options() if o.startswith(word)]
     if command not in ("train", "evaluate") or (command == "evaluate" and len(words) == 3):
         return []  # the shell completes file names
     from metakd.cli.show import complete_line

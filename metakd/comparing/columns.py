@@ -46,6 +46,7 @@ BOOKKEEPING = frozenset(
         "resume_changed",
         "checkpoint_minutes",
         "checkpoint_steps",
+        "sweep",
         "tracker",
     }
 )

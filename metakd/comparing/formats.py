@@ -73,6 +73,7 @@ LATEX = {
     "×": r"$\times$",
     "–": r"--",
     "…": r"\dots{}",
+    "�": "?",
     "‖": r"$\|$",
     '"': r"\textquotedbl{}",
     "'": r"\textquotesingle{}",

@@ -59,6 +59,17 @@ NAMES = {
     "batchnorm": "batch-norm mode",
 }
 SPLIT = ("dataset.splits", "dataset.split_seed", "dataset.rotations")
+READ = (
+    *SPLIT,
+    "dataset.name",
+    "evaluate.part",
+    "evaluate.seed",
+    "finetune.enabled",
+    "finetune.target",
+    "task.ways",
+    "task.queries",
+)
+"""Settings that decide the tasks."""
 
 
 def frame_of(run: Run, model: str) -> Frame | None:
@@ -71,7 +82,8 @@ def frame_of(run: Run, model: str) -> Frame | None:
     if model not in run.headlines:
         return None
     entry = next(iter(run.headlines[model].values()))
-    settings = run.settings
+    # Whatever stands in a damaged configuration, it can be held against another one.
+    settings = {key: _plain(value) for key, value in run.settings.items() if key in READ}
     measure = "accuracy" if "accuracy" in entry else "mse"
     part = settings.get("evaluate.part")
     return Frame(
@@ -114,6 +126,10 @@ def reasons(one: Frame, other: Frame) -> list[str]:
     if unknown and not found:
         found.append(f"not recorded: {', '.join(NAMES[f] for f in unknown)}")
     return found
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
 
 
 def _unknown(name: str, one: Frame, other: Frame) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from metakd.errors import UserError
 from metakd.plain_data import UnreadableError, parse_json, read_text
-from metakd.reports.summary import headlines
+from metakd.reports.summary import MODELS, headlines
 from metakd.runs.folder import open_run
 from metakd.runs.process import is_alive
 
@@ -24,6 +24,9 @@ OWN_FOLDERS = frozenset({"checkpoints", "figures", "evaluations", "wandb"})
 
 SWEEP = "sweep.json"
 """In a multirun's folder: its jobs, also those that have no run."""
+
+STATUSES = ("waiting", "running", "finished", "failed", "interrupted")
+"""Of a multirun's jobs."""
 
 FINISHED = "finished"
 INTERRUPTED = "interrupted"
@@ -74,8 +77,8 @@ class Run:
         """Return by model and number of shots the figures that stand for it."""
         return {
             name: found
-            for name, model in (self.results or {}).items()
-            if isinstance(model, Mapping) and (found := _headlines(model))
+            for name in MODELS
+            if (found := _headlines((self.results or {}).get(name, {})))
         }
 
 
@@ -148,7 +151,9 @@ def _without_run(sweep: Path, notes: list[str]) -> Iterable[Run]:
             folder = sweep / str(int(job["number"]))
             if job.get("asked") is False or (folder / "run.json").exists():
                 continue
-            status, why = str(job["status"]), job.get("reason")
+            status, why = job["status"], job.get("reason")
+            if status not in STATUSES:
+                raise ValueError(f"'status' is {status!r}")
             # Its process may have been killed before it could write anything.
             gone = "pid" in job and _is_gone(job)
             status = INTERRUPTED if status == "running" and gone else status

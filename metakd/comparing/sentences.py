@@ -91,8 +91,8 @@ def _sentence(pair: RowPair, comparison: Comparison, label: Label, shots: int) -
             f"{what}: no difference between {label(first)} and {label(second)} is resolved "
             f"({size} {on}; {how})."
         )
-    less = "" if accuracy else "smaller error: "
-    better = f"{what}: {label(first)} is better than {label(second)} by {less}{size} {on} ({how})."
+    than = "is better than" if accuracy else "has a smaller error than"
+    better = f"{what}: {label(first)} {than} {label(second)}, by {size} {on} ({how})."
     if not pair.is_over_seeds:
         better += " This holds for these two trained models; only more seeds tell of the settings."
     return better

@@ -109,10 +109,10 @@ def _main(comparison: Comparison, comparable: Comparable, label: Mapping[Run, st
     if base is not None and base in rows:  # it stands first
         rows.sort(key=lambda row: row is not base)
     order = [comparable.rows.index(row) for row in rows]
-    cells: list[Cells] = [(Column("run"), lambda i, row: _row_label(row, label))]
+    cells: list[Cells] = [(Column("run"), lambda _, row: _clean(_row_label(row, label)))]
     cells += _named(comparison)
     for name in comparison.settings.values():
-        cells.append((Column(name), _setting(comparison, name)))
+        cells.append((Column(_clean(name)), _setting(comparison, name)))
     cells += _seeds(comparison)
     cells += _figures(comparison, comparable)
     cells += _differences(comparison, comparable)
@@ -122,7 +122,7 @@ def _main(comparison: Comparison, comparable: Comparable, label: Mapping[Run, st
         j for j, (column, _) in enumerate(cells) if not column.numeric or any(t[j] for t in texts)
     ]
     return Table(
-        title(comparable),
+        _clean(title(comparable)),
         tuple(cells[j][0] for j in kept),
         tuple(tuple(t[j] for j in kept) for t in texts),
     )
@@ -241,7 +241,7 @@ def _unfinished(comparison: Comparison, label: Mapping[Run, str]) -> Table:
         for n in comparison.settings.values()
         if any(n in settings_of(run, comparison.settings) for run in runs)
     ]
-    columns = [Column("run"), *(Column(n) for n in names), Column("seed", numeric=True)]
+    columns = [Column("run"), *(Column(_clean(n)) for n in names), Column("seed", numeric=True)]
     columns += [Column("status"), Column("stage"), Column("why")]
     rows = []
     for run in runs:

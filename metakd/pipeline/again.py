@@ -84,7 +84,11 @@ def evaluate_run(
     judged, results = _judge_all(prepared, run, recorder)
     folder = RunFolder.create(run.path / "evaluations" / moment)
     folder.start(
-        {"evaluates": os.path.relpath(run.path, folder.path), "device": str(prepared.device)}
+        {
+            "evaluates": os.path.relpath(run.path, folder.path),
+            "device": str(prepared.device),
+            "data_checksum": prepared.data.checksum,
+        }
     )
     folder.write_config(composed.yaml, composed.overrides)
     folder.write_episodes(

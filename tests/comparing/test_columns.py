@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import metakd
-from metakd.comparing.columns import FACTS, differing, groups, is_off, settings_of
+from metakd.comparing.columns import BOOKKEEPING, FACTS, differing, groups, is_off, settings_of
 from metakd.comparing.gather import Run, flat, read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +34,12 @@ def test_facts_are_those_of_the_schema() -> None:
         if text.startswith("Fact")
     }
     assert facts == FACTS
+
+
+def test_what_is_not_the_run_makes_no_column() -> None:
+    from metakd.config.recorded import NOT_THE_RUN
+
+    assert set(NOT_THE_RUN) <= BOOKKEEPING
 
 
 def test_only_what_differs_is_a_column(made_up: Made, tmp_path: Path) -> None:

@@ -1,0 +1,258 @@
+"""Sets of comparable rows, groups over seeds, baselines, fronts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from metakd.comparing.compare import Comparison, compare, figure_of
+from metakd.comparing.sentences import sentences, title
+from metakd.errors import UserError
+
+Made = Callable[..., Path]
+GOOD = {"student": {1: [0.6, 0.8, 0.7, 0.9]}}
+BAD = {"student": {1: [0.5, 0.6, 0.6, 0.7]}}
+
+
+def lr(value: float) -> dict[str, float]:
+    return {"meta_train.lr": value}
+
+
+def rows(comparison: Comparison, number: int = 0) -> list[list[str]]:
+    return [[run.path.name for run in row] for row in comparison.comparable[number].rows]
+
+
+def said(comparison: Comparison) -> list[str]:
+    return list(sentences(comparison, lambda row: row[0].path.name))
+
+
+def test_two_runs(made_up: Made, tmp_path: Path) -> None:
+    made_up(tmp_path / "a", BAD, settings=lr(0.1))
+    made_up(tmp_path / "b", GOOD, settings=lr(0.2))
+    found = compare([tmp_path])
+    assert rows(found) == [["b"], ["a"]]  # best first
+    assert found.settings == {"meta_train.lr": "meta_train.lr"}
+    (pair,) = found.pairs
+    assert (pair.row[0].path.name, pair.difference) == ("b", pytest.approx(0.15))
+    assert (found.baseline, found.apart) == (None, ())
+    assert title(found.comparable[0]) == (
+        "5-way accuracy (%), 4 meta-test tasks of glyphs, evaluation seed 12345, ± 95 % interval"
+    )
+    assert said(found)[0] == (
+        "student, 1-shot: b is better than a, by 15.00 ± 9.19 points on the same 4 tasks "
+        "(p = 0.014). This holds for these two trained models; only more seeds tell of the "
+        "settings."
+    )
+
+
+def test_a_difference_that_is_none(made_up: Made, tmp_path: Path) -> None:
+    made_up(tmp_path / "a", {"student": {1: [0.5, 0.8, 0.6, 0.7]}}, settings=lr(0.1))
+    made_up(tmp_path / "b", {"student": {1: [0.7, 0.6, 0.8, 0.6]}}, settings=lr(0.2))
+    (line,) = (line for line in said(compare([tmp_path])) if line.startswith("student"))
+    # Differences 0.2, -0.2, 0.2, -0.1: mean 0.025, s = 0.2062, t(3) · s / 2 = 0.328.
+    assert line.startswith(
+        "student, 1-shot: no difference between b and a is resolved (2.50 ± 32.8"
+    )
+
+
+def test_against_a_baseline(made_up: Made, tmp_path: Path) -> None:
+    base = made_up(tmp_path / "base", BAD)
+    for name, values in (("b", [0.6, 0.8, 0.7, 0.9]), ("c", [0.5, 0.6, 0.6, 0.8])):
+        made_up(
+            tmp_path / name, {"student": {1: values}}, settings=lr(len(name + values.__str__()))
+        )
+    made_up(tmp_path / "d", BAD, settings={"evaluate.seed": 1})
+    found = compare([tmp_path], baseline=base)
+    assert found.baseline_run is not None
+    assert found.baseline_run.path == base
+    assert [(p.row[0].path.name, p.baseline[0].path.name) for p in found.pairs] == [
+        ("b", "base"),
+        ("c", "base"),
+    ]
+    smallest, largest = sorted(p.p for p in found.pairs)
+    assert sorted(p.p_adjusted for p in found.pairs) == [
+        pytest.approx(2 * smallest),
+        pytest.approx(largest),
+    ]
+    (apart,) = found.apart
+    assert [run.path.name for run in apart.runs] == ["d", "base"]
+    assert apart.reason == "other evaluation seed (evaluate.seed): 12345 and 1"
+    assert rows(found, 1) == [["d"]]  # in a table of its own
+    assert "b is better than base, by 15.00 ± 9.19 points" in said(found)[0]
+    assert "corrected for 2 comparisons" in said(found)[0]
+
+
+def test_a_baseline_from_elsewhere_is_put_beside(made_up: Made, tmp_path: Path) -> None:
+    base = made_up(tmp_path / "elsewhere" / "base", BAD)
+    made_up(tmp_path / "here" / "a", GOOD, settings=lr(0.1))
+    found = compare([tmp_path / "here"], baseline=base)
+    assert [run.path.name for run in found.runs] == ["base", "a"]
+    assert len(found.pairs) == 1
+
+
+def test_baselines_that_cannot_be_one(made_up: Made, tmp_path: Path) -> None:
+    made_up(tmp_path / "a")
+    made_up(tmp_path / "b", status="failed", info={"error": "no memory"})
+    with pytest.raises(UserError, match=r"holds 2 runs; name one of them, such as '.*a'"):
+        compare([tmp_path], baseline=tmp_path)
+    with pytest.raises(UserError, match=r"no figures to compare with \(status failed: no memory\)"):
+        compare([tmp_path], baseline=tmp_path / "b")
+    with pytest.raises(UserError, match="does not exist"):
+        compare([tmp_path], baseline=tmp_path / "c")
+
+
+def seeds(made_up: Made, folder: Path, values: list[float], rate: float, start: int = 1) -> None:
+    for i, value in enumerate(values):
+        figures = {"student": {1: [value - 0.05, value + 0.05]}, "teacher": {1: [0.9, 0.95]}}
+        made_up(
+            folder / f"{rate}_{start + i}", figures, seed=start + i, settings=lr(rate),
+            info={"teacher": "e" * 64},
+        )  # fmt: skip
+
+
+def test_groups_over_seeds_by_hand(made_up: Made, tmp_path: Path) -> None:
+    seeds(made_up, tmp_path, [0.5, 0.5, 0.5], 0.1)
+    seeds(made_up, tmp_path, [0.6, 0.7, 0.8], 0.2)
+    found = compare([tmp_path], baseline=tmp_path / "0.1_2")  # any of its group
+    assert rows(found) == [["0.2_1", "0.2_2", "0.2_3"], ["0.1_1", "0.1_2", "0.1_3"]]
+    figure = figure_of(found.comparable[0].rows[0], "student", 1)
+    assert figure is not None
+    assert (figure.mean, figure.deviation, figure.seeds) == (
+        pytest.approx(0.7),
+        pytest.approx(0.1),
+        3,
+    )
+    assert figure.half == pytest.approx(4.302653 * 0.1 / math.sqrt(3), abs=1e-6)
+    (pair,) = found.pairs
+    assert [one.difference for one in pair.pairs] == pytest.approx([0.1, 0.2, 0.3])
+    assert pair.difference == pytest.approx(0.2)
+    # Three seeds share one teacher: that is one network, with its interval over tasks.
+    teacher = figure_of(found.comparable[0].rows[0], "teacher", 1)
+    assert teacher is not None
+    assert (teacher.mean, teacher.seeds, teacher.deviation) == (pytest.approx(0.925), 1, None)
+    (line,) = (line for line in said(found) if line.startswith("student"))
+    # p = 1 - √(12 / 14) = 0.074
+    assert line == (
+        "student, 1-shot: no difference between 0.2_1 and 0.1_1 is resolved (20.00 ± 24.84 points "
+        "over 3 seeds, each on the same 2 tasks; p = 0.074)."
+    )
+
+
+def test_no_groups_if_not_wanted(made_up: Made, tmp_path: Path) -> None:
+    seeds(made_up, tmp_path, [0.5, 0.6], 0.1)
+    found = compare([tmp_path], grouped=False)
+    assert rows(found) == [["0.1_2"], ["0.1_1"]]
+    assert len(found.pairs) == 1
+
+
+def test_seeds_judged_on_other_tasks_are_no_group(made_up: Made, tmp_path: Path) -> None:
+    made_up(tmp_path / "a", seed=1)
+    made_up(tmp_path / "b", seed=2, info={"data_checksum": "cd" * 32})
+    found = compare([tmp_path])
+    assert [rows(found, i) for i in (0, 1)] == [[["a"]], [["b"]]]
+    (apart,) = found.apart
+    assert apart.reason.startswith("other data (checksum)")
+
+
+def test_runs_that_do_not_record_their_data_are_compared_with_none(
+    made_up: Made, tmp_path: Path
+) -> None:
+    for name in "ab":
+        made_up(tmp_path / name, settings=lr(ord(name)), info={"data_checksum": None})
+    found = compare([tmp_path])
+    assert len(found.comparable) == 2
+    assert [apart.reason for apart in found.apart] == ["not recorded: data (checksum)"]
+    assert found.pairs == ()
+
+
+def test_shots(made_up: Made, tmp_path: Path) -> None:
+    both = {"student": {1: [0.5, 0.6], 5: [0.7, 0.9]}}
+    made_up(tmp_path / "a", both, settings=lr(0.1))
+    made_up(tmp_path / "b", both, settings=lr(0.2))
+    assert compare([tmp_path]).comparable[0].shots == (1,)
+    assert "also measured: 5-shot (--shots 1,5)" in compare([tmp_path]).notes
+    found = compare([tmp_path], shots=[5, 1])
+    assert found.comparable[0].shots == (1, 5)
+    assert [pair.pairs[0].shots for pair in found.pairs] == [1, 5]
+    assert found.notes == ()
+
+
+def test_other_shots_stand_apart(made_up: Made, tmp_path: Path) -> None:
+    made_up(tmp_path / "a", {"student": {1: [0.5, 0.6]}}, settings={"task.shots": 1})
+    made_up(tmp_path / "b", {"student": {5: [0.7, 0.9]}}, settings={"task.shots": 5})
+    found = compare([tmp_path])
+    assert [s.shots for s in found.comparable] == [(1,), (5,)]
+    assert [apart.reason for apart in found.apart] == ["other shots: measured with 1 and 5"]
+
+
+def test_a_run_with_both_shots_joins_the_others(made_up: Made, tmp_path: Path) -> None:
+    made_up(tmp_path / "a", {"student": {1: [0.5, 0.6]}}, settings={"task.shots": 1})
+    made_up(tmp_path / "b", {"student": {5: [0.7, 0.9]}}, settings={"task.shots": 5})
+    made_up(tmp_path / "c", {"student": {1: [0.5, 0.7], 5: [0.7, 0.8]}})
+    found = compare([tmp_path])
+    assert [len(s.rows) for s in found.comparable] == [3]
+    pairs = {frozenset((p.row[0].path.name, p.baseline[0].path.name)) for p in found.pairs}
+    assert pairs == {frozenset("ac"), frozenset("bc")}
+    assert [apart.reason for apart in found.apart] == ["other shots: measured with 5 and 1"]
+
+
+def test_the_other_models(made_up: Made, tmp_path: Path) -> None:
+    twins = {**GOOD, "student_alone": BAD["student"]}
+    made_up(tmp_path / "a", twins, settings=lr(0.1))
+    made_up(tmp_path / "b", {**twins, "student_alone": GOOD["student"]}, settings=lr(0.2))
+    made_up(tmp_path / "c", GOOD, settings=lr(0.3))
+    found = compare([tmp_path], model="student_alone")
+    assert rows(found) == [["b"], ["a"]]
+    assert rows(found, 1) == [["c"]]
+    assert found.pairs[0].difference == pytest.approx(0.15)
+    assert [apart.reason for apart in found.apart] == ["no figures of the student alone"]
+
+
+def test_the_front(made_up: Made, tmp_path: Path) -> None:
+    for name, accuracy, parameters in (("a", 0.5, 100), ("b", 0.7, 200), ("c", 0.6, 300)):
+        figures = {"student": {1: [accuracy, accuracy + 0.1]}}
+        made_up(tmp_path / name, figures, settings=lr(accuracy), cost={"parameters": parameters})
+    (found,) = compare([tmp_path]).comparable
+    assert [row[0].path.name for row in found.rows] == ["b", "c", "a"]
+    assert found.fronts == {"parameters": (True, False, True)}
+
+
+def test_latencies_of_different_machines_make_no_front(made_up: Made, tmp_path: Path) -> None:
+    made_up(tmp_path / "a", settings=lr(0.1), info={"processor": "one", "device": "cpu"})
+    made_up(tmp_path / "b", settings=lr(0.2), info={"processor": "two", "device": "cpu"})
+    found = compare([tmp_path])
+    assert set(found.comparable[0].fronts) == {"parameters", "macs"}
+    assert any(note.startswith("latencies were measured on different") for note in found.notes)
+
+
+def test_too_many_pairs_ask_for_a_baseline(made_up: Made, tmp_path: Path) -> None:
+    for i in range(33):  # 528 pairs
+        made_up(tmp_path / str(i), {"student": {1: [0.5, 0.6]}}, settings=lr(i))
+    found = compare([tmp_path])
+    assert found.pairs == ()
+    assert "33 rows make 528 pairs" in found.notes[0]
+    assert len(compare([tmp_path], baseline=tmp_path / "7").pairs) == 32
+
+
+def test_different_commits_are_said(made_up: Made, tmp_path: Path) -> None:
+    made_up(tmp_path / "a", settings=lr(0.1), info={"git_commit": "1" * 40})
+    made_up(tmp_path / "b", settings=lr(0.2), info={"git_commit": "2" * 40})
+    assert "these runs were made by 2 different commits of the project" in compare([tmp_path]).notes
+
+
+def test_regression(made_up: Made, tmp_path: Path) -> None:
+    for name, values in (("a", [0.4, 0.6, 0.5]), ("b", [0.2, 0.3, 0.35])):
+        made_up(
+            tmp_path / name, {"student": {5: values}}, measure="mse", settings=lr(values[0]),
+            entry={"ways": None, "queries": None, "batchnorm": None},
+        )  # fmt: skip
+    found = compare([tmp_path])
+    assert rows(found) == [["b"], ["a"]]  # the smaller error first
+    assert title(found.comparable[0]).startswith("mean squared error, 3 meta-test tasks")
+    # Differences b - a: -0.2, -0.3, -0.15; mean -0.21667, s = 0.076376, t(2) · s / √3 = 0.18973.
+    assert said(found)[0].startswith(
+        "student, 5-shot: b has a smaller error than a, by 0.2167 ± 0.1897 on the same 3 tasks"
+    )
