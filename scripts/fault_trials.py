@@ -263,6 +263,8 @@ class Trials:
         status, taken = process.wait(), time.monotonic() - began
         self.tallies.setdefault("signal", Tally()).seconds.append(taken)
         text = f"{number.name} in {stage}: status {status} after {taken:.1f} s"
+        if status == 0:  # it came when all was done
+            return self.compare("signal", name, folder, text)
         said = f"resume={folder}" in (folder.parent / f"{folder.name}.log").read_text()
         left = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True).stdout
         marked = open_run(folder).read_run()["status"] == "interrupted"

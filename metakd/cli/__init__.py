@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib
 import os
 import signal
@@ -35,9 +37,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1, 2 or 130."""
     # Not list(...): once imported, the module `list` of this package hides the builtin here.
     words = [*(sys.argv[1:] if arguments is None else arguments)]
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
-    return guarded(lambda: _dispatch(words))
+    if threading.current_thread() is not threading.main_thread():
+        return guarded(lambda: _dispatch(words))
+    signal.signal(signal.SIGTERM, _interrupt)
+    if arguments is not None:
+        return guarded(lambda: _dispatch(words))
+    # A late Ctrl-C must not make of a run that is finished one that was killed: once all is done
+    # it ends the process with the status that is due. What is registered first is called last:
+    # after that Python puts the default actions back, unless signals are ignored.
+    atexit.register(_on_signals, signal.SIG_IGN)
+    status = guarded(lambda: _dispatch(words))
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    _on_signals(lambda number, frame: os._exit(status))
+    return status
+
+
+def _on_signals(action: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    """Set what Ctrl-C and SIGTERM do; those that are ignored stay so."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, action)
 
 
 def guarded(action: Callable[[], int]) -> int:

@@ -142,6 +142,10 @@ def _follows_from_choice(group: str, key: str, known: Sequence[Mapping[str, Any]
     names = [s.get(f"{group}.name") for s in known]
     if len({_word(n) for n in names}) == 1:
         return False
+    if key == f"{group}._target_":  # also of somebody's own choices, and of other versions
+        return len({_word(n) for n in names}) == len(
+            {(_word(n), _word(s.get(key, ABSENT))) for n, s in zip(names, known, strict=True)}
+        )
     return all(
         _word(s.get(key, ABSENT)) == _word(_of_choice(group, str(name)).get(key, ABSENT))
         for s, name in zip(known, names, strict=True)

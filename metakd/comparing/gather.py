@@ -157,6 +157,8 @@ def _without_run(sweep: Path, notes: list[str]) -> Iterable[Run]:
             # Its process may have been killed before it could write anything.
             gone = "pid" in job and _is_gone(job)
             status = INTERRUPTED if status == "running" and gone else status
+            if status == FINISHED:
+                status, why = DAMAGED, "its run is gone"
             words = " ".join(str(word) for word in job.get("overrides", ()))
             yield Run(folder, status, f"{words}: {why}" if why else words)
     except (UnreadableError, LookupError, TypeError, ValueError) as error:

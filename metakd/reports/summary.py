@@ -55,7 +55,7 @@ def print_uncut(table: Table, console: Console) -> None:
 
     A figure that is cut off is worse than a line that is too long for the window.
     """
-    wide = console.options.update(width=1000)
+    wide = console.options.update(width=100_000)
     wide = wide.update(width=max(console.width, Measurement.get(console, wide, table).maximum))
     console.print(Segments(console.render(table, wide)), crop=False, overflow="ignore", end="")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -70,3 +71,35 @@ def test_python_m() -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "metakd: trian: no such command. Did you mean 'train'?\n"
+
+
+LATE = """
+import os, signal, sys
+from metakd.cli import main
+
+class Late:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{signal})
+
+when_modules_are_taken_down = Late()
+sys.argv = ["metakd", {word!r}]
+status = main()
+if {at_once}:
+    os.kill(os.getpid(), signal.{signal})
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["when done", "while Python ends"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(("word", "status"), [("--version", 0), ("xyzzy", 2)])
+def test_a_late_signal_changes_no_status(name: str, word: str, status: int, at_once: bool) -> None:
+    code = LATE.format(signal=name, word=word, at_once=at_once)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert done.returncode == status
+    assert __version__ in done.stdout if status == 0 else "xyzzy" in done.stderr

@@ -93,6 +93,15 @@ def test_a_class_of_one_s_own_under_an_old_name() -> None:
     assert list(differing(runs).values()) == ["student._target_"]
 
 
+def test_classes_of_one_s_own_choices_are_told_by_their_names() -> None:
+    mine = {"algorithm.name": "mine", "algorithm._target_": "my.Mine"}
+    other = {"algorithm.name": "other", "algorithm._target_": "my.Other"}
+    assert list(differing([of_settings(mine), of_settings(other)]).values()) == ["algorithm"]
+    changed = {**mine, "algorithm._target_": "my.Changed"}
+    keys = differing([of_settings(s) for s in (mine, other, changed)])
+    assert list(keys.values()) == ["algorithm", "algorithm._target_"]
+
+
 def test_settings_of_a_stage_that_is_off_decide_nothing() -> None:
     on, off = composed("warmstart.lr=0.5"), composed("warmstart=none")
     assert list(differing([on, off]).values()) == ["warmstart.enabled"]

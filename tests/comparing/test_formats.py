@@ -79,6 +79,16 @@ def test_on_a_terminal(found: Comparison) -> None:
     assert "\x1b" not in text.getvalue()
 
 
+def test_a_very_wide_table_is_not_cut_off(made_up: Made, tmp_path: Path) -> None:
+    for name in "ab":
+        settings = {f"algorithm.options.{name * 9}{i:03}": name * 60 for i in range(30)}
+        made_up(tmp_path / name, settings=settings)
+    text = io.StringIO()
+    print_report(report(compare([tmp_path])), Console(file=text, width=40))
+    assert "…" not in text.getvalue()
+    assert "algorithm.options.bbbbbbbbb029" in text.getvalue()
+
+
 def test_markdown(found: Comparison) -> None:
     text = as_markdown(report(found))
     tables = [block for block in text.split("\n\n") if block.startswith("|")]

@@ -110,6 +110,7 @@ def test_jobs_of_a_multirun_that_have_no_run(made_up: Made, tmp_path: Path) -> N
         {"number": 1, "status": "failed", "reason": "no such file", "overrides": ["seed=1"]},
         {"number": 2, "status": "waiting", "reason": None, "overrides": ["seed=2"]},
         {"number": 3, "status": "waiting", "overrides": ["seed=3"], "asked": False},
+        {"number": 4, "status": "finished", "overrides": ["seed=4"]},
     ]
     (tmp_path / "sweep.json").write_text(json.dumps({"schema": 1, "jobs": jobs}))
     runs, notes = gather([tmp_path])
@@ -118,6 +119,7 @@ def test_jobs_of_a_multirun_that_have_no_run(made_up: Made, tmp_path: Path) -> N
         "0": ("finished", None),
         "1": ("failed", "seed=1: no such file"),
         "2": ("waiting", "seed=2"),
+        "4": ("damaged", "seed=4: its run is gone"),
     }
     assert notes == []
     (tmp_path / "sweep.json").write_text('{"jobs": [{"number": "x"}]}')
