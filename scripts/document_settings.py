@@ -61,6 +61,7 @@ def groups() -> Iterator[tuple[str, type]]:
     for name, kind in typing.get_type_hints(schema.Config).items():
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             yield name, kind
+    yield "sweep", schema.SweepConfig
 
 
 def tables() -> str:

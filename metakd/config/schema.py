@@ -25,6 +25,7 @@ __all__ = [
     "FinetuneConfig",
     "MetaTrainConfig",
     "PretrainConfig",
+    "SweepConfig",
     "TaskConfig",
     "TrackerConfig",
     "WarmstartConfig",
@@ -354,6 +355,34 @@ class TrackerConfig:
     """W&B group of runs."""
     timeout: float = 20.0
     """Seconds that starting or finishing may take before the run goes on without."""
+
+
+@dataclass
+class SweepConfig:
+    """A multirun or a search over settings (`metakd train -m`); no part of a run."""
+
+    jobs: int = 1
+    """Jobs at a time."""
+    trials: int | None = None
+    """Of a search, in all; null: 30, with `sampler=grid` every combination."""
+    sampler: str = "tpe"
+    """Which setting a search tries next: `tpe` (tree of Parzen estimators), `gp` (Gaussian process),
+    `random`, `grid` (every combination)."""
+    startup: int = 10
+    """Random trials before `tpe` or `gp` looks at results."""
+    seed: int = 0
+    """Decides what a search tries; not the trials' own `seed`."""
+    objectives: list[str] = field(default_factory=lambda: ["accuracy"])
+    """What a search makes best, all of the student: `accuracy` or `mse` on the validation classes,
+    costs. Of several the Pareto front is sought."""
+    pruner: str = "auto"
+    """Which trials are ended early, by their validation: `median` (worse than the median of the
+    others), `halving` (successive halving), `hyperband`, `none`; `auto` is `median` where accuracy
+    or error is the only objective."""
+    prune_after: int = 5
+    """Trials that have to be complete before `median` ends any."""
+    prune_from: int = 0
+    """Meta-iterations in which no trial is ended."""
 
 
 @dataclass

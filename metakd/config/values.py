@@ -37,6 +37,9 @@ WORDS: dict[str, tuple[str, ...]] = {
     "finetune.target": ("novel", "all"),
     "evaluate.part": ("test", "validate"),
     "tracker.mode": ("auto", "online", "offline", "disabled"),
+    "sweep.sampler": ("tpe", "gp", "random", "grid"),
+    "sweep.objectives": ("accuracy", "mse", "parameters", "macs", "bytes", "latency_ms"),
+    "sweep.pruner": ("auto", "median", "halving", "hyperband", "none"),
     **{f"{stage}.schedule": SCHEDULES for stage in STAGES},
     **{f"{stage}.optimizer": OPTIMIZERS for stage in STAGES},
 }
@@ -48,6 +51,9 @@ Test = tuple[Callable[[float], bool], str]
 def _least(bound: float) -> Test:
     return (lambda x: x >= bound), f"at least {bound:g}"
 
+
+MOST_JOBS = 1024
+"""Of a multirun at a time; more is a slip of the finger."""
 
 POSITIVE: Test = (lambda x: x > 0), "above 0"
 SHARE: Test = (lambda x: 0 <= x < 1), "from 0 to below 1"
@@ -89,6 +95,12 @@ RANGES: dict[str, Test] = {
     "distill.teacher_kd_weight": _least(0),
     "distill.trial_lr": POSITIVE,
     "tracker.timeout": POSITIVE,
+    "sweep.jobs": (lambda x: 1 <= x <= MOST_JOBS, f"from 1 to {MOST_JOBS}"),
+    "sweep.trials": _least(1),
+    "sweep.startup": _least(1),
+    "sweep.seed": _least(0),
+    "sweep.prune_after": _least(1),
+    "sweep.prune_from": _least(0),
     **{f"task.{part}": _least(1) for part in ("shots", "queries", "train_shots", "train_queries")},
     **{
         f"{who}.{part}": _least(1) for who in ("teacher", "student") for part in ("width", "widths")
