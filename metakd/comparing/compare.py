@@ -17,7 +17,19 @@ from metakd.comparing.pairing import Apart, Row, RowPair, pair_rows
 from metakd.errors import UserError
 from metakd.reports.statistics import over_seeds
 
-__all__ = ["MOST_PAIRS", "Comparable", "Comparison", "Figure", "compare", "cost_of", "figure_of"]
+__all__ = [
+    "MOST_PAIRS",
+    "Comparable",
+    "Comparison",
+    "Figure",
+    "apart_sets",
+    "comparable_sets",
+    "compare",
+    "cost_of",
+    "figure_of",
+    "headline_shots",
+    "machine_of",
+]
 
 MOST_PAIRS = 500
 """Without a baseline all rows are compared with all, unless there are more pairs than this."""
@@ -132,10 +144,8 @@ def compare(
     finished = [run for run in runs if run.results is not None]
     frames = {run: frame_of(run, model) for run in finished}
     rows = groups(finished, frames) if grouped else [(run,) for run in finished]
-    wanted_shots = sorted(set(shots)) or sorted(
-        {next(iter(run.headlines[model])) for run in finished if model in run.headlines}
-    )
-    sets = _sets(rows, frames, wanted_shots, model)
+    wanted_shots = sorted(set(shots)) or headline_shots(finished, model)
+    sets = comparable_sets(rows, frames, wanted_shots, model)
     base = next((row for row in rows if chosen in row), None)
     if base is not None:
         pairs, apart = pair_rows(((row, base) for row in rows if row is not base), model,
@@ -151,7 +161,7 @@ def compare(
             between = []
         pairs, apart = pair_rows(between, model, wanted_shots)
         # Who is compared with everybody lacks some seed of somebody nearly always.
-        apart = [*_between_sets(sets, model), *(a for a in apart if not a.partly)]
+        apart = [*apart_sets(sets, model), *(a for a in apart if not a.partly)]
     notes += _remarks(finished, sets, wanted_shots, model)
     return Comparison(
         runs=tuple(runs),
@@ -164,6 +174,11 @@ def compare(
         apart=tuple(dict.fromkeys(apart)),
         notes=tuple(notes),
     )
+
+
+def headline_shots(runs: Sequence[Run], model: str) -> list[int]:
+    """Return the numbers of shots of the headlines of finished runs."""
+    return sorted({next(iter(run.headlines[model])) for run in runs if model in run.headlines})
 
 
 def figure_of(row: Row, model: str, shots: int) -> Figure | None:
@@ -213,10 +228,17 @@ def _with_baseline(runs: list[Run], baseline: Path) -> tuple[list[Run], Run]:
     return runs, found[0]
 
 
-def _sets(
+def comparable_sets(
     rows: Sequence[Row], frames: Mapping[Run, Frame | None], shots: Sequence[int], model: str
 ) -> list[Comparable]:
-    """Return rows by what they were judged on, the largest set first, best rows first."""
+    """Return rows by what they were judged on, the largest set first, best rows first.
+
+    Args:
+        rows: of finished runs.
+        frames: of each run.
+        shots: on which they are compared, in this order.
+        model: whose figures.
+    """
     found: list[tuple[Frame | None, set[int], list[Row]]] = []
     for row in rows:
         frame = frames[row[0]]
@@ -252,7 +274,7 @@ def _belongs(
 def _fronts(rows: Sequence[Row], shots: Sequence[int], model: str) -> dict[str, tuple[bool, ...]]:
     found = {}
     for key in COSTS if shots and len(rows) > 1 else ():
-        if key == "latency_ms" and len({_machine(run) for row in rows for run in row}) > 1:
+        if key == "latency_ms" and len({machine_of(run) for row in rows for run in row}) > 1:
             continue
         points = []
         for row in rows:
@@ -264,7 +286,8 @@ def _fronts(rows: Sequence[Row], shots: Sequence[int], model: str) -> dict[str, 
     return found
 
 
-def _machine(run: Run) -> str:
+def machine_of(run: Run) -> str:
+    """Return what is the same for runs whose latencies can be compared."""
     keys = ("processor", "device", "gpus", "threads")
     info = run.info
     return repr([info.get(k) for k in keys] + ([] if info.get("processor") else [info.get("host")]))
@@ -275,7 +298,7 @@ def _all_pairs(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
     yield from combinations(rows, 2)
 
 
-def _between_sets(sets: Sequence[Comparable], model: str) -> Iterator[Apart]:
+def apart_sets(sets: Sequence[Comparable], model: str) -> Iterator[Apart]:
     """Yield why each set stands apart from the first one."""
     for other in sets[1:]:
         runs = tuple(run for row in other.rows for run in row)
@@ -303,7 +326,7 @@ def _remarks(
     if len(commits) > 1:
         yield f"these runs were made by {len(commits)} different commits of the project"
     for comparable in sets:
-        machines = {_machine(run) for row in comparable.rows for run in row}
+        machines = {machine_of(run) for row in comparable.rows for run in row}
         if len(machines) > 1:
             yield "latencies were measured on different machines, so there is no front over them"
             break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -90,11 +90,17 @@ def _headlines(model: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
     return {shots: e for shots, e in found.items() if {"accuracy", "mse"} & e.keys()}
 
 
-def gather(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
+def gather(
+    paths: Sequence[Path], reader: Callable[[Path], Run] | None = None
+) -> tuple[list[Run], list[str]]:
     """Return the runs in and below `paths`, each once, and notes on what was passed over.
 
     A multirun's folder, or any folder of folders, stands for the runs in it. A run's later
     evaluations are no runs; one that is named itself is taken as one.
+
+    Args:
+        paths: runs and folders that hold some.
+        reader: what reads a run's folder; None: `read`.
 
     Raises:
         UserError: a path that does not exist, or no run at all.
@@ -119,7 +125,8 @@ def gather(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
             f"there is no run in {where}; name a run's folder, such as outputs/NAME/DATE_TIME, "
             "or a folder that holds some"
         )
-    return [one if isinstance(one, Run) else read(one) for one in found.values()], notes
+    reader = reader or read
+    return [one if isinstance(one, Run) else reader(one) for one in found.values()], notes
 
 
 def _below(path: Path, notes: list[str]) -> Iterable[Path | Run]:
