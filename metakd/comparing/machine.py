@@ -21,8 +21,13 @@ SCHEMA = 1
 """Version of the JSON; adding a field does not change it."""
 
 
-def as_json(comparison: Comparison) -> str:
-    """Return the comparison as JSON, described in docs/schemas/compare.schema.json."""
+def as_json(comparison: Comparison, **more: Any) -> str:
+    """Return the comparison as JSON, described in docs/schemas/compare.schema.json.
+
+    Args:
+        comparison: all that is known.
+        more: further fields.
+    """
     baseline = comparison.baseline_run
     content = {
         "schema": SCHEMA,
@@ -43,6 +48,7 @@ def as_json(comparison: Comparison) -> str:
         ],
         "group_pairs": [_group_pair(pair, comparison.model) for pair in comparison.pairs],
         "notes": list(comparison.notes),
+        **more,
     }
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from metakd.comparing.compare import Comparable, Comparison, figure_of
 from metakd.comparing.pairing import Row, RowPair
@@ -29,9 +29,18 @@ def title(comparable: Comparable) -> str:
     return f"{ways}{what}, {tasks}{of}{seed}, ± 95 % interval"
 
 
-def sentences(comparison: Comparison, label: Label) -> Iterator[str]:
-    """Yield what to know about the tables: first who is better, then how to read them."""
-    for comparable in comparison.comparable:
+def sentences(
+    comparison: Comparison, label: Label, verdicts: Sequence[str] | None = None
+) -> Iterator[str]:
+    """Yield what to know about the tables: first who is better, then how to read them.
+
+    Args:
+        comparison: all that is known.
+        label: what a row is called.
+        verdicts: what to say in place of who is better.
+    """
+    yield from verdicts or ()
+    for comparable in comparison.comparable if verdicts is None else ():
         for shots in comparable.shots:
             yield from _verdict(comparison, comparable, shots, label)
     yield from _reading(comparison)

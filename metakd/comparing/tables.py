@@ -43,20 +43,33 @@ class Report:
     lines: tuple[str, ...]
 
 
-def report(comparison: Comparison) -> Report:
+def report(
+    comparison: Comparison,
+    names: Mapping[Row, str] | None = None,
+    verdicts: Sequence[str] | None = None,
+) -> Report:
     """Return the tables and sentences of a comparison.
 
     A table for each set of rows that were judged on the same tasks, and one of the runs that have
     no figures; then who is better, how to read it, and what cannot be compared.
+
+    Args:
+        comparison: all that is known.
+        names: what rows are called; those that are not in it are called by their folders.
+        verdicts: what to say in place of who is better.
     """
     label = _labels(comparison.runs)
-    tables = [_main(comparison, comparable, label) for comparable in comparison.comparable]
+
+    def called(row: Row) -> str:
+        return (names or {}).get(row) or _row_label(row, label)
+
+    tables = [_main(comparison, comparable, called) for comparable in comparison.comparable]
     if comparison.unfinished:
         tables.append(_unfinished(comparison, label))
-    lines = [*sentences(comparison, lambda row: _row_label(row, label))]
+    lines = [*sentences(comparison, called, verdicts)]
     lines += [_apart(apart, label) for apart in comparison.apart]
     place = _common(comparison.runs)
-    if place and len(comparison.runs) > 1:
+    if place and len(comparison.runs) > 1 and not names:
         lines.append(f"runs are named from {place}")
     return Report(tuple(tables), tuple(_clean(line) for line in lines))
 
@@ -103,13 +116,13 @@ def _row_label(row: Row, label: Mapping[Run, str]) -> str:
 Cells = tuple[Column, Callable[[int, Row], str]]
 
 
-def _main(comparison: Comparison, comparable: Comparable, label: Mapping[Run, str]) -> Table:
+def _main(comparison: Comparison, comparable: Comparable, label: Callable[[Row], str]) -> Table:
     rows = list(comparable.rows)
     base = comparison.baseline
     if base is not None and base in rows:  # it stands first
         rows.sort(key=lambda row: row is not base)
     order = [comparable.rows.index(row) for row in rows]
-    cells: list[Cells] = [(Column("run"), lambda _, row: _clean(_row_label(row, label)))]
+    cells: list[Cells] = [(Column("run"), lambda _, row: _clean(label(row)))]
     cells += _named(comparison)
     for name in comparison.settings.values():
         cells.append((Column(_clean(name)), _setting(comparison, name)))

@@ -15,7 +15,7 @@ from metakd.sweeps.driver import Driver, is_done
 from metakd.sweeps.plan import FOLDERS, asked_of, combinations, composed_jobs, placed
 from metakd.sweeps.state import FILE, Job, Sweep, is_outside, is_sweep, merged
 
-__all__ = ["go_on", "start"]
+__all__ = ["begun", "go_on", "start"]
 
 
 def start(words: Sequence[str], config_dir: str | None = None) -> int:
@@ -27,6 +27,19 @@ def start(words: Sequence[str], config_dir: str | None = None) -> int:
     Raises:
         UserError: a combination that is impossible, or a folder that cannot be used; nothing ran.
         KeyboardInterrupt: the jobs were asked to end, and have.
+    """
+    sweep = begun(words, config_dir)
+    try:
+        return Driver(sweep).carry_out()
+    finally:
+        sweep.unlock()
+
+
+def begun(words: Sequence[str], config_dir: str | None = None) -> Sweep:
+    """Return the sweep that `words` ask for, all of it checked, in its folder and locked.
+
+    Raises:
+        UserError: as in `start`.
     """
     asked = asked_of(words)
     jobs, own = combinations(asked.rest)
@@ -44,9 +57,10 @@ def start(words: Sequence[str], config_dir: str | None = None) -> int:
         sweep.parallel = asked.parallel or sweep.parallel
         sweep.directory = os.getcwd()
         sweep.config_dir = None if config_dir is None else os.path.abspath(config_dir)
-        return Driver(sweep).carry_out()
-    finally:
+    except BaseException:
         sweep.unlock()
+        raise
+    return sweep
 
 
 def go_on(
