@@ -15,7 +15,16 @@ from metakd.config.compose import Composed, compose
 from metakd.config.overrides import PATH_KEYS, parse
 from metakd.errors import UserError, nearest
 
-__all__ = ["FOLDERS", "Asked", "asked_of", "combinations", "composed_jobs", "placed", "varying"]
+__all__ = [
+    "FOLDERS",
+    "Asked",
+    "asked_of",
+    "combinations",
+    "composed_jobs",
+    "placed",
+    "refuse_folders",
+    "varying",
+]
 
 FOLDERS = ("hydra.sweep.dir", "hydra.mode")
 """Settings of the sweep itself that Hydra knows, and its jobs do not get."""
@@ -75,6 +84,20 @@ def combinations(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:
     parsed = parse(asked_of(overrides).rest, sweeps=True)
     own = [o for o in parsed if o.key_or_group in FOLDERS]
     jobs = [o for o in parsed if o.key_or_group not in FOLDERS]
+    refuse_folders(parsed)
+    try:
+        split = BasicSweeper.split_arguments(jobs, None)[0]
+    except HydraException as error:
+        raise UserError(f"-m: {error}; name a sweeper that can with hydra/sweeper=") from error
+    return split, [o.input_line or "" for o in own]
+
+
+def refuse_folders(parsed: Iterable[Override]) -> None:
+    """Refuse words that a multirun cannot have.
+
+    Raises:
+        UserError: with what to type in place of it.
+    """
     for override in parsed:
         if override.key_or_group in ("hydra.sweep.subdir", "hydra.run.dir"):
             raise UserError(
@@ -85,11 +108,6 @@ def combinations(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:
                 "resume: to go on with a multirun type metakd train resume=SWEEP_FOLDER without "
                 "-m, or the same -m line with hydra.sweep.dir=SWEEP_FOLDER"
             )
-    try:
-        split = BasicSweeper.split_arguments(jobs, None)[0]
-    except HydraException as error:
-        raise UserError(f"-m: {error}; name a sweeper that can with hydra/sweeper=") from error
-    return split, [o.input_line or "" for o in own]
 
 
 def composed_jobs(

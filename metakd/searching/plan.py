@@ -1,0 +1,248 @@
+"""A search from what is typed: its space, its trials' overrides, all of it checked beforehand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override
+
+from metakd.config.compose import Composed, compose
+from metakd.config.overrides import parse
+from metakd.config.recorded import NOT_THE_RUN
+from metakd.config.schema import SweepConfig
+from metakd.config.suggest import known_settings
+from metakd.errors import UserError
+from metakd.searching.settings import read_settings, split_typed
+from metakd.searching.space import Parameter, Value, Values, is_active, plain, read_space
+from metakd.sweeps.plan import FOLDERS, refuse_folders
+from metakd.sweeps.recipe import Recipe, shown, word
+
+__all__ = ["Search", "plan", "replan"]
+
+PART = "evaluate.part"
+JUDGED_ON = frozenset(
+    {
+        "seed",
+        "experiment",
+        "dataset",
+        *(f"dataset.{key}" for key in ("splits", "split_seed", "folder", "rotations", "kind")),
+        "task",
+        *(f"task.{key}" for key in ("ways", "shots", "queries")),
+        *(key for key in known_settings() if key.startswith("evaluate.")),
+        "evaluate",
+        "name",
+        "output_root",
+    }
+)
+"""Settings that decide what a trial is judged on, or nothing: no setting is good or bad by them."""
+
+
+@dataclass
+class Search:
+    """What is searched, and how.
+
+    Attributes:
+        recipe: name of the file under conf/sweep.
+        settings: how.
+        space: the parameters as they are recorded in sweep.json.
+        words: overrides of every trial.
+        parameters: of the space, those that a condition names first.
+        fixed: values of settings that are not searched, as far as conditions name them.
+        base: the composed configuration that all trials share.
+        own: what was typed for the folder.
+        notes: lines to be printed.
+    """
+
+    recipe: str
+    settings: SweepConfig
+    space: Mapping[str, Any]
+    words: Sequence[str]
+    parameters: Sequence[Parameter]
+    fixed: Mapping[str, Value]
+    base: Composed
+    own: Sequence[str] = ()
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def trial_words(self, values: Values) -> list[str]:
+        """Return the overrides of the trial with these values."""
+        return [*self.words, *parameter_words(values)]
+
+    def record(self) -> dict[str, Any]:
+        """Return what sweep.json keeps of it."""
+        return {
+            "recipe": self.recipe,
+            "settings": dataclasses.asdict(self.settings),
+            "space": dict(self.space),
+            "words": list(self.words),
+        }
+
+
+def parameter_words(values: Values) -> list[str]:
+    """Return values as overrides; a list stands in them as it is written."""
+    return [
+        f"{key}={value}" if isinstance(value, str) and value[:1] in ("[", "{") else word(key, value)
+        for key, value in values.items()
+    ]
+
+
+def plan(recipe: Recipe, words: Sequence[str], config_dir: str | None) -> Search:
+    """Return the search that a recipe and what is typed beside it describe.
+
+    Args:
+        recipe: with a space.
+        words: `sweep.KEY=VALUE` settings of the search; one value fixes a setting; several ones,
+            `range(…)` or `interval(…)` make a parameter of it, whatever the recipe says.
+        config_dir: the user's own configuration folder.
+
+    Raises:
+        UserError: what cannot be searched, as far as it can be seen without composing trials.
+    """
+    own, rest = split_typed(words)
+    parsed = parse(rest, sweeps=True)
+    refuse_folders(parsed)
+    space, typed = dict(recipe.space or {}), []
+    for override in parsed:
+        key = override.key_or_group
+        if key in FOLDERS:
+            continue
+        if override.is_sweep_override():
+            condition = {k: v for k, v in space.get(key, {}).items() if k == "only_if"}
+            space[key] = {**_domain(override), **condition}
+        else:
+            space.pop(key, None)
+            typed.append(override.input_line or "")
+    keys = [o.key_or_group for o in parsed]
+    settings = read_settings(recipe.search, own, f"sweep={recipe.name}")
+    return _planned(
+        recipe.name,
+        settings,
+        space,
+        [*recipe.words([*keys, *space]), *typed],
+        config_dir,
+        [o.input_line or "" for o in parsed if o.key_or_group in FOLDERS],
+    )
+
+
+def replan(record: Mapping[str, Any], words: Sequence[str], config_dir: str | None) -> Search:
+    """Return the search that sweep.json holds, to go on with.
+
+    Args:
+        record: as `Search.record` made it, maybe a stranger's.
+        words: `sweep.KEY=VALUE` that are typed now.
+        config_dir: the user's own configuration folder.
+
+    Raises:
+        UserError: the record is damaged, or as in `plan`.
+    """
+    parts = {"recipe": str, "settings": dict, "space": dict, "words": list}
+    for key, kind in parts.items():
+        if not isinstance(record.get(key), kind):
+            raise UserError(f"sweep.json: search: '{key}' is missing or damaged")
+    if not all(isinstance(w, str) and not w.startswith("-") for w in record["words"]):
+        raise UserError("sweep.json: search: 'words' holds something else")
+    settings = read_settings(record["settings"], words, "sweep.json")
+    return _planned(record["recipe"], settings, record["space"], record["words"], config_dir, ())
+
+
+def _planned(
+    name: str,
+    settings: SweepConfig,
+    space: Mapping[str, Any],
+    words: Sequence[str],
+    config_dir: str | None,
+    own: Sequence[str],
+) -> Search:
+    where = f"sweep={name}"
+    for key in space:
+        if key in JUDGED_ON or key.partition(".")[0] in NOT_THE_RUN:
+            raise UserError(
+                f"{key}: cannot be searched: it says what trials are judged on, or where things "
+                "lie; give it one value"
+            )
+    parameters = read_space(space, where)
+    judged = _judged(words)
+    base = compose([*judged, *own], config_dir)
+    measure = "mse" if base.config.dataset.kind == "regression" else "accuracy"
+    for objective in settings.objectives:
+        if objective in ("accuracy", "mse") and objective != measure:
+            raise UserError(
+                f"sweep.objectives: dataset={base.config.dataset.name} is "
+                f"{base.config.dataset.kind}; type {measure} in place of {objective}"
+            )
+    fixed = _fixed(parameters, base)
+    parameters, notes = _possible(parameters, fixed, where)
+    if not parameters:
+        raise UserError(
+            f"{where}: nothing is left to search; type values such as student.width=8,16,32 or "
+            "'meta_train.lr=tag(log,interval(1e-4,1e-1))'"
+        )
+    return Search(name, settings, space, judged, parameters, fixed, base, own, notes)
+
+
+def _judged(words: Sequence[str]) -> list[str]:
+    """Return the words with the one that has trials judged on the validation classes."""
+    for override in parse(words):
+        if override.key_or_group == PART and override.value() != "validate":
+            raise UserError(
+                f"{override.input_line}: a search is judged on the validation classes, so that "
+                "the test classes stay unseen; leave it out"
+            )
+    wanted = f"{PART}=validate"
+    return [*(w for w in words if w.partition("=")[0].lstrip("+") != PART), wanted]
+
+
+def _domain(override: Override) -> dict[str, Any]:
+    """Return what the values that were typed for a setting are in a file's words."""
+    value, key = override.value(), override.key_or_group
+    if isinstance(value, IntervalSweep):
+        log = {"log": True} if "log" in value.tags else {}
+        return {"low": value.start, "high": value.end, **log}
+    texts = override.sweep_string_iterator()
+    return {"choices": [parse([f"{key}={text}"])[0].value() for text in texts]}
+
+
+def _fixed(parameters: Iterable[Parameter], base: Composed) -> dict[str, Value]:
+    """Return the values of settings that conditions name and nobody searches."""
+    searched = {p.key for p in parameters}
+    found: dict[str, Value] = {}
+    for parameter in parameters:
+        for key in parameter.only_if.keys() - searched:
+            group, _, leaf = key.rpartition(".")
+            if group in searched:
+                raise UserError(
+                    f"sweep: space: {parameter.key}: only_if: {key} depends on {group}, which is "
+                    f"searched; name that, like {{{group}: CHOICE}}"
+                )
+            holder: Any = getattr(base.config, group, None) if group else base.config
+            if key in base.choices:
+                found[key] = base.choices[key]
+            elif key in known_settings():
+                found[key] = plain(getattr(holder, leaf))
+            elif leaf in getattr(getattr(base.config, group.partition(".")[0], 0), "options", ()):
+                found[key] = plain(getattr(base.config, group.partition(".")[0]).options[leaf])
+            else:
+                compose([f"{key}=0"])  # which says that there is no such setting, and the nearest
+    return found
+
+
+def _possible(
+    parameters: Sequence[Parameter], fixed: Values, where: str
+) -> tuple[list[Parameter], list[str]]:
+    """Return the parameters that some trial can have, and a line for each of the others."""
+    kept: list[Parameter] = []
+    notes = []
+    searched = {p.key for p in parameters}
+    for parameter in parameters:
+        gone = searched - {p.key for p in kept}
+        needs = {k: v for k, v in parameter.only_if.items() if k not in searched or k in gone}
+        if is_active(dataclasses.replace(parameter, only_if=needs), gone, fixed, {}):
+            kept.append(parameter)
+            continue
+        said = ", ".join(
+            f"{k} is {shown('', fixed[k])}" if k in fixed else f"{k} is not searched" for k in needs
+        )
+        notes.append(f"{where}: {parameter.key} is not searched, since {said}")
+    return kept, notes

@@ -1,0 +1,104 @@
+"""How a search goes about it: `sweep.trials`, `sweep.sampler` …, from a file and as typed."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from metakd.config.overrides import parse
+from metakd.config.schema import SweepConfig
+from metakd.config.suggest import expected
+from metakd.config.values import RANGES, WORDS
+from metakd.errors import UserError, nearest
+
+__all__ = ["DIRECTIONS", "MEASURES", "NAMES", "read_settings", "split_typed"]
+
+MEASURES = ("accuracy", "mse")
+"""Objectives that are judged on the validation classes, and that trials are ended early by."""
+
+DIRECTIONS = {
+    name: "maximize" if name == "accuracy" else "minimize" for name in WORDS["sweep.objectives"]
+}
+"""What is better of each objective."""
+
+NAMES = tuple(field.name for field in dataclasses.fields(SweepConfig))
+TRIALS = 30
+"""Of a search for which no number is given."""
+
+
+def split_typed(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words that are settings of the sweep (`sweep.KEY=VALUE`), and the others."""
+    own = [word for word in words if word.startswith("sweep.")]
+    return own, [word for word in words if not word.startswith("sweep.")]
+
+
+def read_settings(
+    recorded: Mapping[str, Any], typed: Sequence[str] = (), where: str = "sweep"
+) -> SweepConfig:
+    """Return the settings of a search, all of them checked; `auto` and null are replaced.
+
+    Args:
+        recorded: those of a file, or of a search that goes on.
+        typed: `sweep.KEY=VALUE`, which win.
+        where: the file, for messages.
+
+    Raises:
+        UserError: one that there is not, a value that it does not take, or pruning where Optuna
+            cannot.
+    """
+    given = {str(key): (value, f"{where}: search: {key}: ") for key, value in recorded.items()}
+    for override in parse(typed):
+        key = override.key_or_group.removeprefix("sweep.")
+        given[key] = (override.value(), "")
+    types = typing.get_type_hints(SweepConfig)
+    node = OmegaConf.structured(SweepConfig)
+    for key, (value, said) in given.items():
+        if key not in NAMES:
+            names = [f"sweep.{name}" for name in NAMES]
+            raise UserError(f"{said}sweep.{key}: no such setting.{nearest(f'sweep.{key}', names)}")
+        try:
+            OmegaConf.update(node, key, value)
+        except OmegaConfBaseException as error:
+            raise UserError(
+                f"{said}sweep.{key}={value}: expected {expected(types[key])}"
+            ) from error
+    settings = typing.cast(SweepConfig, OmegaConf.to_object(node))
+    for key in NAMES:
+        _check(key, getattr(settings, key), given.get(key, (None, ""))[1])
+    _check_objectives(settings)
+    return settings
+
+
+def _check(key: str, value: Any, said: str) -> None:
+    name = f"sweep.{key}"
+    for one in value if isinstance(value, list) else [value]:
+        if name in WORDS and one not in WORDS[name]:
+            hint = nearest(str(one), WORDS[name])
+            raise UserError(f"{said}{name}={one}: expected one of {', '.join(WORDS[name])}.{hint}")
+        if name in RANGES and one is not None and not RANGES[name][0](one):
+            raise UserError(f"{said}{name}={one}: expected {RANGES[name][1]}")
+
+
+def _check_objectives(settings: SweepConfig) -> None:
+    objectives = settings.objectives
+    if not objectives or len(set(objectives)) < len(objectives):
+        raise UserError(
+            f"sweep.objectives=[{','.join(objectives)}]: expected one or several different ones"
+        )
+    prunable = len(objectives) == 1 and objectives[0] in MEASURES
+    if settings.pruner == "auto":
+        settings.pruner = "median" if prunable else "none"
+    if settings.pruner != "none" and not prunable:
+        why = (
+            "Optuna ends trials early for one objective only"
+            if len(objectives) > 1
+            else "trials are ended early by their validation, which is not what is searched for"
+        )
+        raise UserError(f"sweep.pruner={settings.pruner}: {why}; type sweep.pruner=none")
+    if settings.trials is None and settings.sampler != "grid":
+        settings.trials = TRIALS
