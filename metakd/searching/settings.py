@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,7 +21,7 @@ __all__ = ["DIRECTIONS", "MEASURES", "NAMES", "read_settings", "split_typed"]
 MEASURES = ("accuracy", "mse")
 """Objectives that are judged on the validation classes, and that trials are ended early by."""
 
-DIRECTIONS = {
+DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     name: "maximize" if name == "accuracy" else "minimize" for name in WORDS["sweep.objectives"]
 }
 """What is better of each objective."""

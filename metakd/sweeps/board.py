@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -27,7 +28,13 @@ LOOK_EVERY_S = 1.0
 AROUND = 8
 """Lines of a window that are not the table's rows."""
 
-STYLES = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "bold"}
+STYLES = {
+    "finished": "green",
+    "failed": "red",
+    "interrupted": "yellow",
+    "running": "bold",
+    "pruned": "dim",
+}
 
 
 class Board:
@@ -40,7 +47,7 @@ class Board:
 
     def __init__(self, sweep: Sweep, stream: TextIO | None = None) -> None:
         self.sweep = sweep
-        self.names = varying({job.number: job.overrides for job in sweep.asked})
+        self.names = names_of(sweep)
         self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
         self._watches = {
             job.number: Watch(sweep.run_folder(job), sweep.log(job)) for job in sweep.asked
@@ -52,6 +59,11 @@ class Board:
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
+
+    def added(self, job: Job) -> None:
+        """Show a job, too, that was not known before."""
+        self._watches[job.number] = Watch(self.sweep.run_folder(job), self.sweep.log(job))
+        self.names = names_of(self.sweep)
 
     def close(self) -> None:
         """Give the terminal back."""
@@ -80,7 +92,7 @@ class Board:
             text = f"{job.status}: {job.reason}"
         asked = self.sweep.asked
         over = sum(one.status not in ("waiting", "running") for one in asked)
-        self.say(f"{self._name(job)}: {text}  [{over} of {len(asked)}]")
+        self.say(f"{self._name(job)}: {text}  [{over} of {self.sweep.total}]")
 
     def update(self, running: Mapping[int, float]) -> None:
         """Look again, at most every second.
@@ -130,7 +142,7 @@ class Board:
                 table.add_row(*self._cells(job, running), style=STYLES.get(job.status))
         counts = [
             f"{sum(job.status == status for job in jobs)} {status}"
-            for status in ("finished", "running", "failed", "interrupted", "waiting")
+            for status in ("finished", "pruned", "running", "failed", "interrupted", "waiting")
             if any(job.status == status for job in jobs)
         ]
         left = self._remaining(running)
@@ -154,7 +166,7 @@ class Board:
 
     def _shown(self, rows: int) -> set[int]:
         """Return the jobs for which there is room: first those that run, last those that wait."""
-        order = ("running", "failed", "interrupted", "finished", "waiting")
+        order = ("running", "failed", "interrupted", "finished", "pruned", "waiting")
         jobs = sorted(
             self.sweep.asked,
             # Of those that are over the newest, of those that wait the next ones.
@@ -174,12 +186,30 @@ class Board:
         spent = {j.number: j.seconds + running.get(j.number, 0.0) for j in self.sweep.asked}
         open_jobs = [j.number for j in self.sweep.asked if j.status in ("waiting", "running")]
         work = [max(0.0, mean - spent[n]) for n in open_jobs]
+        work += [mean] * (self.sweep.total - len(self.sweep.asked))
         return max(max(work, default=0.0), sum(work) / self.sweep.parallel)
+
+
+def names_of(sweep: Sweep) -> dict[int, str]:
+    """Return by job what tells it from the others; numbers that a search drew are shortened."""
+    jobs = {job.number: job.overrides for job in sweep.asked}
+    if sweep.search is None:
+        return varying(jobs)
+    shared = set(sweep.search.get("words", ()))
+    return {
+        number: " ".join(_short(word) for word in words if word not in shared)
+        for number, words in jobs.items()
+    }
+
+
+def _short(word: str) -> str:
+    key, _, value = word.partition("=")
+    return f"{key}={float(value):.4g}" if re.fullmatch(r"-?\d*\.\d{4,}.*", value) else word
 
 
 def print_summary(sweep: Sweep, console: Console) -> None:
     """Print what became of every job: status, the student's headline, time; below, the reasons."""
-    names = varying({job.number: job.overrides for job in sweep.asked})
+    names = names_of(sweep)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("job", "settings", "status", "result", "time"):
         right = title in ("job", "result", "time")
@@ -190,12 +220,19 @@ def print_summary(sweep: Sweep, console: Console) -> None:
         cells = [str(job.number), names[job.number], job.status, found, passed]
         table.add_row(*(Text(cell) for cell in cells))
     print_uncut(table, console)
-    counts = {s: sum(job.status == s for job in sweep.asked) for s in ("finished", "failed")}
-    rest = len(sweep.asked) - sum(counts.values())
-    lines = [f"job {job.number} {job.status}: {job.reason}" for job in sweep.asked if job.reason]
+    over = ("finished", "failed", "pruned")
+    counts = {s: sum(job.status == s for job in sweep.asked) for s in over}
+    rest = sweep.total - sum(counts.values())
+    lines = [
+        f"job {job.number} {job.status}: {job.reason}"
+        for job in sweep.asked
+        if job.reason and job.status != "pruned"
+    ]
     lines.append(
-        f"{sweep.folder}: {counts['finished']} of {len(sweep.asked)} jobs done, "
-        f"{counts['failed']} failed" + (f", {rest} stopped" if rest else "")
+        f"{sweep.folder}: {counts['finished']} of {sweep.total} jobs done, "
+        f"{counts['failed']} failed"
+        + (f", {counts['pruned']} pruned" if counts["pruned"] else "")
+        + (f", {rest} stopped" if rest else "")
     )
     for line in lines:
         console.print(Text(line), soft_wrap=True, highlight=False)

@@ -8,8 +8,9 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
 
@@ -23,13 +24,16 @@ from metakd.sweeps.pool import Ended, Pool, gpus, shares, why
 from metakd.sweeps.state import Job, Sweep, is_outside, merged
 from metakd.sweeps.watch import run_info
 
-__all__ = ["Driver", "command_of", "is_done", "outlook"]
+__all__ = ["Driver", "Source", "command_of", "is_done", "outlook"]
 
 POLL_S = 0.1
 LOOK_S = 1.0
 """Seconds between two looks at a job that an earlier sweep has left running."""
 
 INTERRUPTED = 130
+OVER = ("finished", "pruned")
+"""What nobody goes on with."""
+
 Command = Callable[[Sweep, Job, bool, Sequence[str]], list[str]]
 """From sweep, job, whether it goes on with a run, and further words, to a command line."""
 
@@ -51,6 +55,19 @@ def command_of(sweep: Sweep, job: Job, again: bool, extras: Sequence[str]) -> li
     ]
 
 
+class Source(Protocol):
+    """Whoever thinks of jobs while others are at work: a search."""
+
+    def ask(self) -> Job | None:
+        """Return the next job, which the sweep does not hold yet; None if there are no more."""
+
+    def look(self, running: Collection[int]) -> list[int]:
+        """Return those of the running jobs that are to be ended, since nothing is hoped of them."""
+
+    def tell(self, job: Job) -> None:
+        """Hear that a job has ended; its status may be changed to `pruned`."""
+
+
 class Driver:
     """Carries a sweep out.
 
@@ -59,6 +76,7 @@ class Driver:
         extras: words for jobs that go on.
         changed: these may make other runs of them.
         command: what to run for a job; `command_of` unless given.
+        source: of further jobs, if not all are known beforehand.
     """
 
     def __init__(
@@ -67,15 +85,18 @@ class Driver:
         extras: Sequence[str] = (),
         changed: bool = False,
         command: Command | None = None,
+        source: Source | None = None,
     ) -> None:
         self.sweep = sweep
+        self.source = source
         self.extras = [*extras, *(["resume_changed=true"] if changed else [])]
         self.command = command or command_of
-        size = min(sweep.parallel, len(sweep.asked))
+        size = min(sweep.parallel, sweep.total)
         self.pool = Pool(size)
-        wants_gpu = any(job.device in ("auto", "cuda") for job in sweep.asked)
+        wants_gpu = source is not None or any(j.device in ("auto", "cuda") for j in sweep.asked)
         self.shares = shares(size, gpus() if wants_gpu else [])
         self._left: list[Job] = []
+        self._more = False
         self._foreign: list[Job] = []
         self._began: dict[int, int] = {}
         self._looked = 0.0
@@ -91,18 +112,19 @@ class Driver:
         sweep = self.sweep
         sweep.status = "running"
         for job in sweep.asked:
-            if job.status != "finished":
+            if job.status not in OVER:
                 job.status, job.reason = "waiting", None
         try:
             sweep.save()
         except OSError as error:
             raise UserError(f"'{sweep.folder}' cannot be written: {error.strerror}") from error
-        self._left = list(sweep.asked)
+        self._left = [job for job in sweep.asked if job.status != "pruned"]
+        self._more = self.source is not None
         board = Board(sweep)
         try:
             with interrupts() as stop:
                 try:
-                    while self._left or self._foreign or self.pool.running():
+                    while self._left or self._more or self._foreign or self.pool.running():
                         with stop.held():  # a process that was just started must not be forgotten
                             self._step(board)
                         time.sleep(POLL_S)
@@ -113,7 +135,7 @@ class Driver:
         finally:
             board.close()
         print_summary(sweep, Console())
-        bad = [job for job in sweep.asked if job.status != "finished"]
+        bad = [job for job in sweep.asked if job.status not in OVER]
         sweep.status = "failed" if bad else "finished"
         self._save(board)
         if bad:
@@ -124,13 +146,40 @@ class Driver:
         for ended in self.pool.ended():
             self._settle(ended, board)
         now = time.monotonic()
-        if self._foreign and now - self._looked >= LOOK_S:
+        if now - self._looked >= LOOK_S:
             self._looked = now
             self._left = [*self._foreign, *self._left]  # `_begin` looks at them again
             self._foreign = []
-        while self._left and len(self.pool.running()) + len(self._foreign) < self.pool.size:
+            self._end_hopeless()
+        while len(self.pool.running()) + len(self._foreign) < self.pool.size:
+            if not self._left and not self._think(board):
+                break
             self._begin(self._left.pop(0), board)
         board.update(self.pool.running())
+
+    def _think(self, board: Board) -> bool:
+        """Let the source add a job; return false if there is none."""
+        job = self.source.ask() if self.source is not None and self._more else None
+        if job is None:
+            self._more = False
+            return False
+        self.sweep.jobs.append(job)
+        self._left.append(job)
+        board.added(job)
+        return True
+
+    def _end_hopeless(self) -> None:
+        """Ask those jobs to end of which the source expects nothing."""
+        if self.source is not None:
+            for number in self.source.look(self.pool.running()):
+                self.pool.end(number)
+
+    def _over(self, job: Job, board: Board) -> None:
+        """Let everybody know that a job has ended."""
+        if self.source is not None:
+            self.source.tell(job)
+        self._save(board)
+        board.ended(job)
 
     def _begin(self, job: Job, board: Board) -> None:
         """Start a job, or find that it is finished, or at work."""
@@ -138,8 +187,7 @@ class Driver:
         if state == "finished":
             if job.status != "finished":
                 job.status, job.reason, job.pid = "finished", None, None
-                board.ended(job)
-                self._save(board)
+                self._over(job, board)
             return
         if state == "busy":
             if job.status != "running":
@@ -160,8 +208,7 @@ class Driver:
             job.pid = self.pool.start(job.number, slot, command, log, share)
         except OSError as error:
             job.status, job.reason = "failed", f"cannot be started: {error.strerror or error}"
-            board.ended(job)
-            self._save(board)
+            self._over(job, board)
             return
         job.status, job.reason = "running", None
         job.host, job.process_start = host_name(), process_start(job.pid)
@@ -179,8 +226,7 @@ class Driver:
             job.status, job.reason = "interrupted", "it was asked to end"
         else:
             job.status, job.reason = "failed", self._reason(job, ended.status)
-        self._save(board)
-        board.ended(job)
+        self._over(job, board)
 
     def _reason(self, job: Job, status: int) -> str:
         """Return what the job said last, or what is known of its end."""

@@ -102,6 +102,11 @@ class Pool:
                 found.append(Ended(number, status, time.monotonic() - one.began))
         return found
 
+    def end(self, number: int) -> None:
+        """Ask the process of job `number` to end."""
+        if number in self._running:
+            self._running[number].process.terminate()
+
     def stop(self) -> list[Ended]:
         """Ask all to end, wait until they have (they save first), and return them."""
         for one in self._running.values():

@@ -22,7 +22,7 @@ __all__ = ["FILE", "STATUSES", "Job", "Sweep", "is_outside", "is_sweep", "merged
 
 FILE = "sweep.json"
 SCHEMA = 1
-STATUSES = ("waiting", "running", "finished", "failed", "interrupted")
+STATUSES = ("waiting", "running", "finished", "failed", "interrupted", "pruned")
 
 
 @dataclass
@@ -63,6 +63,8 @@ class Sweep:
         directory: where it was typed; relative paths of its overrides count from there.
         config_dir: the user's own configuration folder, absolute.
         status: `running`, `finished`, `failed` or `interrupted`.
+        search: what is searched and how (`metakd.searching.plan`); None: all jobs are known.
+        most: how many jobs there will be, where not all are known yet.
     """
 
     folder: Path
@@ -72,12 +74,19 @@ class Sweep:
     config_dir: str | None = None
     status: str = "running"
     start: float = field(default_factory=time.time)
+    search: dict[str, Any] | None = None
+    most: int = 0
     _lock: FileLock | None = None
 
     @property
     def asked(self) -> list[Job]:
         """The jobs that the sweep consists of now."""
         return [job for job in self.jobs if job.asked]
+
+    @property
+    def total(self) -> int:
+        """Return how many jobs there will be."""
+        return max(len(self.asked), self.most)
 
     def run_folder(self, job: Job) -> Path:
         """Return where the job's run lies."""
@@ -104,6 +113,7 @@ class Sweep:
             "parallel": self.parallel,
             "directory": self.directory,
             "config_dir": self.config_dir,
+            **({} if self.search is None else {"search": self.search}),
             "jobs": [asdict(job) for job in self.jobs],
         }
         write_text(self.folder / FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -164,7 +174,10 @@ class Sweep:
             if content.get("schema") != SCHEMA:
                 raise ValueError(f"'schema' is {content.get('schema')!r}, expected {SCHEMA}")
             jobs = [_job(entry) for entry in _list(content, "jobs")]
-            if not jobs or len({job.number for job in jobs}) < len(jobs):
+            search = content.get("search")
+            if not isinstance(search, dict | None):
+                raise ValueError("'search' is no object")
+            if not (jobs or search) or len({job.number for job in jobs}) < len(jobs):
                 raise ValueError("'jobs' has none, or a number twice")
             parallel, start = content.get("parallel"), content.get("start")
             directory, config_dir = content.get("directory"), content.get("config_dir")
@@ -181,7 +194,14 @@ class Sweep:
             ) from error
         jobs.sort(key=lambda job: job.number)
         return cls(
-            folder.absolute(), jobs, parallel, directory, config_dir, content["status"], start
+            folder.absolute(),
+            jobs,
+            parallel,
+            directory,
+            config_dir,
+            content["status"],
+            start,
+            search,
         )
 
     def match(self, combinations: Sequence[Sequence[str]]) -> list[Job | None]:

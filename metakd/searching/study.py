@@ -1,0 +1,297 @@
+"""Optuna asked and told: which trial comes next, whether one is hopeless, what came of it.
+
+The study is a journal in the multirun's folder. Whoever holds that folder's lock is its only
+writer. A process that is killed leaves trials that run: they are taken up again as they are, with
+the values that they have, so that nothing is asked twice.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metakd.config.schema import SweepConfig
+from metakd.errors import UserError
+from metakd.searching.settings import DIRECTIONS
+from metakd.searching.space import Parameter, Range, Value, Values, is_active
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+
+__all__ = ["JOURNAL", "STUDY", "Budget", "Trials", "require_optuna"]
+
+JOURNAL = "optuna.journal"
+STUDY = "metakd"
+HOPELESS = "hopeless"
+"""User attribute of a trial that was asked to end: the meta-iterations that it had done."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Meta-iterations of a trial, between two of its validations and in all."""
+
+    between: int
+    whole: int
+
+
+def require_optuna(sampler: str = "tpe") -> None:
+    """Refuse a search where Optuna is not installed.
+
+    Raises:
+        UserError: with what to type.
+    """
+    needed = {"optuna": "Optuna", **({"scipy": "SciPy"} if sampler == "gp" else {})}
+    for module, name in needed.items():
+        try:
+            __import__(module)
+        except ImportError as error:
+            raise UserError(
+                f"a search needs {name}, which is not installed: type pip install "
+                f"'metakd[search]' ({error})"
+            ) from error
+
+
+class Trials:
+    """The trials of a search, kept in `folder`.
+
+    Args:
+        folder: the multirun's; locked by this process.
+        parameters: conditions first.
+        fixed: values of settings that are not searched, as far as conditions name them.
+        settings: how to search, without `auto`.
+        budget: of a trial, for pruners.
+        grid: the trials to be done, where they are all known.
+
+    Raises:
+        UserError: the journal cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        parameters: Sequence[Parameter],
+        fixed: Values,
+        settings: SweepConfig,
+        budget: Budget,
+        grid: Iterable[Values] | None = None,
+    ) -> None:
+        self.parameters = parameters
+        self.fixed = fixed
+        self.settings = settings
+        self._live: dict[int, optuna.Trial] = {}
+        self.study = opened(folder / JOURNAL, settings.objectives)
+        self.study.pruner = _pruner(settings, budget)
+        if grid is not None:
+            self._enqueue(list(grid))
+        self.most = settings.trials or len(self.study.get_trials(deepcopy=False))
+
+    def ask(self) -> tuple[int, dict[str, Value]] | None:
+        """Return number and values of the next trial; None if there are no more."""
+        from optuna.trial import TrialState
+
+        trials = self.study.get_trials(deepcopy=False)
+        waiting = [t.number for t in trials if t.state == TrialState.WAITING]
+        if len(trials) - len(waiting) >= self.most:
+            return None
+        # A sampler of its own for each trial: what is asked depends on the results so far, and
+        # not on whether this process has been killed in between.
+        self.study.sampler = self._sampler(waiting[0] if waiting else len(trials))
+        with _quiet():
+            trial = self.study.ask()
+            values = self._decide(trial)
+        self._live[trial.number] = trial
+        return trial.number, values
+
+    def open_trials(self) -> dict[int, dict[str, Value]]:
+        """Return number and values of the trials that are neither complete nor given up.
+
+        A process that was killed may have left one of which not all values were drawn; they are.
+        """
+        from optuna.trial import TrialState
+
+        found = {}
+        for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self.study.sampler = self._sampler(frozen.number)
+            with _quiet():
+                found[frozen.number] = self._decide(self._trial(frozen.number))
+        return found
+
+    def report(self, number: int, done: int, value: float) -> bool:
+        """Note a trial's validation; return whether it is hopeless by now.
+
+        Args:
+            number: of the trial.
+            done: meta-iterations that it had done by then.
+            value: of the objective.
+        """
+        trial = self._trial(number)
+        with _quiet():
+            if done not in self.study.get_trials(deepcopy=False)[number].intermediate_values:
+                trial.report(value, done)
+            hopeless = done >= self.settings.prune_from and trial.should_prune()
+        if hopeless:
+            trial.set_user_attr(HOPELESS, done)
+        return hopeless
+
+    def was_hopeless(self, number: int) -> int | None:
+        """Return after how many meta-iterations a trial was found hopeless, None if it was not."""
+        found = self.study.get_trials(deepcopy=False)[number].user_attrs.get(HOPELESS)
+        return found if isinstance(found, int) else None
+
+    def is_open(self, number: int) -> bool:
+        """Tell whether a trial has no result yet."""
+        trials = self.study.get_trials(deepcopy=False)
+        return number < len(trials) and not trials[number].state.is_finished()
+
+    def tell(self, number: int, values: Sequence[float] | None) -> None:
+        """Note a trial's objectives; None: it was ended as hopeless, or cannot be judged."""
+        from optuna.trial import TrialState
+
+        if not self.is_open(number):
+            return
+        state = TrialState.COMPLETE
+        if values is None:
+            pruned = self.was_hopeless(number) is not None
+            state = TrialState.PRUNED if pruned else TrialState.FAIL
+        with _quiet():
+            self.study.tell(number, None if values is None else list(values), state=state)
+        self._live.pop(number, None)
+
+    def _trial(self, number: int) -> optuna.Trial:
+        """Return a trial that runs, also one that a killed process has left.
+
+        Optuna has no other way to go on with one than its number in the storage.
+        """
+        from optuna.trial import Trial
+
+        if number not in self._live:
+            frozen = self.study.get_trials(deepcopy=False)[number]
+            self._live[number] = Trial(self.study, frozen._trial_id)
+        return self._live[number]
+
+    def _decide(self, trial: optuna.Trial) -> dict[str, Value]:
+        """Let Optuna choose a value for each parameter whose conditions hold."""
+        values: dict[str, Value] = {}
+        searched = [p.key for p in self.parameters]
+        for parameter in self.parameters:
+            if is_active(parameter, searched, self.fixed, values):
+                values[parameter.key] = _suggest(trial, parameter)
+        return values
+
+    def _enqueue(self, grid: Sequence[Values]) -> None:
+        known = len(self.study.get_trials(deepcopy=False))
+        for values in grid[known:]:
+            self.study.enqueue_trial(dict(values))
+
+    def _sampler(self, number: int) -> BaseSampler:
+        import numpy as np
+        from optuna import samplers
+
+        words = np.random.SeedSequence([self.settings.seed, number]).generate_state(1)
+        seed, startup = int(words[0]), self.settings.startup
+        with _quiet():
+            if self.settings.sampler == "gp":
+                return samplers.GPSampler(
+                    seed=seed, n_startup_trials=startup, warn_independent_sampling=False
+                )
+            if self.settings.sampler == "tpe":
+                return samplers.TPESampler(seed=seed, n_startup_trials=startup)
+        return samplers.RandomSampler(seed=seed)  # of a grid every trial is known beforehand
+
+
+def opened(path: Path, objectives: Sequence[str]) -> optuna.Study:
+    """Return the study of a journal, made if there is none.
+
+    Args:
+        path: the journal.
+        objectives: names of what is searched for.
+
+    Raises:
+        UserError: it cannot be read or written.
+    """
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        _mend(path)
+        with _quiet():
+            study = optuna.create_study(
+                study_name=STUDY,
+                storage=JournalStorage(JournalFileBackend(str(path))),
+                directions=[DIRECTIONS[name] for name in objectives],
+                load_if_exists=True,
+            )
+            if study.metric_names is None:
+                study.set_metric_names(list(objectives))
+            elif study.metric_names != list(objectives):
+                raise ValueError(f"its objectives are {', '.join(study.metric_names)}")
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be written: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise UserError(
+            f"'{path}' cannot be read: {error}; single trials still go on with metakd train "
+            f"resume={path.parent / 'NUMBER'}"
+        ) from error
+    return study
+
+
+def _mend(path: Path) -> None:
+    """Take back what a killed process has left: half a line at the end, and Optuna's lock.
+
+    Nobody else writes: the caller holds the lock of the folder.
+    """
+    lock = path.with_name(path.name + ".lock")
+    lock.unlink(missing_ok=True)
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _suggest(trial: optuna.Trial, parameter: Parameter) -> Value:
+    key, domain = parameter.key, parameter.domain
+    if not isinstance(domain, Range):
+        found: Value = trial.suggest_categorical(key, domain.values)
+        return found
+    if domain.whole:
+        low, high, step = int(domain.low), int(domain.high), int(domain.step or 1)
+        return trial.suggest_int(key, low, high, step=step, log=domain.log)
+    value = trial.suggest_float(key, domain.low, domain.high, step=domain.step, log=domain.log)
+    return value if domain.step is None else float(f"{value:.12g}")
+
+
+def _pruner(settings: SweepConfig, budget: Budget) -> BasePruner:
+    from optuna import pruners
+
+    first = max(settings.prune_from, budget.between)
+    if settings.pruner == "median":
+        return pruners.MedianPruner(
+            n_startup_trials=settings.prune_after, n_warmup_steps=settings.prune_from
+        )
+    if settings.pruner == "halving":
+        return pruners.SuccessiveHalvingPruner(min_resource=first)
+    if settings.pruner == "hyperband":
+        return pruners.HyperbandPruner(min_resource=first, max_resource=max(first, budget.whole))
+    return pruners.NopPruner()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Optuna's remarks on what is experimental, and on packages that would be faster, off."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
