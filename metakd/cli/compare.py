@@ -13,7 +13,7 @@ from metakd.errors import UserError, nearest
 if TYPE_CHECKING:
     from metakd.comparing.compare import Comparison
 
-__all__ = ["compare_parser", "run"]
+__all__ = ["compare_parser", "run", "shots_of"]
 
 MODELS = ("student", "student_alone", "teacher")
 
@@ -79,7 +79,7 @@ def run(arguments: Sequence[str]) -> int:
     if asked.model not in MODELS:
         hint = nearest(asked.model, MODELS)
         raise UserError(f"--model {asked.model}: expected {', '.join(MODELS)}.{hint}")
-    shots = _shots(asked.shots)
+    shots = shots_of(asked.shots)
     from metakd.comparing.compare import compare
 
     comparison = compare(
@@ -95,7 +95,12 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _shots(text: str) -> list[int]:
+def shots_of(text: str) -> list[int]:
+    """Return the numbers that `--shots` names.
+
+    Raises:
+        UserError: it names something else.
+    """
     try:
         shots = [int(word) for word in text.split(",")] if text else []
     except ValueError:

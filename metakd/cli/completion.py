@@ -91,11 +91,16 @@ def candidates(line: str) -> list[str]:
         from metakd.cli.reproduce import reproduce_parser
 
         return [o for o in reproduce_parser().options() if o.startswith(word)]
+    if command == "ablate" and word.startswith("-"):
+        from metakd.cli.ablate import ablate_parser
+
+        return [o for o in ablate_parser().options() if o.startswith(word)]
     if command == "compare" and word.startswith("-"):
         from metakd.cli.compare import compare_parser
 
         return [o for o in compare_parser().options() if o.startswith(word)]
-    if command not in ("train", "evaluate") or (command == "evaluate" and len(words) == 3):
+    takes_settings = command in ("train", "ablate") or (command == "evaluate" and len(words) > 3)
+    if not takes_settings:
         return []  # the shell completes file names
     from metakd.cli.show import complete_line
 

@@ -1,0 +1,256 @@
+"""`metakd ablate [OVERRIDES]`: what meta-learning and distillation each contribute."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metakd.cli.compare import shots_of
+from metakd.cli.parser import Parser
+from metakd.errors import UserError
+
+if TYPE_CHECKING:
+    from metakd.comparing.ablation import Ablation
+    from metakd.comparing.compare import Comparison
+    from metakd.sweeps.state import Job, Sweep
+
+__all__ = ["ablate_parser", "multirun_of", "run"]
+
+HELP = """\
+usage: metakd ablate [GROUP=CHOICE ...] [SETTING=VALUE ...] [seed=0,1,2] [OPTIONS]
+       metakd ablate resume=FOLDER [OPTIONS]
+
+Trains the student in four ways and says which part helped, by how much, or that it did not:
+
+                       algorithm     distill
+  plain                supervised    none
+  meta only            ALGORITHM     none
+  distillation only    supervised    DISTILL
+  fused                ALGORITHM     DISTILL
+
+ALGORITHM and DISTILL are those of the settings, or else the defaults. All four have the same number
+of updates, one teacher, the same evaluation tasks, and seeds 0, 1 and 2 unless seed= is typed. It
+is a multirun: stopped or killed, it goes on with resume=FOLDER, or when it is typed again with the
+same hydra.sweep.dir.
+
+examples:
+  metakd ablate
+  metakd ablate algorithm=maml distill=kd seed=0,1,2,3,4 sweep.jobs=2
+  metakd ablate dataset=omniglot distill=kd hydra.sweep.dir=outputs/parts
+  metakd ablate resume=outputs/parts --markdown > table.md
+
+settings: as for metakd train, besides
+  seed=0,1,2           which seeds; one alone tells of these four models and not of the settings
+  sweep.jobs=N         jobs at a time (1); cores and GPUs are shared out
+  hydra.sweep.dir=DIR  the folder; else OUTPUT_ROOT/NAME_ablation/DATE_TIME
+  student_alone=true   train each distilled student's twin, too (it is what the other two are)
+
+options:
+  --shots K[,K ...]    compare on these numbers of shots; else that of the tasks
+  --json, --markdown   print the comparison alone so; progress goes to standard error
+  --config-dir, -cd DIR  a folder of your own configuration files
+
+Exit status: 0; 1 if a job failed; 2 something given cannot be used, and nothing ran; 130
+interrupted."""
+
+SEEDS = "seed=0,1,2"
+
+
+def ablate_parser() -> Parser:
+    """Return the parser of this command's options."""
+    parser = Parser("ablate", HELP)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--shots", default="")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--markdown", action="store_true")
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the ablations, then compare them; return the exit status."""
+    asked = ablate_parser().read(arguments)
+    if asked.help:
+        print(HELP)
+        return 0
+    if asked.json and asked.markdown:
+        raise UserError("--json and --markdown: choose one of them")
+    shots = shots_of(asked.shots)
+    with _aside(asked.json or asked.markdown):
+        status, sweep = _carried_out(asked.overrides, asked.config_dir)
+    _report(sweep, shots, "json" if asked.json else "markdown" if asked.markdown else "")
+    return status
+
+
+def multirun_of(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
+    """Return what is typed after `metakd train -m` for the ablations of these settings.
+
+    Raises:
+        UserError: `algorithm=supervised` or `distill=none`, of which there is nothing to take
+            away; several values of anything but the seed; settings that cannot be composed.
+    """
+    from metakd.config.compose import compose
+    from metakd.config.overrides import parse
+    from metakd.sweeps.plan import FOLDERS, asked_of
+
+    rest = asked_of(overrides).rest
+    parsed = parse(rest, sweeps=True)
+    for override in parsed:
+        key, line = override.key_or_group, override.input_line
+        if key in ("hydra/launcher", "hydra/sweeper"):
+            raise UserError(f"{line}: ablations are run by MetaKD's own multirun; see sweep.jobs")
+        if override.is_sweep_override() and key != "seed":
+            raise UserError(
+                f"{line}: ablations are made of one algorithm and one distillation; only seed= "
+                "takes several values"
+            )
+    typed = {override.key_or_group for override in parsed}
+    single = [o.input_line or "" for o in parsed if o.key_or_group not in ("seed", *FOLDERS)]
+    composed = compose(single, config_dir)
+    algorithm, distill = composed.choices["algorithm"], composed.choices["distill"]
+    if algorithm == "supervised":
+        raise UserError(
+            "algorithm=supervised: this is what the ablations set meta-learning against; type "
+            "another one, such as algorithm=protonet"
+        )
+    if not composed.config.distill.uses_teacher:
+        raise UserError(
+            f"distill={distill}: there is no distillation to take away; type another one, such as "
+            "distill=kd"
+        )
+    # The seed varies slowest: all four of a seed are there before the next one begins.
+    words = [] if "seed" in typed else [SEEDS]
+    words += sorted((w for w in overrides if not _is_own(w)), key=lambda w: w[:5] != "seed=")
+    if "student_alone" not in typed:  # it is what "plain" and "meta only" are
+        words.append("student_alone=false")
+    name = composed.config.name
+    if "name" not in typed and re.fullmatch(r"[\w.-]+", name):
+        words.append(f"name={name}_ablation")
+    return [*words, f"algorithm=supervised,{algorithm}", f"distill=none,{distill}"]
+
+
+def _is_own(word: str) -> bool:
+    return word.startswith(("algorithm=", "distill="))
+
+
+def _carried_out(overrides: Sequence[str], config_dir: str | None) -> tuple[int, Sweep]:
+    """Run what is to be run; return the exit status, and what became of each job."""
+    from metakd.cli.train import resumed
+    from metakd.sweeps.driver import Driver
+    from metakd.sweeps.run import begun, go_on
+    from metakd.sweeps.state import Sweep
+
+    if any(word.startswith("resume=") for word in overrides):
+        folder, changed, rest = resumed(overrides)
+        if folder is not None:
+            _choices(Sweep.load(folder))
+            status = go_on(folder, rest, config_dir, changed)
+            return status, Sweep.load(folder)
+    sweep = begun(multirun_of(overrides, config_dir), config_dir)
+    try:
+        return Driver(sweep).carry_out(), sweep
+    finally:
+        sweep.unlock()
+
+
+@contextlib.contextmanager
+def _aside(wanted: bool) -> Iterator[None]:
+    """Keep standard output for what a program reads."""
+    with contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext():
+        yield
+
+
+# --- the report
+
+
+def _choices(sweep: Sweep) -> tuple[str, str]:
+    """Return the algorithm and the distillation that a folder's ablations are about.
+
+    Raises:
+        UserError: its jobs are no ablations.
+    """
+    found = {(_value(job, "algorithm"), _value(job, "distill")) for job in sweep.asked}
+    algorithms, distills = ({pair[i] for pair in found} for i in (0, 1))
+    rest = algorithms - {"supervised"}, distills - {"none"}
+    expected = {(a, d) for a in algorithms for d in distills}
+    if None in algorithms | distills or [len(r) for r in rest] != [1, 1] or found != expected:
+        raise UserError(
+            f"'{sweep.folder}' holds a multirun, but not the four ablations; go on with it by "
+            f"metakd train resume={sweep.folder}"
+        )
+    if len(found) != 4:
+        raise UserError(f"'{sweep.folder}' holds {len(found)} of the four ablations")
+    return str(rest[0].pop()), str(rest[1].pop())
+
+
+def _value(job: Job, key: str) -> str | None:
+    words = [word.partition("=")[2] for word in job.overrides if word.startswith(f"{key}=")]
+    return words[-1] if words else None
+
+
+def _part(job: Job) -> str:
+    from metakd.comparing.ablation import PARTS
+
+    meta, distils = _value(job, "algorithm") != "supervised", _value(job, "distill") != "none"
+    return PARTS[meta + 2 * distils]
+
+
+def _report(sweep: Sweep, shots: Sequence[int], form: str) -> None:
+    """Print the comparison, which part helped, and what is missing."""
+    from metakd.comparing.ablation import ablation, effects_json, verdicts
+    from metakd.comparing.compare import compare
+
+    algorithm, distill = _choices(sweep)
+    # Without "..": as the comparison calls them.
+    parts = {Path(os.path.abspath(sweep.run_folder(job))): _part(job) for job in sweep.asked}
+    there = [path for path in parts if (path / "run.json").exists()]
+    missing = [*_missing(sweep)]
+    if not there:
+        for line in missing:
+            print(f"metakd: {line}", file=sys.stderr)
+        return
+    plain = [job for job in sweep.asked if _part(job) == "plain" and job.status == "finished"]
+    comparison = compare(there, baseline=sweep.run_folder(plain[0]) if plain else None, shots=shots)
+    found = ablation(comparison, parts, algorithm, distill)
+    lines = [*verdicts(found), *missing]
+    if form == "json":
+        from metakd.comparing.machine import as_json
+
+        content = {**effects_json(found), "missing": missing}
+        sys.stdout.write(as_json(comparison, ablation=content))
+        return
+    _print(comparison, found, lines, form)
+
+
+def _print(comparison: Comparison, found: Ablation, lines: Sequence[str], form: str) -> None:
+    from rich.console import Console
+
+    from metakd.comparing.formats import as_markdown, print_report
+    from metakd.comparing.tables import report
+
+    whole = report(comparison, {row: part for part, row in found.rows.items()}, lines)
+    if form == "markdown":
+        sys.stdout.write(as_markdown(whole))
+    else:
+        print_report(whole, Console())
+
+
+def _missing(sweep: Sweep) -> Iterator[str]:
+    """Yield a line for each ablation that lacks runs."""
+    from metakd.comparing.ablation import PARTS
+
+    for part in PARTS:
+        jobs = [job for job in sweep.asked if _part(job) == part]
+        left = [job for job in jobs if job.status != "finished"]
+        if left:
+            said = "; ".join(
+                f"seed {_value(job, 'seed')} {job.status}"
+                + (f" ({job.reason})" if job.reason else "")
+                for job in left
+            )
+            yield f"missing: {len(left)} of {len(jobs)} runs of {part}: {said}"
