@@ -18,9 +18,57 @@ from metakd.config.overrides import check_override, parse
 from metakd.config.permitted import refuse_foreign
 from metakd.errors import UserError
 from metakd.sweeps.plan import asked_of, combinations
-from metakd.sweeps.run import start
+from metakd.sweeps.recipe import Recipe, chosen
+from metakd.sweeps.run import go_on, start
+from metakd.sweeps.state import Sweep
 
-__all__ = ["combinations", "sweep"]
+__all__ = ["combinations", "complete", "expanded", "sweep"]
+
+
+def complete(
+    folder: Path, words: Sequence[str], config_dir: str | None = None, changed: bool = False
+) -> int:
+    """Go on with the multirun or the search in `folder`: `metakd train resume=FOLDER`.
+
+    Args:
+        folder: holds sweep.json.
+        words: what else was typed.
+        config_dir: the user's own configuration folder.
+        changed: `resume_changed=true` was typed.
+
+    Returns:
+        the exit status: 0, or 1 if a job failed.
+
+    Raises:
+        UserError: as `metakd.sweeps.run.go_on`.
+    """
+    if Sweep.load(folder).search is None:
+        return go_on(folder, words, config_dir, changed)
+    if changed:
+        raise UserError(
+            "resume_changed=true: trials of a search are compared with one another, so what is "
+            "left of it cannot be changed"
+        )
+    from metakd.searching import run
+
+    return run.go_on(folder, words, config_dir)
+
+
+def expanded(
+    overrides: Sequence[str], config_dir: str | None = None
+) -> tuple[Recipe | None, list[str]]:
+    """Return the recipe of a search, if `sweep=NAME` names one, and the words.
+
+    The settings and values of any other recipe stand among the words; what is typed wins.
+
+    Raises:
+        UserError: there is no such recipe, or it cannot be used.
+    """
+    recipe, words = chosen(overrides, config_dir)
+    if recipe is None or recipe.space is not None:
+        return recipe, words
+    typed = [o.key_or_group for o in parse(asked_of(words).rest, sweeps=True)]
+    return None, [*recipe.words(typed), *words]
 
 
 def sweep(overrides: Sequence[str], config_dir: str | None = None) -> int:
@@ -29,15 +77,20 @@ def sweep(overrides: Sequence[str], config_dir: str | None = None) -> int:
     All of them are composed and checked first. Each runs in a process of its own, so that no
     state leaks from one to the next.
     """
+    recipe, overrides = expanded(overrides, config_dir)
+    if recipe is not None:
+        from metakd.searching import run
+
+        return run.start(recipe, overrides, config_dir)
     asked = asked_of(overrides)
     parsed = parse(asked.rest, sweeps=True)
-    chosen = [o for o in parsed if o.key_or_group in ("hydra/launcher", "hydra/sweeper")]
-    if not chosen:
+    plugins = [o for o in parsed if o.key_or_group in ("hydra/launcher", "hydra/sweeper")]
+    if not plugins:
         return start(overrides, config_dir)
     if asked.parallel is not None or asked.changed:
         own = "sweep.jobs" if asked.parallel is not None else "resume_changed"
         raise UserError(
-            f"{own} is for MetaKD's own multirun; with {chosen[0].input_line} Hydra's plugin "
+            f"{own} is for MetaKD's own multirun; with {plugins[0].input_line} Hydra's plugin "
             "decides how jobs run"
         )
     return _by_hydra(parsed, config_dir)

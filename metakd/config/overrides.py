@@ -142,6 +142,8 @@ def check_override(override: Override, choices: Choices) -> str:
     key = override.key_or_group
     if override.is_hydra_override() or override.package is not None:
         return text
+    if key == "sweep":
+        raise UserError(f"{text}: belongs to a multirun: metakd train -m {text}")
     if key in choices.groups():
         _check_choice(override, choices)
         return text.lstrip("+")

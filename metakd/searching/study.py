@@ -145,6 +145,10 @@ class Trials:
         found = self.study.get_trials(deepcopy=False)[number].user_attrs.get(HOPELESS)
         return found if isinstance(found, int) else None
 
+    def knows(self, number: int) -> bool:
+        """Tell whether a trial has been asked for."""
+        return number < len(self.study.get_trials(deepcopy=False))
+
     def is_open(self, number: int) -> bool:
         """Tell whether a trial has no result yet."""
         trials = self.study.get_trials(deepcopy=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -13,6 +13,8 @@ from hydra.errors import HydraException
 from metakd.config.checks import check
 from metakd.config.compose import Composed, compose
 from metakd.config.overrides import PATH_KEYS, parse
+from metakd.config.schema import SweepConfig
+from metakd.config.values import MOST_JOBS
 from metakd.errors import UserError, nearest
 
 __all__ = [
@@ -32,8 +34,9 @@ FOLDERS = ("hydra.sweep.dir", "hydra.mode")
 OWN = ("sweep.jobs",)
 """Settings of the sweep itself that Hydra does not know."""
 
-MOST = 1024
-"""Of jobs at a time; more is a slip of the finger."""
+OF_A_SEARCH = tuple(
+    f"sweep.{one.name}" for one in fields(SweepConfig) if f"sweep.{one.name}" not in OWN
+)
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,14 @@ def asked_of(words: Sequence[str]) -> Asked:
                 raise UserError(f"resume_changed={value}: expected true or false")
             changed = value.lower() == "true"
         elif key.startswith("sweep."):
+            if key in OF_A_SEARCH:
+                raise UserError(
+                    f"{key} belongs to a search: type sweep=search, or another of metakd list sweep"
+                )
             if key not in OWN:
                 raise UserError(f"{key}: no such setting.{nearest(key, OWN)}")
-            if not value.isdecimal() or not 1 <= int(value) <= MOST:
-                raise UserError(f"{word}: expected a whole number from 1 to {MOST}")
+            if not value.isdecimal() or not 1 <= int(value) <= MOST_JOBS:
+                raise UserError(f"{word}: expected a whole number from 1 to {MOST_JOBS}")
             parallel = int(value)
         else:
             rest.append(word)

@@ -15,7 +15,7 @@ from metakd.sweeps.driver import Driver, is_done
 from metakd.sweeps.plan import FOLDERS, asked_of, combinations, composed_jobs, placed
 from metakd.sweeps.state import FILE, Job, Sweep, is_outside, is_sweep, merged
 
-__all__ = ["begun", "go_on", "start"]
+__all__ = ["begun", "check_recorded", "go_on", "opened", "start"]
 
 
 def start(words: Sequence[str], config_dir: str | None = None) -> int:
@@ -44,8 +44,13 @@ def begun(words: Sequence[str], config_dir: str | None = None) -> Sweep:
     asked = asked_of(words)
     jobs, own = combinations(asked.rest)
     composed = composed_jobs(jobs, own, config_dir)
-    sweep = _opened(composed[0])
+    sweep = opened(composed[0])
     try:
+        if sweep.search is not None:
+            raise UserError(
+                f"'{sweep.folder}' holds a search; choose another hydra.sweep.dir, or go on with "
+                f"metakd train resume={sweep.folder}"
+            )
         found = sweep.others(jobs) if sweep.jobs else []
         if found and not asked.changed:
             raise UserError(
@@ -91,7 +96,7 @@ def go_on(
             raise UserError(f"{override.input_line}: a multirun that goes on does not take this")
     sweep = Sweep.opened(folder)
     try:
-        _check_recorded(sweep, {override.key_or_group for override in parsed})
+        check_recorded(sweep, {override.key_or_group for override in parsed})
         extras = placed(parsed)
         sweep.config_dir = config_dir or sweep.config_dir
         sweep.parallel = asked.parallel or sweep.parallel
@@ -125,10 +130,21 @@ def _check_changes(sweep: Sweep, jobs: Sequence[Job], extras: Sequence[str], cha
             )
 
 
-def _check_recorded(sweep: Sweep, typed: set[str]) -> None:
-    """Refuse a recorded job that would do more than train; sweep.json may be a stranger's."""
-    for job in sweep.asked:
-        for override in parse(job.overrides):
+def check_recorded(sweep: Sweep, typed: set[str]) -> None:
+    """Refuse a recorded job that would do more than train; sweep.json may be a stranger's.
+
+    Args:
+        sweep: as it was read.
+        typed: keys of what is typed now.
+
+    Raises:
+        UserError: naming the job, or the plugins that have to be typed.
+    """
+    recorded = [(f"job {job.number}", job.overrides) for job in sweep.asked]
+    if sweep.search is not None:
+        recorded.append(("the search", [str(word) for word in sweep.search.get("words", ())]))
+    for who, words in recorded:
+        for override in parse(words):
             key = override.key_or_group
             if key == "plugins" and key not in typed:
                 raise UserError(
@@ -136,11 +152,14 @@ def _check_recorded(sweep: Sweep, typed: set[str]) -> None:
                     f"{override.input_line}"
                 )
             if key in (*FOLDERS, "hydra.run.dir", "resume", "replay"):
-                raise UserError(f"'{sweep.folder / FILE}': job {job.number} must not have {key}")
+                raise UserError(f"'{sweep.folder / FILE}': {who} must not have {key}")
 
 
-def _opened(first: Composed) -> Sweep:
+def opened(first: Composed) -> Sweep:
     """Return the sweep of the typed folder if it holds one, else a new one; locked.
+
+    Args:
+        first: configuration of one of its jobs.
 
     Raises:
         UserError: the folder holds something else, or cannot be made.

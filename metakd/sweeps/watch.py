@@ -29,6 +29,7 @@ class Watch:
         steps: how many it has, None if unknown.
         best: the best validation of the last stage that was validated, in words.
         left: seconds that the stage still needs, None if unknown.
+        validations: of meta-training, by the number of updates done.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class Watch:
     steps: int | None = None
     best: str = ""
     left: float | None = None
+    validations: dict[int, float] = field(default_factory=dict)
     _offset: int = 0
     _in: str = ""
     _first: tuple[float, int] | None = None
@@ -105,6 +107,8 @@ class Watch:
         for name, better in MEASURES.items():
             value = metrics.get(name)
             if isinstance(value, int | float):
+                if stage == "meta_train":
+                    self.validations[moment[1] + 1] = value
                 self._value = value if self._value is None else better(self._value, value)
                 self.best = _figure(name.removeprefix("validate/"), self._value)
 

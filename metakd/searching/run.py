@@ -1,0 +1,179 @@
+"""A search from what is typed: checked first, then carried out, gone on with, and summed up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from metakd.config.overrides import parse
+from metakd.errors import UserError
+from metakd.searching.corners import check_space, grid
+from metakd.searching.outcome import report
+from metakd.searching.plan import Search, plan, replan
+from metakd.searching.source import SearchSource
+from metakd.searching.study import JOURNAL, Budget, Trials, require_optuna
+from metakd.sweeps.driver import Driver, is_done
+from metakd.sweeps.plan import placed
+from metakd.sweeps.recipe import Recipe
+from metakd.sweeps.run import check_recorded, opened
+from metakd.sweeps.state import Sweep, is_outside, merged
+
+__all__ = ["go_on", "start"]
+
+KEPT = ("objectives", "seed")
+"""Settings of a search that stay as they were when it goes on."""
+
+
+def start(recipe: Recipe, words: Sequence[str], config_dir: str | None = None) -> int:
+    """Search; in a folder that holds this search already, go on with it.
+
+    Args:
+        recipe: with a space.
+        words: what is typed beside it.
+        config_dir: the user's own configuration folder.
+
+    Returns:
+        the exit status: 0, or 1 if a trial failed.
+
+    Raises:
+        UserError: a space that cannot be searched, or a folder that cannot be used; nothing ran.
+        KeyboardInterrupt: the trials were asked to end, and have.
+    """
+    search = plan(recipe, words, config_dir)
+    _check(search, config_dir)
+    sweep = opened(search.base)
+    try:
+        if sweep.jobs or sweep.search is not None:
+            _check_same(sweep, search)
+        sweep.directory = os.getcwd()
+        sweep.config_dir = None if config_dir is None else os.path.abspath(config_dir)
+        return _carry_out(sweep, search, ())
+    finally:
+        sweep.unlock()
+
+
+def go_on(folder: Path, words: Sequence[str] = (), config_dir: str | None = None) -> int:
+    """Go on with the search in `folder`: `metakd train resume=FOLDER`.
+
+    Args:
+        folder: holds sweep.json with a search.
+        words: `sweep.trials`, `sweep.jobs` and other settings of the search that may change;
+            settings that say where things lie or who watches; `plugins`.
+        config_dir: the user's own configuration folder; None: the recorded one.
+
+    Returns:
+        the exit status: 0, or 1 if a trial failed.
+
+    Raises:
+        UserError, KeyboardInterrupt: as in `start`.
+    """
+    own = [word for word in words if word.startswith("sweep.")]
+    parsed = parse([word for word in words if word not in own])
+    extras = placed(parsed)
+    for word in extras:
+        if not is_outside(word):
+            raise UserError(
+                f"{word}: would make other trials of what is left of the search, which could not "
+                "be compared; go on without, or search anew in another hydra.sweep.dir"
+            )
+    sweep = Sweep.opened(folder)
+    try:
+        check_recorded(sweep, {override.key_or_group for override in parsed})
+        sweep.config_dir = config_dir or sweep.config_dir
+        if not Path(sweep.directory).is_dir():  # the folder has come from elsewhere
+            sweep.directory = os.getcwd()
+        record = dict(sweep.search or {})
+        if isinstance(record.get("words"), list):
+            record["words"] = merged(record["words"], extras)
+        with contextlib.chdir(sweep.directory):
+            search = replan(record, own, sweep.config_dir)
+            _check(search, sweep.config_dir)
+        _check_same(sweep, search)
+        for job in sweep.jobs:
+            if not is_done(sweep.run_folder(job)):
+                job.overrides = merged(job.overrides, extras)
+        return _carry_out(sweep, search, extras)
+    finally:
+        sweep.unlock()
+
+
+def _check(search: Search, config_dir: str | None) -> None:
+    """Refuse what cannot be searched, before anything is made."""
+    require_optuna(search.settings.sampler)
+    if search.settings.sampler == "grid":
+        grid(search)
+    check_space(search, config_dir)
+
+
+def _carry_out(sweep: Sweep, search: Search, extras: Sequence[str]) -> int:
+    settings, training = search.settings, search.base.config.meta_train
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for note in (*search.notes, *_remarks(search)):
+        console.print(note, markup=False)
+    if sweep.jobs and not (sweep.folder / JOURNAL).exists():
+        raise UserError(
+            f"'{sweep.folder / JOURNAL}' is gone, so that the search cannot go on; single trials "
+            f"do with metakd train resume={sweep.folder / 'NUMBER'}"
+        )
+    sweep.search, sweep.parallel = search.record(), settings.jobs
+    try:
+        sweep.save()  # what is searched is known before the first trial is
+    except OSError as error:
+        raise UserError(f"'{sweep.folder}' cannot be written: {error.strerror}") from error
+    trials = Trials(
+        sweep.folder,
+        search.parameters,
+        search.fixed,
+        settings,
+        Budget(training.validate_every, training.iterations),
+        grid(search) if settings.sampler == "grid" else None,
+    )
+    sweep.most = trials.most
+    source = SearchSource(sweep, search, trials)
+    status = Driver(sweep, extras, source=source).carry_out()
+    report(sweep, search, trials.study, Console())
+    return status
+
+
+def _remarks(search: Search) -> list[str]:
+    """Return lines on what of the search will do nothing, or not what is hoped."""
+    settings, training = search.settings, search.base.config.meta_train
+    lines = []
+    if settings.pruner != "none" and training.validate_every >= training.iterations:
+        lines.append(
+            f"sweep.pruner={settings.pruner} ends no trial: meta_train.validate_every="
+            f"{training.validate_every} leaves no validation before the end"
+        )
+    conditional = [p.key for p in search.parameters if p.only_if]
+    if settings.sampler == "gp" and conditional:
+        lines.append(
+            f"sweep.sampler=gp draws {', '.join(conditional)} at random, which not every trial "
+            "has; sweep.sampler=tpe learns from them"
+        )
+    return lines
+
+
+def _check_same(sweep: Sweep, search: Search) -> None:
+    """Refuse to go on with another search in the same folder."""
+    if sweep.search is None:
+        raise UserError(f"'{sweep.folder}' holds a multirun; choose another hydra.sweep.dir")
+    old, new = sweep.search, json.loads(json.dumps(search.record()))
+    found = [key for key in ("space", "words") if _judged(old, key) != _judged(new, key)]
+    found += [f"sweep.{k}" for k in KEPT if old["settings"].get(k) != new["settings"].get(k)]
+    if found:
+        raise UserError(
+            f"'{sweep.folder}' holds another search (other {', '.join(found)}); choose another "
+            f"hydra.sweep.dir, or go on with metakd train resume={sweep.folder}"
+        )
+
+
+def _judged(record: Mapping[str, Any], key: str) -> Any:
+    if key == "words":
+        return sorted(word for word in merged(record[key]) if not is_outside(word))
+    return record[key]

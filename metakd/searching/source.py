@@ -1,0 +1,120 @@
+"""The trials of a search as jobs of a multirun: asked for, watched, judged by their own files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from metakd.errors import UserError
+from metakd.runs.folder import open_run
+from metakd.searching.plan import Search
+from metakd.searching.settings import MEASURES
+from metakd.searching.study import JOURNAL, Trials
+from metakd.sweeps.driver import is_done
+from metakd.sweeps.state import Job, Sweep
+from metakd.sweeps.watch import Watch
+
+__all__ = ["SearchSource", "measured"]
+
+
+class SearchSource:
+    """Gives the multirun's driver its jobs; job N is trial N.
+
+    Args:
+        sweep: whose jobs they are; those that an earlier process has begun are taken over.
+        search: what is searched.
+        trials: Optuna's.
+
+    Raises:
+        UserError: there are jobs of which the trials do not know.
+    """
+
+    def __init__(self, sweep: Sweep, search: Search, trials: Trials) -> None:
+        self.sweep = sweep
+        self.search = search
+        self.trials = trials
+        self._watches: dict[int, Watch] = {}
+        self._ended: set[int] = set()
+        self._take_over()
+
+    def ask(self) -> Job | None:
+        """Return the job of the next trial; None if all have been asked."""
+        asked = self.trials.ask()
+        return None if asked is None else self._job(*asked)
+
+    def look(self, running: Collection[int]) -> list[int]:
+        """Pass the validations on; return the jobs whose trial is hopeless by now, each once."""
+        if self.search.settings.pruner == "none":
+            return []
+        hopeless = []
+        for number in running:
+            if number in self._ended:
+                continue
+            watch = self._watches.get(number)
+            if watch is None:
+                folder = self.sweep.folder
+                watch = Watch(folder / str(number), folder / f"{number}.log")
+                self._watches[number] = watch
+            watch.look()
+            for done, value in sorted(watch.validations.items()):
+                if self.trials.report(number, done, value):
+                    hopeless.append(number)
+                    self._ended.add(number)
+                    break
+            watch.validations.clear()
+        return hopeless
+
+    def tell(self, job: Job) -> None:
+        """Judge the trial of a job that has ended.
+
+        One that failed or was stopped stays open: it can still be completed.
+        """
+        folder = self.sweep.run_folder(job)
+        if is_done(folder):
+            try:
+                self.trials.tell(job.number, measured(folder, self.search.settings.objectives))
+            except UserError as error:
+                job.status, job.reason = "failed", str(error)
+            return
+        done = self.trials.was_hopeless(job.number)
+        if done is not None:
+            self.trials.tell(job.number, None)
+            job.status, job.reason = "pruned", f"no longer hopeful after {done} meta-iterations"
+
+    def _take_over(self) -> None:
+        """Bring jobs and trials together, whatever moment an earlier process was killed at."""
+        numbers = {job.number for job in self.sweep.jobs}
+        missing = sorted(n for n in numbers if not self.trials.knows(n))
+        if missing:
+            raise UserError(
+                f"'{self.sweep.folder / JOURNAL}': lacks trial {missing[0]}, of which there is a "
+                f"job; it still goes on with metakd train resume={self.sweep.folder / 'NUMBER'}"
+            )
+        for number, values in self.trials.open_trials().items():
+            if number not in numbers:
+                self.sweep.jobs.append(self._job(number, values))
+        self.sweep.jobs.sort(key=lambda job: job.number)
+        for job in self.sweep.jobs:
+            if job.status != "finished":
+                self.tell(job)
+
+    def _job(self, number: int, values: dict[str, str | int | float | bool | None]) -> Job:
+        return Job(number, self.search.trial_words(values), device=self.search.base.config.device)
+
+
+def measured(run: Path, objectives: Sequence[str]) -> list[float]:
+    """Return the objectives of a finished run, from its results.json.
+
+    Raises:
+        UserError: it has none of that name, or cannot be read.
+    """
+    student = open_run(run).read_results().get("student", {})
+    found = []
+    for name in objectives:
+        part = student.get("fewshot" if name in MEASURES else "cost", {})
+        value = part.get(name)
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise UserError(f"'{run}': its results do not hold the objective {name}")
+        found.append(float(value))
+    return found
