@@ -27,6 +27,18 @@ class Algorithm(nn.Module, ABC):
 
     backbone: nn.Module
 
+    shares_tasks: bool = False
+    """Whether its outer gradient is the mean over a batch's tasks (examples), and nothing else is
+    done with a batch, so that several processes may take a part each (docs/distributed.md)."""
+
+    def over_batch(self) -> Sequence[nn.Module]:
+        """Return the modules whose batch norm takes its statistics over the whole batch."""
+        return ()
+
+    def means_over_tasks(self) -> Sequence[Tensor]:
+        """Return what `accumulate` keeps beside gradients, each a mean over a batch's tasks."""
+        return ()
+
     def begin(self, step: int, steps: int) -> None:
         """Prepare for training update `step` (from 0) of `steps`; called before `accumulate`."""
 

@@ -62,6 +62,15 @@ class CoLearner(Algorithm):
         """The student's backbone."""
         return self.student.backbone
 
+    @property
+    def shares_tasks(self) -> bool:  # type: ignore[override]
+        """Whether both learners share out tasks (`Algorithm.shares_tasks`)."""
+        return self.student.shares_tasks and self.teacher.shares_tasks
+
+    def over_batch(self) -> Sequence[nn.Module]:
+        """See `Algorithm.over_batch`."""
+        return (*self.student.over_batch(), *self.teacher.over_batch())
+
     def begin(self, step: int, steps: int) -> None:
         """See `Algorithm.begin`."""
         self.student.begin(step, steps)

@@ -50,6 +50,12 @@ class EmbeddingLearner(MetricAlgorithm):
     Transductive: the statistics of each task's examples, support and query together.
     """
 
+    shares_tasks = True
+
+    def over_batch(self) -> Sequence[nn.Module]:
+        """See `Algorithm.over_batch`: all tasks are embedded in one pass."""
+        return (self,)
+
     def forward(self, support: Tensor, targets: Tensor, query: Tensor, ways: int) -> Prediction:
         """Return logits [tasks, m, ways] and embeddings [tasks, m, size] of the query sets.
 

@@ -64,6 +64,8 @@ class GradientLearner(Algorithm):
         UserError: a setting has no such value, or two do not go together.
     """
 
+    shares_tasks = True
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -112,6 +114,12 @@ class Reptile(GradientLearner):
             return None
         content = batch.support if batch.support_index is None else batch.support_index
         return mini_batches(content, size, self.inner_batch, steps)
+
+    def means_over_tasks(self) -> Sequence[Tensor]:
+        """See `Algorithm.means_over_tasks`: the carried state."""
+        if isinstance(self.rule, AdamWithoutMomentum) and self.rule.squares is not None:
+            return (self.rule.taken, self.rule.squares)
+        return ()
 
     def _after(self, mean: Contribution) -> None:
         if isinstance(self.rule, AdamWithoutMomentum) and self.rule.carries:

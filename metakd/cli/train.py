@@ -8,6 +8,7 @@ from pathlib import Path
 from metakd.cli.parser import Parser
 from metakd.cli.plugins import look_here_for
 from metakd.config.locate import Choices, user_folder
+from metakd.distributed.join import joined, refuse
 from metakd.errors import UserError
 
 __all__ = ["run", "train_parser"]
@@ -23,6 +24,7 @@ examples:
   metakd train dataset=omniglot algorithm=maml task=5way_5shot distill=none
   metakd train experiment=omniglot/protonet_5way_1shot seed=1
   metakd train -m seed=0,1,2 distill=none,embedding sweep.jobs=2
+  metakd train -m sweep=search sweep.trials=20
   metakd train resume=outputs/NAME/DATE_TIME
 
 groups (metakd list GROUP describes the choices):
@@ -40,6 +42,7 @@ key settings:
                                           other settings are refused unless resume_changed=true
   sweep.jobs=N                            with -m: jobs at a time (1); cores and GPUs are shared
                                           out; resume=SWEEP_FOLDER runs what is left of a multirun
+  sweep.trials sweep.sampler sweep.pruner sweep.objectives      of a search (-m sweep=search)
   replay=RUN                              what was not finite in a run that failed for it
   checkpoint_minutes checkpoint_steps     how often a run is saved in the middle of a stage
   seed device precision name data_root cache_root output_root hydra.run.dir
@@ -101,19 +104,22 @@ def run(arguments: Sequence[str]) -> int:
     if asked.multirun or "hydra.mode=MULTIRUN" in asked.overrides:
         from metakd.cli.sweep import sweep
 
+        refuse("several runs", "type metakd train -m without it; sweep.jobs=N runs N at a time")
         return sweep(asked.overrides, asked.config_dir)
     run, changed, overrides = resumed(asked.overrides)
     if run is not None and (run / "sweep.json").is_file():
-        from metakd.sweeps.run import go_on
+        from metakd.cli.sweep import complete
 
-        return go_on(run, overrides, asked.config_dir, changed)
+        refuse("several runs", "resume a multirun without it")
+        return complete(run, overrides, asked.config_dir, changed)
     for word in asked.overrides:
-        if word.startswith("sweep."):
+        if word.startswith(("sweep.", "sweep=")):
             raise UserError(f"{word}: belongs to a multirun; type -m, too")
     failed, typed = replayed(asked.overrides)
     if failed is not None:
         from metakd import pipeline
 
+        refuse("replay", "type metakd train replay=RUN without it")
         pipeline.replay(failed, typed, asked.config_dir)
         return 0
     run, changed, overrides = resumed(typed)
@@ -166,9 +172,10 @@ def _resume(run: Path, changed: bool, overrides: Sequence[str], config_dir: str 
         if override.key_or_group == "plugins":
             modules = override.value()
             look_here_for([str(m) for m in modules] if isinstance(modules, list) else [])
-    from metakd import pipeline
+    with joined() as group:
+        from metakd import pipeline
 
-    pipeline.resume(run, overrides, config_dir, changed=changed)
+        pipeline.resume(run, overrides, config_dir, changed=changed, group=group)
     return 0
 
 
@@ -185,12 +192,17 @@ def help_text(choices: Choices) -> str:
 
 def _train(overrides: Sequence[str], config_dir: str | None) -> int:
     from metakd.config.checks import check
-    from metakd.config.compose import compose
+    from metakd.config.compose import Composed, compose
 
-    composed = compose(overrides, config_dir)
-    check(composed.config)
-    look_here_for(composed.config.plugins)
-    from metakd import pipeline
+    def checked() -> Composed:
+        composed = compose(overrides, config_dir)
+        check(composed.config)
+        return composed
 
-    pipeline.train(composed)
+    with joined() as group:
+        composed = group.together(checked)
+        look_here_for(composed.config.plugins)
+        from metakd import pipeline
+
+        pipeline.train(composed, group=group)
     return 0

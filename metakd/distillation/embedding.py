@@ -81,6 +81,11 @@ class EmbeddingMatch(Objective):
             raise ValueError(f"teacher_mean has shape {tuple(mean.shape)}, not ({teacher_size},)")
         self.register_buffer("teacher_mean", mean)
 
+    @property
+    def mean_over_examples(self) -> bool:
+        """See `Objective`: the similarity term compares the examples of a batch."""
+        return not self.similarity_weight
+
     def forward(
         self, student: Prediction, targets: Tensor, answer: Answer | None
     ) -> dict[str, Tensor]:

@@ -77,6 +77,11 @@ class KD(Objective):
             )
         self.needs = frozenset({"logits"} if kd_weight else ())
 
+    @property
+    def mean_over_examples(self) -> bool:
+        """See `Objective`."""
+        return True
+
     def forward(
         self, student: Prediction, targets: Tensor, answer: Answer | None
     ) -> dict[str, Tensor]:

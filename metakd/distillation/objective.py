@@ -88,6 +88,14 @@ class Objective(nn.Module):
     needs: frozenset[str] = frozenset()
     """What it reads of the teacher's answer: `logits`, `embeddings`, both or nothing."""
 
+    @property
+    def mean_over_examples(self) -> bool:
+        """Whether every term is a mean over examples, so that a whole batch may be shared out.
+
+        A subclass says so itself. Of tasks every objective is a mean.
+        """
+        return type(self) is Objective
+
     def __init__(
         self,
         student_size: int = 0,

@@ -7,7 +7,7 @@ that is right (it is faster) and statistics written by hand where it is not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -29,9 +29,11 @@ __all__ = [
     "make_norm",
     "replace_batchnorm",
     "set_running_statistics",
+    "shared_statistics",
 ]
 
 Mode = Literal["batch", "running", "record", "recorded"]
+SharedStatistics = Callable[[Tensor], tuple[Tensor, Tensor, int]]
 
 _MODES = ("batch", "running", "record", "recorded")
 _KINDS = ("batch", "group", "layer", "none")
@@ -60,6 +62,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     mode: Mode | None
     recorded: tuple[Tensor, Tensor] | None
     """Mean and biased variance [channels] of the last `record` pass."""
+    shared: SharedStatistics | None
+    """Gives this batch's statistics where it is a part of one (`shared_statistics`)."""
 
     def __init__(
         self,
@@ -72,10 +76,11 @@ class BatchNorm2d(nn.BatchNorm2d):
         super().__init__(num_features, eps, momentum, affine, track_running_stats)
         self.mode = None
         self.recorded = None
+        self.shared = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Remembered statistics hang on an autograd graph, which cannot be copied.
-        return {**self.__dict__, "mode": None, "recorded": None}
+        return {**self.__dict__, "mode": None, "recorded": None, "shared": None}
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise [n, channels, height, width]; same shape, same dtype."""
@@ -118,16 +123,32 @@ class BatchNorm2d(nn.BatchNorm2d):
                     "set_running_statistics(module, False), or call module.eval()"
                 )
             return self._normalise(x, *_statistics(x))
+        if self.shared is not None:
+            return self._by_shared(x, self.shared, update)
         if not update:
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        momentum = self.momentum
-        if momentum is None:  # cumulative average
-            momentum = 1.0 / float(self.num_batches_tracked)
+        momentum = self._counted()
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps
         )
+
+    def _by_shared(self, x: Tensor, statistics: SharedStatistics, update: bool) -> Tensor:
+        mean, variance, count = statistics(x)
+        if update:
+            assert self.running_mean is not None and self.running_var is not None
+            momentum = self._counted()
+            unbiased = variance.detach() * (count / max(count - 1, 1))
+            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+        return self._normalise(x, mean, variance)
+
+    def _counted(self) -> float:
+        """Count a batch; return its weight in the running statistics."""
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        if self.momentum is None:  # cumulative average
+            return 1.0 / float(self.num_batches_tracked)
+        return self.momentum
 
     def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         """Normalise by given statistics, with gradients to them where they ask for any."""
@@ -188,6 +209,30 @@ def batchnorm_mode(module: nn.Module, mode: Mode) -> Iterator[None]:
     finally:
         for layer, old in zip(layers, before, strict=True):
             layer.mode = old
+
+
+@contextmanager
+def shared_statistics(
+    modules: Iterable[nn.Module], statistics: SharedStatistics | None
+) -> Iterator[None]:
+    """Let every `BatchNorm2d` in `modules` ask `statistics` for those of its batch.
+
+    For a batch of which each of several processes has a part: normalised by the whole batch's
+    statistics, a part gives what it gives within the whole.
+
+    Args:
+        modules: any modules; not those that normalise each task by itself.
+        statistics: maps [n, channels, height, width] to mean and biased variance [channels],
+            connected to it by autograd, and the number of values of a channel; None: its own.
+    """
+    layers = [layer for module in modules for layer in _batchnorms(module)]
+    for layer in layers:
+        layer.shared = statistics
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.shared = None
 
 
 def forget_statistics(module: nn.Module) -> None:

@@ -21,6 +21,7 @@ from metakd.pipeline.measure import batchnorm_modes, precision_of, steps_at_test
 from metakd.pipeline.prepare import Prepared, optimization_of, settings_of
 from metakd.pipeline.teaching import join, teacher_of
 from metakd.stages.evaluate import evaluate
+from metakd.stages.exchange import part_of
 from metakd.stages.fit import fit
 from metakd.stages.preflight import Estimate, preflight
 from metakd.stages.recorder import Recorder
@@ -93,33 +94,37 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
         for irrelevant in ("name", "cache", "enabled"):
             stage.pop(irrelevant, None)
         architecture.pop("name")
-        network, taken, cached = trained_teacher(
-            network,
-            data,
-            key=teacher_key(
-                architecture=architecture,
-                training={
-                    **stage,
-                    "augment": list(config.dataset.augment),
-                    # The target's test images are left out of the data, not of its checksum.
-                    "left_out": data is not prepared.everything,
-                },
-                data_checksum=data.checksum,
-                precision=prepared.precision.name,
-                device_type=prepared.device.type,
-                threads=torch.get_num_threads(),
+
+        def trained(own: Recorder) -> tuple[float, bool]:
+            return trained_teacher(
+                network,
+                data,
+                key=teacher_key(
+                    architecture=architecture,
+                    training={
+                        **stage,
+                        "augment": list(config.dataset.augment),
+                        # The target's test images are left out of the data, not of its checksum.
+                        "left_out": data is not prepared.everything,
+                    },
+                    data_checksum=data.checksum,
+                    precision=prepared.precision.name,
+                    device_type=prepared.device.type,
+                    threads=torch.get_num_threads(),
+                    seed=config.teacher.seed or 0,
+                ),
+                cache_root=prepared.cache_root if config.pretrain.cache else None,
+                epochs=config.pretrain.epochs,
+                batch_size=config.pretrain.batch_size,
+                label_smoothing=config.pretrain.label_smoothing,
+                validate_fraction=config.pretrain.validate_fraction,
+                optimization=optimization_of(config.pretrain),
+                precision=prepared.precision,
                 seed=config.teacher.seed or 0,
-            ),
-            cache_root=prepared.cache_root if config.pretrain.cache else None,
-            epochs=config.pretrain.epochs,
-            batch_size=config.pretrain.batch_size,
-            label_smoothing=config.pretrain.label_smoothing,
-            validate_fraction=config.pretrain.validate_fraction,
-            optimization=optimization_of(config.pretrain),
-            precision=prepared.precision,
-            seed=config.teacher.seed or 0,
-            recorder=recorder,
-        )
+                recorder=own,
+            )[1:]
+
+        taken, cached = recorder.by_first(network, trained)
         seconds = None if cached else taken
         recorder.finish("teacher", {"network": network.state_dict(), "seconds": seconds})
     teacher = FrozenTeacher(
@@ -290,11 +295,12 @@ def _meta_train(
             steps=None if steps is None else [steps],
             batchnorm=modes[0],
             precision=precision,
+            group=recorder.group,
         )[0]
         return float(measured.values.mean())
 
     if stage.iterations >= LONG and episodes:
-        first = stream.batch(0)
+        first, _ = part_of(stream.batch(0), recorder.group.rank, recorder.group.size)
         answers = None if teacher is None else answers_to(first)
         estimate = preflight(
             joined,

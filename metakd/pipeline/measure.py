@@ -140,7 +140,7 @@ def _judge(
     total = len(shot_list) * len(modes) * e.tasks + (len(modes) * e.curve_tasks if curve else 0)
     embeddings = None
     if isinstance(algorithm, MetricAlgorithm) and isinstance(data, ImageData):
-        embeddings = embed_part(algorithm, data, e.part, precision)
+        embeddings = embed_part(algorithm, data, e.part, precision, group=recorder.group)
     with recorder.bar("evaluate", total, f"evaluate {title}") as bar:
 
         def measure(
@@ -161,6 +161,7 @@ def _judge(
                 embeddings=embeddings if mode != "transductive" else None,
                 stage=evaluation_stage(e.part),
                 bar=bar,
+                group=recorder.group,
             )
 
         for mode in modes:
@@ -199,7 +200,7 @@ def _judge_embedding(
     """Measure the teacher as nearest cosine centroid on its embeddings."""
     e, task = config.evaluate, config.task
     head = Supervised(backbone, data.part("train").classes, head="centroid").to(data.device)
-    embeddings = embed_part(head, data, e.part, precision)
+    embeddings = embed_part(head, data, e.part, precision, group=recorder.group)
     judged = Judged()
     shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
     with recorder.bar("evaluate", len(shot_list) * e.tasks, "evaluate teacher") as bar:
@@ -219,14 +220,15 @@ def _judge_embedding(
                 embeddings=embeddings,
                 stage=evaluation_stage(e.part),
                 bar=bar,
+                group=recorder.group,
             )
-    scale = _teacher_scale(head, data, config, precision)
+    scale = _teacher_scale(head, data, config, precision, recorder)
     judged.measurements = [replace(m, logits=scale * m.logits) for m in judged.measurements]
     return judged
 
 
 def _teacher_scale(
-    head: Supervised, data: ImageData, config: Config, precision: Precision
+    head: Supervised, data: ImageData, config: Config, precision: Precision, recorder: Recorder
 ) -> float:
     """Fit by likelihood on meta-validation what the cosines are multiplied by (no rank changes)."""
     task = config.task
@@ -243,6 +245,7 @@ def _teacher_scale(
         batchnorm="inductive",
         precision=precision,
         stage="calibrate",
+        group=recorder.group,
     )[0]
     return fit_scale(measured.logits.flatten(0, 1), measured.targets.flatten())
 

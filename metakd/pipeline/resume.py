@@ -10,14 +10,16 @@ from rich.console import Console
 
 from metakd.config.compose import Composed
 from metakd.config.recorded import NOT_THE_RUN, differences, recorded_composed
+from metakd.distributed.group import ALONE, Group
 from metakd.errors import UserError
-from metakd.pipeline.prepare import prepare
-from metakd.pipeline.run import carry_out, provenance_of, tracker_of
+from metakd.pipeline.run import carry_out, follow, provenance_of, tracker_of
+from metakd.pipeline.shared import prepare_together
 from metakd.reports.summary import summary
 from metakd.runs.folder import RunFolder, check_writable, open_run
 from metakd.runs.interrupts import interrupts
 from metakd.runs.provenance import changes
 from metakd.stages.recorder import Recorder
+from metakd.tracking.tracker import Tracker
 
 __all__ = ["resume"]
 
@@ -29,6 +31,7 @@ def resume(
     *,
     changed: bool = False,
     quiet: bool = False,
+    group: Group = ALONE,
 ) -> dict[str, Any]:
     """Go on with the run in `path` from its last sound checkpoint; return results.json's content.
 
@@ -41,45 +44,58 @@ def resume(
         config_dir: folder of the user's own config files.
         changed: allow overrides that make it another run.
         quiet: as in `train`.
+        group: processes that share the run, as in `train`; not necessarily as many as before.
 
     Raises:
         UserError: not a run, another process is at work on it, its data or (unless `changed`) its
             configuration are not what they were.
         RunError, KeyboardInterrupt: as in `train`.
     """
-    run = open_run(path)
-    info = run.read_run()
+    run = group.together(lambda: open_run(path))
+    info = group.first(run.read_run)
     if "evaluates" in info:
         raise UserError(f"'{path}' is an evaluation, not a run; start it again: metakd evaluate")
     if info.get("status") == "finished":
         results = run.read_results()
-        if not quiet:
+        if not quiet and group.rank == 0:
             summary(results, Console())
             print(f"'{run.path}' was finished already; nothing was done")
         return {**results, "folder": str(run.path)}
-    composed = _composed(run, info, overrides, config_dir, changed)
-    prepared = prepare(composed)
-    if info.get("data_checksum") not in (None, prepared.data.checksum) and not changed:
-        raise UserError(
-            f"run '{path}' began with other data (checksum {str(info['data_checksum'])[:12]}, now "
-            f"{prepared.data.checksum[:12]}); give it the old ones with data_root=…, or type "
-            "resume_changed=true"
-        )
-    tracker = tracker_of(prepared)
-    check_writable(run.path)
-    with interrupts() as stop:
+    composed = group.together(lambda: _composed(run, info, overrides, config_dir, changed))
+    prepared = prepare_together(composed, group)
+
+    def same_data() -> None:
+        if info.get("data_checksum") not in (None, prepared.data.checksum) and not changed:
+            raise UserError(
+                f"run '{path}' began with other data (checksum {str(info['data_checksum'])[:12]}, "
+                f"now {prepared.data.checksum[:12]}); give it the old ones with data_root=…, or "
+                "type resume_changed=true"
+            )
+
+    group.together(same_data)
+
+    def locked() -> Tracker:
+        tracker = tracker_of(prepared)
+        check_writable(run.path)
         run.lock()
+        return tracker
+
+    with interrupts() as stop:
+        group.obey(stop)
+        tracker = group.first_only(locked)
+        if tracker is None:
+            return follow(prepared, group)
 
         def begin(recorder: Recorder) -> None:
             journal = recorder.journal
             assert journal is not None
             run.rewind(journal.kept())
             run.write_config(composed.yaml, _overrides_of(run, composed))
-            now = provenance_of(prepared)
+            now = provenance_of(prepared) | group.describe()
             if info.get("start") is None:  # it was killed before it had said what it is
                 run.start(now)
             else:
-                run.resume({"command": now["command"], "from": journal.kept()})
+                run.resume({"command": now["command"], "from": journal.kept(), **group.describe()})
             found = changes(info, now)
             if found:
                 recorder.warn(
@@ -98,7 +114,9 @@ def resume(
             if tracked:
                 run.update(**tracked)
 
-        return carry_out(prepared, run, tracker, stop, begin, quiet=quiet, goes_on=True)
+        return carry_out(
+            prepared, run, tracker, stop, begin, quiet=quiet, goes_on=True, group=group
+        )
 
 
 def _composed(

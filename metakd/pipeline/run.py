@@ -18,6 +18,7 @@ from metakd.config.schema import Config
 from metakd.data.cache import content_checksum
 from metakd.data.images import ImageData
 from metakd.distillation.teacher import FrozenTeacher
+from metakd.distributed.group import ALONE, Group
 from metakd.errors import UserError
 from metakd.models.weights import header
 from metakd.pipeline.draw import draw_figures
@@ -32,7 +33,8 @@ from metakd.pipeline.measure import (
     precision_of,
     start_of,
 )
-from metakd.pipeline.prepare import Prepared, prepare, settings_of
+from metakd.pipeline.prepare import Prepared, settings_of
+from metakd.pipeline.shared import prepare_together
 from metakd.pipeline.target import fine_tune_student
 from metakd.registry import build, resolve
 from metakd.reports.summary import summary
@@ -43,6 +45,7 @@ from metakd.runs.journal import Journal
 from metakd.runs.log import log_to
 from metakd.runs.provenance import collect
 from metakd.stages.recorder import Recorder
+from metakd.stages.shared_recorder import SharedRecorder
 from metakd.tracking.none import NoTracker
 from metakd.tracking.progress import Progress
 from metakd.tracking.tracker import Tracker
@@ -52,7 +55,7 @@ __all__ = ["carry_out", "external_pretraining", "provenance_of", "tracker_of", "
 logger = logging.getLogger(__name__)
 
 
-def train(composed: Composed, *, quiet: bool = False) -> dict[str, Any]:
+def train(composed: Composed, *, quiet: bool = False, group: Group = ALONE) -> dict[str, Any]:
     """Run the pipeline that `composed` describes and return the content of results.json.
 
     The returned dictionary has one key more, `folder`: where the run lies.
@@ -60,29 +63,45 @@ def train(composed: Composed, *, quiet: bool = False) -> dict[str, Any]:
     Args:
         composed: a config, composed and with what was typed.
         quiet: neither progress nor the final table (for notebooks and tests).
+        group: processes that share the run; all but process 0 return nothing.
 
     Raises:
         UserError: something that was given cannot be used; no folder was made.
         RunError: the run could not go on; what was trained so far is kept.
         KeyboardInterrupt: interrupted; a checkpoint was written.
     """
-    prepared = prepare(composed)
+    prepared = prepare_together(composed, group)
     place, unique = _place(composed)
-    tracker = tracker_of(prepared)
-    check_writable(place)
+
+    def made() -> tuple[RunFolder, Tracker]:
+        tracker = tracker_of(prepared)
+        check_writable(place)
+        return RunFolder.create(place, unique=unique), tracker
+
     with interrupts() as stop:
-        folder = RunFolder.create(place, unique=unique)
+        group.obey(stop)
+        own = group.first_only(made)
+        if own is None:
+            return follow(prepared, group)
+        folder, tracker = own
 
         def begin(recorder: Recorder) -> None:
             folder.write_config(composed.yaml, composed.overrides)
-            folder.start(provenance_of(prepared))
+            folder.start(provenance_of(prepared) | group.describe())
             found = tracker.start(
                 composed.plain(), folder.path, prepared.config.name, composed.config.tags
             )
             if found:
                 folder.update(**found)
 
-        return carry_out(prepared, folder, tracker, stop, begin, quiet=quiet)
+        return carry_out(prepared, folder, tracker, stop, begin, quiet=quiet, group=group)
+
+
+def follow(prepared: Prepared, group: Group) -> dict[str, Any]:
+    """Do this process's part of a run that process 0 records; return nothing."""
+    logging.getLogger("metakd").setLevel(logging.ERROR)  # what there is to warn of is said there
+    _stages(prepared, None, SharedRecorder(group))
+    return {}
 
 
 def carry_out(
@@ -94,6 +113,7 @@ def carry_out(
     *,
     quiet: bool,
     goes_on: bool = False,
+    group: Group = ALONE,
 ) -> dict[str, Any]:
     """Do what is left of a run, in its folder, which this process has locked.
 
@@ -105,11 +125,14 @@ def carry_out(
         begin: called first, when progress and log are there; writes what the run is.
         quiet: as in `train`.
         goes_on: take up what an earlier process has left; otherwise nothing in the folder counts.
+        group: processes that share the run.
     """
     config = prepared.config
     journal = Journal(folder.checkpoints, config.checkpoint_minutes, config.checkpoint_steps)
     progress = Progress(quiet=quiet)
     recorder = Recorder(folder, tracker, progress, journal, stop)
+    if group.size > 1:
+        recorder = SharedRecorder(group, folder, tracker, progress, journal, stop)
     status, error = "failed", None
     with log_to(folder.path / "metakd.log"):
         try:
@@ -182,19 +205,17 @@ def provenance_of(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _stages(prepared: Prepared, folder: RunFolder, recorder: Recorder) -> dict[str, Any]:
+def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) -> dict[str, Any]:
+    """Train, judge and write the results; without a folder (another process has it) no results."""
     config, data = prepared.config, prepared.data
     taught = get_teacher(prepared, recorder)
     teacher = None
     if taught is not None:
-        weights = taught.network.state_dict()
-        _save(folder, "teacher", taught.network)
-        folder.update(teacher=content_checksum(weights, {}))
+        _save_teacher(folder, taught.network)
         teacher = taught.frozen if config.distill.uses_teacher else None
     student = train_student(prepared, recorder, taught)
     if taught is not None and taught.learned is not None:
-        _save(folder, "teacher", taught.learned)
-        folder.update(teacher=content_checksum(taught.learned.state_dict(), {}))
+        _save_teacher(folder, taught.learned)
     _save(folder, "student", student.algorithm)
     models: dict[str, Student] = {"student": student}
     if taught is not None and config.student_alone and _distils(config):
@@ -206,6 +227,15 @@ def _stages(prepared: Prepared, folder: RunFolder, recorder: Recorder) -> dict[s
         name: judge(model.algorithm, data, config, precision, recorder, name)
         for name, model in models.items()
     }
+    final = None
+    if taught is not None:
+        assert isinstance(data, ImageData)
+        final = taught.network if taught.learned is None else taught.learned
+        judged["teacher"] = judge_any_teacher(final, data, config, prepared.precision, recorder)
+    recorder.group.leave()
+    if folder is None:
+        return {}
+    recorder = recorder.alone()
     results: dict[str, Any] = {
         name: {**judged[name].figures(), "cost": cost_of(model.algorithm.backbone, data)}
         for name, model in models.items()
@@ -214,10 +244,7 @@ def _stages(prepared: Prepared, folder: RunFolder, recorder: Recorder) -> dict[s
         if model.validated is not None:
             results[name]["validated"] = model.validated
     results["student"] |= start_of(config)
-    if taught is not None:
-        assert isinstance(data, ImageData)
-        final = taught.network if taught.learned is None else taught.learned
-        judged["teacher"] = judge_any_teacher(final, data, config, prepared.precision, recorder)
+    if final is not None:
         body = final.backbone
         results["teacher"] = {**judged["teacher"].figures(), "cost": cost_of(body, data)}
         results["fidelity"] = fidelity(judged["student"], judged["teacher"])
@@ -245,8 +272,16 @@ def _stages(prepared: Prepared, folder: RunFolder, recorder: Recorder) -> dict[s
     return results
 
 
-def _save(folder: RunFolder, name: str, module: nn.Module) -> None:
+def _save_teacher(folder: RunFolder | None, teacher: nn.Module) -> None:
+    _save(folder, "teacher", teacher)
+    if folder is not None:
+        folder.update(teacher=content_checksum(teacher.state_dict(), {}))
+
+
+def _save(folder: RunFolder | None, name: str, module: nn.Module) -> None:
     """Write a model's weights, with a checksum that goes along with a copy of the file."""
+    if folder is None:
+        return
     weights = module.state_dict()
     save_weights(folder.checkpoints, name, weights, header(weights))
 

@@ -44,11 +44,25 @@ class Stop:
 
         An update that was broken off in the middle leaves weights that no run ever had.
         """
-        self._held += 1
+        self.hold()
         try:
             yield
         finally:
             self._held -= 1
+        if not self._held:
+            self.check()
+
+    def hold(self) -> None:
+        """From now on only take note of a signal (until `release`)."""
+        self._held += 1
+
+    def release(self) -> None:
+        """Undo one `hold`.
+
+        Raises:
+            Interrupted: nothing holds any more, and an end was asked for.
+        """
+        self._held -= 1
         if not self._held:
             self.check()
 

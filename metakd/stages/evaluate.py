@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,11 +13,21 @@ from metakd.algorithms.algorithm import Algorithm, MetricAlgorithm
 from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
 from metakd.data.tasks import TaskBatch
+from metakd.distributed.group import ALONE, Group
 from metakd.models.normalization import batchnorm_mode
 from metakd.reports.statistics import mean_ci95
 from metakd.stages.precision import Precision
 
-__all__ = ["TASKS_PER_STEP", "Measurement", "embed_part", "evaluate", "evaluation_tasks"]
+Piece = TypeVar("Piece")
+
+__all__ = [
+    "TASKS_PER_STEP",
+    "Measurement",
+    "embed_part",
+    "evaluate",
+    "evaluation_tasks",
+    "in_order",
+]
 
 TASKS_PER_STEP = 20
 """Tasks drawn at once. A constant: task number n is the same whatever is measured or when."""
@@ -96,8 +106,12 @@ def evaluation_tasks(
     tasks: int,
     seed: int,
     stage: str = "evaluate",
+    group: Group = ALONE,
 ) -> Iterator[TaskBatch]:
-    """Yield the first `tasks` tasks of a stream, a pure function of `seed`, `stage` and setting."""
+    """Yield the first `tasks` tasks of a stream, a pure function of `seed`, `stage` and setting.
+
+    Of several processes each gets its own; `in_order` puts together what became of them.
+    """
     stream = data.tasks(
         part,
         ways=ways,
@@ -108,6 +122,8 @@ def evaluation_tasks(
         stage=stage,
     )
     for step in range(-(-tasks // TASKS_PER_STEP)):
+        if not group.mine(step):
+            continue
         batch = stream.batch(step)
         left = tasks - step * TASKS_PER_STEP
         yield batch if left >= TASKS_PER_STEP else batch.first(left)
@@ -120,19 +136,31 @@ def embed_part(
     part: str,
     precision: Precision,
     batch_size: int = 512,
+    group: Group = ALONE,
 ) -> Tensor:
     """Return the embeddings [images, size] of every clean image of `part`, float32.
 
-    Batch norm uses running statistics (inductive).
+    Batch norm uses running statistics (inductive). Several processes embed a share each.
     """
     count = len(data.part(part).labels)
     algorithm.eval()
     pieces = []
     with batchnorm_mode(algorithm, "running"), precision.autocast():
         for first in range(0, count, batch_size):
+            if not group.mine(first // batch_size):
+                continue
             index = torch.arange(first, min(first + batch_size, count), device=data.device)
             pieces.append(algorithm.backbone(data.examples(part, index, None)).float())
-    return torch.cat(pieces)
+    if group.size == 1:
+        return torch.cat(pieces)
+    everyone = in_order(group.gather([piece.cpu() for piece in pieces]))
+    return torch.cat(everyone).to(data.device)
+
+
+def in_order(dealt: Sequence[Sequence[Piece]]) -> list[Piece]:
+    """Put pieces that were dealt out to processes in turn (`Group.mine`) in order again."""
+    count = sum(len(hand) for hand in dealt)
+    return [dealt[i % len(dealt)][i // len(dealt)] for i in range(count)]
 
 
 def evaluate(
@@ -151,6 +179,7 @@ def evaluate(
     embeddings: Tensor | None = None,
     stage: str = "evaluate",
     bar: Any = None,
+    group: Group = ALONE,
 ) -> list[Measurement]:
     """Judge `algorithm` on `tasks` tasks of `part` and return a measurement for each of `steps`.
 
@@ -169,18 +198,28 @@ def evaluate(
         embeddings: `embed_part` of a MetricAlgorithm, where known already (inductive only).
         stage: names the stream of tasks.
         bar: progress bar that is moved on by each task.
+        group: processes that share the tasks; all return the same.
     """
     mode = batchnorm or "inductive"
     gather = isinstance(algorithm, MetricAlgorithm) and mode == "inductive"
     if gather and embeddings is None:
         assert isinstance(algorithm, MetricAlgorithm) and isinstance(data, ImageData)
-        embeddings = embed_part(algorithm, data, part, precision)
+        embeddings = embed_part(algorithm, data, part, precision, group=group)
     logits: list[Tensor] = []
     targets: list[Tensor] = []
     algorithm.eval()
     classes: list[Tensor] = []
+    done = 0
     for batch in evaluation_tasks(
-        data, part, ways=ways, shots=shots, queries=queries, tasks=tasks, seed=seed, stage=stage
+        data,
+        part,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        tasks=tasks,
+        seed=seed,
+        stage=stage,
+        group=group,
     ):
         if gather:
             assert isinstance(algorithm, MetricAlgorithm) and embeddings is not None
@@ -197,8 +236,14 @@ def evaluate(
         logits.append(predicted.detach().float().cpu())
         targets.append(batch.query_targets.cpu())
         classes.append(torch.empty(0) if batch.classes is None else batch.classes.cpu())
+        done += len(batch)
         if bar is not None:
             bar.advance(len(batch))
+    if group.size > 1:
+        found = in_order(group.gather(list(zip(logits, targets, classes, strict=True))))
+        logits, targets, classes = (list(each) for each in zip(*found, strict=True))
+        if bar is not None:
+            bar.advance(tasks - done)
     all_logits = torch.cat(logits, dim=1)
     all_targets, all_classes = torch.cat(targets), torch.cat(classes)
     return [

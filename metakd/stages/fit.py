@@ -90,7 +90,7 @@ def fit(
             learner.load_state_dict(finished["learner"])
             objective.load_state_dict(finished["objective"])
         return Fitted(finished["seconds"], finished["best"], finished["best_step"])
-    training = Training(learner, objective, optimization, stage)
+    training = Training(learner, objective, optimization, stage, recorder.group)
     found = recorder.last(stage)
     if found is not None:
         with _fitting(stage):
@@ -120,13 +120,14 @@ def fit(
                     with recorder.whole():
                         step = training.step
                         batch = batch_at(step)
-                        answers = None if answers_to is None else answers_to(batch)
+                        mine = training.share(batch)  # of several processes
+                        answers = None if answers_to is None else answers_to(mine)
                         before = training.snapshot()
                         terms: Mapping[str, torch.Tensor] = {}
                         further: Mapping[str, torch.Tensor] = {}
                         torn = True
                         try:
-                            terms, further = training.update(batch, answers, steps, precision)
+                            terms, further = training.update(mine, answers, steps, precision)
                         except FloatingPointError as problem:
                             recorder.keep_failure(
                                 {**state(), "reason": str(problem), "batch": dict(vars(batch))}
@@ -139,7 +140,7 @@ def fit(
                         training.pending = {}
                         if step % log_every == 0 or step + 1 == steps or judged(step + 1):
                             training.pending = _named(terms, learner_is) | floats(further)
-                            training.pending |= _teacher_accuracy(batch, answers)
+                            training.pending |= training.mean(_teacher_accuracy(mine, answers))
                             training.pending["lr"] = optimization.rate(step, steps)
                             if training.skipped:
                                 training.pending["skipped"] = training.skipped

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from torch import nn
 
+from metakd.distributed.group import ALONE, Group
 from metakd.runs.checkpoints import save_state
 from metakd.runs.folder import RunFolder
 from metakd.runs.interrupts import Stop
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Recorder", "floats"]
 
+Value = TypeVar("Value")
+
 
 class Recorder:
     """Sends metrics and checkpoints where they belong.
@@ -38,7 +42,10 @@ class Recorder:
 
     Attributes:
         estimate: what the pre-flight check expected of the stage, for a run that has no memory.
+        group: the processes that share the work that is recorded.
     """
+
+    group: Group = ALONE
 
     def __init__(
         self,
@@ -92,6 +99,19 @@ class Recorder:
     def last(self, stage: str) -> dict[str, Any] | None:
         """Return the state in the middle of `stage` that an earlier process left, or None."""
         return None if self.journal is None else self.journal.last(stage)
+
+    def alone(self) -> Recorder:
+        """Return the recorder of what one process does by itself."""
+        return self
+
+    def by_first(self, network: nn.Module, train: Callable[[Recorder], Value]) -> Value:
+        """Let process 0 train `network` on its own; afterwards all have its weights and `Value`.
+
+        Args:
+            network: trained in place.
+            train: does it, with the recorder that it is given; returns plain values.
+        """
+        return train(self)
 
     def about_to_train(
         self,

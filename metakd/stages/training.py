@@ -13,6 +13,8 @@ from torch import Tensor
 from metakd.algorithms.algorithm import Algorithm
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.distributed.group import ALONE, Group
+from metakd.stages.exchange import Batch, Exchange
 from metakd.stages.finite import Snapshot, complaint
 from metakd.stages.optimization import Optimization, make_optimizer
 from metakd.stages.precision import Precision
@@ -36,7 +38,12 @@ class Training:
     """
 
     def __init__(
-        self, learner: Algorithm, objective: Objective, how: Optimization, stage: str
+        self,
+        learner: Algorithm,
+        objective: Objective,
+        how: Optimization,
+        stage: str,
+        group: Group = ALONE,
     ) -> None:
         self.step = self.skipped = 0
         self.seconds = 0.0
@@ -49,12 +56,21 @@ class Training:
         self.learner, self._objective = learner, objective
         self._best_state: dict[str, Any] | None = None
         self._best_is_new = False
+        self._exchange = Exchange(group, self._modules)
         self._others = learner.own_optimizers()
         apart = {id(p) for o in self._others.values() for g in o.param_groups for p in g["params"]}
         self._optimizer = make_optimizer([learner, objective], how, apart)
         self._peaks = {n: [g["lr"] for g in o.param_groups] for n, o in self._others.items()}
 
     # --- one update
+
+    def share(self, batch: Batch) -> Batch:
+        """Return the part of a batch that falls to this process; alone, all of it."""
+        return self._exchange.share(batch)
+
+    def mean(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return the mean of metrics of the part over the whole batch."""
+        return self._exchange.mean(metrics)
 
     def gradients(
         self,
@@ -64,6 +80,9 @@ class Training:
         precision: Precision,
     ) -> tuple[dict[str, Tensor], str | None]:
         """Take the gradients of update `self.step` of `steps`, which is not made yet.
+
+        Where several processes share a batch, each gives its part of it (`share`), and gradients
+        and terms are those of the whole in all of them.
 
         Returns:
             the terms of the loss, and what of it is not finite (None: the update can be made).
@@ -80,8 +99,9 @@ class Training:
             own.zero_grad(set_to_none=True)
         self._optimizer.zero_grad(set_to_none=True)
         learner.begin(self.step, steps)
-        with precision.autocast():
+        with precision.autocast(), self._exchange.statistics():
             terms = learner.accumulate(batch, self._objective, answers)
+        terms = self._exchange.average(terms)
         return terms, complaint(terms["loss"], self._modules)
 
     def update(

@@ -1,0 +1,1 @@
+"""Several processes on one run (torchrun): who takes part, and what travels between them."""
