@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "judge a finished run's models again, also on other tasks or data",
     "compare": "runs side by side: settings, accuracy, differences on the same tasks, cost",
     "ablate": "what meta-learning and distillation each contribute: four kinds of runs, compared",
+    "dashboard": "the runs in a browser, while they go on, or as one HTML file",
     "reproduce": "run a run again and say whether every figure is the same",
     "list": "the choices of each configuration group",
     "doctor": "what this machine has, and what to do about what it lacks",

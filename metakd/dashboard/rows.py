@@ -1,0 +1,181 @@
+"""What the page's table and charts are told: a row a run, and what all rows have in common."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metakd.comparing.columns import differing, groups, is_off
+from metakd.comparing.compare import (
+    Comparable,
+    apart_sets,
+    comparable_sets,
+    headline_shots,
+    machine_of,
+)
+from metakd.comparing.frame import frame_of
+from metakd.comparing.gather import Run
+from metakd.comparing.sentences import title
+from metakd.comparing.tables import shown
+from metakd.dashboard.progress import progress_of
+from metakd.dashboard.watch import Watch, figures_of
+from metakd.reports.summary import MODELS
+
+__all__ = ["Rows", "plain", "rows_of"]
+
+MODEL = "student"
+"""By whose tasks runs are put side by side."""
+
+COSTS = ("parameters", "macs", "bytes", "latency_ms")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is shown of some runs.
+
+    Attributes:
+        head: what all rows have in common: `settings` (columns), `shots`, `sets`, `notes`.
+        rows: by the run's word, in the order found.
+    """
+
+    head: Mapping[str, Any]
+    rows: Mapping[str, Mapping[str, Any]]
+
+
+def rows_of(watch: Watch, runs: Sequence[Run], notes: Sequence[str]) -> Rows:
+    """Return what the page shows of `runs`.
+
+    Args:
+        watch: that found them.
+        runs: of any status.
+        notes: sentences for people.
+    """
+    finished = [run for run in runs if run.results is not None]
+    frames = {run: frame_of(run, MODEL) for run in finished}
+    shots = headline_shots(finished, MODEL)
+    sets = comparable_sets([(run,) for run in finished], frames, shots, MODEL)
+    set_of = {row[0]: i for i, one in enumerate(sets) for row in one.rows}
+    machines = {m: i for i, m in enumerate(dict.fromkeys(machine_of(run) for run in finished))}
+    group_of = {run: i for i, row in enumerate(groups(finished, frames)) for run in row}
+    keys = differing(runs) if runs else {}
+    made = {}
+    for run in runs:
+        found = _row(watch, run, keys)
+        if run in set_of:
+            found |= {"set": set_of[run], "group": group_of[run]}
+            found["machine"] = machines[machine_of(run)]
+        made[watch.id_of(run)] = found
+    return Rows(
+        {
+            "folder": str(watch.root),
+            "settings": list(keys.values()),
+            "shots": shots,
+            "sets": [_set(i, one) for i, one in enumerate(sets)],
+            "apart": _apart(watch, sets),
+            "notes": list(notes),
+        },
+        made,
+    )
+
+
+def _row(watch: Watch, run: Run, keys: Mapping[str, str]) -> dict[str, Any]:
+    off = [key for key in keys if key not in run.settings or is_off(run.settings, key)]
+    found: dict[str, Any] = {
+        "id": watch.id_of(run),
+        "path": watch.place_of(run),
+        "name": run.name,
+        "status": run.status,
+        "seed": run.seed,
+        "settings": {
+            name: plain(run.settings[key]) for key, name in keys.items() if key not in off
+        },
+        "tags": [str(tag) for tag in _list(run.settings.get("tags"))],
+        "figures": figures_of(watch.root, run),
+        "logged": _size(run),
+    }
+    if run.reason is not None:
+        found["reason"] = run.reason
+    for key in ("start", "end"):
+        if _is_number(run.info.get(key)):
+            found[key] = run.info[key]
+    progress = progress_of(watch.root, run)
+    if progress:
+        found["progress"] = progress
+    if run.results is not None:
+        found |= _results(run, run.results)
+    return found
+
+
+def _results(run: Run, results: Mapping[str, Any]) -> dict[str, Any]:
+    figures = {}
+    for model, by_shots in run.headlines.items():
+        figures[model] = {
+            str(shots): [entry.get("accuracy", entry.get("mse")), entry.get("ci95")]
+            for shots, entry in by_shots.items()
+        }
+    measured = next((e for by in run.headlines.values() for e in by.values()), {})
+    costs = {}
+    for model in MODELS:
+        known = (results.get(model) or {}).get("cost") or {}
+        costs[model] = {key: known[key] for key in COSTS if _is_number(known.get(key))}
+    timing = results.get("timing") or {}
+    return {
+        "measure": "mse" if "mse" in measured else "accuracy",
+        "accuracy": figures,
+        "cost": {model: cost for model, cost in costs.items() if cost},
+        "fidelity": dict(results.get("fidelity") or {}),
+        "seconds": math.fsum(v for v in timing.values() if _is_number(v)),
+    }
+
+
+def _set(number: int, one: Comparable) -> dict[str, Any]:
+    return {
+        "letter": letter(number),
+        "title": title(one).removesuffix(", ± 95 % interval"),
+        "measure": one.frame.measure if one.frame else "accuracy",
+        "shots": list(one.shots),
+        "runs": sum(len(row) for row in one.rows),
+    }
+
+
+def letter(number: int) -> str:
+    """Return A for 0 … Z for 25, then AA, as spreadsheets name columns."""
+    word = ""
+    number += 1
+    while number:
+        number, rest = divmod(number - 1, 26)
+        word = chr(ord("A") + rest) + word
+    return word
+
+
+def _apart(watch: Watch, sets: Sequence[Comparable]) -> list[str]:
+    """Return why the runs of each set cannot be held against those of the first one."""
+    return [
+        f"{letter(number)} cannot be compared with A: {apart.reason}"
+        for number, apart in enumerate(apart_sets(sets, MODEL), start=1)
+    ]
+
+
+def plain(value: Any) -> Any:
+    """Return a setting's value as the page takes it: a number, a text, true or false."""
+    if isinstance(value, (bool, str)) or _is_number(value):
+        return value
+    return shown(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _size(run: Run) -> int:
+    try:
+        return os.stat(run.path / "metrics.jsonl").st_size
+    except OSError:
+        return 0
