@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 from metakd.errors import UserError, nearest
 from metakd.tracking import wandb_process
 from metakd.tracking.login import logged_in, server
+from metakd.tracking.wandb_content import config_of, place_of, summary_of, table_of
 from metakd.tracking.worker import Worker
 
 __all__ = ["WandbMirror"]
@@ -37,12 +37,14 @@ class WandbMirror:
 
     Args:
         typed: the settings that were typed on the command line: these beat W&B's own variables
-            (WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY, WANDB_RUN_GROUP), which beat the others.
+            (WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY, WANDB_RUN_GROUP), which beat the others. A
+            run's name and job type give way to WANDB_NAME and WANDB_JOB_TYPE; WANDB_TAGS, with
+            commas, come to the tags; WANDB_RUN_ID is the id of a run that begins.
         mode: `auto` (online when a key is configured, else offline), `online`, `offline`,
             `disabled`. A server that does not answer turns online into offline.
         project: W&B project.
         entity: W&B user or team; None: W&B's default.
-        group: W&B group of runs.
+        group: W&B group of runs; None: the folder's name for jobs of a multirun.
         timeout: seconds that starting, and again finishing, may take.
 
     Raises:
@@ -90,32 +92,39 @@ class WandbMirror:
         if self.mode == "disabled":
             return {}
         own = folder / "wandb"
+        group, shown = place_of(folder, name)
+        environment = _environment(own)
+        if group is not None:  # several runs, which cannot have one id
+            environment.pop("WANDB_RUN_ID", None)
         # -P: the helper's folder must not come before the installed packages
         command = [sys.executable, "-P", wandb_process.__file__]
         try:
             own.mkdir(parents=True, exist_ok=True)
-            self._worker = Worker(command, _environment(own), own / "metakd.log", self._failed)
+            self._worker = Worker(command, environment, own / "metakd.log", self._failed)
         except OSError as error:
             self._failed(str(error))
             return {}
         arguments = {
-            "config": dict(config),
+            "config": config_of(config),
             "dir": str(folder),
-            "name": name,
-            "tags": list(tags),
-            "job_type": job_type,
+            "name": os.environ.get("WANDB_NAME") or shown,
+            "tags": [*dict.fromkeys([*tags, *_words(os.environ.get("WANDB_TAGS", ""))])],
+            "job_type": os.environ.get("WANDB_JOB_TYPE") or job_type,
             "project": self._project,
             "entity": self._entity,
-            "group": self._group,
+            "group": self._group or group,
         }
+        replay = None
         if run_id is not None:
             arguments |= {"id": run_id, "resume": "allow"}
+            replay = str(folder / "metrics.jsonl")
         order = {
             "do": "start",
             "mode": self.mode,
             "timeout": self._timeout,
             "pid": os.getpid(),
             "arguments": arguments,
+            "replay": replay,
         }
         # Online, then offline: each may take the timeout.
         reply = self._worker.ask(order, 2 * self._timeout + SPARE_S)
@@ -124,7 +133,7 @@ class WandbMirror:
         if reply["note"] is not None:
             _say(f"warning: W&B at {server()} cannot be used ({reply['note']}); going on offline")
         self.mode = reply["mode"]
-        self._sync = f"wandb sync {shlex.quote(reply['dir'])}"
+        self._sync = f"wandb sync {' '.join(map(shlex.quote, _parts(reply)))}"
         info = {
             "wandb_run_id": reply["id"],
             "wandb_mode": self.mode,
@@ -146,9 +155,13 @@ class WandbMirror:
         self._worker.tell({"do": "log", "row": {**row, f"{stage}/step": step}})
 
     def summary(self, results: Mapping[str, Any]) -> None:
-        """Mirror the final figures under names such as `student/fewshot/accuracy`."""
-        if self._worker is not None:
-            self._worker.tell({"do": "summary", "values": dict(_flat(results, ""))})
+        """Mirror the final figures: a table of all, and those of `summary_of` for each run."""
+        if self._worker is None:
+            return
+        columns, rows = table_of(results)
+        if rows:
+            self._worker.tell({"do": "table", "name": "fewshot", "columns": columns, "rows": rows})
+        self._worker.tell({"do": "summary", "values": summary_of(results)})
 
     def figure(self, name: str, path: Path) -> None:
         """Mirror a picture."""
@@ -177,6 +190,16 @@ class WandbMirror:
         )
 
 
+def _parts(reply: Mapping[str, Any]) -> list[str]:
+    """Return W&B's folders of this run that an upload takes: offline there is one a process."""
+    here = Path(reply["dir"])
+    found = {here.name: here}
+    if reply["mode"] == "offline":
+        found |= {path.name: path for path in here.parent.glob(f"offline-run-*-{reply['id']}")}
+    # The names begin with the time; W&B appends the later ones to the same run.
+    return [str(found[name]) for name in sorted(found)]
+
+
 def _environment(own: Path) -> dict[str, str]:
     """Return the environment that keeps W&B's files in the run's folder.
 
@@ -202,18 +225,8 @@ def _mode(mode: str, typed: bool) -> str:
     return mode
 
 
-def _flat(values: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    """Return (name, value) of every number and word; lists (all measured variants) are left out."""
-    pairs: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            pairs += _flat(value, f"{name}/")
-        elif isinstance(value, (str, bool, int)) or (
-            isinstance(value, float) and math.isfinite(value)
-        ):
-            pairs.append((name, value))
-    return pairs
+def _words(text: str) -> list[str]:
+    return [word for word in (part.strip() for part in text.split(",")) if word]
 
 
 def _say(text: str) -> None:

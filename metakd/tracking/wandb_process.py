@@ -10,17 +10,22 @@ wandb.
 Orders, one JSON object a line on standard input; only `start` and `finish` are answered, by a line
 on standard output:
 
-    {"do": "start", "mode": "online" | "offline", "timeout": 20, "pid": 1, "arguments": {…}}
+    {"do": "start", "mode": "online" | "offline", "timeout": 20, "pid": 1, "arguments": {…},
+     "replay": "…/metrics.jsonl" or null}
         -> {"id", "dir", "mode", "url", "note"}
     {"do": "define", "stage"}   {"do": "log", "row"}   {"do": "summary", "values"}
-    {"do": "figure", "name", "path"}
+    {"do": "figure", "name", "path"}  {"do": "table", "name", "columns", "rows"}
     {"do": "finish", "code": 0} -> {"uploaded": true}
+
+A run that goes on online with an id of which the server knows nothing was offline before: what it
+has logged until then, `replay`, is told again.
 
 What goes wrong ends the process with the line {"failed": "…"}.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -46,6 +51,8 @@ def obey(orders: Iterable[str], answer: TextIO) -> None:
         if order["do"] == "start":
             run, info = _start(order)
             _answer(answer, info)
+            if order["replay"] is not None and info["mode"] == "online" and not run.resumed:
+                _replay(run, order["replay"])
         elif run is None:
             raise ValueError(f"'{order['do']}' came before 'start'")
         elif order["do"] == "finish":
@@ -84,12 +91,37 @@ def _start(order: dict[str, Any]) -> tuple[Run, dict[str, Any]]:
     return run, {"id": run.id, "dir": folder, "mode": mode, "url": run.url, "note": note}
 
 
+def _replay(run: Run, path: str) -> None:
+    """Log what metrics.jsonl holds; a damaged line costs no other."""
+    stages: set[str] = set()
+    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                stage, step = str(entry["stage"]), int(entry["step"])
+                row = {f"{stage}/{k}": v for k, v in entry["metrics"].items() if v is not None}
+            except (ValueError, LookupError, TypeError, AttributeError):
+                continue
+            if stage not in stages:
+                stages.add(stage)
+                _define(run, stage)
+            run.log({**row, f"{stage}/step": step})
+
+
+def _define(run: Run, stage: str) -> None:
+    """Let a stage's metrics be drawn against its own steps, and keep its best validation."""
+    step = f"{stage}/step"
+    run.define_metric(step, hidden=True)
+    run.define_metric(f"{stage}/*", step_metric=step)
+    for measure, best in (("accuracy", "max"), ("mse", "min")):
+        name = f"{stage}/validate/{measure}"
+        run.define_metric(name, step_metric=step, summary=f"{best},last")
+
+
 def _tell(run: Run, order: dict[str, Any]) -> None:
     what = order["do"]
     if what == "define":
-        stage = order["stage"]
-        run.define_metric(f"{stage}/step", hidden=True)
-        run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+        _define(run, order["stage"])
     elif what == "log":
         run.log(order["row"])
     elif what == "summary":
@@ -98,6 +130,11 @@ def _tell(run: Run, order: dict[str, Any]) -> None:
         import wandb
 
         run.log({f"figures/{order['name']}": wandb.Image(order["path"])})
+    elif what == "table":
+        import wandb
+
+        table = wandb.Table(columns=order["columns"], data=order["rows"])
+        run.log({f"tables/{order['name']}": table})
     else:
         raise ValueError(f"no such order: {what}")
 

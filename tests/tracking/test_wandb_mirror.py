@@ -17,27 +17,13 @@ from PIL import Image
 
 from metakd.errors import UserError
 from metakd.tracking.login import logged_in, server
-from metakd.tracking.wandb_mirror import WandbMirror
 
-pytestmark = pytest.mark.skipif(find_spec("wandb") is None, reason="wandb is not installed")
+from .conftest import mirror, records
 
-
-@pytest.fixture(autouse=True)
-def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user who never logged in, with an empty home folder."""
-    home = tmp_path / "home"
-    home.mkdir()
-    for name in [n for n in os.environ if n.startswith("WANDB_") or n == "NETRC"]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(home))
-    return home
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "a run, été"
-    path.mkdir()
-    return path
+pytestmark = [
+    pytest.mark.skipif(find_spec("wandb") is None, reason="wandb is not installed"),
+    pytest.mark.usefixtures("nobody"),
+]
 
 
 @pytest.fixture
@@ -47,19 +33,6 @@ def port() -> Iterator[int]:
         hanging.bind(("127.0.0.1", 0))
         hanging.listen(50)
         yield hanging.getsockname()[1]
-
-
-def mirror(*typed: str, **settings) -> WandbMirror:
-    return WandbMirror(
-        frozenset(typed), **{"mode": "auto", "project": "p", "timeout": 10, **settings}
-    )
-
-
-def records(run_dir: str) -> list[dict]:
-    """What an offline run holds, read back by W&B's own command."""
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", run_dir]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 def test_an_offline_run_holds_everything_and_touches_no_home(
@@ -72,9 +45,12 @@ def test_an_offline_run_holds_everything_and_touches_no_home(
     info = tracker.start({"task": {"ways": 5}}, folder, "first", ["one", "two"])
     for step in range(3):
         tracker.log("meta_train", step, {"loss": 1 / (step + 1), "loss/kd": float("nan")})
+    for step, accuracy in enumerate((0.2, 0.6, 0.5)):
+        tracker.log("meta_train", step, {"validate/accuracy": accuracy})
     tracker.log("evaluate", 1, {"student/accuracy": 0.5})
     tracker.figure("x", picture)
-    tracker.summary({"student": {"fewshot": {"accuracy": 0.9}, "fewshot_all": [{"accuracy": 1}]}})
+    measured = [{"accuracy": 0.9, "shots": 1, "steps": 10}, {"accuracy": 1, "shots": 5}]
+    tracker.summary({"student": {"fewshot": measured[0], "fewshot_all": measured}})
     tracker.finish("finished")
 
     assert info["wandb_mode"] == "offline"
@@ -83,7 +59,7 @@ def test_an_offline_run_holds_everything_and_touches_no_home(
     assert info["wandb_run_id"] in info["wandb_dir"]
     found = records(info["wandb_dir"])
     rows = [r["history"]["item"] for r in found if r["type"] == "history"]
-    steps = [(r["meta_train/step"], r["meta_train/loss"]) for r in rows if "meta_train/step" in r]
+    steps = [(r["meta_train/step"], r["meta_train/loss"]) for r in rows if "meta_train/loss" in r]
     assert steps == [(0, 1), (1, 0.5), (2, pytest.approx(1 / 3))]
     assert any(r.get("evaluate/student/accuracy") == 0.5 for r in rows)
     assert any(r.get("figures/x.format") == "png" for r in rows)
@@ -95,7 +71,15 @@ def test_an_offline_run_holds_everything_and_touches_no_home(
     summary = {
         k: v for r in found if r["type"] == "summary" for k, v in r["summary"]["update"].items()
     }
-    assert summary["student/fewshot/accuracy"] == 0.9
+    assert summary["student/fewshot/accuracy"] == summary["student/accuracy"] == 0.9
+    assert summary["meta_train/validate/accuracy"] == {"max": 0.6, "last": 0.5}
+    table = next(Path(info["wandb_dir"]).rglob("fewshot*.table.json"))
+    content = json.loads(table.read_text())
+    found_rows = [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
+    assert [(r["model"], r["shots"], r["steps"], r["value"]) for r in found_rows] == [
+        ("student", 1, 10, 0.9),
+        ("student", 5, None, 1),
+    ]
     assert [r["exit"].get("exit_code") for r in found if r["type"] == "exit"] == [0]
     run = next(r["run"] for r in found if r["type"] == "run")
     assert run["config"]["update"]["task"] == {"ways": 5}

@@ -1,0 +1,120 @@
+"""What W&B is shown of a run, under names that its panels can use as they are."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from metakd.config.checks import FACTS
+
+__all__ = ["Place", "config_of", "place_of", "summary_of", "table_of"]
+
+MODELS = ("student", "student_alone", "teacher")
+HIDDEN = FACTS - {"name", "options"}
+"""Facts about a choice, which nobody sets: they would only crowd W&B's tables."""
+
+MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}(_\d+)?")
+LONGEST = 128
+"""Characters of a group's name, W&B's limit."""
+
+SWEEP = "sweep.json"
+COLUMNS = ("model", "ways", "shots", "queries", "steps", "batchnorm", "measure", "value", "ci95",
+           "tasks")  # fmt: skip
+
+Place = tuple[str | None, str]
+
+
+def place_of(folder: Path, name: str) -> Place:
+    """Return group and display name of a run; jobs of a multirun have its folder as group.
+
+    Args:
+        folder: the run's.
+        name: the run's.
+    """
+    sweep = folder.absolute().parent
+    if not (sweep / SWEEP).is_file():
+        return None, name
+    # outputs/NAME/DATE_TIME: the date alone says little.
+    group = f"{sweep.parent.name}/{sweep.name}" if MOMENT.fullmatch(sweep.name) else sweep.name
+    return group[-LONGEST:] or None, f"{name} {folder.name}"
+
+
+def config_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings as W&B's columns are to be: numbers and words, by dotted name.
+
+    W&B joins the names of nested settings by dots by itself, so groups stay; lists, which no axis
+    can show, become text; facts about a choice are left out.
+    """
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            inner = {k: v for k, v in value.items() if k not in HIDDEN}
+            found[key] = config_of(inner)
+        elif isinstance(value, (list, tuple)):
+            found[key] = json.dumps(value, default=str)
+        else:
+            found[key] = value
+    return found
+
+
+def summary_of(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return results.json's numbers and words by name, and the headlines under short names.
+
+    `student/accuracy`, `student/ci95` (regression: `student/mse`), the same of `student_alone` and
+    `teacher`; `student/accuracy_5shot` for other shots; `gain/accuracy` and `gain/ci95`, student
+    minus student alone; `cost/parameters`, `cost/macs`, `cost/latency_ms` … of the student.
+    Everything else keeps its place: `student/fewshot/ways`.
+    """
+    found = dict(_flat(results, ""))
+    for model in MODELS:
+        figures = results.get(model, {})
+        head = figures.get("fewshot")
+        if not head:
+            continue
+        measure = "accuracy" if "accuracy" in head else "mse"
+        found |= _numbers({f"{model}/{key}": head.get(key) for key in (measure, "ci95")})
+        for entry in figures.get("fewshot_all", ()):
+            same = all(entry.get(k) == head.get(k) for k in ("steps", "batchnorm", "ways"))
+            if same and measure in entry and "shots" in entry:
+                name = f"{model}/{measure}_{entry['shots']}shot"
+                found |= _numbers({name: entry[measure]} if name not in found else {})
+    gains = results.get("gains") or ()
+    if gains:
+        measure = gains[0].get("measure", "accuracy")
+        values = {f"gain/{measure}": gains[0].get("difference"), "gain/ci95": gains[0].get("ci95")}
+        found |= _numbers(values)
+    cost = results.get("student", {}).get("cost", {})
+    return found | _numbers({f"cost/{key}": value for key, value in cost.items()})
+
+
+def table_of(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Return columns and rows of every measurement: model, shots, steps, batch-norm mode."""
+    rows = []
+    for model in MODELS:
+        for entry in results.get(model, {}).get("fewshot_all", ()):
+            measure = "accuracy" if "accuracy" in entry else "mse"
+            line = {**entry, "model": model, "measure": measure, "value": entry.get(measure)}
+            rows.append([line.get(column) for column in COLUMNS])
+    return list(COLUMNS), rows
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) of every number and word; lists (all that was measured) are left out."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}/")
+        elif isinstance(value, str) or _is_number(value):
+            yield name, value
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value))
