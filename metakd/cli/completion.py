@@ -99,6 +99,10 @@ def candidates(line: str) -> list[str]:
         from metakd.cli.compare import compare_parser
 
         return [o for o in compare_parser().options() if o.startswith(word)]
+    if command == "dashboard" and word.startswith("-"):
+        from metakd.cli.dashboard import dashboard_parser
+
+        return [o for o in dashboard_parser().options() if o.startswith(word)]
     takes_settings = command in ("train", "ablate") or (command == "evaluate" and len(words) > 3)
     if not takes_settings:
         return []  # the shell completes file names

@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from metakd.comparing.gather import Run
-from metakd.dashboard.rows import rows_of
+from metakd.dashboard.rows import Rows, passing_of, rows_of
 from metakd.dashboard.watch import Watch
 
 __all__ = ["Board"]
@@ -39,6 +39,7 @@ class Board:
         self._order: tuple[int, list[str]] = (0, [])
         self._rows: dict[str, tuple[int, Mapping[str, Any]]] = {}
         self._runs: dict[str, Run] = {}
+        self._made = Rows({}, {})
 
     def changes(self, since: str = "") -> dict[str, Any]:
         """Return the rows that changed since `since`, the last answer's `now`.
@@ -74,8 +75,12 @@ class Board:
         if now - self._looked < REST_S:
             return
         runs, notes = self.watch.look()
-        made = rows_of(self.watch, runs, notes)
+        if _are_same(runs, list(self._runs.values())) and notes == self._made.head.get("notes"):
+            made = self._passed()
+        else:
+            made = rows_of(self.watch, runs, notes)
         self._looked = time.monotonic()
+        self._made = made
         self._runs = {self.watch.id_of(run): run for run in runs}
         version = self._version + 1
         rows = {}
@@ -91,3 +96,24 @@ class Board:
         changed = max([0, self._head[0], self._order[0], *(v for v, _ in rows.values())])
         self._rows = rows
         self._version = max(self._version, changed)
+
+    def _passed(self) -> Rows:
+        """Return the rows as they were, but for what changes while runs go on."""
+        rows = dict(self._made.rows)
+        for word, run in self._runs.items():
+            if run.results is None and run.info:
+                kept = {k: v for k, v in rows[word].items() if k != "progress"}
+                rows[word] = {**kept, **passing_of(self.watch, run)}
+        return Rows(self._made.head, rows)
+
+
+def _are_same(runs: Sequence[Run], before: Sequence[Run]) -> bool:
+    """Tell whether nothing was read anew; jobs that have no run are made anew each time."""
+    return len(runs) == len(before) and all(
+        one is other
+        or (
+            not (one.info or other.info)
+            and (one.path, one.status, one.reason) == (other.path, other.status, other.reason)
+        )
+        for one, other in zip(runs, before, strict=True)
+    )

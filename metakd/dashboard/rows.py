@@ -24,7 +24,7 @@ from metakd.dashboard.progress import progress_of
 from metakd.dashboard.watch import Watch, figures_of
 from metakd.reports.summary import MODELS
 
-__all__ = ["Rows", "plain", "rows_of"]
+__all__ = ["MODEL", "Rows", "letter", "passing_of", "plain", "rows_of"]
 
 MODEL = "student"
 """By whose tasks runs are put side by side."""
@@ -93,20 +93,26 @@ def _row(watch: Watch, run: Run, keys: Mapping[str, str]) -> dict[str, Any]:
             name: plain(run.settings[key]) for key, name in keys.items() if key not in off
         },
         "tags": [str(tag) for tag in _list(run.settings.get("tags"))],
-        "figures": figures_of(watch.root, run),
-        "logged": _size(run),
+        **passing_of(watch, run),
     }
     if run.reason is not None:
         found["reason"] = run.reason
     for key in ("start", "end"):
         if _is_number(run.info.get(key)):
             found[key] = run.info[key]
-    progress = progress_of(watch.root, run)
-    if progress:
-        found["progress"] = progress
     if run.results is not None:
         found |= _results(run, run.results)
     return found
+
+
+def passing_of(watch: Watch, run: Run) -> dict[str, Any]:
+    """Return what changes while a run goes on, without a word of it in `run`.
+
+    `logged`, the bytes of its metrics; `figures`, its pictures; `progress`.
+    """
+    found = {"figures": figures_of(watch.root, run), "logged": _size(run)}
+    progress = progress_of(watch.root, run)
+    return {**found, "progress": progress} if progress else found
 
 
 def _results(run: Run, results: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,21 +62,26 @@ metakd.value = (row, name) => {
   return row.settings[name];
 };
 
+// Choices of a whole group (algorithm, distill) before single settings.
+metakd.settings = () =>
+  [...metakd.head.settings].sort((a, b) => a.includes(".") - b.includes("."));
+
 // A short name: what sets the run apart from the others that are named beside it.
-metakd.names = (rows) => {
-  const differs = (name) => new Set(rows.map((row) => String(metakd.value(row, name)))).size > 1;
-  const wanted = [...metakd.head.settings.filter(differs).slice(0, 3)];
-  if (differs("seed")) wanted.push("seed");
-  const named = rows.map((row) => {
-    const words = wanted.map((name) => {
-      const value = metakd.value(row, name);
-      if (value === undefined || value === null) return null;
-      const bare = typeof value === "string" && name !== "seed";
-      return bare ? value : `${name.split(".").at(-1)} ${metakd.text(value)}`;
-    });
-    return words.filter(Boolean).join(", ") || row.path;
-  });
+metakd.names = (rows, names = [...metakd.settings(), "seed"]) => {
+  const said = (row, name) => {
+    const value = metakd.value(row, name);
+    if (value === undefined || value === null || value === "null") return "";
+    return typeof value === "string" ? value : `${name.split(".").at(-1)} ${metakd.text(value)}`;
+  };
+  // A setting is named only if it tells some runs apart that the ones before did not.
+  let named = rows.map(() => "");
+  for (const name of names) {
+    const longer = named.map((words, i) => [words, said(rows[i], name)].filter(Boolean).join(", "));
+    if (new Set(longer).size > new Set(named).size) named = longer;
+  }
+  const times = new Map();
+  for (const name of named) times.set(name, (times.get(name) ?? 0) + 1);
   return named.map((name, i) =>
-    named.indexOf(name) === named.lastIndexOf(name) ? name : `${rows[i].path}: ${name}`,
+    !name ? rows[i].path : times.get(name) === 1 ? name : `${rows[i].path}: ${name}`,
   );
 };

@@ -43,11 +43,13 @@
   const title = (over, name) => () =>
     element("span", {}, element("span", { class: "head-of" }, over), element("span", { class: "head-name" }, name));
 
-  const column = (field, over, name, further = {}) => ({
+  // What a column is called where it is named in words.
+  metakd.columnNames = new Map();
+
+  const column = (field, over, name, further = {}) => metakd.columnNames.set(field, over ? `${over} ${name}` : name) && ({
     field,
     title: name,
     titleFormatter: title(over, name),
-    words: over ? `${over} ${name}` : name,
     sorter,
     headerFilter: "input",
     headerFilterFunc: metakd.fits,
@@ -69,7 +71,7 @@
       const found = cell.getValue();
       if (!found) return "";
       if (found.apart) return element("span", { class: "spread", title: "judged on different tasks" }, "not comparable");
-      const spread = found.deviation === null ? "" : ` sd ${write(found.deviation)}`;
+      const spread = !found.deviation ? "" : ` sd ${write(found.deviation)}`;
       return element("span", {}, write(found.mean), element("span", { class: "spread" }, `${spread} (${found.n})`));
     },
   });
@@ -91,6 +93,7 @@
               ...number,
               ...calculation(write),
               headerSortStartingDir: measure === "mse" ? "asc" : "desc",
+              minWidth: 152,
               visible: head.shots.includes(Number(k)),
               formatter: (cell) => {
                 const value = cell.getValue();
@@ -115,6 +118,7 @@
         column(`c:${key}`, "student", name, {
           ...number,
           ...calculation(write),
+          minWidth: 120,
           headerSortStartingDir: "asc",
           visible: key === "parameters" || key === "latency_ms",
           formatter: (cell) => element("span", {}, cell.getValue() === undefined ? "" : write(cell.getValue())),
@@ -151,9 +155,12 @@
     element("span", { class: `swatch c${slot % 7} d${Math.floor(slot / 7) % 3}`, "aria-hidden": "true" });
 
   metakd.columns = (head) => {
-    const several = new Set([...metakd.rows.values()].map((row) => row.name)).size > 1;
+    // Names that say what the folder or the settings say make no column.
+    const usual = (row) => row.name === row.path.split("/").at(-1) || row.name.endsWith(`_${row.settings.algorithm}`);
+    const all = [...metakd.rows.values()];
+    const several = new Set(all.map((row) => row.name)).size > 1 && !all.every(usual);
     return [
-      { field: "pick", title: "", headerSort: false, formatter: pick, frozen: true, width: 56, words: "" },
+      { field: "pick", title: "", headerSort: false, formatter: pick, frozen: true, width: 58 },
       column("path", "", "run", {
         frozen: true,
         minWidth: 120,
@@ -176,7 +183,7 @@
       ...(head.sets.length > 1 ? [column("tasks", "", "tasks", { hozAlign: "center" })] : []),
       ...figures(head),
       ...(several ? [column("name", "", "name", { maxInitialWidth: 200 })] : []),
-      ...head.settings.map((name) => {
+      ...metakd.settings().map((name) => {
         const parts = name.split(".");
         const values = [...metakd.rows.values()].map((row) => row.settings[name]);
         const numeric = values.every((value) => value === undefined || typeof value === "number");

@@ -12,7 +12,7 @@
   const hint = element("p", { class: "hint" });
   const table = element("div", { class: "wide" });
   const COSTS = [["parameters", "parameters"], ["macs", "multiply-adds"], ["latency_ms", "latency (ms)"], ["bytes", "bytes"]];
-  const SHAPES = ["circle", "rect", "triangle", "diamond", "roundRect", "pin", "arrow"];
+  const SHAPES = ["circle", "rect", "triangle", "diamond", "roundRect"];
 
   // At least as good as every other one that costs no more.
   metakd.front = (points) => {
@@ -31,7 +31,7 @@
     metakd.options(set, metakd.head.sets.map((one, i) => [String(i), `${one.letter}: ${one.title} (${one.runs} runs)`]), set.value);
     metakd.options(cost, COSTS, cost.value);
     metakd.options(model, [["student", "student"], ["student_alone", "student alone"], ["teacher", "teacher"]], model.value);
-    const names = ["", ...metakd.head.settings, "name"];
+    const names = ["", ...metakd.settings(), "name"];
     metakd.options(by, names.map((name) => [name, name || "nothing"]), by.value || (metakd.head.settings.includes("algorithm") ? "algorithm" : ""));
     const one = metakd.head.sets[Number(set.value)];
     const measure = one?.measure ?? "accuracy";
@@ -62,7 +62,7 @@
     };
     chart.draw({
       grid: { left: 64, right: 24, top: 56, bottom: 52 },
-      legend: { top: 2, left: 0, type: "scroll", data: by.value ? groups : [], textStyle: { color: ink }, pageTextStyle: { color: ink }, pageIconColor: ink, pageIconInactiveColor: line },
+      legend: { top: 2, left: 0, type: "scroll", data: by.value ? groups.map((name, slot) => ({ name, icon: SHAPES[slot % SHAPES.length] })) : [], itemWidth: 12, itemHeight: 10, textStyle: { color: ink }, pageTextStyle: { color: ink }, pageIconColor: ink, pageIconInactiveColor: line },
       xAxis: metakd.axis({ type: log.checked ? "log" : "value", name: words, nameLocation: "middle", nameGap: 28, scale: true, splitLine: { show: false }, axisLabel: { color: ink, formatter: metakd.short, hideOverlap: true } }),
       yAxis: metakd.axis({ type: "value", name: `${model.selectedOptions[0].text}, ${metakd.unit(measure)}`, scale: true, nameTextStyle: { color: faint, align: "left", padding: [0, 0, 0, -50] } }),
       tooltip: { trigger: "item", ...metakd.tooltip((what) => {

@@ -14,7 +14,10 @@
   const table = element("div", { class: "wide" });
   let asked = 0;
 
+  const FEW = 15;
   metakd.smooth = (points, weight) => {
+    if (points.length < FEW) return points; // as rare ones (validation) are
+
     // Exponential, without the pull of the first value.
     let sum = 0;
     let norm = 0;
@@ -74,7 +77,7 @@
         sampling: "lttb", lineStyle: { color: metakd.color(one.slot), type: metakd.dash(one.slot), width: 2 },
         itemStyle: { color: metakd.color(one.slot) }, emphasis: { focus: "none" }, ...further,
       });
-      if (!weight || one.points.length < 3) return [line(one.points, {})];
+      if (!weight || one.points.length < FEW) return [line(one.points, {})];
       const pale = { lineStyle: { color: metakd.color(one.slot), width: 1, opacity: 0.28 }, showSymbol: false, silent: true, tooltip: { show: false } };
       return [line(one.points, pale), line(metakd.smooth(one.points, weight), {})];
     });
@@ -110,7 +113,7 @@
       place.append(
         element("div", { class: "bar" },
           element("label", {}, "Metric ", metric), element("label", {}, "Stage ", stage), element("label", {}, "Over ", across),
-          element("label", {}, "Smoothing ", smooth, smoothing), element("label", {}, log, "logarithmic")),
+          element("label", { title: "curves of fewer than 15 points are not smoothed" }, "Smoothing ", smooth, smoothing), element("label", {}, log, "logarithmic")),
         hint, chart.place, table);
     },
     draw: () => metakd.drawCurves(),

@@ -66,8 +66,8 @@
     const shown = found.pairs.filter((pair) => metakd.isChosen(pair.run));
     const rows = shown.map((pair) => {
       const [scale, digits, unit] = pair.measure === "mse" ? [1, 4, ""] : [100, 2, " points"];
-      const sign = pair.difference >= 0 ? "+" : "";
-      return [name(pair.run), `${sign}${(scale * pair.difference).toFixed(digits)} ± ${(scale * pair.ci95).toFixed(digits)}${unit}`, `${pair.shots}`, String(pair.tasks), metakd.probability(pair.p_adjusted)];
+      const sign = pair.difference >= 0 ? "+" : "−";
+      return [name(pair.run), `${sign}${Math.abs(scale * pair.difference).toFixed(digits)} ± ${(scale * pair.ci95).toFixed(digits)}${unit}`, `${pair.shots}`, String(pair.tasks), metakd.probability(pair.p_adjusted)];
     });
     const apart = found.apart.filter((one) => metakd.isChosen(one.run)).map((one) => element("p", { class: "hint" }, `${name(one.run)}: not comparable: ${one.reason}`));
     return [

@@ -18,7 +18,7 @@
     return { shots, measure: metakd.head.sets[Number(set.value)]?.measure };
   };
   const candidates = () => [
-    ...metakd.head.settings.map((name) => ({ key: `s:${name}`, name, of: (row) => row.settings[name] })),
+    ...metakd.settings().map((name) => ({ key: `s:${name}`, name, of: (row) => row.settings[name] })),
     { key: "seed", name: "seed", of: (row) => row.seed ?? undefined },
     { key: "parameters", name: "parameters", of: (row) => row.cost?.student?.parameters },
     { key: "latency", name: "latency (ms)", of: (row) => row.cost?.student?.latency_ms },
@@ -31,7 +31,7 @@
   };
 
   const axis = (candidate, dim, rows) => {
-    const { ink, faint } = metakd.ink();
+    const { ink, faint, panel } = metakd.ink();
     const values = rows.map(candidate.of);
     const known = values.filter((value) => value !== undefined);
     const distinct = [...new Set(known)];
@@ -39,7 +39,7 @@
     const base = {
       dim, name: parts.length > 1 ? `${parts.slice(0, -1).join(".")}\n${parts.at(-1)}` : candidate.name,
       nameTextStyle: { color: ink, fontSize: 11.5, lineHeight: 14 }, nameGap: 12, axisLine: { lineStyle: { color: faint } }, axisTick: { lineStyle: { color: faint } },
-      axisLabel: { color: ink, fontSize: 11 },
+      axisLabel: { color: ink, fontSize: 11, backgroundColor: panel, padding: [1, 3], borderRadius: 2 },
     };
     const numeric = known.length && known.every((value) => typeof value === "number");
     const measured = !candidate.key.startsWith("s:") && candidate.key !== "seed";
@@ -63,7 +63,7 @@
     const there = known.filter((one) => members.some((row) => one.of(row) !== undefined));
     if (!chosen) chosen = new Set();
     const varying = there.filter((one) => new Set(members.map(one.of)).size > 1);
-    const first = [...varying.filter((one) => one.key.startsWith("s:")).slice(0, MOST_FIRST).map((one) => one.key), "parameters", "student"];
+    const first = [...varying.filter((one) => one.key.startsWith("s:")).slice(0, MOST_FIRST), ...varying.filter((one) => one.key === "parameters")].map((one) => one.key);
     const wanted = new Set(chosen.size ? chosen : first);
     wanted.add("student");
     const shown = there.filter((one) => wanted.has(one.key));

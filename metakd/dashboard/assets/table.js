@@ -18,7 +18,7 @@
         columns: metakd.columns(metakd.head),
         index: "id",
         nestedFieldSeparator: false,
-        height: "min(46vh, 520px)",
+        height: `min(44vh, ${Math.max(240, 130 + 31 * metakd.rows.size)}px)`,
         layout: "fitData",
         columnCalcs: "group",
         groupClosedShowCalcs: true,
@@ -59,7 +59,7 @@
       if (!head || definition.headerSort === false || head.dataset.dressed) continue;
       head.dataset.dressed = "yes";
       head.tabIndex = 0;
-      head.setAttribute("aria-label", `${definition.words}, sort`);
+      head.setAttribute("aria-label", `${metakd.columnNames.get(column.getField())}, sort`);
       head.addEventListener("keydown", (event) => {
         if (event.target !== head || (event.key !== "Enter" && event.key !== " ")) return;
         event.preventDefault();
@@ -105,29 +105,23 @@
     for (const row of metakd.rows.values())
       if (row.group !== undefined && !groups.has(row.group)) groups.set(row.group, row);
     const rows = [...groups.values()];
-    const differs = metakd.head.settings.filter((name) => new Set(rows.map((row) => String(row.settings[name]))).size > 1);
-    const words = rows.map((row) =>
-      differs.filter((name) => row.settings[name] !== undefined).slice(0, 5)
-        .map((name) => (typeof row.settings[name] === "string" ? row.settings[name] : `${name.split(".").at(-1)} ${metakd.text(row.settings[name])}`))
-        .join(", ") || row.name);
-    const labels = new Map();
-    [...groups.keys()].forEach((group, i) => {
-      const again = words.indexOf(words[i]) !== words.lastIndexOf(words[i]);
-      labels.set(group, again ? `${words[i]} (${rows[i].path} …)` : words[i]);
-    });
-    return labels;
+    const words = metakd.names(rows, [...metakd.settings(), "name", "tasks"]);
+    return new Map([...groups.keys()].map((group, i) => [group, words[i]]));
   };
 
   const regroup = () => {
     const by = [find("group-by").value, find("then-by").value].filter((name) => name !== ungrouped);
     find("then-label").hidden = !by.length || find("group-by").value === allButSeed;
-    if (!by.length) return table.setGroupBy(false);
+    if (!by.length) {
+      if (table.options.groupBy) table.setGroupBy(false);
+      return;
+    }
     const labels = by[0] === allButSeed ? groupLabels() : null;
     const key = labels
       ? (data) => labels.get(data.row.group) ?? "without results"
       : (data) => [...new Set(by)].map((name) => named(name)(data)).join(", ");
     const keys = new Set([...metakd.rows.values()].map((row) => key({ row })));
-    table.setGroupStartOpen(keys.size <= 1);
+    table.options.groupStartOpen = [keys.size <= 1]; // its setter insists on groups that are there
     table.setGroupBy(key);
   };
 
@@ -142,12 +136,12 @@
   };
 
   const columnChoices = () => {
-    const boxes = table.getColumns().filter((column) => column.getDefinition().words).map((column) =>
+    const boxes = table.getColumns().filter((column) => metakd.columnNames.has(column.getField())).map((column) =>
       element("label", {}, element("input", {
         type: "checkbox",
         checked: column.isVisible(),
         onchange: (event) => (event.target.checked ? column.show() : column.hide()),
-      }), column.getDefinition().words));
+      }), metakd.columnNames.get(column.getField())));
     find("columns").querySelector("div").replaceChildren(...boxes);
   };
 
