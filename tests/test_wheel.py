@@ -80,6 +80,17 @@ def test_runs_from_anywhere(installed: Path) -> None:
     assert str(installed / "metakd" / "conf") in path
 
 
+def test_holds_the_dashboard_s_page(installed: Path) -> None:
+    code = (
+        "from metakd.dashboard import page\n"
+        "print(page.__file__, len(page.html()), sum(len(page.part(n)) for n in page.PARTS))"
+    )
+    where, *sizes = run(installed, "-c", code).stdout.split()
+    assert where.startswith(str(installed))
+    assert int(sizes[0]) > 1000
+    assert int(sizes[1]) > 1_500_000  # with the libraries of table and charts
+
+
 def test_console_script(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (entry,) = (n for n in archive.namelist() if n.endswith("entry_points.txt"))
