@@ -12,6 +12,9 @@ from metakd.errors import UserError
 
 __all__ = ["joined", "launched", "own_device", "refuse"]
 
+MEETING = timedelta(minutes=5)
+"""How long processes wait for all to be there."""
+
 PATIENCE = timedelta(days=7)
 """How long a process waits for another that works alone (on a teacher, say); one that ends is
 noticed at once."""
@@ -54,7 +57,22 @@ def joined() -> Iterator[Group]:
     device = torch.device("cpu")
     if cuda and local < torch.cuda.device_count():
         device = torch.device("cuda", local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    try:
+        store, rank, size = next(dist.rendezvous("env://", timeout=MEETING))
+        store.set_timeout(PATIENCE)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=PATIENCE,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"torchrun's processes do not find each other ({reason[:160]}); see that every "
+            "machine reaches MASTER_ADDR:MASTER_PORT"
+        ) from error
     yield Processes(device)
     close()  # after an error the others may be gone: the end of the process is enough
 
