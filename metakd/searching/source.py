@@ -47,22 +47,13 @@ class SearchSource:
         """Pass the validations on; return the jobs whose trial is hopeless by now, each once."""
         if self.search.settings.pruner == "none":
             return []
-        hopeless = []
-        for number in running:
-            if number in self._ended:
-                continue
-            watch = self._watches.get(number)
-            if watch is None:
-                folder = self.sweep.folder
-                watch = Watch(folder / str(number), folder / f"{number}.log")
-                self._watches[number] = watch
-            watch.look()
-            for done, value in sorted(watch.validations.items()):
-                if self.trials.report(number, done, value):
-                    hopeless.append(number)
-                    self._ended.add(number)
-                    break
-            watch.validations.clear()
+        hopeless = [
+            number
+            for number in running
+            if number not in self._ended
+            and any(self.trials.report(number, *seen) for seen in self._validations(number))
+        ]
+        self._ended.update(hopeless)
         return hopeless
 
     def tell(self, job: Job) -> None:
@@ -72,6 +63,9 @@ class SearchSource:
         """
         folder = self.sweep.run_folder(job)
         if is_done(folder):
+            if self.search.settings.pruner != "none" and self.trials.is_open(job.number):
+                for seen in self._validations(job.number):
+                    self.trials.note(job.number, *seen)
             try:
                 self.trials.tell(job.number, measured(folder, self.search.settings.objectives))
             except UserError as error:
@@ -81,6 +75,16 @@ class SearchSource:
         if done is not None:
             self.trials.tell(job.number, None)
             job.status, job.reason = "pruned", f"no longer hopeful after {done} meta-iterations"
+
+    def _validations(self, number: int) -> list[tuple[int, float]]:
+        """Return what is new of a trial's validations, after how many iterations each."""
+        folder = self.sweep.folder
+        fresh = Watch(folder / str(number), folder / f"{number}.log")
+        watch = self._watches.setdefault(number, fresh)
+        watch.look()
+        found = sorted(watch.validations.items())
+        watch.validations.clear()
+        return found
 
     def _take_over(self) -> None:
         """Bring jobs and trials together, whatever moment an earlier process was killed at."""

@@ -88,9 +88,11 @@ class Trials:
         self._live: dict[int, optuna.Trial] = {}
         self.study = opened(folder / JOURNAL, settings.objectives)
         self.study.pruner = _pruner(settings, budget)
+        self.most = settings.trials or 0
         if grid is not None:
             self._enqueue(list(grid))
-        self.most = settings.trials or len(self.study.get_trials(deepcopy=False))
+            known = len(self.study.get_trials(deepcopy=False))
+            self.most = min(settings.trials or known, known)
 
     def ask(self) -> tuple[int, dict[str, Value]] | None:
         """Return number and values of the next trial; None if there are no more."""
@@ -123,18 +125,23 @@ class Trials:
                 found[frozen.number] = self._decide(self._trial(frozen.number))
         return found
 
-    def report(self, number: int, done: int, value: float) -> bool:
-        """Note a trial's validation; return whether it is hopeless by now.
+    def note(self, number: int, done: int, value: float) -> None:
+        """Note a trial's validation, with which later ones are compared.
 
         Args:
             number: of the trial.
             done: meta-iterations that it had done by then.
             value: of the objective.
         """
+        if done not in self.study.get_trials(deepcopy=False)[number].intermediate_values:
+            with _quiet():
+                self._trial(number).report(value, done)
+
+    def report(self, number: int, done: int, value: float) -> bool:
+        """Note a trial's validation; return whether it is hopeless by now."""
+        self.note(number, done, value)
         trial = self._trial(number)
         with _quiet():
-            if done not in self.study.get_trials(deepcopy=False)[number].intermediate_values:
-                trial.report(value, done)
             hopeless = done >= self.settings.prune_from and trial.should_prune()
         if hopeless:
             trial.set_user_attr(HOPELESS, done)

@@ -129,7 +129,7 @@ def test_conditions_on_settings_that_nobody_searches() -> None:
         ({"meta_train.lr": {"low": -1, "high": 2}}, "meta_train.lr=-1.0: expected above 0"),
         ({"distill": {"choices": ["kd", "kdd"]}}, "Did you mean 'kd'"),
         ({"student.width": {"choices": [8, "wide"]}}, "expected a whole number"),
-        ({"task.train_ways": {"low": 2, "high": 500}}, "task.train_ways=500"),
+        ({"task.train_ways": {"low": 2, "high": 5000}}, "task.train_ways=5000"),
         ({"finetune.lr": {"low": 1, "high": 2}}, "finetune.lr changes nothing"),
         # impossible only together
         (
