@@ -78,6 +78,7 @@ class WandbMirror:
         self._worker: Worker | None = None
         self._stages: set[str] = set()
         self._sync = ""
+        self._tables: list[dict[str, Any]] = []
 
     def start(
         self,
@@ -133,7 +134,8 @@ class WandbMirror:
         if reply["note"] is not None:
             _say(f"warning: W&B at {server()} cannot be used ({reply['note']}); going on offline")
         self.mode = reply["mode"]
-        self._sync = f"wandb sync {' '.join(map(shlex.quote, _parts(reply)))}"
+        online = "" if self.mode == "offline" else "--include-online "
+        self._sync = f"wandb sync {online}{' '.join(map(shlex.quote, _parts(reply)))}"
         info = {
             "wandb_run_id": reply["id"],
             "wandb_mode": self.mode,
@@ -156,12 +158,10 @@ class WandbMirror:
 
     def summary(self, results: Mapping[str, Any]) -> None:
         """Mirror the final figures: a table of all, and those of `summary_of` for each run."""
-        if self._worker is None:
-            return
         columns, rows = table_of(results)
-        if rows:
-            self._worker.tell({"do": "table", "name": "fewshot", "columns": columns, "rows": rows})
-        self._worker.tell({"do": "summary", "values": summary_of(results)})
+        self._tables = [{"name": "fewshot", "columns": columns, "rows": rows}] if rows else []
+        if self._worker is not None:
+            self._worker.tell({"do": "summary", "values": summary_of(results)})
 
     def figure(self, name: str, path: Path) -> None:
         """Mirror a picture."""
@@ -174,9 +174,10 @@ class WandbMirror:
         if worker is None:
             return
         if worker.usable:
-            order = {"do": "finish", "code": 0 if status == "finished" else 1}
-            # W&B's own limit is the timeout; ours only catches what ignores it.
-            reply = worker.ask(order, self._timeout + SPARE_S)
+            code = 0 if status == "finished" else 1
+            order = {"do": "finish", "code": code, "tables": self._tables}
+            # Tables, then the rest: each has the timeout; ours only catches what ignores it.
+            reply = worker.ask(order, 2 * self._timeout + SPARE_S)
             if reply is not None and self.mode == "offline":
                 _say(f"W&B: kept offline; upload with: {self._sync}")
             elif self.mode == "online" and (reply is None or not reply["uploaded"]):

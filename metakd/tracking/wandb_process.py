@@ -14,8 +14,8 @@ on standard output:
      "replay": "…/metrics.jsonl" or null}
         -> {"id", "dir", "mode", "url", "note"}
     {"do": "define", "stage"}   {"do": "log", "row"}   {"do": "summary", "values"}
-    {"do": "figure", "name", "path"}  {"do": "table", "name", "columns", "rows"}
-    {"do": "finish", "code": 0} -> {"uploaded": true}
+    {"do": "figure", "name", "path"}
+    {"do": "finish", "code": 0, "tables": [{"name", "columns", "rows"}]} -> {"uploaded": true}
 
 A run that goes on online with an id of which the server knows nothing was offline before: what it
 has logged until then, `replay`, is told again.
@@ -29,7 +29,8 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def obey(orders: Iterable[str], answer: TextIO) -> None:
         elif run is None:
             raise ValueError(f"'{order['do']}' came before 'start'")
         elif order["do"] == "finish":
+            _log_tables(run, order["tables"])
             _answer(answer, {"uploaded": _finish(run, order["code"])})
             return
         else:
@@ -130,13 +132,26 @@ def _tell(run: Run, order: dict[str, Any]) -> None:
         import wandb
 
         run.log({f"figures/{order['name']}": wandb.Image(order["path"])})
-    elif what == "table":
-        import wandb
-
-        table = wandb.Table(columns=order["columns"], data=order["rows"])
-        run.log({f"tables/{order['name']}": table})
     else:
         raise ValueError(f"no such order: {what}")
+
+
+def _log_tables(run: Run, tables: Sequence[Mapping[str, Any]]) -> None:
+    """Log tables, unless that takes longer than finishing may.
+
+    W&B asks the server about a table before it writes it down, and waits for the answer. So they
+    come last, and behind what does not answer nothing else is lost.
+    """
+    import wandb
+
+    def log() -> None:
+        for one in tables:
+            table = wandb.Table(columns=one["columns"], data=one["rows"])
+            run.log({f"tables/{one['name']}": table})
+
+    thread = threading.Thread(target=log, daemon=True)
+    thread.start()
+    thread.join(run.settings.finish_timeout)
 
 
 def _finish(run: Run, code: int) -> bool:

@@ -217,7 +217,8 @@ def test_training_ends_whatever_the_server_does(
     # Nothing is lost: with the server back, the line that was printed uploads everything.
     line = next(line for line in lines if "wandb sync " in line)
     server.revive()
-    wandb(*shlex.split(line.partition("wandb ")[2]))
+    done = wandb(*shlex.split(line.partition("wandb ")[2]))
+    assert "Finished syncing" in done.stderr
     told = server.runs[info["wandb_run_id"]]
     assert told.summary["student/accuracy"] == results["student"]["fewshot"]["accuracy"]
     assert told.rows(LOSS)[-1][0] == 5
