@@ -12,6 +12,7 @@ import pytest
 
 import metakd
 from metakd.cli import COMMANDS
+from metakd.cli.ablate import ablate_parser, multirun_of
 from metakd.cli.sweep import combinations
 from metakd.cli.train import replayed, resumed, train_parser
 from metakd.config.locate import ALIASES, Choices, user_folder
@@ -102,6 +103,11 @@ def test_command_composes(page: Path, line: str, reader: Path) -> None:
         for job in jobs:
             make_what_it_names(job)
             metakd.compose(*job, config_dir=asked.config_dir)
+    elif command == "ablate":
+        typed = ablate_parser().read(words).overrides
+        resumes = any(word.startswith("resume=") for word in typed)
+        for job in [] if resumes else combinations(multirun_of(typed))[0]:
+            metakd.compose(*job)
     elif command == "evaluate":
         metakd.compose(*words[1:])
     elif command == "list":
