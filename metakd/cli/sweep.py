@@ -17,7 +17,7 @@ from metakd.config.locate import Choices, user_folder
 from metakd.config.overrides import check_override, parse
 from metakd.config.permitted import refuse_foreign
 from metakd.errors import UserError
-from metakd.sweeps.plan import asked_of, combinations
+from metakd.sweeps.plan import asked_of, combinations, composed_jobs
 from metakd.sweeps.recipe import Recipe, chosen
 from metakd.sweeps.run import go_on, start
 from metakd.sweeps.state import Sweep
@@ -113,8 +113,23 @@ def _by_hydra(parsed: Sequence[Override], config_dir: str | None) -> int:
             CONFIG_NAME, words, run_mode=RunMode.MULTIRUN, with_log_configuration=False
         )
         refuse_foreign(config.hydra, plugins)  # before Hydra calls any of it
+        if not any(o.key_or_group == "hydra/sweeper" for o in parsed):
+            _check_all(lines, config_dir)
         hydra.multirun(CONFIG_NAME, _Job(folder), words)
     return 0
+
+
+def _check_all(lines: Sequence[str], config_dir: str | None) -> None:
+    """Compose and check every combination before the launcher starts the first one.
+
+    A sweeper of Hydra's decides as it goes: what it tries is checked when it comes.
+
+    Raises:
+        UserError: the first combination that is impossible.
+    """
+    of_jobs = [line for line in lines if not line.startswith(("hydra/", "hydra.launcher"))]
+    jobs, own = combinations(of_jobs)
+    composed_jobs(jobs, own, config_dir)
 
 
 class _Job:

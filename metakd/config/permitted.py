@@ -208,6 +208,9 @@ def checked_files(plugins: Sequence[str] = ()) -> Iterator[None]:
                     raise UserError(f"{file}: holds no settings; write them as 'key: value' lines")
             return super().load_config(config_path)
 
+    # A launcher's process registers Hydra's own class beside the one that it is handed: it takes
+    # the two for the same by their names.
+    Checked.__name__ = FileConfigSource.__name__
     Plugins.instance()  # registers Hydra's own sources
     types = SourcesRegistry.instance().types
     before = types["file"]
