@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from metakd.comparing.columns import FACTS
 from metakd.comparing.gather import Run
 from metakd.comparing.pairing import pair_rows
 from metakd.dashboard.rows import MODEL, plain
@@ -12,15 +13,24 @@ from metakd.dashboard.watch import Watch
 
 __all__ = ["details_of", "differences"]
 
-LONG = ("schema", "git_diff", "git_diff_sha256", "process_start", "pid")
-"""Fields of run.json that nobody reads on a page."""
+LEFT_OUT = frozenset(
+    {"schema", "git_diff", "git_diff_sha256", "process_start", "pid", "start", "end", "status"}
+)
+"""Fields of run.json that nobody reads on a page, or that stand in the table."""
 
 
 def details_of(run: Run) -> dict[str, Any]:
-    """Return a run's `settings` by dotted name, `info` (run.json) and `results`, all flat."""
-    info = {key: value for key, value in run.info.items() if key not in LONG}
+    """Return a run's `settings` by dotted name, `info` (run.json) and `results`, all flat.
+
+    What the configuration says of choices, and nobody sets, is left out.
+    """
+    info = {key: value for key, value in run.info.items() if key not in LEFT_OUT}
     return {
-        "settings": {key: plain(value) for key, value in run.settings.items()},
+        "settings": {
+            key: plain(value)
+            for key, value in run.settings.items()
+            if ".".join(key.split(".")[:2]) not in FACTS
+        },
         "info": _flat(info),
         "results": _flat({k: v for k, v in (run.results or {}).items() if k != "schema"}),
     }

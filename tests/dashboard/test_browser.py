@@ -125,7 +125,7 @@ def test_sorts_filters_and_groups(visit: Callable[..., Page], address: str) -> N
     head.focus()
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "ascending"
-    assert shown(page)[0] == "sweep/0"
+    assert shown(page)[-2] == "sweep/3"  # the best one
     assert shown(page)[-1] == "failed"  # what has no figure comes last, either way
     page.keyboard.press("Enter")
     assert shown(page)[-1] == "failed"

@@ -46,7 +46,9 @@
     const before = stage.value || (stages.includes("meta_train") ? "meta_train" : "");
     metakd.options(stage, stages.map((name) => [name, name.replaceAll("_", " ")]), before);
     const metrics = [...new Set(all.flatMap((one) => Object.keys(one.stages[stage.value]?.metrics ?? {})))].sort();
-    const wanted = metric.value || (metrics.includes("validate/accuracy") ? "validate/accuracy" : "loss");
+    // Validation, unless there was too little of it to make a curve.
+    const often = (name) => all.some((one) => (one.stages[stage.value]?.metrics[name] ?? []).filter((value) => value !== null).length > 3);
+    const wanted = metric.value || ["validate/accuracy", "student/accuracy"].find(often) || "loss";
     metakd.options(metric, metrics.map((name) => [name, name]), wanted);
   };
 

@@ -3,7 +3,7 @@
 
 metakd.text = (value) => {
   if (value === null || value === undefined) return "";
-  if (typeof value === "number") return Number.isInteger(value) ? String(value) : String(+value.toPrecision(6));
+  if (typeof value === "number") return String(Number.isInteger(value) || Math.abs(value) >= 1e5 ? Math.round(value) : +value.toPrecision(6));
   return String(value);
 };
 
