@@ -13,10 +13,12 @@ import pytest
 import metakd
 from metakd.cli import COMMANDS
 from metakd.cli.ablate import ablate_parser, multirun_of
-from metakd.cli.sweep import combinations
+from metakd.cli.sweep import combinations, expanded
 from metakd.cli.train import replayed, resumed, train_parser
 from metakd.config.locate import ALIASES, Choices, user_folder
 from metakd.errors import UserError
+from metakd.searching.corners import corners
+from metakd.searching.plan import plan
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -99,7 +101,7 @@ def test_command_composes(page: Path, line: str, reader: Path) -> None:
         asked = train_parser().read(words)
         run, _, asked.overrides = resumed(replayed(asked.overrides)[1])
         assert run is None or not asked.multirun
-        jobs = combinations(asked.overrides)[0] if asked.multirun else [asked.overrides]
+        jobs = jobs_of(asked.overrides) if asked.multirun else [asked.overrides]
         for job in jobs:
             make_what_it_names(job)
             metakd.compose(*job, config_dir=asked.config_dir)
@@ -114,6 +116,15 @@ def test_command_composes(page: Path, line: str, reader: Path) -> None:
         folder = words[words.index("--config-dir") + 1] if "--config-dir" in words else None
         groups = Choices(user_folder(folder)).groups()
         assert not words or words[0].startswith("-") or words[0] in (*groups, *ALIASES.values())
+
+
+def jobs_of(words: list[str]) -> list[list[str]]:
+    """Return the overrides of a multirun's jobs; of a search those at the ends of its space."""
+    recipe, words = expanded(words)
+    if recipe is None:
+        return combinations(words)[0]
+    search = plan(recipe, words, None)
+    return [search.trial_words(values) for values in corners(search)][:: len(words) + 3]
 
 
 def make_what_it_names(overrides: list[str]) -> None:
