@@ -143,11 +143,13 @@ def _carried_out(overrides: Sequence[str], config_dir: str | None) -> tuple[int,
     from metakd.cli.train import resumed
     from metakd.sweeps.driver import Driver
     from metakd.sweeps.run import begun, go_on
-    from metakd.sweeps.state import Sweep
+    from metakd.sweeps.state import Sweep, is_sweep
 
     if any(word.startswith("resume=") for word in overrides):
         folder, changed, rest = resumed(overrides)
         if folder is not None:
+            if not is_sweep(folder):
+                raise UserError(f"resume={folder}: there are no ablations; name their folder")
             _choices(Sweep.load(folder))
             status = go_on(folder, rest, config_dir, changed)
             return status, Sweep.load(folder)

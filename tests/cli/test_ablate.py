@@ -175,6 +175,9 @@ def test_another_multirun_is_no_ablation(metakd, jobs, tmp_path: Path) -> None:
     answer = metakd("ablate", f"resume={tmp_path}/s")
     assert answer.status == 2
     assert "not the four ablations" in answer.err
+    answer = metakd("ablate", f"resume={tmp_path}/s/0")
+    assert (answer.status, answer.err.count("\n")) == (2, 1)
+    assert "there are no ablations" in answer.err
     assert len(jobs) == 2
 
 
