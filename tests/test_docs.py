@@ -101,7 +101,7 @@ def test_command_composes(page: Path, line: str, reader: Path) -> None:
         asked = train_parser().read(words)
         run, _, asked.overrides = resumed(replayed(asked.overrides)[1])
         assert run is None or not asked.multirun
-        jobs = jobs_of(asked.overrides) if asked.multirun else [asked.overrides]
+        jobs = jobs_of(asked.overrides, asked.config_dir) if asked.multirun else [asked.overrides]
         for job in jobs:
             make_what_it_names(job)
             metakd.compose(*job, config_dir=asked.config_dir)
@@ -118,13 +118,13 @@ def test_command_composes(page: Path, line: str, reader: Path) -> None:
         assert not words or words[0].startswith("-") or words[0] in (*groups, *ALIASES.values())
 
 
-def jobs_of(words: list[str]) -> list[list[str]]:
+def jobs_of(words: list[str], config_dir: str | None) -> list[list[str]]:
     """Return the overrides of a multirun's jobs; of a search those at the ends of its space."""
-    recipe, words = expanded(words)
+    recipe, words = expanded(words, config_dir)
     if recipe is None:
         return combinations(words)[0]
-    search = plan(recipe, words, None)
-    return [search.trial_words(values) for values in corners(search)][:: len(words) + 3]
+    search = plan(recipe, words, config_dir)
+    return [search.trial_words(values) for values in corners(search)][::5]
 
 
 def make_what_it_names(overrides: list[str]) -> None:
