@@ -16,7 +16,7 @@ from metakd.config.compose import CONFIG_NAME, compose, typed_plugins
 from metakd.config.locate import Choices, user_folder
 from metakd.config.overrides import check_override, parse
 from metakd.config.permitted import refuse_foreign
-from metakd.errors import UserError
+from metakd.errors import RunError, UserError
 from metakd.sweeps.plan import asked_of, combinations, composed_jobs
 from metakd.sweeps.recipe import Recipe, chosen
 from metakd.sweeps.run import go_on, start
@@ -148,7 +148,13 @@ class _Job:
         look_here_for(composed.config.plugins)
         from metakd import pipeline
 
-        results = pipeline.train(composed)
+        try:
+            results = pipeline.train(composed)
+        except Exception as error:
+            # It travels to the process that launched the jobs: only its words surely do.
+            kind = "" if isinstance(error, UserError | RunError) else f"{type(error).__name__}: "
+            words = " ".join([kind + str(error), *getattr(error, "__notes__", ())])
+            raise RunError(f"job {hydra.runtime.output_dir}: {words}") from None
         fewshot = results.get("student", {}).get("fewshot", {})
         # What a sweeper that searches maximises (accuracy) or minimises (mse).
         return fewshot.get("accuracy", fewshot.get("mse"))
