@@ -25,7 +25,7 @@ OWN_FOLDERS = frozenset({"checkpoints", "figures", "evaluations", "wandb"})
 SWEEP = "sweep.json"
 """In a multirun's folder: its jobs, also those that have no run."""
 
-STATUSES = ("waiting", "running", "finished", "failed", "interrupted")
+STATUSES = ("waiting", "running", "finished", "failed", "interrupted", "pruned")
 """Of a multirun's jobs."""
 
 FINISHED = "finished"

@@ -366,7 +366,7 @@ class SweepConfig:
     trials: int | None = None
     """Of a search, in all; null: 30, with `sampler=grid` every combination."""
     sampler: str = "tpe"
-    """Which setting a search tries next: `tpe` (tree of Parzen estimators), `gp` (Gaussian process),
+    """What a search tries next: `tpe` (tree of Parzen estimators), `gp` (Gaussian process),
     `random`, `grid` (every combination)."""
     startup: int = 10
     """Random trials before `tpe` or `gp` looks at results."""

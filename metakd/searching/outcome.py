@@ -51,7 +51,8 @@ def report(sweep: Sweep, search: Search, study: optuna.Study, console: Console) 
         "the test classes were not looked at"
     ]
     for i, objective in enumerate(objectives):
-        shares = importances(study, i)
+        # What a cost depends on is known without a search.
+        shares = importances(study, i) if objective in MEASURES else {}
         if shares:
             said = ", ".join(f"{k} {v:.2f}" for k, v in shares.items() if v >= SEVERAL)
             lines.append(f"what {objective} depended on (share): {said}")

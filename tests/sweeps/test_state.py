@@ -101,3 +101,15 @@ def test_other_combinations(tmp_path: Path) -> None:
         (2, ["seed=2"], True),
     ]
     assert known.others([["seed=1"], ["seed=2"]]) == []
+
+
+def test_a_search_may_have_no_job_yet(tmp_path: Path) -> None:
+    Sweep(tmp_path, [], search={"recipe": "mine"}, most=5).save()
+    found = Sweep.load(tmp_path)
+    assert (found.jobs, found.search, found.total) == ([], {"recipe": "mine"}, 0)
+    found.most = 5
+    assert found.total == 5
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    (tmp_path / "sweep.json").write_text(json.dumps({**content, "search": "mine"}))
+    with pytest.raises(UserError, match="'search' is no object"):
+        Sweep.load(tmp_path)

@@ -36,6 +36,7 @@ def test_a_run_from_its_beginning(tmp_path: Path) -> None:
     log(tmp_path, "meta_train", 19, 1005.0, **{"validate/accuracy": 0.61})
     watch.look()
     assert (watch.step, watch.steps, watch.best) == (20, 100, "61.0 %")
+    assert watch.validations == {20: 0.61}
     assert watch.left == pytest.approx(40.0)  # half a second a step
     log(tmp_path, "meta_train", 29, 1010.0, **{"validate/accuracy": 0.55})
     with (tmp_path / "metrics.jsonl").open("a") as file:
