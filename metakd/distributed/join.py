@@ -49,6 +49,7 @@ def joined() -> Iterator[Group]:
         return
     import torch
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     from metakd.distributed.processes import Processes, close
 
@@ -58,7 +59,7 @@ def joined() -> Iterator[Group]:
     if cuda and local < torch.cuda.device_count():
         device = torch.device("cuda", local)
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=MEETING))
+        store, rank, size = next(rendezvous("env://", timeout=MEETING))
         store.set_timeout(PATIENCE)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
