@@ -30,7 +30,7 @@ class FakePipeline:
     error: BaseException | None = None
     report: dict[str, Any] = field(default_factory=dict)
 
-    def train(self, composed: Any) -> dict[str, Any]:
+    def train(self, composed: Any, group: Any = None) -> dict[str, Any]:
         self.calls.append(composed)
         if self.error is not None:
             raise self.error
