@@ -58,7 +58,9 @@ def refused(*words: str) -> str:
 
 
 def test_what_cannot_be_shared_is_refused_by_name() -> None:
-    assert refused("algorithm=adversarial", "distill=kd").startswith("algorithm=adversarial cannot be shared")
+    assert refused("algorithm=adversarial", "distill=kd").startswith(
+        "algorithm=adversarial cannot be shared"
+    )
     assert "teacher_mode=feedback" in refused("distill=kd", "distill.teacher_mode=feedback")
     assert "task.meta_batch=1 cannot be shared among 2" in refused(
         "task.meta_batch=1", "distill=none"
