@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Run:
     Attributes:
         path: its folder, absolute.
         status: `finished`, `failed`, `interrupted`, `running`, `damaged`; `waiting` is a job of a
-            multirun that did not begin.
+            multirun that did not begin, `pruned` one that a search ended.
         reason: why it did not finish or cannot be read, where that is known.
         info: run.json's content.
         settings: its configuration by dotted name; empty if that cannot be read.
@@ -126,7 +126,8 @@ def gather(
             "or a folder that holds some"
         )
     reader = reader or read
-    return [one if isinstance(one, Run) else reader(one) for one in found.values()], notes
+    runs = [one if isinstance(one, Run) else reader(one) for one in found.values()]
+    return _with_pruned(runs), notes
 
 
 def _below(path: Path, notes: list[str]) -> Iterable[Path | Run]:
@@ -172,6 +173,31 @@ def _without_run(sweep: Path, notes: list[str]) -> Iterable[Run]:
         notes.append(
             f"'{sweep / SWEEP}' cannot be read ({error}); jobs without a run are not listed"
         )
+
+
+def _with_pruned(runs: Sequence[Run]) -> list[Run]:
+    """Call those runs pruned that a search ended; they themselves know of an interruption only."""
+    pruned: dict[Path, set[str]] = {}
+    found = []
+    for run in runs:
+        if run.status == INTERRUPTED:
+            folder = run.path.parent
+            if folder not in pruned:
+                pruned[folder] = _pruned_jobs(folder / SWEEP)
+            if run.path.name in pruned[folder]:
+                run = replace(run, status="pruned", reason="the search saw no hope for it")
+        found.append(run)
+    return found
+
+
+def _pruned_jobs(file: Path) -> set[str]:
+    if not file.is_file():
+        return set()
+    try:
+        jobs = parse_json(read_text(file))["jobs"]
+        return {str(job["number"]) for job in jobs if job["status"] == "pruned"}
+    except (UnreadableError, LookupError, TypeError):
+        return set()  # said already, where the jobs without a run are looked for
 
 
 def _is_gone(job: Mapping[str, Any]) -> bool:

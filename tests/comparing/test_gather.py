@@ -128,6 +128,21 @@ def test_jobs_of_a_multirun_that_have_no_run(made_up: Made, tmp_path: Path) -> N
     assert "sweep.json' cannot be read" in notes[0]
 
 
+def test_trials_that_a_search_ended_are_pruned(made_up: Made, tmp_path: Path) -> None:
+    for name in "01":
+        made_up(tmp_path / name, status="interrupted")
+    jobs = [
+        {"number": 0, "status": "pruned", "overrides": []},
+        {"number": 1, "status": "interrupted", "overrides": []},
+    ]
+    (tmp_path / "sweep.json").write_text(json.dumps({"schema": 1, "jobs": jobs}))
+    runs, _ = gather([tmp_path])
+    assert [run.status for run in runs] == ["pruned", "interrupted"]
+    (tmp_path / "sweep.json").write_text("{")
+    runs, _ = gather([tmp_path])
+    assert [run.status for run in runs] == ["interrupted", "interrupted"]
+
+
 def test_no_run_is_an_error(made_up: Made, tmp_path: Path) -> None:
     made_up(tmp_path / "outputs" / "run")
     (tmp_path / "empty").mkdir()

@@ -91,7 +91,7 @@
   const describe = () => {
     const all = [...metakd.rows.values()];
     const count = (status) => all.filter((row) => row.status === status).length;
-    const words = ["finished", "running", "waiting", "interrupted", "failed", "damaged"]
+    const words = ["finished", "running", "waiting", "pruned", "interrupted", "failed", "damaged"]
       .map((status) => [count(status), status]).filter(([n]) => n).map(([n, status]) => `${n} ${status}`);
     find("folder").textContent = metakd.head.folder ?? "";
     find("counts").textContent = `${all.length} ${all.length === 1 ? "run" : "runs"}${words.length ? `: ${words.join(", ")}` : ""}`;
