@@ -7,7 +7,8 @@
 Each case trains from the same start on the same tasks, in this process and in two that torchrun
 starts, with one thread each. Equality is measured in float64, where rounding has not grown to
 anything after some dozen updates, and in float32, as runs compute, where it has. So beside it
-stands what one process differs from itself when its tasks stand in another order.
+stands what one process differs from itself when its tasks stand in another order, and when the
+parameters that it starts from are moved by their last bit (the largest of three such trainings).
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from metakd.stages.recorder import Recorder
 
 CASES = ("protonet", "kd", "maml", "fomaml", "reptile", "carried", "co_meta", "supervised")
 PROCESSES = 2
+NUDGES = 3
 CLASSES = 12
 FULL = Precision(None, "cpu")
 
@@ -142,11 +144,28 @@ class Trial:
     meta_batch: int
 
     def train(
-        self, case: str, dtype: torch.dtype, group: Group, reverse: bool = False, poison: int = -1
+        self,
+        case: str,
+        dtype: torch.dtype,
+        group: Group,
+        *,
+        reverse: bool = False,
+        poison: int = -1,
+        nudge: int | None = None,
     ) -> dict[str, Any]:
-        """Train; return the parameters, the losses and the seconds of a step."""
+        """Train; return the parameters, the losses and the seconds of a step.
+
+        `nudge` is the seed by which each parameter is moved to one of its two neighbours.
+        """
         learner, objective = learner_of(case, self.width)
         learner.to(dtype)
+        if nudge is not None:
+            generator = torch.Generator().manual_seed(nudge)
+            with torch.no_grad():
+                for p in learner.parameters():
+                    up = torch.rand(p.shape, generator=generator) < 0.5
+                    ends = torch.where(up, torch.inf, -torch.inf).to(p.dtype)
+                    p.copy_(torch.nextafter(p, ends))
         order = list(reversed(range(self.meta_batch))) if reverse else None
         if case == "supervised":
             size = 4 * self.meta_batch
@@ -244,6 +263,11 @@ def report(one: dict[str, Any], two: dict[str, Any], trial: Trial, cases: Sequen
             )
         swapped = trial.train(case, torch.float32, ALONE, reverse=True)
         row["reordered"] = difference(one[f"{case} torch.float32"]["weights"], swapped["weights"])
+        nudged = [trial.train(case, torch.float32, ALONE, nudge=n) for n in range(NUDGES)]
+        row["last_bit"] = max(
+            difference(one[f"{case} torch.float32"]["weights"], other["weights"])
+            for other in nudged
+        )
         losses = zip(
             one[f"{case} torch.float64"]["losses"],
             two[f"{case} torch.float64"]["losses"],
@@ -323,7 +347,8 @@ def main() -> None:
     for case, row in found["cases"].items():
         print(
             f"  {case:<11}float64 {row['float64']:.1e}   float32 {row['float32']:.1e}   "
-            f"(one process, tasks in another order, float32: {row['reordered']:.1e})"
+            f"(one process, float32: tasks in another order {row['reordered']:.1e}, "
+            f"start moved by its last bit {row['last_bit']:.1e})"
         )
     same = all(found["evaluation"].values())
     print(f"evaluation tasks the same to the bit: {'yes' if same else 'no'}")
