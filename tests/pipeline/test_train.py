@@ -13,6 +13,7 @@ import metakd
 from metakd.errors import UserError
 
 SMALL = (
+    "dataset.image_size=16",
     "student.width=8",
     "teacher.width=8",
     "pretrain.epochs=1",
