@@ -46,6 +46,7 @@ SHORT = (
 COMBINATIONS = ("algorithm=protonet,fomaml", "distill=none,kd", "seed=0,1,2")
 TINY = (
     "dataset.images_per_class=10",
+    "task.queries=5",
     "dataset.image_size=16",
     "pretrain=none",
     "distill=none",
