@@ -130,7 +130,9 @@ def killed(work: Path) -> bool:
         jobs = jobs_of(folder)
         done = sum(job["status"] == "finished" for job in jobs)
         runs = [j for j in jobs if j["status"] == "running" and j["pid"]]
-        runs = [j for j in runs if read(folder / str(j["number"]) / "run.json").get("stage")]
+        early = ("pretrain", "warmstart", "meta_train")  # not one that is about to end
+        infos = {j["number"]: read(folder / str(j["number"]) / "run.json") for j in runs}
+        runs = [j for j in runs if infos[j["number"]].get("stage") in early]
         return runs if done >= finished else []
 
     wait_for(lambda: at_work(1), process)
