@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from metakd.cli.ablate import multirun_of
 from metakd.errors import UserError
@@ -17,6 +18,7 @@ from metakd.sweeps.plan import combinations
 from metakd.sweeps.state import Job, Sweep
 
 Made = Callable[..., Path]
+SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "compare.schema.json"
 ABOVE = {
     ("supervised", "none"): 0.0,
     ("protonet", "none"): 0.01,
@@ -160,6 +162,12 @@ def test_for_programs(metakd, jobs, tmp_path: Path) -> None:
     effects = content["ablation"]["effects"]
     assert {(e["effect"], e["shots"]) for e in effects} >= {("both", 1), ("both", 5)}
     assert content["ablation"]["missing"] == []
+    described = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    valid = Draft202012Validator(
+        {**described["properties"]["ablation"], "$defs": described["$defs"]}
+    )
+    valid.validate(content["ablation"])
+    assert not valid.is_valid({**content["ablation"], "effects": [{**effects[0], "p": 2}]})
     assert "8 of 8 jobs done" in answer.err
     answer = metakd("ablate", "seed=0,1", where, "--markdown")
     assert answer.out.startswith("**5-way accuracy")
