@@ -1,6 +1,6 @@
 """A search that is killed and goes on: 20 trials on glyphs for accuracy and few parameters.
 
-    python scripts/search_killed.py                      # some 5 minutes on one core
+    python scripts/search_killed.py                      # 26 minutes on a machine that was busy
     python scripts/search_killed.py --trials 20 --work outputs/search --figure pareto.png
 
 `metakd train -m sweep=pareto`, shortened. In the middle of one trial's meta-training its process is
