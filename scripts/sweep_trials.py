@@ -1,6 +1,6 @@
 """Try multiruns as they are used, and badly treated: kill one, complete it, count what was done.
 
-    python scripts/sweep_trials.py                       # all, some 15 minutes on 2 cores
+    python scripts/sweep_trials.py                       # all, some 20 minutes on 2 cores
     python scripts/sweep_trials.py --only teacher overhead --work outputs/sweep_trials
 
 * killed: algorithm x distillation x 3 seeds on glyphs, two at a time. A job is killed (SIGKILL),
@@ -153,10 +153,8 @@ def killed(work: Path) -> bool:
     same = [figures(folder / str(n)) == figures(whole / str(n)) for n in runs]
     once = [lines_of(folder / str(n)) == lines_of(whole / str(n)) for n in runs]
     print(f"started again: status {status}, {dict(Counter(job['status'] for job in jobs))}")
-    print(
-        f"runs: {len(runs)} of {len(jobs)}, each once; equal to those of the undisturbed multirun: "
-    )
-    print(f"figures of {sum(same)}, lines of metrics of {sum(once)}")
+    print(f"runs: {len(runs)} of {len(jobs)}; figures as if left alone {sum(same)}", end="")
+    print(f", every line of metrics once {sum(once)}")
     print(f"teachers trained: {teachers_trained(folder)}", flush=True)
     metakd("compare", str(folder), "--markdown", log=work / "table.md").wait()
     print((work / "table.md").read_text(encoding="utf-8"), flush=True)
