@@ -10,11 +10,12 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["UnreadableError", "parse_json", "parse_yaml", "read_text"]
+__all__ = ["UnreadableError", "flat", "parse_json", "parse_yaml", "read_text"]
 
 MAX_BYTES = 64 * 2**20
 """Of a file; the program's own are thousands of times smaller."""
@@ -259,3 +260,14 @@ def _yaml_reason(error: Exception) -> str:
 def _short(word: str) -> str:
     text = repr(word)
     return text if len(text) <= 60 else f"{text[:57]}…'"
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted name."""
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

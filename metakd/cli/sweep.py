@@ -150,7 +150,7 @@ class _Job:
 
         try:
             results = pipeline.train(composed)
-        except Exception as error:
+        except Exception as error:  # whatever ended the job
             # It travels to the process that launched the jobs: only its words surely do.
             kind = "" if isinstance(error, UserError | RunError) else f"{type(error).__name__}: "
             words = " ".join([kind + str(error), *getattr(error, "__notes__", ())])

@@ -9,9 +9,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from metakd.comparing.gather import Run, flat
+from metakd.comparing.gather import Run
 from metakd.config.locate import Choices
-from metakd.plain_data import UnreadableError, parse_yaml, read_text
+from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
 
 __all__ = ["FACTS", "differing", "groups", "is_off", "settings_of"]
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from metakd.errors import UserError
-from metakd.plain_data import UnreadableError, parse_json, read_text
+from metakd.plain_data import UnreadableError, flat, parse_json, read_text
 from metakd.reports.summary import MODELS, headlines
 from metakd.runs.folder import open_run
 from metakd.runs.process import is_alive
 
-__all__ = ["Run", "flat", "gather", "read"]
+__all__ = ["Run", "gather", "read"]
 
 OWN_FOLDERS = frozenset({"checkpoints", "figures", "evaluations", "wandb"})
 """Folders of a run, in which no other run is looked for."""
@@ -254,14 +254,3 @@ def _of_the_judged(path: Path, info: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(judged, dict):
         return {}
     return {key: judged[key] for key in ("seed", "teacher") if key in judged}
-
-
-def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by dotted name."""
-    found: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found

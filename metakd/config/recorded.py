@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from metakd.config.compose import Composed, recompose
 from metakd.config.overrides import PATH_KEYS, parse, quoted
 from metakd.errors import UserError, nearest
-from metakd.plain_data import UnreadableError, parse_yaml, read_text
+from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
 
 __all__ = ["NOT_THE_RUN", "differences", "recorded_composed", "reproduction_composed"]
 
@@ -30,18 +30,12 @@ NOT_THE_RUN = (
 """Settings that say where things are or who watches; whatever they are, the result is the same."""
 
 FREE = (
-    "plugins",
-    "data_root",
-    "cache_root",
+    *NOT_THE_RUN,
     "output_root",
     "name",
-    "tags",
-    "tracker",
     "device",
     "precision",
     "deterministic",
-    "checkpoint_minutes",
-    "checkpoint_steps",
     "dataset.folder",
     "dataset.splits",
     "teacher.checkpoint",
@@ -173,22 +167,12 @@ def _data_root(info: Mapping[str, Any], directory: Path) -> Path | None:
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Return which settings differ, a line `key: old -> new` each, in the order of their names."""
-    old, new = _flat(before), _flat(after)
+    old, new = flat(before), flat(after)
     return [
         f"{key}: {_word(old.get(key))} -> {_word(new.get(key))}"
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key)
     ]
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _word(value: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from metakd.config.compose import Composed
-from metakd.config.recorded import differences, reproduction_composed
+from metakd.config.recorded import NOT_THE_RUN, differences, reproduction_composed
 from metakd.errors import UserError
 from metakd.pipeline.prepare import prepare
 from metakd.pipeline.run import carry_out, provenance_of, tracker_of
@@ -28,18 +28,7 @@ from metakd.tracking.progress import Progress
 
 __all__ = ["reproduce"]
 
-WITHOUT_EFFECT = (
-    "plugins",
-    "data_root",
-    "cache_root",
-    "output_root",
-    "name",
-    "tags",
-    "tracker",
-    "checkpoint_minutes",
-    "checkpoint_steps",
-    "pretrain.cache",
-)
+WITHOUT_EFFECT = (*NOT_THE_RUN, "output_root", "name", "pretrain.cache")
 """Settings that no figure depends on."""
 
 

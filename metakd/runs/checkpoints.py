@@ -53,7 +53,7 @@ def save_state(folder: Path, name: str, state: Mapping[str, Any]) -> None:
         hashing = _Hashing(out, digest)
         try:
             torch.save(dict(state), cast(BinaryIO, hashing))
-        except Exception as error:
+        except Exception as error:  # raised again; of which kind torch makes it is not said
             if hashing.failure is not None:  # torch hides why (a full disk) behind a message
                 raise hashing.failure from error
             raise

@@ -128,7 +128,7 @@ class Driver:
                         with stop.held():  # a process that was just started must not be forgotten
                             self._step(board)
                         time.sleep(POLL_S)
-                except BaseException:
+                except BaseException:  # Ctrl-C, too: no job may be left behind
                     board.close()
                     self._stop(board)
                     raise

@@ -62,7 +62,7 @@ def begun(words: Sequence[str], config_dir: str | None = None) -> Sweep:
         sweep.parallel = asked.parallel or sweep.parallel
         sweep.directory = os.getcwd()
         sweep.config_dir = None if config_dir is None else os.path.abspath(config_dir)
-    except BaseException:
+    except BaseException:  # Ctrl-C, too: nobody must be locked out
         sweep.unlock()
         raise
     return sweep

@@ -153,7 +153,7 @@ class Sweep:
         holder.lock()
         try:
             found = cls.load(folder)  # as whoever had the lock has left it
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: nobody must be locked out
             holder.unlock()
             raise
         found._lock = holder._lock

@@ -9,7 +9,8 @@ from typing import Any
 
 import metakd
 from metakd.comparing.columns import BOOKKEEPING, FACTS, differing, groups, is_off, settings_of
-from metakd.comparing.gather import Run, flat, read
+from metakd.comparing.gather import Run, read
+from metakd.plain_data import flat
 
 ROOT = Path(__file__).resolve().parents[2]
 Made = Callable[..., Path]

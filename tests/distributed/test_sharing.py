@@ -7,9 +7,10 @@ import torch
 
 import metakd
 from metakd.data.tasks import ExampleBatch, TaskBatch
-from metakd.distributed.group import Group
+from metakd.distributed.group import ALONE, Group
 from metakd.distributed.join import launched, own_device
 from metakd.errors import UserError
+from metakd.models.normalization import BatchNorm2d, shared_statistics
 from metakd.pipeline.prepare import prepare
 from metakd.pipeline.shared import _check_sharing
 from metakd.stages.evaluate import in_order
@@ -91,3 +92,11 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="--nproc-per-node 1"):
         own_device("cuda", Two(), here)
+
+
+def test_the_statistics_of_one_process_are_its_own() -> None:
+    torch.manual_seed(0)
+    x, (own, asked) = 3 + torch.randn(6, 2, 4, 5), (BatchNorm2d(2), BatchNorm2d(2))
+    with shared_statistics([asked], lambda part: ALONE.statistics(part, 1.0)):
+        torch.testing.assert_close(asked(x), own(x))
+    torch.testing.assert_close(asked.state_dict(), own.state_dict())

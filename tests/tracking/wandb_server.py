@@ -128,7 +128,7 @@ class FakeServer:
             block_on_close = False
 
             def handle_error(self, request: Any, client_address: Any) -> None:
-                pass  # the client went away
+                """Say nothing: a client that went away is what is tried."""
 
         self._dead = False
         self._http = Server(("127.0.0.1", self._port), Handler)
