@@ -1,0 +1,73 @@
+"""What a file of weights says of itself beside the tensors: its input and its classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from metakd.data.preprocessing import Preprocessing
+
+__all__ = ["KEY", "Card"]
+
+KEY = "metakd_card"
+"""Name of the card in the header of a .safetensors file."""
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Card:
+    """What has to be known of weights to use them rightly, wherever they are taken.
+
+    Attributes:
+        preprocessing: what the network expects of its input; None: no images.
+        dataset: name of the dataset that it was trained on.
+        classes: names of the classes it was trained on, in the order of its head's outputs.
+        chosen_on: names of the classes it was chosen by (meta-validation).
+    """
+
+    preprocessing: Preprocessing | None
+    dataset: str = ""
+    classes: tuple[str, ...] = ()
+    chosen_on: tuple[str, ...] = field(default=())
+
+    def header(self) -> dict[str, str]:
+        """Return the entry of a .safetensors file's header."""
+        content = {
+            "schema": _SCHEMA,
+            "dataset": self.dataset,
+            "preprocessing": None if self.preprocessing is None else self.preprocessing.plain(),
+            "classes": list(self.classes),
+            "chosen_on": list(self.chosen_on),
+        }
+        return {KEY: json.dumps(content)}
+
+    @classmethod
+    def from_header(cls, metadata: Mapping[str, str] | None) -> Card | None:
+        """Return the card in a file's header; None if there is none.
+
+        Raises:
+            ValueError: there is one that cannot be used.
+        """
+        text = (metadata or {}).get(KEY)
+        if text is None:
+            return None
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("its card is no object")
+        if content.get("schema") != _SCHEMA:
+            raise ValueError(f"its card is of schema {content.get('schema')}, not {_SCHEMA}")
+        given = content.get("preprocessing")
+        return cls(
+            preprocessing=None if given is None else Preprocessing.from_plain(given),
+            dataset=str(content.get("dataset", "")),
+            classes=_names(content.get("classes", [])),
+            chosen_on=_names(content.get("chosen_on", [])),
+        )
+
+
+def _names(content: Any) -> tuple[str, ...]:
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise ValueError("the classes of its card are no list of names")
+    return tuple(content)
