@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from metakd.data.class_split import (
 )
 from metakd.data.images import PARTS, PreparedImages
 from metakd.data.picture_files import SUFFIXES, pictures_in, read_pictures
+from metakd.data.preprocessing import Reading
 from metakd.errors import UserError
 
 __all__ = ["ImageFolder"]
@@ -66,6 +68,7 @@ class ImageFolder:
         self._folder = Path(folder).expanduser() if folder else data_root / "image_folder"
         self._splits = Path(splits).expanduser() if splits else None
         self._seed, self._size = split_seed, image_size or 84
+        self._reading = Reading(crop=True)
 
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""
@@ -86,14 +89,16 @@ class ImageFolder:
         paths = [path for name in names for path in pictures[name]]
         counts = torch.tensor([len(pictures[name]) for name in names])
         labels = torch.arange(len(names)).repeat_interleave(counts)
-        return by_class(
+        read = read_pictures("image_folder", paths, self._size, self._reading)
+        prepared = by_class(
             "image_folder",
-            read_pictures("image_folder", paths, self._size, crop=True),
+            read.images,
             labels,
             names,
             split,
             held_out=hold_out(labels, self._seed),
         )
+        return replace(prepared, reading=self._reading, notes=read.notes)
 
     def _listing(self) -> _Listing:
         """Find the classes, their files and their parts; refuse what cannot be used."""

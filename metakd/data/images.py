@@ -14,6 +14,7 @@ from metakd.data.batches import BatchStream
 from metakd.data.counter_random import derive, stream_key
 from metakd.data.episodes import EpisodeDraw, EpisodeStream
 from metakd.data.pixel_statistics import mean_and_std
+from metakd.data.preprocessing import Reading
 from metakd.data.target import TargetTask, target_task
 from metakd.errors import UserError, nearest
 
@@ -95,10 +96,14 @@ class PreparedImages:
     Attributes:
         parts: `train`, `validate` and `test`: meta-train, meta-validation, meta-test.
         name: the dataset's.
+        reading: how its picture files were read.
+        notes: lines that the user should see each time the data is used.
     """
 
     parts: dict[str, ClassImages]
     name: str
+    reading: Reading = Reading()
+    notes: tuple[str, ...] = ()
 
 
 class ImageData:
@@ -298,6 +303,5 @@ class ImageData:
             p: images if p == "test" else images.without_held_out()
             for p, images in self.prepared.parts.items()
         }
-        return ImageData(
-            PreparedImages(parts, self.name), self.device, self.augment, self.views, self.checksum
-        )
+        prepared = replace(self.prepared, parts=parts)
+        return ImageData(prepared, self.device, self.augment, self.views, self.checksum)

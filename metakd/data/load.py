@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from metakd.data.cache import content_checksum, read_checked, write_checked
 from metakd.data.dataset import Dataset, RegressionTasks
 from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
 from metakd.data.prepared_checks import check_prepared
+from metakd.data.preprocessing import Reading
 from metakd.errors import UserError
 
 __all__ = ["cache_root_from", "data_root_from", "load_dataset"]
@@ -72,19 +74,23 @@ def load_dataset(
         except ValueError as error:
             raise UserError(f"dataset {prepared.name}: {error}") from error
         tensors, meta = _pack(prepared)
-        meta["checksum"] = content_checksum(tensors, meta)
         if key is not None:
             write_checked(folder, key, tensors, meta)
     return ImageData(prepared, device, augment, views, meta["checksum"])
 
 
 def _pack(prepared: PreparedImages) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what a cache entry holds; its `checksum` is of pixels, labels and names alone."""
     tensors = {f"{p}.{t}": getattr(prepared.parts[p], t) for p in PARTS for t in _TENSORS}
     meta = {
         "name": prepared.name,
         "class_names": {p: list(prepared.parts[p].class_names) for p in PARTS},
         "group_names": {p: list(prepared.parts[p].group_names) for p in PARTS},
     }
+    meta["checksum"] = content_checksum(tensors, meta)
+    # How the pixels came about is no part of what they are.
+    meta["reading"] = asdict(prepared.reading)
+    meta["notes"] = list(prepared.notes)
     return tensors, meta
 
 
@@ -104,7 +110,12 @@ def _unpack(tensors: dict[str, Tensor], meta: dict[str, Any]) -> PreparedImages 
         }
         if not isinstance(meta["checksum"], str):
             raise ValueError("its checksum is no text")
-        prepared = PreparedImages(parts, str(meta["name"]))
+        prepared = PreparedImages(
+            parts,
+            str(meta["name"]),
+            reading=Reading(**meta.get("reading", {})),
+            notes=tuple(str(line) for line in meta.get("notes", ())),
+        )
         check_prepared(prepared)
     except (ValueError, TypeError, KeyError) as error:
         log.warning("a cache entry holds no prepared data (%s); it is made anew", error)

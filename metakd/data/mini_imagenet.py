@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from metakd.data.class_split import by_class, check_classes, hold_out
 from metakd.data.images import PARTS, PreparedImages
 from metakd.data.picture_files import read_pictures
+from metakd.data.preprocessing import Reading
 from metakd.errors import UserError
 
 __all__ = ["MiniImagenet"]
@@ -52,6 +54,7 @@ class MiniImagenet:
         self._folder = Path(folder).expanduser() if folder else data_root / "mini_imagenet"
         self._splits = Path(splits).expanduser() if splits else None
         self._seed, self._size = split_seed, image_size or 84
+        self._reading = Reading(crop=False)
 
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""
@@ -84,17 +87,17 @@ class MiniImagenet:
                         f"dataset mini_imagenet: '{name}' stands in the lists of '{whose[name]}' "
                         f"and of '{part}': an image belongs to one class"
                     )
-        pixels = read_pictures(
-            "mini_imagenet", [images / name for name, _ in pairs], self._size, crop=False
-        )
-        return by_class(
+        paths = [images / name for name, _ in pairs]
+        read = read_pictures("mini_imagenet", paths, self._size, self._reading)
+        prepared = by_class(
             "mini_imagenet",
-            pixels,
+            read.images,
             labels,
             names,
             split,
             held_out=hold_out(labels, self._seed),
         )
+        return replace(prepared, reading=self._reading, notes=read.notes)
 
     def _images(self) -> Path:
         if not self._folder.is_dir():

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from metakd.data.download import READING
+from metakd.data.preprocessing import Reading
 from metakd.errors import UserError
 
-__all__ = ["SUFFIXES", "pictures_in", "read_pictures"]
+__all__ = ["SUFFIXES", "PicturesRead", "pictures_in", "read_picture", "read_pictures"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 """Files in a folder with other names are not looked at."""
@@ -38,41 +40,103 @@ def pictures_in(folder: Path) -> list[Path]:
         raise UserError(f"the folder {folder} cannot be read ({error.strerror})") from error
 
 
-def read_pictures(name: str, paths: Sequence[Path], size: int, crop: bool) -> Tensor:
-    """Read pictures as RGB at `size` x `size`.
+class PicturesRead(NamedTuple):
+    """What `read_pictures` found.
+
+    Attributes:
+        images: [m, 3, size, size] uint8.
+        kept: positions of the m pictures in the list of paths, ascending.
+        notes: lines that the user should see.
+    """
+
+    images: Tensor
+    kept: list[int]
+    notes: tuple[str, ...] = ()
+
+
+def read_picture(
+    source: str | Path | BinaryIO | Image.Image, size: tuple[int, int], reading: Reading
+) -> np.ndarray:
+    """Read a picture as RGB.
+
+    Args:
+        source: a path, a file opened for reading bytes, or an image of Pillow's (not changed).
+        size: (height, width) in pixels.
+        reading: how it becomes 8-bit pixels.
+
+    Returns:
+        [height, width, 3] uint8.
+
+    Raises:
+        UserError: it cannot be read; the message names the file.
+    """
+    try:
+        return _decoded(source, size, reading)
+    except READING as error:
+        raise UserError(
+            f"the image {_name_of(source)} cannot be read ({_reason(error)}): repair or remove it"
+        ) from error
+
+
+def read_pictures(
+    name: str,
+    paths: Sequence[Path],
+    size: int,
+    reading: Reading,
+    *,
+    unreadable: str = "refuse",
+) -> PicturesRead:
+    """Read picture files as RGB at `size` x `size`.
 
     Args:
         name: of the dataset, for the message.
         paths: of the files.
         size: height and width in pixels.
-        crop: cut the middle square out of pictures that are not square; otherwise squeeze them.
-
-    Returns:
-        [n, 3, size, size] uint8.
+        reading: how they become 8-bit pixels.
+        unreadable: what becomes of a file that cannot be read: `refuse` or `skip`.
 
     Raises:
         UserError: a file cannot be read; the message names it.
     """
 
     def read(path: Path) -> np.ndarray:
-        method = Image.Resampling.BILINEAR
         try:
-            with Image.open(path) as picture:
-                upright = ImageOps.exif_transpose(picture).convert("RGB")
-            if crop:
-                small = ImageOps.fit(upright, (size, size), method)
-            else:
-                small = upright.resize((size, size), method)
+            return _decoded(path, (size, size), reading)
         except READING as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
-                f"dataset {name}: the image {path} cannot be read ({reason}): repair or remove it"
+                f"dataset {name}: the image {path} cannot be read ({_reason(error)}): repair or "
+                "remove it"
             ) from error
-        return np.asarray(small)
 
     images = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
     # Pillow lets go of the interpreter while it decodes, so threads use all cores.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
         for i, pixels in enumerate(threads.map(read, paths)):
             images[i] = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-    return images
+    return PicturesRead(images, list(range(len(paths))))
+
+
+def _decoded(
+    source: str | Path | BinaryIO | Image.Image, size: tuple[int, int], reading: Reading
+) -> np.ndarray:
+    """Return the picture [height, width, 3] uint8; raises one of `READING`."""
+    height, width = size
+    method = Image.Resampling.BILINEAR
+    if isinstance(source, Image.Image):
+        upright = ImageOps.exif_transpose(source).convert("RGB")
+    else:
+        with Image.open(source) as picture:
+            upright = ImageOps.exif_transpose(picture).convert("RGB")
+    if reading.crop:
+        return np.asarray(ImageOps.fit(upright, (width, height), method))
+    return np.asarray(upright.resize((width, height), method))
+
+
+def _name_of(source: str | Path | BinaryIO | Image.Image) -> str:
+    if isinstance(source, (str, Path)):
+        return str(source)
+    return str(getattr(source, "filename", "") or getattr(source, "name", "") or "(no file)")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

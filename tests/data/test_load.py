@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from metakd.data.images import PARTS, ImageData, PreparedImages
 from metakd.data.load import cache_root_from, data_root_from, load_dataset
+from metakd.data.preprocessing import Reading
 
 
 class Counted:
@@ -113,3 +115,26 @@ def test_folders(monkeypatch, tmp_path: Path) -> None:
     assert cache_root_from(None) == Path("/home/someone/kept")
     assert data_root_from("here/a=b") == tmp_path / "here" / "a=b"
     assert cache_root_from("here") == tmp_path / "here"
+
+
+def test_reading_and_notes_are_kept_and_no_part_of_the_checksum(
+    tmp_path: Path, make_images
+) -> None:
+    images = make_images([5, 6])
+    plain = load_dataset(Counted(images, None), cache_root=tmp_path)
+
+    class Read(Counted):
+        def load(self) -> PreparedImages:
+            reading = Reading(crop=False, background=7, white=4095.0)
+            return replace(super().load(), reading=reading, notes=("a line", "another"))
+
+    dataset = Read(images)
+    for _ in range(2):
+        prepared = load_dataset(dataset, cache_root=tmp_path).prepared
+        assert prepared.reading == Reading(crop=False, background=7, white=4095.0)
+        assert prepared.notes == ("a line", "another")
+    assert dataset.loads == 1
+    assert load_dataset(dataset, cache_root=tmp_path).checksum == plain.checksum
+    assert (plain.prepared.reading, plain.prepared.notes) == (Reading(), ())
+    kept = load_dataset(dataset, cache_root=tmp_path).without_held_out().prepared
+    assert kept.notes == ("a line", "another")

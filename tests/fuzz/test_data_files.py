@@ -36,6 +36,7 @@ from metakd.data.mnist import Mnist
 from metakd.data.omniglot import Omniglot
 from metakd.data.picture_files import read_pictures
 from metakd.data.prepared_checks import check_prepared
+from metakd.data.preprocessing import Reading
 from metakd.errors import UserError
 
 
@@ -77,7 +78,7 @@ def test_pictures(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(content)
     try:
-        images = read_pictures("some", [path], 6, crop=True)
+        images = read_pictures("some", [path], 6, Reading()).images
     except UserError as error:
         one_line(error)
         return
