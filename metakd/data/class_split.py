@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from metakd.data.class_names import class_name
 from metakd.data.counter_random import bits_at, permutation, stream_key
 from metakd.data.images import PARTS, ClassImages, PreparedImages
 from metakd.errors import UserError, nearest
@@ -18,6 +19,7 @@ __all__ = [
     "check_classes",
     "class_lists_text",
     "hold_out",
+    "matched_classes",
     "random_split",
     "read_class_lists",
 ]
@@ -37,13 +39,13 @@ def random_split(names: Sequence[str], sizes: Sequence[int], seed: int) -> dict[
 
 
 def class_lists_text(path: Path) -> str:
-    """Return the text of a file of class lists.
+    """Return the text of a file of class lists, without a byte order mark.
 
     Raises:
         UserError: it cannot be read.
     """
     try:
-        return read_text(path)
+        return read_text(path).removeprefix("\ufeff")
     except UnreadableError as error:
         raise UserError(f"class lists {path}: cannot be read ({error})") from error
 
@@ -51,36 +53,73 @@ def class_lists_text(path: Path) -> str:
 def read_class_lists(path: Path) -> dict[str, list[str]]:
     """Read class lists: JSON with the keys `train`, `val` (or `validate`) and `test`.
 
+    A part may be left out or have no classes, if any part has some.
+
     Raises:
-        UserError: no such file, not JSON, a key is missing, something that is no name.
+        UserError: no such file, not JSON, no class at all, something that is no name.
     """
     try:
         lists = parse_json(class_lists_text(path))
     except UnreadableError as error:
         raise UserError(f"class lists {path}: cannot be read ({error})") from error
-    if isinstance(lists, dict) and "validate" not in lists and "val" in lists:
-        lists["validate"] = lists["val"]
+    if isinstance(lists, dict):
+        _check_keys(lists, path)
+        if "val" in lists:
+            lists["validate"] = lists.pop("val")
     for part in PARTS:
-        if not isinstance(lists, dict) or not isinstance(lists.get(part), list):
+        if not isinstance(lists, dict) or not isinstance(lists.get(part, []), list):
             raise UserError(
                 f"class lists {path}: give JSON with a list of class names for each of "
                 "'train', 'val' and 'test'"
             )
-        for name in lists[part]:  # folders are named by numbers here and there
+        for name in lists.get(part, []):  # folders are named by numbers here and there
             if isinstance(name, bool) or not isinstance(name, (str, int)):
                 raise UserError(
                     f"class lists {path}: in '{part}' stands {str(name)[:40]!r}, which is no name "
                     "of a class"
                 )
-    return {part: [str(name) for name in lists[part]] for part in PARTS}
+    return {part: [str(name) for name in lists.get(part, [])] for part in PARTS}
+
+
+def _check_keys(lists: Mapping[str, object], path: Path) -> None:
+    """Refuse keys that leave in doubt which part is meant."""
+    if "val" in lists and "validate" in lists:
+        raise UserError(f"class lists {path}: 'val' and 'validate' are the same part: keep one")
+    for key, value in lists.items():
+        hint = nearest(key, {"train", "val", "validate", "test"} - set(lists))
+        if key not in ("train", "val", "validate", "test") and isinstance(value, list) and hint:
+            raise UserError(f"class lists {path}: '{key}' is no part of the classes.{hint}")
+
+
+def matched_classes(
+    split: Mapping[str, Sequence[str]], names: Sequence[str], where: str
+) -> dict[str, list[str]]:
+    """Return `split` with each class called as in `names`.
+
+    Lists may write accents in another way than folders do, and name a folder by its bytes.
+
+    Raises:
+        UserError: as `check_classes`.
+    """
+    known = set(names)
+    called = {class_name(name): name for name in names}
+    found = {
+        part: [name if name in known else called.get(class_name(name), name) for name in split[part]]
+        for part in PARTS
+    }
+    check_classes(found, names, where)
+    return found
 
 
 def check_classes(split: Mapping[str, Sequence[str]], names: Sequence[str], where: str) -> None:
-    """Raise UserError unless every class of `split` exists and stands in one part only."""
+    """Raise UserError unless every class of `split` exists and stands in one part only.
+
+    A part may be empty: whether it is needed is known where it would be used.
+    """
     known, seen = set(names), dict[str, str]()
+    if not any(split[part] for part in PARTS):
+        raise UserError(f"{where}: there is no class for 'train', 'val' or 'test'")
     for part in PARTS:
-        if not split[part]:
-            raise UserError(f"{where}: there is no class for '{part}'")
         for name in split[part]:
             if name not in known:
                 raise UserError(f"{where}: there is no class '{name}'." + nearest(name, known))
@@ -141,7 +180,7 @@ def by_class(
     all_groups = torch.tensor(groups if groups is not None else [0] * len(class_names))
     parts = {}
     for part in PARTS:
-        old = torch.tensor([number[c] for c in split[part]])
+        old = torch.tensor([number[c] for c in split[part]], dtype=torch.int64)
         new = torch.full((len(class_names),), -1)
         new[old] = torch.arange(len(old))
         mine = new[labels]

@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import torch
 
+from metakd.data.class_folders import ClassFolders, find_class_folders
 from metakd.data.class_split import (
     by_class,
     check_classes,
     hold_out,
+    matched_classes,
     random_split,
     read_class_lists,
 )
@@ -26,16 +28,11 @@ from metakd.errors import UserError
 __all__ = ["ImageFolder"]
 
 _VERSION = 1  # raised whenever the same settings give other images
-_PART_FOLDERS = {
-    "train": ("train",),
-    "validate": ("val", "validate", "valid", "validation"),
-    "test": ("test",),
-}
 
 
 class _Listing(NamedTuple):
     pictures: dict[str, list[Path]]  # class name -> its files
-    split: Mapping[str, list[str]]  # part -> class names
+    split: dict[str, list[str]]  # part -> class names
 
 
 class ImageFolder:
@@ -44,7 +41,8 @@ class ImageFolder:
     The folder holds either a folder for each class (``cats/*.jpg``, ``dogs/*.jpg`` …), dealt out
     to meta-train, meta-validation and meta-test as 60 / 20 / 20 % of the *classes* by
     `split_seed` or by the lists in the file `splits`; or it holds ``train``, ``val`` and
-    ``test`` with class folders in each, no class in two of them.
+    ``test`` with class folders in each, no class in two of them. Lists and folders may leave out
+    parts that are not needed: they then hold no class.
 
     Args:
         data_root: folder of datasets; its ``image_folder`` is used where `folder` is None.
@@ -52,6 +50,12 @@ class ImageFolder:
         splits: JSON file with lists of class names under ``train``, ``val`` and ``test``.
         split_seed: decides the split without lists, and the held-out fifth of each class.
         image_size: height and width in pixels.
+        all_test: every class folder is a meta-test class, wherever it lies.
+
+    Attributes:
+        recorded_split: class names of each part as a run recorded them, set after construction;
+            they are taken whatever else the folder holds now, and a missing one is refused. None:
+            the settings decide.
     """
 
     kind = "classification"
@@ -64,11 +68,21 @@ class ImageFolder:
         splits: str | None = None,
         split_seed: int = 0,
         image_size: int | None = 84,
+        all_test: bool = False,
     ) -> None:
         self._folder = Path(folder).expanduser() if folder else data_root / "image_folder"
         self._splits = Path(splits).expanduser() if splits else None
         self._seed, self._size = split_seed, image_size or 84
         self._reading = Reading(crop=True)
+        self._all_test = all_test
+        self.recorded_split: dict[str, list[str]] | None = None
+        if not isinstance(all_test, bool):
+            raise UserError(f"dataset.options.all_test={all_test}: type true or false")
+        if all_test and splits:
+            raise UserError(
+                f"dataset.options.all_test=true makes every class a meta-test class, and "
+                f"dataset.splits={splits} says otherwise: type one of the two"
+            )
 
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""
@@ -79,7 +93,7 @@ class ImageFolder:
                 status = path.stat()
                 line = f"{path} {status.st_size} {status.st_mtime_ns}\n"
                 files.update(line.encode("utf-8", "surrogateescape"))
-        settings = [files.hexdigest(), dict(listing.split), self._seed, self._size]
+        settings = [files.hexdigest(), listing.split, self._seed, self._size]
         return json.dumps(["image_folder", _VERSION, settings])
 
     def load(self) -> PreparedImages:
@@ -102,61 +116,51 @@ class ImageFolder:
 
     def _listing(self) -> _Listing:
         """Find the classes, their files and their parts; refuse what cannot be used."""
-        if not self._folder.is_dir():
-            raise UserError(
-                f"dataset image_folder: there is no folder {self._folder}: set dataset.folder=… to "
-                "a folder that holds a folder of images for each class"
-            )
-        top = _folders(self._folder)
-        names = {path.name.lower(): path for path in top}
-        parts = {
-            part: next((names[n] for n in known if n in names), None)
-            for part, known in _PART_FOLDERS.items()
-        }
-        if parts["train"] and parts["test"]:
-            return self._listing_of_parts({p: f for p, f in parts.items() if f is not None})
-        pictures = _pictures(top)
-        if len(pictures) < len(PARTS):
-            raise UserError(
-                f"dataset image_folder: {self._folder} holds {len(pictures)} class folders; the "
-                "classes are split into meta-train, meta-validation and meta-test: give at least 3"
-            )
-        if self._splits is not None:
-            split = read_class_lists(self._splits)
-            check_classes(split, list(pictures), f"class lists {self._splits}")
+        found = find_class_folders(self._folder)
+        split = self._split(found)
+        places = {name: found.place(part, name) for part in PARTS for name in split[part]}
+        return _Listing(_pictures(places), split)
+
+    def _split(self, found: ClassFolders) -> dict[str, list[str]]:
+        """Return the class names of each part."""
+        if self.recorded_split is not None:
+            return {part: list(self.recorded_split.get(part, [])) for part in PARTS}
+        names, where = found.all_names(), f"dataset image_folder: {self._folder}"
+        if found.by_part is not None:
+            if self._splits is not None:
+                raise UserError(
+                    f"dataset.splits={self._splits}: {self._folder} is split already, into folders "
+                    "of parts: leave out dataset.splits, or put all class folders side by side"
+                )
+            split = {part: sorted(found.by_part[part]) for part in PARTS}
+            check_classes(split, names, where)
+        if self._all_test:
+            split = {"train": [], "validate": [], "test": names}
+            check_classes(split, names, where)
+        elif self._splits is not None:
+            lists = f"class lists {self._splits}"
+            split = matched_classes(read_class_lists(self._splits), names, lists)
             split = {part: sorted(split[part]) for part in PARTS}
-        else:
-            few = max(1, round(0.2 * len(pictures)))
-            split = random_split(list(pictures), (len(pictures) - 2 * few, few, few), self._seed)
-        return _Listing({n: pictures[n] for p in PARTS for n in split[p]}, split)
+        elif found.by_part is None:
+            split = self._dealt_out(names, where)
+        return split
 
-    def _listing_of_parts(self, folders: Mapping[str, Path]) -> _Listing:
-        if "validate" not in folders:
+    def _dealt_out(self, names: list[str], where: str) -> dict[str, list[str]]:
+        if len(names) < len(PARTS):
             raise UserError(
-                f"dataset image_folder: {self._folder} holds 'train' and 'test' and no 'val': add "
-                "'val' with classes of its own, or put all class folders side by side"
+                f"{where} holds {len(names)} class folders; the classes are split into meta-train, "
+                "meta-validation and meta-test: give at least 3, or, where nothing is trained, "
+                "type dataset.options.all_test=true"
             )
-        by_part = {part: _pictures(_folders(folders[part])) for part in PARTS}
-        split = {part: sorted(by_part[part]) for part in PARTS}
-        everything = [name for part in PARTS for name in split[part]]
-        check_classes(split, everything, f"dataset image_folder: {self._folder}")
-        return _Listing({n: f for part in PARTS for n, f in by_part[part].items()}, split)
+        few = max(1, round(0.2 * len(names)))
+        return random_split(names, (len(names) - 2 * few, few, few), self._seed)
 
 
-def _folders(folder: Path) -> list[Path]:
-    try:
-        return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    except OSError as error:
-        raise UserError(
-            f"dataset image_folder: {folder} cannot be read ({error.strerror})"
-        ) from error
-
-
-def _pictures(folders: list[Path]) -> dict[str, list[Path]]:
-    """Return each class folder's files by its name."""
-    pictures = {folder.name: pictures_in(folder) for folder in folders}
-    for folder in folders:
-        if not pictures[folder.name]:
+def _pictures(folders: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """Return each class's files by its name."""
+    pictures = {name: pictures_in(folder) for name, folder in folders.items()}
+    for name, folder in folders.items():
+        if not pictures[name]:
             raise UserError(
                 f"dataset image_folder: the class folder {folder} holds no image "
                 f"({', '.join(SUFFIXES[:4])} …): put some there, or remove the folder"

@@ -25,7 +25,7 @@ PARTS = ("train", "validate", "test")
 
 @dataclass(frozen=True)
 class ClassImages:
-    """Images of some classes.
+    """Images of some classes; of none where a part of the data is empty.
 
     Attributes:
         images: [n, channels, height, width] uint8.
@@ -59,9 +59,10 @@ class ClassImages:
             index [classes, largest class] int64, padded with 0; counts [classes] int64.
         """
         counts = torch.bincount(self.labels, minlength=self.classes)
+        largest = int(counts.max()) if self.classes else 0
         order = self.labels.argsort(stable=True)
         starts = counts.cumsum(0) - counts
-        slots = torch.arange(int(counts.max()), device=self.labels.device)
+        slots = torch.arange(largest, device=self.labels.device)
         at = (starts[:, None] + slots).clamp_(max=len(self) - 1)
         return torch.where(slots < counts[:, None], order[at], 0), counts
 
@@ -151,7 +152,7 @@ class ImageData:
         self.train, self.validate, self.test = (prepared.parts[p].to(device) for p in PARTS)
         _, channels, height, width = self.train.images.shape
         self.example_shape = (channels, height, width)
-        self.mean, self.std = mean_and_std(self.train.images, ~self.train.held_out)
+        self.mean, self.std = mean_and_std(self.filled("train").images, ~self.train.held_out)
         # Pixels 0 … 255 to normalised values in two passes: x * scale + shift.
         self._scale = (1.0 / (255.0 * self.std)).view(-1, 1, 1)
         self._shift = (-self.mean / self.std).view(-1, 1, 1)
@@ -162,6 +163,21 @@ class ImageData:
         if name not in PARTS:
             raise UserError(f"no part '{name}' of the classes; choose from {', '.join(PARTS)}")
         images: ClassImages = getattr(self, name)
+        return images
+
+    def filled(self, name: str) -> ClassImages:
+        """Return the part `name`, from which images are wanted.
+
+        Raises:
+            UserError: it has none.
+        """
+        images = self.part(name)
+        if not len(images):
+            raise UserError(
+                f"dataset {self.name}: the part '{name}' holds no classes, and its images are "
+                "needed here: give it classes of its own, by a folder or by the lists of "
+                "dataset.splits"
+            )
         return images
 
     def examples(self, part: str, index: Tensor, view: Tensor | None = None) -> Tensor:
@@ -229,11 +245,11 @@ class ImageData:
             augmented: whether images are changed at random (training streams only).
 
         Raises:
-            UserError: more ways than classes, a class with too few images, no group that is large
+            UserError: an empty part, more ways than classes, a class with too few images, no group that is large
                 enough, an unknown sampling.
         """
         draw = EpisodeDraw(
-            self.part(part),
+            self.filled(part),
             ways=ways,
             shots=shots,
             queries=queries,
@@ -270,7 +286,7 @@ class ImageData:
                 cached teacher, such as the teacher's own.
         """
         if index is None:
-            index = torch.arange(len(self.part(part)), device=self.device)
+            index = torch.arange(len(self.filled(part)), device=self.device)
         return BatchStream(
             self,
             part,

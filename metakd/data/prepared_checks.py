@@ -13,6 +13,8 @@ __all__ = ["check_prepared"]
 def check_prepared(prepared: PreparedImages) -> None:
     """Refuse images that a task could not be drawn from, or would be drawn from wrongly.
 
+    A part may be empty, without classes and without images; not all three.
+
     Raises:
         ValueError: naming the part and what is wrong with it.
     """
@@ -22,6 +24,8 @@ def check_prepared(prepared: PreparedImages) -> None:
             raise ValueError(f"there is no part '{part}'")
         _check_part(part, prepared.parts[part])
         shapes.add(tuple(prepared.parts[part].images.shape[1:]))
+    if not any(len(images) for images in prepared.parts.values()):
+        raise ValueError("it holds no images")
     if len(shapes) > 1:
         raise ValueError(f"its images differ in shape: {sorted(shapes)}")
 
@@ -36,15 +40,18 @@ def _check_part(part: str, images: ClassImages) -> None:
         tensor = getattr(images, name)
         if not isinstance(tensor, Tensor) or tensor.dtype != dtype or tensor.ndim != dimensions:
             raise ValueError(f"{part}.{name}: expected {dimensions} dimensions of {dtype}")
-    if not images.images.numel():
+    names = images.class_names
+    empty = not names and not len(images)
+    if not images.images.numel() and not empty:
         raise ValueError(f"{part} holds no images")
     if not len(images.images) == len(images.labels) == len(images.held_out):
         raise ValueError(f"{part}: images, labels and held_out differ in length")
-    names = images.class_names
     if not all(isinstance(name, str) for name in (*names, *images.group_names)):
         raise ValueError(f"{part}: names of classes and groups are text")
-    if not names or len(set(names)) != len(names) or len(images.groups) != len(names):
+    if not len(set(names)) == len(names) == len(images.groups) or not (names or empty):
         raise ValueError(f"{part}: every class needs a name of its own and a group")
+    if empty:
+        return
     if int(images.labels.min()) < 0 or int(images.labels.max()) >= len(names):
         raise ValueError(f"{part}: a label is outside 0 … {len(names) - 1}")
     groups = len(images.group_names)

@@ -45,7 +45,7 @@ def target_task(
     (MNIST's split by images), the training images of a class come from all parts.
 
     Raises:
-        UserError: an unknown target; a class without test images or with fewer than `shots`.
+        UserError: an unknown target, or one without classes; a class without test images or with fewer than `shots`.
     """
     if which not in TARGETS:
         raise UserError(
@@ -56,6 +56,11 @@ def target_task(
         raise UserError(f"finetune.shots={shots}: give a positive number, or null for all images")
     wanted = [test] if which == "novel" else [train, validate, test]
     names = tuple(dict.fromkeys(name for part in wanted for name in part.class_names))
+    if not names:
+        raise UserError(
+            f"finetune.target={which}: the part 'test' (meta-test) holds no classes: give it "
+            "some, or type finetune.target=all"
+        )
     pooled = _pool([train, validate, test], names)
     judged = pooled.select(pooled.held_out)
     learned = pooled.select(~pooled.held_out)
@@ -80,7 +85,9 @@ def _pool(parts: list[ClassImages], names: tuple[str, ...]) -> ClassImages:
     group_of: dict[str, int] = {}
     for part in parts:
         new = torch.tensor(
-            [number.get(name, -1) for name in part.class_names], device=part.labels.device
+            [number.get(name, -1) for name in part.class_names],
+            dtype=torch.int64,
+            device=part.labels.device,
         )
         labels = new[part.labels]
         taken.append(replace(part, labels=labels).select(labels >= 0))

@@ -10,6 +10,7 @@ from metakd.data.class_split import (
     by_class,
     check_classes,
     hold_out,
+    matched_classes,
     random_split,
     read_class_lists,
 )
@@ -63,7 +64,7 @@ def test_class_lists(tmp_path: Path) -> None:
     path = tmp_path / "lists.json"
     path.write_text(json.dumps({"train": ["a"], "val": ["b"], "test": ["c"], "note": 1}))
     assert read_class_lists(path) == {"train": ["a"], "validate": ["b"], "test": ["c"]}
-    for content in ("not json", "[]", '{"train": ["a"], "test": ["b"]}', '{"train": 3}'):
+    for content in ("not json", "[]", '{"train": ["a"], "test": 3}', '{"test": [true]}'):
         path.write_text(content)
         with pytest.raises(UserError, match=r"class lists .*lists.json"):
             read_class_lists(path)
@@ -72,11 +73,52 @@ def test_class_lists(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        ({"test": ["c"]}, {"train": [], "validate": [], "test": ["c"]}),
+        ({"train": [], "test": ["c"]}, {"train": [], "validate": [], "test": ["c"]}),
+        ({"train": ["a"], "validate": ["b"]}, {"train": ["a"], "validate": ["b"], "test": []}),
+    ],
+)
+def test_lists_may_leave_out_a_part(tmp_path: Path, lists, expected) -> None:
+    path = tmp_path / "lists.json"
+    path.write_text(json.dumps(lists))
+    assert read_class_lists(path) == expected
+
+
+def test_a_mistyped_or_doubled_part_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lists.json"
+    path.write_text(json.dumps({"trian": ["a"], "val": ["b"], "test": ["c"]}))
+    with pytest.raises(UserError, match=r"'trian' is no part.*Did you mean 'train'"):
+        read_class_lists(path)
+    path.write_text(json.dumps({"train": ["a"], "val": ["b"], "validate": ["d"], "test": ["c"]}))
+    with pytest.raises(UserError, match=r"'val' and 'validate' are the same part"):
+        read_class_lists(path)
+
+
+def test_lists_with_a_byte_order_mark_and_line_ends_of_windows(tmp_path: Path) -> None:
+    path = tmp_path / "lists.json"
+    path.write_bytes(b'\xef\xbb\xbf{\r\n"train": ["a"],\r\n"val": ["b"], "test": ["c"]\r\n}\r\n')
+    assert read_class_lists(path) == {"train": ["a"], "validate": ["b"], "test": ["c"]}
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize("listed", [COMPOSED, DECOMPOSED])
+@pytest.mark.parametrize("known", [COMPOSED, DECOMPOSED])
+def test_accents_are_matched_however_they_are_written(listed: str, known: str) -> None:
+    split = {"train": [listed], "validate": ["a"], "test": ["b"]}
+    found = matched_classes(split, [known, "a", "b"], "lists")
+    assert found == {"train": [known], "validate": ["a"], "test": ["b"]}
+
+
+@pytest.mark.parametrize(
     ("split", "message"),
     [
         ({"train": ["cat"], "validate": ["dgo"], "test": ["cow"]}, "Did you mean 'dog'"),
         ({"train": ["cat"], "validate": ["dog"], "test": ["cat"]}, "'cat' stands in 'train' and"),
-        ({"train": ["cat"], "validate": [], "test": ["cow"]}, "no class for 'validate'"),
+        ({"train": [], "validate": [], "test": []}, "no class for 'train', 'val' or 'test'"),
     ],
 )
 def test_wrong_class_lists(split, message) -> None:

@@ -66,13 +66,6 @@ def test_split_by_folders(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_split_by_folders_needs_all_three(tmp_path: Path) -> None:
-    for part in ("train", "test"):
-        paint(tmp_path / part / "ant" / "1.png", 9)
-    with pytest.raises(UserError, match=r"no 'val'"):
-        load(tmp_path)
-
-
 def test_any_mode_and_shape_and_other_files(folder: Path) -> None:
     paint(folder / "ant" / "grey.png", 10, mode="L")
     paint(folder / "ant" / "palette.gif", 10, mode="P")

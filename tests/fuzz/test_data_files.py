@@ -273,12 +273,12 @@ def test_class_lists(tmp_path: Path, content: bytes) -> None:
         one_line(error)
         return
     written = json.loads(content)
-    validate = written.get("validate", written.get("val"))
+    validate = written.get("validate", written.get("val", []))
+    parts = (written.get("train", []), validate, written.get("test", []))
     assert lists == {
-        part: [str(n) for n in named]
-        for part, named in zip(PARTS, (written["train"], validate, written["test"]), strict=True)
+        part: [str(n) for n in named] for part, named in zip(PARTS, parts, strict=True)
     }
-    assert all(type(n) in (str, int) for n in [*written["train"], *validate, *written["test"]])
+    assert all(type(n) in (str, int) for named in parts for n in named)
 
 
 def mini(tmp_path: Path, train: bytes) -> PreparedImages:

@@ -1,0 +1,119 @@
+"""Where the class folders of a user's folder of pictures are, and what they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from metakd.data.class_names import class_name
+from metakd.data.images import PARTS
+from metakd.errors import UserError, nearest
+
+__all__ = ["ClassFolders", "find_class_folders"]
+
+PART_FOLDERS = {
+    "train": ("train",),
+    "validate": ("val", "validate", "valid", "validation"),
+    "test": ("test",),
+}
+"""What a folder with the class folders of a part may be called, in any case."""
+
+FOREIGN = ("__macosx", "@eadir", "$recycle.bin", "system volume information")
+"""Folders that archives, file servers and systems leave behind; never a class."""
+
+
+class ClassFolders(NamedTuple):
+    """The class folders of a folder of pictures.
+
+    Attributes:
+        folder: the folder itself.
+        by_part: class name -> folder, for each part; None where they lie side by side.
+        side_by_side: class name -> folder; beside the parts' folders where there are such.
+    """
+
+    folder: Path
+    by_part: dict[str, dict[str, Path]] | None
+    side_by_side: dict[str, Path]
+
+    def place(self, part: str, name: str) -> Path:
+        """Return the folder of class `name`, which belongs to `part`; elsewhere if it was moved.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.by_part is None:
+            found = self.side_by_side.get(name)
+        else:
+            places = [*(self.by_part[p] for p in (part, *PARTS)), self.side_by_side]
+            found = next((classes[name] for classes in places if name in classes), None)
+        if found is None:
+            raise UserError(
+                f"dataset image_folder: {self.folder} holds no class folder '{name}', which "
+                f"belongs to '{part}': put it back.{nearest(name, self.all_names())}"
+            )
+        return found
+
+    def all_names(self) -> list[str]:
+        """Return the names of all classes that could be used, sorted; a name may occur twice."""
+        if self.by_part is None:
+            return sorted(self.side_by_side)
+        return sorted(name for part in PARTS for name in self.by_part[part])
+
+
+def find_class_folders(folder: Path) -> ClassFolders:
+    """Look at the folders in `folder`; pictures are not looked for yet.
+
+    They are folders of parts where ``train`` and ``test`` are both there, or where ``test`` (or
+    ``train``), alone or with ``val``, are the only ones and hold folders.
+
+    Raises:
+        UserError: no such folder, two folders of one part, two classes of one name.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"dataset image_folder: there is no folder {folder}: set dataset.folder=… to "
+            "a folder that holds a folder of images for each class"
+        )
+    top = _folders(folder)
+    found = {p: [f for f in top if f.name.lower() in known] for p, known in PART_FOLDERS.items()}
+    of_parts = [path for paths in found.values() for path in paths]
+    is_split = bool(found["train"] and found["test"])
+    if not is_split and len(of_parts) == len(top) and (found["train"] or found["test"]):
+        is_split = all(_folders(path) for path in of_parts)
+    if not is_split:
+        return ClassFolders(folder, None, _by_name(top))
+    for part, paths in found.items():
+        if len(paths) > 1:
+            raise UserError(
+                f"dataset image_folder: {folder} holds '{paths[0].name}' and '{paths[1].name}', "
+                f"and either would be the folder of part '{part}': keep one"
+            )
+    by_part = {p: _by_name(_folders(paths[0])) if paths else {} for p, paths in found.items()}
+    return ClassFolders(folder, by_part, _by_name([f for f in top if f not in of_parts]))
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(
+            p
+            for p in folder.iterdir()
+            if not p.name.startswith(".") and p.name.lower() not in FOREIGN and p.is_dir()
+        )
+    except OSError as error:
+        raise UserError(
+            f"dataset image_folder: {class_name(str(folder))} cannot be read ({error.strerror})"
+        ) from error
+
+
+def _by_name(folders: list[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in folders:
+        name = class_name(path.name)
+        if name in found:
+            raise UserError(
+                f"dataset image_folder: the class folders {ascii(found[name].name)} and "
+                f"{ascii(path.name)} in {path.parent} have the same name, '{name}', written with "
+                "other characters: merge them, or rename one"
+            )
+        found[name] = path
+    return found
