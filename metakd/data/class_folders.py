@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from metakd.data.class_names import class_name
 from metakd.data.images import PARTS
+from metakd.data.picture_files import pictures_in
 from metakd.errors import UserError, nearest
 
-__all__ = ["ClassFolders", "find_class_folders"]
+__all__ = ["ClassFolders", "find_class_folders", "is_foreign"]
 
 PART_FOLDERS = {
     "train": ("train",),
@@ -29,11 +30,13 @@ class ClassFolders(NamedTuple):
         folder: the folder itself.
         by_part: class name -> folder, for each part; None where they lie side by side.
         side_by_side: class name -> folder; beside the parts' folders where there are such.
+        part_folders: the folders of the parts.
     """
 
     folder: Path
     by_part: dict[str, dict[str, Path]] | None
     side_by_side: dict[str, Path]
+    part_folders: tuple[Path, ...] = ()
 
     def place(self, part: str, name: str) -> Path:
         """Return the folder of class `name`, which belongs to `part`; elsewhere if it was moved.
@@ -59,15 +62,26 @@ class ClassFolders(NamedTuple):
             return sorted(self.side_by_side)
         return sorted(name for part in PARTS for name in self.by_part[part])
 
+    def all_folders(self) -> list[Path]:
+        """Return all folders that could be classes."""
+        by_part = self.by_part or {}
+        return [path for c in (*by_part.values(), self.side_by_side) for path in c.values()]
+
+
+def is_foreign(name: str) -> bool:
+    """Tell whether a folder of this name is hidden or was left behind by another program."""
+    return name.startswith(".") or name.lower() in FOREIGN
+
 
 def find_class_folders(folder: Path) -> ClassFolders:
-    """Look at the folders in `folder`; pictures are not looked for yet.
+    """Look at the folders in `folder`; the pictures of a class are not looked for yet.
 
-    They are folders of parts where ``train`` and ``test`` are both there, or where ``test`` (or
-    ``train``), alone or with ``val``, are the only ones and hold folders.
+    They are folders of parts where ``train`` and ``test`` are both there and either holds folders,
+    or where nothing but such folders is there. Otherwise each is a class, whatever it is called.
 
     Raises:
-        UserError: no such folder, two folders of one part, two classes of one name.
+        UserError: no such folder, two folders of one part, two classes of one name, pictures in a
+            part that holds no class folders.
     """
     if not folder.is_dir():
         raise UserError(
@@ -77,28 +91,30 @@ def find_class_folders(folder: Path) -> ClassFolders:
     top = _folders(folder)
     found = {p: [f for f in top if f.name.lower() in known] for p, known in PART_FOLDERS.items()}
     of_parts = [path for paths in found.values() for path in paths]
-    is_split = bool(found["train"] and found["test"])
-    if not is_split and len(of_parts) == len(top) and (found["train"] or found["test"]):
-        is_split = all(_folders(path) for path in of_parts)
-    if not is_split:
+    both = bool(found["train"] and found["test"]) and any(_folders(path) for path in of_parts)
+    nothing_else = bool(found["train"] or found["test"]) and len(of_parts) == len(top)
+    if not both and not nothing_else:
         return ClassFolders(folder, None, _by_name(top))
+    by_part: dict[str, dict[str, Path]] = {}
     for part, paths in found.items():
         if len(paths) > 1:
             raise UserError(
                 f"dataset image_folder: {folder} holds '{paths[0].name}' and '{paths[1].name}', "
                 f"and either would be the folder of part '{part}': keep one"
             )
-    by_part = {p: _by_name(_folders(paths[0])) if paths else {} for p, paths in found.items()}
-    return ClassFolders(folder, by_part, _by_name([f for f in top if f not in of_parts]))
+        by_part[part] = _by_name(_folders(paths[0])) if paths else {}
+        if paths and not by_part[part] and pictures_in(paths[0]):
+            raise UserError(
+                f"dataset image_folder: {paths[0]} holds pictures and no class folders: put the "
+                "pictures of each class into a folder of its own there"
+            )
+    beside = _by_name([path for path in top if path not in of_parts])
+    return ClassFolders(folder, by_part, beside, tuple(of_parts))
 
 
 def _folders(folder: Path) -> list[Path]:
     try:
-        return sorted(
-            p
-            for p in folder.iterdir()
-            if not p.name.startswith(".") and p.name.lower() not in FOREIGN and p.is_dir()
-        )
+        return sorted(p for p in folder.iterdir() if not is_foreign(p.name) and p.is_dir())
     except OSError as error:
         raise UserError(
             f"dataset image_folder: {class_name(str(folder))} cannot be read ({error.strerror})"
@@ -111,8 +127,8 @@ def _by_name(folders: list[Path]) -> dict[str, Path]:
         name = class_name(path.name)
         if name in found:
             raise UserError(
-                f"dataset image_folder: the class folders {ascii(found[name].name)} and "
-                f"{ascii(path.name)} in {path.parent} have the same name, '{name}', written with "
+                f"dataset image_folder: the class folders {found[name].name!a} and "
+                f"{path.name!a} in {path.parent} have the same name, '{name}', written with "
                 "other characters: merge them, or rename one"
             )
         found[name] = path

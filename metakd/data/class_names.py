@@ -10,10 +10,10 @@ _CONTROL = ("Cc", "Zl", "Zp")  # Unicode's control characters and its ends of li
 
 
 def class_name(folder: str) -> str:
-    """Return a class's name from its folder's name, so that it can be printed and written as JSON.
+    r"""Return a class's name from its folder's name, so that it can be printed and written as JSON.
 
     Accents are composed (NFC), whichever way the file system keeps them. Bytes that are no UTF-8
-    and control characters are written as ``\\xe9`` or ``\\u2028``. A name that is so already stays.
+    and control characters are written as ``\xe9`` or ``\u2028``. A name that is so already stays.
     """
     readable = folder.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(

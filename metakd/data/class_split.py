@@ -103,10 +103,11 @@ def matched_classes(
     """
     known = set(names)
     called = {class_name(name): name for name in names}
-    found = {
-        part: [name if name in known else called.get(class_name(name), name) for name in split[part]]
-        for part in PARTS
-    }
+
+    def own(name: str) -> str:
+        return name if name in known else called.get(class_name(name), name)
+
+    found = {part: [own(name) for name in split[part]] for part in PARTS}
     check_classes(found, names, where)
     return found
 

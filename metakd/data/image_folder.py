@@ -21,6 +21,7 @@ from metakd.data.class_split import (
     read_class_lists,
 )
 from metakd.data.images import PARTS, PreparedImages
+from metakd.data.left_out import deeper_pictures, left_out
 from metakd.data.picture_files import SUFFIXES, pictures_in, read_pictures
 from metakd.data.preprocessing import Reading
 from metakd.errors import UserError
@@ -33,6 +34,7 @@ _VERSION = 1  # raised whenever the same settings give other images
 class _Listing(NamedTuple):
     pictures: dict[str, list[Path]]  # class name -> its files
     split: dict[str, list[str]]  # part -> class names
+    notes: tuple[str, ...]  # what is not used
 
 
 class ImageFolder:
@@ -93,12 +95,12 @@ class ImageFolder:
                 status = path.stat()
                 line = f"{path} {status.st_size} {status.st_mtime_ns}\n"
                 files.update(line.encode("utf-8", "surrogateescape"))
-        settings = [files.hexdigest(), listing.split, self._seed, self._size]
+        settings = [files.hexdigest(), listing.split, listing.notes, self._seed, self._size]
         return json.dumps(["image_folder", _VERSION, settings])
 
     def load(self) -> PreparedImages:
         """See `Dataset.load`."""
-        pictures, split = self._listing()
+        pictures, split, notes = self._listing()
         names = sorted(pictures)
         paths = [path for name in names for path in pictures[name]]
         counts = torch.tensor([len(pictures[name]) for name in names])
@@ -112,14 +114,14 @@ class ImageFolder:
             split,
             held_out=hold_out(labels, self._seed),
         )
-        return replace(prepared, reading=self._reading, notes=read.notes)
+        return replace(prepared, reading=self._reading, notes=(*notes, *read.notes))
 
     def _listing(self) -> _Listing:
         """Find the classes, their files and their parts; refuse what cannot be used."""
         found = find_class_folders(self._folder)
         split = self._split(found)
         places = {name: found.place(part, name) for part in PARTS for name in split[part]}
-        return _Listing(_pictures(places), split)
+        return _Listing(_pictures(places), split, left_out(found, places))
 
     def _split(self, found: ClassFolders) -> dict[str, list[str]]:
         """Return the class names of each part."""
@@ -161,8 +163,10 @@ def _pictures(folders: Mapping[str, Path]) -> dict[str, list[Path]]:
     pictures = {name: pictures_in(folder) for name, folder in folders.items()}
     for name, folder in folders.items():
         if not pictures[name]:
+            deeper = next(deeper_pictures(folder), None)
+            elsewhere = f"; '{deeper}' and others lie too deep" if deeper else ""
             raise UserError(
                 f"dataset image_folder: the class folder {folder} holds no image "
-                f"({', '.join(SUFFIXES[:4])} …): put some there, or remove the folder"
+                f"({', '.join(SUFFIXES[:4])} …){elsewhere}: put some there, or remove the folder"
             )
     return pictures

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -103,7 +103,7 @@ class PreparedImages:
 
     parts: dict[str, ClassImages]
     name: str
-    reading: Reading = Reading()
+    reading: Reading = field(default_factory=Reading)
     notes: tuple[str, ...] = ()
 
 
@@ -245,8 +245,8 @@ class ImageData:
             augmented: whether images are changed at random (training streams only).
 
         Raises:
-            UserError: an empty part, more ways than classes, a class with too few images, no group that is large
-                enough, an unknown sampling.
+            UserError: an empty part, more ways than classes, a class with too few images, no group
+                that is large enough, an unknown sampling.
         """
         draw = EpisodeDraw(
             self.filled(part),

@@ -17,10 +17,15 @@ from metakd.data.download import READING
 from metakd.data.preprocessing import Reading
 from metakd.errors import UserError
 
-__all__ = ["SUFFIXES", "PicturesRead", "pictures_in", "read_picture", "read_pictures"]
+__all__ = ["SUFFIXES", "PicturesRead", "is_picture", "pictures_in", "read_picture", "read_pictures"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 """Files in a folder with other names are not looked at."""
+
+
+def is_picture(name: str) -> bool:
+    """Tell whether a file of this name is taken for a picture; hidden ones are not."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -31,13 +36,16 @@ def pictures_in(folder: Path) -> list[Path]:
     """
     try:
         with os.scandir(folder) as entries:
-            return sorted(
-                Path(e.path)
-                for e in entries
-                if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".") and e.is_file()
-            )
+            return sorted(Path(e.path) for e in entries if is_picture(e.name) and _is_file(e))
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be read ({error.strerror})") from error
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link in a circle
+        return False
 
 
 class PicturesRead(NamedTuple):

@@ -45,7 +45,8 @@ def target_task(
     (MNIST's split by images), the training images of a class come from all parts.
 
     Raises:
-        UserError: an unknown target, or one without classes; a class without test images or with fewer than `shots`.
+        UserError: an unknown target, or one without classes; a class without test images or with
+            fewer than `shots`.
     """
     if which not in TARGETS:
         raise UserError(

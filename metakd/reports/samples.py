@@ -59,6 +59,7 @@ def sample_tasks(
     axes = figure.add_axes((0, 0, 1, 1))
     low, high = float(min(support.min(), query.min())), float(max(support.max(), query.max()))
     words: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "color": INK}
+    words["parse_math"] = False  # a "$" in a class's name is a dollar
     title: dict[str, Any] = {**words, "ha": "left", "fontsize": 10, "fontweight": "bold"}
     for t in range(tasks):
         top = t * height

@@ -182,3 +182,39 @@ def test_lists_beside_folders_of_parts_are_refused(parted: Path, tmp_path: Path)
     lists.write_text(json.dumps({"train": ["nonsense"], "val": [], "test": ["gibberish"]}))
     with pytest.raises(UserError, match=r"dataset.splits=.*lists.json: .*parted is split already"):
         dataset(parted, splits=str(lists)).cache_key()
+
+
+ODD = {
+    "cost $5 and $6": "cost $5 and $6",
+    "cafe\u0301": "caf\u00e9",
+    "caf\udce9": "caf\\xe9",  # the byte E9, which is no UTF-8
+    "two\nlines": "two\\nlines",
+    "$\\frac{": "$\\frac{",
+}
+
+
+@pytest.mark.parametrize("folder", ODD)
+def test_names_of_classes_can_be_printed_and_written(folder: str, tmp_path: Path) -> None:
+    paint(tmp_path / "mine" / folder)
+    for name in ("ant", "bee"):
+        paint(tmp_path / "mine" / name)
+    lists = tmp_path / "lists.json"
+    lists.write_text(json.dumps({"train": ["ant"], "val": ["bee"], "test": [ODD[folder]]}))
+    found = names(tmp_path / "mine", splits=str(lists))
+    assert found == [("ant",), ("bee",), (ODD[folder],)]
+    json.dumps(found, ensure_ascii=False).encode("utf-8")
+    assert "\n" not in found[2][0]
+
+
+def test_two_folders_of_one_name_are_refused(beside: Path) -> None:
+    paint(beside / "caf\u00e9")
+    paint(beside / "cafe\u0301")
+    with pytest.raises(UserError, match=r"'cafe\\u0301' and 'caf\\xe9' .* 'caf\u00e9'.*rename one"):
+        names(beside)
+
+
+def test_the_split_does_not_depend_on_how_accents_are_kept(tmp_path: Path) -> None:
+    for place, accent in (("here", "e\u0301"), ("there", "\u00e9")):
+        for name in (f"{accent}lan", "ant", "fox", f"caf{accent}", "zebra"):
+            paint(tmp_path / place / name)
+    assert names(tmp_path / "here") == names(tmp_path / "there")

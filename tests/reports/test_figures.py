@@ -140,6 +140,18 @@ def test_sample_tasks(tmp_path: Path, channels: int, shots: int, queries: int) -
     assert not red(good)
 
 
+def test_a_dollar_in_a_class_name_is_a_dollar(tmp_path: Path) -> None:
+    images = np.zeros((1, 2, 1, 1, 4, 4))
+    labels = np.array([[0, 1]])
+
+    def drawn(*names: str) -> bytes:
+        out = tmp_path / "tasks.png"
+        sample_tasks(images, images[:, :, 0], labels, {"student": labels}, out, [list(names)])
+        return out.read_bytes()
+
+    assert drawn("$\\frac{$", "$x$") != drawn("$\\frac{$", "x")  # as a formula, both are an x
+
+
 def test_sample_functions(tmp_path: Path) -> None:
     x = np.linspace(-5, 5, 20)[None].repeat(2, 0)
     out = sample_functions(
