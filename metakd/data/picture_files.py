@@ -1,26 +1,71 @@
-"""Reading many picture files into one tensor."""
+"""Reading picture files: one for one network, many for a dataset."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+import warnings
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
+from metakd.data.available_memory import available_memory
 from metakd.data.download import READING
+from metakd.data.picture_decoding import Decoded, Source, decode
 from metakd.data.preprocessing import Reading
+from metakd.data.unreadable_pictures import left_out, reason_of, refusal
 from metakd.errors import UserError
 
-__all__ = ["SUFFIXES", "PicturesRead", "is_picture", "pictures_in", "read_picture", "read_pictures"]
+__all__ = [
+    "SUFFIXES",
+    "PicturesRead",
+    "ReadingBar",
+    "is_picture",
+    "pictures_in",
+    "read_picture",
+    "read_pictures",
+]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-"""Files in a folder with other names are not looked at."""
+SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".webp", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+)
+"""Names of files that are taken for pictures."""
+
+_SILENT_S = 2.0
+"""Reading that takes no longer than this shows no progress."""
+
+
+class Bar(Protocol):
+    """Where progress is counted."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Count `steps` pictures more."""
+        ...
+
+
+ReadingBar = Callable[[str, int, int], AbstractContextManager[Bar]]
+"""Given a title, the number of pictures and how many are read already: shows their progress."""
+
+
+class PicturesRead(NamedTuple):
+    """What `read_pictures` found.
+
+    Attributes:
+        images: [m, 3, size, size] uint8.
+        kept: positions of the m pictures in the list of paths, ascending.
+        notes: lines that the user should see.
+    """
+
+    images: Tensor
+    kept: list[int]
+    notes: tuple[str, ...] = ()
 
 
 def is_picture(name: str) -> bool:
@@ -48,24 +93,8 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-class PicturesRead(NamedTuple):
-    """What `read_pictures` found.
-
-    Attributes:
-        images: [m, 3, size, size] uint8.
-        kept: positions of the m pictures in the list of paths, ascending.
-        notes: lines that the user should see.
-    """
-
-    images: Tensor
-    kept: list[int]
-    notes: tuple[str, ...] = ()
-
-
-def read_picture(
-    source: str | Path | BinaryIO | Image.Image, size: tuple[int, int], reading: Reading
-) -> np.ndarray:
-    """Read a picture as RGB.
+def read_picture(source: Source, size: tuple[int, int], reading: Reading) -> np.ndarray:
+    """Read a picture as RGB; docs/pictures.md says what becomes of which kind.
 
     Args:
         source: a path, a file opened for reading bytes, or an image of Pillow's (not changed).
@@ -79,10 +108,13 @@ def read_picture(
         UserError: it cannot be read; the message names the file.
     """
     try:
-        return _decoded(source, size, reading)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return decode(source, size, reading).pixels
     except READING as error:
+        path = Path(source) if isinstance(source, (str, Path)) else None
         raise UserError(
-            f"the image {_name_of(source)} cannot be read ({_reason(error)}): repair or remove it"
+            f"the image {_name_of(source)} cannot be read ({reason_of(error, path)})"
         ) from error
 
 
@@ -93,58 +125,90 @@ def read_pictures(
     reading: Reading,
     *,
     unreadable: str = "refuse",
+    bar: ReadingBar | None = None,
 ) -> PicturesRead:
     """Read picture files as RGB at `size` x `size`.
 
     Args:
-        name: of the dataset, for the message.
+        name: of the dataset, for messages.
         paths: of the files.
         size: height and width in pixels.
         reading: how they become 8-bit pixels.
-        unreadable: what becomes of a file that cannot be read: `refuse` or `skip`.
+        unreadable: `refuse` files that cannot be read, or `skip` them with a note.
+        bar: shows the progress of reading that takes longer than two seconds.
 
     Raises:
-        UserError: a file cannot be read; the message names it.
+        UserError: files cannot be read, and the message names them; there is too little memory.
     """
+    images = _room(name, len(paths), size)
+    wrong: dict[int, str] = {}
+    several: list[Path] = []
 
-    def read(path: Path) -> np.ndarray:
+    def read(path: Path) -> Decoded | str:
         try:
-            return _decoded(path, (size, size), reading)
+            return decode(path, (size, size), reading)
         except READING as error:
-            raise UserError(
-                f"dataset {name}: the image {path} cannot be read ({_reason(error)}): repair or "
-                "remove it"
-            ) from error
+            return reason_of(error, path)
 
-    images = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
     # Pillow lets go of the interpreter while it decodes, so threads use all cores.
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
-        for i, pixels in enumerate(threads.map(read, paths)):
-            images[i] = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-    return PicturesRead(images, list(range(len(paths))))
+    threads = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+    with ExitStack() as around:
+        around.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # what Pillow has to say of a file that it can read
+        around.callback(threads.shutdown, cancel_futures=True)
+        began, shown = time.monotonic(), None
+        for i, found in enumerate(threads.map(read, paths)):
+            if isinstance(found, str):
+                wrong[i] = found
+            else:
+                images[i] = torch.from_numpy(found.pixels).permute(2, 0, 1)
+                if found.more:
+                    several.append(paths[i])
+            if shown is not None:
+                shown.advance()
+            elif bar is not None and time.monotonic() - began > _SILENT_S:
+                shown = around.enter_context(bar("reading pictures", len(paths), i + 1))
+    notes = []
+    if wrong:
+        by_path = {paths[i]: reason for i, reason in wrong.items()}
+        if unreadable != "skip":
+            raise UserError(f"dataset {name}: {refusal(by_path)}")
+        notes.append(left_out(by_path))
+    if several:
+        notes.append(
+            f"{len(several)} image files hold several frames or pages, of which the first is "
+            f"taken; the first such file: {several[0]}"
+        )
+    kept = [i for i in range(len(paths)) if i not in wrong]
+    return PicturesRead(images[kept] if wrong else images, kept, tuple(notes))
 
 
-def _decoded(
-    source: str | Path | BinaryIO | Image.Image, size: tuple[int, int], reading: Reading
-) -> np.ndarray:
-    """Return the picture [height, width, 3] uint8; raises one of `READING`."""
-    height, width = size
-    method = Image.Resampling.BILINEAR
-    if isinstance(source, Image.Image):
-        upright = ImageOps.exif_transpose(source).convert("RGB")
-    else:
-        with Image.open(source) as picture:
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
-    if reading.crop:
-        return np.asarray(ImageOps.fit(upright, (width, height), method))
-    return np.asarray(upright.resize((width, height), method))
+def _room(name: str, count: int, size: int) -> Tensor:
+    """Return memory for `count` pictures.
+
+    Raises:
+        UserError: there is not enough, also for dealing them out to the parts afterwards.
+    """
+    needed = 2 * count * 3 * size * size
+    available = available_memory(torch.device("cpu"))
+    if available is not None and needed > available:
+        raise _too_large(name, count, size, f"{available / 2**30:.1f} GiB are free")
+    try:
+        return torch.empty(count, 3, size, size, dtype=torch.uint8)
+    except (RuntimeError, MemoryError) as error:
+        raise _too_large(name, count, size, "there is not as much") from error
 
 
-def _name_of(source: str | Path | BinaryIO | Image.Image) -> str:
+def _too_large(name: str, count: int, size: int, why: str) -> UserError:
+    needed = 2 * count * 3 * size * size
+    return UserError(
+        f"dataset {name}: {count} pictures of {size} x {size} pixels need {needed / 2**30:.1f} GiB "
+        f"of memory while they are prepared, and {why}: set a smaller dataset.image_size, or give "
+        "fewer pictures"
+    )
+
+
+def _name_of(source: Source) -> str:
     if isinstance(source, (str, Path)):
         return str(source)
     return str(getattr(source, "filename", "") or getattr(source, "name", "") or "(no file)")
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

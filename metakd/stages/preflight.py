@@ -16,10 +16,10 @@ from metakd.algorithms.gradient_learner import GradientLearner
 from metakd.algorithms.outer_gradients import MultiStep, unrolled
 from metakd.algorithms.supervised import Supervised
 from metakd.algorithms.task_workers import workers
+from metakd.data.available_memory import available_memory
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.registry import settings_used
-from metakd.stages.available_memory import available_memory
 from metakd.stages.graph_memory import peak_of_graph
 
 __all__ = ["Estimate", "preflight"]

@@ -19,13 +19,13 @@ from metakd.algorithms.maml import MAML
 from metakd.algorithms.protonet import ProtoNet
 from metakd.algorithms.reptile import Reptile
 from metakd.algorithms.supervised import Supervised
+from metakd.data.available_memory import available_memory
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.models.conv4 import Conv4
 from metakd.stages import preflight as module
 from metakd.stages import preflight as preflight_module
-from metakd.stages.available_memory import available_memory
 from metakd.stages.graph_memory import peak_of_graph
 from metakd.stages.preflight import Estimate, preflight
 
