@@ -129,7 +129,7 @@ def _middle(
 
 
 def _has_more(picture: Image.Image) -> bool:
-    """Whether the file holds more frames; cameras' MPO, with a view for each eye, does not count."""
+    """Whether the file holds more frames; a camera's MPO, which keeps previews, does not count."""
     try:
         return picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
     except READING:

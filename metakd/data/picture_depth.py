@@ -60,18 +60,17 @@ def _of_tiff(tags: Any) -> Depth:
         value = value[0] if isinstance(value, tuple) and value else value
         return int(value) if isinstance(value, (int, float)) else None
 
-    bits, largest = first(_BITS), first(_MAX_SAMPLE)
-    white = None
+    bits, largest, white = first(_BITS), first(_MAX_SAMPLE), None
+    if largest is not None and not 0 < largest < 2**15:
+        largest = None  # all 16 bits are in use
     if bits is not None and 8 < bits < 16:
-        white = float(2**bits - 1)
-    elif bits == 16 and largest is not None and 0 < largest < 2**15:
-        # The largest of its range (2^n - 1), or the largest that happens to be used.
-        if largest & (largest + 1) == 0:
-            white = float(largest)
+        white = 2**bits - 1
+    elif bits == 16 and largest is not None and largest & (largest + 1) == 0:
+        white = largest  # 2^n - 1: of the range, not just of the values that occur
     return Depth(
         bits=bits,
-        white=white,
-        largest=largest if white is None and largest and 0 < largest < 2**15 else None,
+        white=None if white is None else float(white),
+        largest=largest if white is None else None,
         inverted=first(_PHOTOMETRIC) == 0,
         signed=first(_FORMAT) == 2,
     )

@@ -58,7 +58,10 @@ MODES: dict[str, tuple[Image.Image, list[list[int]]]] = {
     "LA": (row("LA", (0, 255), (0, 128), (9, 0)), [[0] * 3, [127] * 3, [255] * 3]),
     "La": (row("LA", (0, 255), (0, 128), (9, 0)).convert("La"), [[0] * 3, [127] * 3, [255] * 3]),
     "PA": (palette("PA"), [[10, 20, 30], [40, 50, 60], [255] * 3]),
-    "RGBA": (row("RGBA", (1, 2, 3, 255), (0, 0, 0, 128), (9, 9, 9, 0)), [[1, 2, 3], [127] * 3, [255] * 3]),
+    "RGBA": (
+        row("RGBA", (1, 2, 3, 255), (0, 0, 0, 128), (9, 9, 9, 0)),
+        [[1, 2, 3], [127] * 3, [255] * 3],
+    ),
     "RGBa": (row("RGBA", (0, 0, 0, 128), (9, 9, 9, 0)).convert("RGBa"), [[127] * 3, [255] * 3]),
     "1, transparent": (with_transparency(row("1", 0, 1), 0), [[255] * 3, [255] * 3]),
     "L, transparent": (with_transparency(row("L", 5, 6), 5), [[255] * 3, [6] * 3]),
@@ -71,7 +74,7 @@ MODES: dict[str, tuple[Image.Image, list[list[int]]]] = {
         with_transparency(row("RGB", (1, 2, 3), (4, 5, 6)), (1, 2, 3)),
         [[255] * 3, [4, 5, 6]],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -185,8 +188,8 @@ def grey_profile(gamma: float) -> bytes:
     for name, value in tags.items():
         table += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(content), len(value))
         content += value
-    head = struct.pack(">I4sI4s4s4s", 128 + len(table) + len(content), b"lcms", 0x02400000, b"mntr", b"GRAY", b"XYZ ")  # fmt: skip
-    head = head.ljust(36, b"\0") + b"acsp"
+    head = struct.pack(">I4sI", 128 + len(table) + len(content), b"lcms", 0x02400000)
+    head = (head + b"mntrGRAYXYZ ").ljust(36, b"\0") + b"acsp"
     head = head.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061)
     return head.ljust(128, b"\0") + table + content
 
