@@ -26,6 +26,7 @@ __all__ = [
     "comparable_sets",
     "compare",
     "cost_of",
+    "diverged_of",
     "figure_of",
     "headline_shots",
     "machine_of",
@@ -202,6 +203,15 @@ def figure_of(row: Row, model: str, shots: int) -> Figure | None:
     return Figure(measure, mean, half, deviation, len(values))
 
 
+def diverged_of(row: Row, model: str, shots: int) -> float:
+    """Return the share of a row's tasks that diverged, of the run with most; 0: none did.
+
+    In accuracy they count as wrong answers; of errors there is no figure then.
+    """
+    entries = [run.headlines.get(model, {}).get(shots, {}) for run in row]
+    return max(float(entry.get("diverged", 0.0)) for entry in entries)
+
+
 def cost_of(row: Row, model: str, key: str) -> float | None:
     """Return a cost of a row's model, mean over its runs; None if one of them lacks it."""
     found = [(run.results or {}).get(model, {}).get("cost", {}).get(key) for run in row]
@@ -242,7 +252,7 @@ def comparable_sets(
     found: list[tuple[Frame | None, set[int], list[Row]]] = []
     for row in rows:
         frame = frames[row[0]]
-        own = {k for k in shots if figure_of(row, model, k) is not None}
+        own = {k for k in shots if figure_of(row, model, k) or diverged_of(row, model, k)}
         near = [s for s in found if _belongs(frame, own, s)]
         for s in near:
             found.remove(s)

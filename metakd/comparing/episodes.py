@@ -10,6 +10,7 @@ from typing import Any
 
 from metakd.comparing.gather import Run
 from metakd.plain_data import UnreadableError, read_text
+from metakd.reports.doubts import share
 
 __all__ = ["EpisodesError", "figures_by_task"]
 
@@ -36,6 +37,10 @@ def figures_by_task(run: Run, model: str, shots: int) -> dict[int, float]:
     if entry is None:
         raise EpisodesError(f"no {shots}-shot figure of the {model.replace('_', ' ')}")
     measure = "accuracy" if "accuracy" in entry else "mse"
+    if measure not in entry:
+        raise EpisodesError(
+            f"{share(entry['diverged'])} of its tasks diverged: there is no mean squared error"
+        )
     try:
         text = read_text(run.path / "episodes.csv")
         found = _rows(text, _key(model, shots, entry), measure)

@@ -75,6 +75,7 @@ LATEX = {
     "…": r"\dots{}",
     "�": "?",
     "‖": r"$\|$",
+    "†": r"$\dagger$",
     '"': r"\textquotedbl{}",
     "'": r"\textquotesingle{}",
     "`": r"\textasciigrave{}",

@@ -87,7 +87,9 @@ def _headlines(model: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
         return {}
     measured = [entry for entry in model.get("fewshot_all", ()) if "shots" in entry]
     found = headlines({**model, "fewshot_all": measured})
-    return {shots: e for shots, e in found.items() if {"accuracy", "mse"} & e.keys()}
+    # Where tasks diverged there may be no figure; it is known all the same what was measured.
+    known = {"accuracy", "mse", "diverged"}
+    return {shots: e for shots, e in found.items() if known & e.keys()}
 
 
 def gather(

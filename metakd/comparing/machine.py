@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from metakd.comparing.columns import settings_of
-from metakd.comparing.compare import Comparable, Comparison, Figure, cost_of, figure_of
+from metakd.comparing.compare import (
+    Comparable,
+    Comparison,
+    Figure,
+    cost_of,
+    diverged_of,
+    figure_of,
+)
 from metakd.comparing.front import COSTS
 from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Pair, Row, RowPair
@@ -89,8 +96,12 @@ def _group(i: int, row: Row, comparable: Comparable, comparison: Comparison) -> 
     for model in MODELS:
         for k in comparable.shots:
             figure = figure_of(row, model, k)
-            if figure is not None:
-                figures.append({"model": model, "shots": k, **_figure(figure)})
+            known: dict[str, Any] = {"seeds": len(row)} if figure is None else _figure(figure)
+            diverged = diverged_of(row, model, k)
+            if diverged:
+                known["diverged"] = diverged
+            if figure is not None or diverged:
+                figures.append({"model": model, "shots": k, **known})
     costs = {key: _cost(row, comparison.model, key) for key in COSTS}
     return {
         "runs": [str(run.path) for run in row],
@@ -175,6 +186,9 @@ def _line(
                 name = f"{model}_{figure.measure}_{k}shot"
                 line |= {name: figure.mean, f"{name}_ci95": figure.half}
                 line |= {f"{name}_sd": figure.deviation}
+            diverged = diverged_of(row, model, k)
+            if diverged:
+                line[f"{model}_diverged_{k}shot"] = diverged
     for k in comparable.shots if comparison.baseline is not None else ():
         pair = comparison.pair(row, comparison.baseline, k)  # type: ignore[arg-type]
         if pair is not None:

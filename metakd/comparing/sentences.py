@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from metakd.comparing.compare import Comparable, Comparison, figure_of
+from metakd.comparing.compare import Comparable, Comparison, diverged_of, figure_of
 from metakd.comparing.pairing import Row, RowPair
+from metakd.reports.doubts import MARK, share
+from metakd.reports.summary import MODELS
 
 __all__ = ["RESOLVED", "probability", "sentences", "title"]
 
@@ -44,6 +46,7 @@ def sentences(
         for shots in comparable.shots:
             yield from _verdict(comparison, comparable, shots, label)
     yield from _reading(comparison)
+    yield from _diverged(comparison, label)
     yield from comparison.notes
 
 
@@ -122,3 +125,25 @@ def _reading(comparison: Comparison) -> Iterator[str]:
         )
     if any(any(on) for comparable in comparison.comparable for on in comparable.fronts.values()):
         yield "*: on the front: no other row of the table is better at that cost or a lower one."
+
+
+def _diverged(comparison: Comparison, label: Label) -> Iterator[str]:
+    """Yield what the mark behind a figure means, and how many tasks of each row it concerns."""
+    found = [
+        (row, comparable.frame, f"{MODELS[model]} {k}-shot", diverged_of(row, model, k))
+        for comparable in comparison.comparable
+        for row in comparable.rows
+        for model in MODELS
+        for k in comparable.shots
+    ]
+    found = [one for one in found if one[3]]
+    if not found:
+        return
+    said = ", ".join(f"{label(row)} {share(part)} ({what})" for row, _, what, part in found[:6])
+    more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+    accuracy = any(frame is not None and frame.measure == "accuracy" for _, frame, _, _ in found)
+    how = "count as wrong answers" if accuracy else "have no squared error, so there is no mean"
+    yield (
+        f"{MARK}: of some tasks the predictions are not finite numbers; they {how}: {said}{more}; "
+        "see algorithm.inner_lr and algorithm.inner_steps_test."
+    )

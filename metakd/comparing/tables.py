@@ -8,11 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from metakd.comparing.columns import is_off, settings_of
-from metakd.comparing.compare import Comparable, Comparison, Figure, cost_of, figure_of
+from metakd.comparing.compare import (
+    Comparable,
+    Comparison,
+    Figure,
+    cost_of,
+    diverged_of,
+    figure_of,
+)
 from metakd.comparing.front import COSTS
 from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Apart, Row
 from metakd.comparing.sentences import probability, sentences, title
+from metakd.reports.doubts import MARK
 from metakd.reports.summary import MODELS
 
 __all__ = ["Column", "Report", "Table", "report", "shown"]
@@ -185,6 +193,8 @@ def _figures(comparison: Comparison, comparable: Comparable) -> list[Cells]:
 
             def text(_: int, row: Row, model: str = model, k: int = k) -> str:
                 figure = figure_of(row, model, k)
+                if diverged_of(row, model, k):
+                    return f"{'diverged' if figure is None else _figure(figure)} {MARK}"
                 return "" if figure is None else _figure(figure)
 
             found.append((Column(f"{MODELS[model]} {k}-shot", numeric=True), text))

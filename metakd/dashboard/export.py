@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -133,7 +134,9 @@ def _rank(row: Mapping[str, Any]) -> tuple[int, float]:
     if "set" not in row:
         return 2**31, 0.0
     figures = row.get("accuracy", {}).get("student", {})
-    value = next(iter(figures.values()), [0.0])[0]
+    if not figures:  # its tasks diverged
+        return row["set"], math.inf
+    value = next(iter(figures.values()))[0]
     return row["set"], value if row.get("measure") == "mse" else -value
 
 

@@ -22,6 +22,7 @@ from metakd.comparing.sentences import title
 from metakd.comparing.tables import shown
 from metakd.dashboard.progress import progress_of
 from metakd.dashboard.watch import Watch, figures_of
+from metakd.reports.doubts import divergence
 from metakd.reports.summary import MODELS
 
 __all__ = ["MODEL", "Rows", "letter", "passing_of", "plain", "rows_of"]
@@ -116,12 +117,16 @@ def passing_of(watch: Watch, run: Run) -> dict[str, Any]:
 
 
 def _results(run: Run, results: Mapping[str, Any]) -> dict[str, Any]:
-    figures = {}
+    figures: dict[str, Any] = {}
+    diverged: dict[str, Any] = {}
     for model, by_shots in run.headlines.items():
         figures[model] = {
             str(shots): [entry.get("accuracy", entry.get("mse")), entry.get("ci95")]
             for shots, entry in by_shots.items()
+            if {"accuracy", "mse"} & entry.keys()
         }
+        words = {str(k): divergence(model, e) for k, e in by_shots.items() if e.get("diverged")}
+        diverged |= {model: words} if words else {}
     measured = next((e for by in run.headlines.values() for e in by.values()), {})
     costs = {}
     for model in MODELS:
@@ -129,8 +134,9 @@ def _results(run: Run, results: Mapping[str, Any]) -> dict[str, Any]:
         costs[model] = {key: known[key] for key in COSTS if _is_number(known.get(key))}
     timing = results.get("timing") or {}
     return {
-        "measure": "mse" if "mse" in measured else "accuracy",
+        "measure": "accuracy" if "accuracy" in measured or not measured else "mse",
         "accuracy": figures,
+        **({"diverged": diverged} if diverged else {}),
         "cost": {model: cost for model, cost in costs.items() if cost},
         "fidelity": dict(results.get("fidelity") or {}),
         "seconds": math.fsum(v for v in timing.values() if _is_number(v)),

@@ -20,16 +20,21 @@ def fit_scale(logits: Tensor, targets: Tensor) -> float:
     [SMALLEST_SCALE, LARGEST_SCALE] (all examples are classified rightly, say, so that more is
     always better) the nearer end is returned.
 
+    Examples whose logits are not finite have no likelihood at any scale; they are left out.
+
     Args:
         logits: [n, classes] at scale 1.
         targets: [n] int64.
 
     Raises:
-        ValueError: there is no example.
+        ValueError: there is no example, or none whose logits are finite.
     """
     if not len(targets):
         raise ValueError("a scale cannot be fitted to no example at all")
-    z = logits.double()
+    finite = torch.isfinite(logits).all(dim=-1)
+    if not finite.any():
+        raise ValueError("a scale cannot be fitted: no example has finite logits")
+    z, targets = logits[finite].double(), targets[finite]
     # Differences to the target's logit: their sum loses no digits where all is nearly certain.
     ahead = z.gather(-1, targets.unsqueeze(-1)) - z
 

@@ -175,6 +175,9 @@ class FrozenTeacher:
             stream: tasks of `part`, with the ways and shots that the teacher is to answer.
             steps: batches of tasks to fit on.
             part: which classes they are of: meta-validation, never those to be judged on.
+
+        Raises:
+            UserError: an answer is not finite.
         """
         logits, targets = [], []
         for step in range(steps):
@@ -183,6 +186,11 @@ class FrozenTeacher:
             targets.append(tasks.query_targets.flatten())
         if not logits:
             raise ValueError("calibration needs one batch of tasks or more")
+        if not all(bool(torch.isfinite(found).all()) for found in logits):
+            raise UserError(
+                f"the teacher's answers to tasks of '{part}' classes are not finite numbers: "
+                "nothing can be learned from it; lower pretrain.lr, or take other weights"
+            )
         self.scale = fit_scale(torch.cat(logits), torch.cat(targets))
         return self.scale
 

@@ -94,7 +94,7 @@ def evaluate_run(
     folder.write_episodes(
         row for name, j in judged.items() for m in j.measurements for row in m.rows(name)
     )
-    folder.write_results(results)
+    results = folder.write_results(results)
     folder.finish("finished")
     if not quiet:
         summary(results, Console())

@@ -10,6 +10,7 @@ import torch
 from metakd.data.images import ImageData
 from metakd.pipeline.measure import Judged, evaluation_stage
 from metakd.pipeline.prepare import Prepared
+from metakd.reports.divergence import answers
 from metakd.reports.figures import (
     accuracy_against_steps,
     adversarial_game,
@@ -90,7 +91,7 @@ def _samples(prepared: Prepared, folder: RunFolder, judged: Mapping[str, Judged]
         support.cpu().numpy(),
         batch.query[:, chosen].cpu().numpy(),
         batch.query_targets[:, chosen].cpu().numpy(),
-        {m: logits[:, chosen].argmax(-1).numpy() for m, logits in shown.items()},
+        {m: answers(logits[:, chosen]).numpy() for m, logits in shown.items()},
         out,
         [[_short(part.class_names[c]) for c in classes] for classes in batch.classes.tolist()],
     )

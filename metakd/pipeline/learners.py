@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -297,6 +298,8 @@ def _meta_train(
             precision=precision,
             group=recorder.group,
         )[0]
+        if measured.diverged.all() or (regression and measured.diverged.any()):
+            return math.nan  # there is no figure by which it could be chosen
         return float(measured.values.mean())
 
     if stage.iterations >= LONG and episodes:

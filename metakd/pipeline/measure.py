@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from metakd.distillation.calibration import fit_scale
 from metakd.models.cost import cost
 from metakd.models.network import Network
 from metakd.models.normalization import has_batchnorm
+from metakd.reports.divergence import are_finite
 from metakd.reports.fidelity import expected_calibration_error
 from metakd.reports.fidelity import fidelity as fidelity_of
 from metakd.reports.statistics import paired_difference
@@ -60,14 +62,27 @@ class Judged:
 
     def figures(self) -> dict[str, Any]:
         """Return `fewshot`, `fewshot_all` and `calibration` of results.json."""
-        entry: dict[str, Any] = {
-            "fewshot": self.headline.figures(),
-            "fewshot_all": [m.figures() for m in self.measurements],
-        }
+        found = [self._entry(m) for m in self.measurements]
+        entry: dict[str, Any] = {"fewshot": found[0], "fewshot_all": found}
         if self.headline.kind == "classification":
             entry["calibration"] = {
                 "ece": expected_calibration_error(self.headline.logits, self.headline.targets)
             }
+        return entry
+
+    def _entry(self, measured: Measurement) -> dict[str, Any]:
+        """Return a measurement's figures, with the step from which on tasks diverged."""
+        entry = measured.figures()
+        if measured.steps is None or "diverged" not in entry:
+            return entry
+        curve = {
+            m.steps: m
+            for m in self.measurements
+            if (m.shots, m.batchnorm) == (measured.shots, measured.batchnorm)
+            and m.steps is not None
+        }
+        if len(curve) > 1:  # one number of steps says nothing of where it began
+            entry["diverged_from_step"] = min(s for s, m in curve.items() if m.diverged.any())
         return entry
 
 
@@ -247,6 +262,8 @@ def _teacher_scale(
         stage="calibrate",
         group=recorder.group,
     )[0]
+    if not are_finite(measured.logits).any():
+        return 1.0  # the teacher has no answers: there is nothing to scale
     return fit_scale(measured.logits.flatten(0, 1), measured.targets.flatten())
 
 
@@ -266,13 +283,23 @@ def evaluation_stage(part: str) -> str:
 
 
 def paired_gains(student: Judged, alone: Judged) -> list[dict[str, Any]]:
-    """Return student minus undistilled twin on the same tasks, with 95 % interval, per setting."""
+    """Return student minus undistilled twin on the same tasks, with 95 % interval, per setting.
+
+    Where tasks of either diverged, `diverged` is their share; of errors there is no mean then.
+    """
     gains = []
     for mine, other in zip(student.measurements, alone.measurements, strict=True):
-        mean, half = paired_difference(mine.values.tolist(), other.values.tolist())
         entry = mine.figures()
         measure = "mse" if "mse" in entry else "accuracy"
-        entry.pop(measure)
+        for own in (measure, "mse_median"):
+            entry.pop(own, None)
+        diverged = mine.diverged | other.diverged
+        if diverged.any():
+            entry["diverged"] = float(diverged.double().mean())
+        if measure == "mse" and diverged.any():
+            mean = half = math.nan
+        else:
+            mean, half = paired_difference(mine.values.tolist(), other.values.tolist())
         names = {"model": "student", "baseline": "student_alone", "measure": measure}
         gains.append({**names, **entry, "difference": mean, "ci95": half})
     return gains

@@ -261,7 +261,7 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     folder.write_episodes(
         row for name, j in judged.items() for m in j.measurements for row in m.rows(name)
     )
-    folder.write_results(results)
+    results = folder.write_results(results)
     if recorder.tracker is not None:
         recorder.tracker.summary(results)
     try:

@@ -30,6 +30,7 @@ def models_compared(results: Figures, out: Path) -> Path | None:
         `out`, or None if no model was measured.
     """
     measures = {m: headlines(results[m]) for m in ORDER if m in results}
+    measures = {m: {k: e for k, e in found.items() if _known(e)} for m, found in measures.items()}
     measures = {m: found for m, found in measures.items() if found}
     if not measures:
         return None
@@ -84,7 +85,7 @@ def accuracy_against_steps(results: Figures, out: Path) -> Path | None:
     curves: dict[int, dict[tuple[str, str], dict[int, Figures]]] = {}
     for model in ORDER:
         for entry in results.get(model, {}).get("fewshot_all", ()):
-            if "steps" in entry:
+            if "steps" in entry and _known(entry):
                 panel = curves.setdefault(entry["shots"], {})
                 curve = panel.setdefault((model, entry.get("batchnorm", "")), {})
                 curve[entry["steps"]] = entry
@@ -131,6 +132,11 @@ def _mark_chance(axes: Axes, entry: Figures) -> None:
     axes.axhline(chance, color="#999999", lw=1, ls=":", zorder=0.6)
     axes.annotate("chance", (1, chance), (0, 2), xycoords=("axes fraction", "data"), ha="right",
                   textcoords="offset points", fontsize=8, color="#777777")  # fmt: skip
+
+
+def _known(entry: Figures) -> bool:
+    """Tell whether there is a figure: of errors there is none where tasks diverged."""
+    return "accuracy" in entry or "mse" in entry
 
 
 def _value(entry: Figures) -> tuple[float, float]:

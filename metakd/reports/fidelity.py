@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from metakd.reports.divergence import answers
 
 __all__ = ["agreement", "expected_calibration_error", "fidelity", "mean_kl"]
 
@@ -12,23 +16,30 @@ __all__ = ["agreement", "expected_calibration_error", "fidelity", "mean_kl"]
 def agreement(teacher_logits: Tensor, student_logits: Tensor) -> float:
     """Return the share of examples to which both give the same class first.
 
+    Logits that are not finite are no answer, and so not the same one.
+
     Args:
         teacher_logits: [..., classes].
         student_logits: [..., classes].
     """
     _check_shapes(teacher_logits, student_logits)
-    same = teacher_logits.argmax(dim=-1) == student_logits.argmax(dim=-1)
+    teacher, student = answers(teacher_logits), answers(student_logits)
+    same = (teacher == student) & (teacher >= 0)
     return same.double().mean().item()
 
 
 def mean_kl(teacher_logits: Tensor, student_logits: Tensor) -> float:
     """Return the mean of KL(teacher || student) over examples, in nats, at temperature 1.
 
+    NaN if a logit is not finite: what is left would be the examples that are easier to agree on.
+
     Args:
         teacher_logits: [..., classes].
         student_logits: [..., classes].
     """
     _check_shapes(teacher_logits, student_logits)
+    if not (torch.isfinite(teacher_logits).all() and torch.isfinite(student_logits).all()):
+        return math.nan
     teacher = F.log_softmax(teacher_logits.double(), dim=-1).flatten(0, -2)
     student = F.log_softmax(student_logits.double(), dim=-1).flatten(0, -2)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True).item()
@@ -43,7 +54,7 @@ def fidelity(teacher_logits: Tensor, student_logits: Tensor) -> dict[str, float]
 
 
 def expected_calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) -> float:
-    """Return the expected calibration error, between 0 and 1.
+    """Return the expected calibration error, between 0 and 1; NaN if a logit is not finite.
 
     Predictions are put into `bins` equal intervals (low, high] of their confidence (the largest
     probability); the error is the mean over predictions of |accuracy - mean confidence| of their
@@ -63,6 +74,8 @@ def expected_calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) 
         )
     if targets.numel() == 0:
         raise ValueError("calibration of no prediction at all is undefined")
+    if not torch.isfinite(logits).all():
+        return math.nan  # a confidence that is none has no bin
     confidence, predicted = logits.double().softmax(dim=-1).flatten(0, -2).max(dim=-1)
     right = (predicted == targets.flatten()).double()
     bin_of = (confidence * bins).ceil().long().clamp(1, bins) - 1

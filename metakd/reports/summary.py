@@ -11,6 +11,8 @@ from rich.measure import Measurement
 from rich.segment import Segments
 from rich.table import Table
 
+from metakd.reports.doubts import MARK, divergence_lines
+
 __all__ = ["MODELS", "headlines", "print_uncut", "summary"]
 
 MODELS = {"student": "student", "student_alone": "student alone", "teacher": "teacher"}
@@ -81,21 +83,28 @@ def _title(results: Figures) -> str:
     for model in MODELS:
         head = results.get(model, {}).get("fewshot")
         if head:
-            what = f"{head['ways']}-way accuracy (%)" if "accuracy" in head else "squared error"
+            what = f"{head['ways']}-way accuracy (%)" if "ways" in head else "squared error"
             tasks = f", {head['tasks']} tasks" if "tasks" in head else ""
             return f"{what}{tasks}, ± 95 % interval"
     return "results"
 
 
 def _figure(entry: Figures) -> str:
-    """Return e.g. ``98.10 ± 0.21`` (percent), or an error with three decimals."""
+    """Return e.g. ``98.10 ± 0.21`` (percent), or an error with three decimals.
+
+    Where tasks diverged it is marked; of errors it is then the median, if there is one.
+    """
     if "accuracy" in entry:
         text, digits, scale = f"{100 * entry['accuracy']:.2f}", 2, 100.0
     elif "mse" in entry:
         text, digits, scale = f"{entry['mse']:.3f}", 3, 1.0
+    elif "mse_median" in entry:
+        text, digits, scale = f"median {entry['mse_median']:.3f}", 3, 1.0
     else:
-        return ""
-    return f"{text} ± {scale * entry['ci95']:.{digits}f}" if "ci95" in entry else text
+        return f"diverged {MARK}" if entry.get("diverged") else ""
+    if "ci95" in entry:
+        text += f" ± {scale * entry['ci95']:.{digits}f}"
+    return f"{text} {MARK}" if entry.get("diverged") else text
 
 
 def _target(model: Figures) -> str:
@@ -139,6 +148,7 @@ def _name(model: str, results: Figures) -> str:
 
 
 def _lines_below(results: Figures, names: Mapping[str, str]) -> Iterable[str]:
+    yield from divergence_lines(results, names)
     for model, name in names.items():
         yield from _variants(name, results[model])
     yield from _ratios(results)
@@ -153,7 +163,7 @@ def _lines_below(results: Figures, names: Mapping[str, str]) -> Iterable[str]:
     head = results.get("student", {}).get("fewshot", {})
     for gain in results.get("gains", ()):
         # Those of the table's columns; the rest stands in results.json.
-        if all(gain.get(k) == head.get(k) for k in ("batchnorm", "steps")):
+        if all(gain.get(k) == head.get(k) for k in ("batchnorm", "steps")) and "difference" in gain:
             yield _gain(gain, names)
 
 

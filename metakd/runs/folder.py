@@ -194,8 +194,10 @@ class RunFolder:
         """
         self._metrics.append(stage, step, finite_or_null(metrics))
 
-    def write_results(self, results: Mapping[str, Any]) -> None:
-        """Write results.json, once. Figures that are None or not finite are left out.
+    def write_results(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        """Write results.json, once, and return its content.
+
+        Figures that are None or not finite are left out.
 
         The names of those that were measured but are not finite numbers stand under `not_finite`.
 
@@ -211,6 +213,7 @@ class RunFolder:
         if not_finite:
             content["not_finite"] = not_finite
         write_text(path, _json(content))
+        return content
 
     def write_episodes(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write episodes.csv: one row a model, shots, steps, batch-norm mode and task.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +18,7 @@ from metakd.data.images import ImageData
 from metakd.data.tasks import TaskBatch
 from metakd.distributed.group import ALONE, Group
 from metakd.models.normalization import batchnorm_mode
+from metakd.reports.divergence import answers, diverged_tasks
 from metakd.reports.statistics import mean_ci95
 from metakd.stages.precision import Precision
 
@@ -38,7 +42,8 @@ class Measurement:
     """The result on each evaluation task of one setting.
 
     Attributes:
-        values: [tasks] float64 on the CPU: accuracy (0 … 1), or mean squared error.
+        values: [tasks] float64 on the CPU: accuracy (0 … 1; what is not finite is no answer and
+            so a wrong one), or mean squared error.
         kind: `classification` or `regression`.
         ways: classes of a task.
         shots: support examples of a class.
@@ -61,13 +66,28 @@ class Measurement:
     targets: Tensor
     classes: Tensor
 
+    @cached_property
+    def diverged(self) -> Tensor:
+        """Which tasks diverged (`diverged_tasks`): [tasks] bool."""
+        return diverged_tasks(self.logits, self.targets)
+
+    @property
+    def share_diverged(self) -> float:
+        """The share of tasks that diverged, 0 … 1."""
+        return float(self.diverged.double().mean())
+
     def figures(self) -> dict[str, Any]:
-        """Return the entry of results.json: mean, 95 % interval and what was measured."""
-        mean, half = mean_ci95(self.values.tolist())
+        """Return the entry of results.json: mean, 95 % interval and what was measured.
+
+        If tasks diverged it holds their share (`diverged`). There is no mean squared error then,
+        neither of all tasks nor of those that are left, which would be the easier ones: `mse` is
+        not a number, and `mse_median` is the median over all tasks, infinite where half diverged.
+        """
         entry: dict[str, Any]
         if self.kind == "regression":
-            entry = {"mse": mean, "ci95": half, "tasks": len(self.values), "shots": self.shots}
+            entry = {**self._error(), "tasks": len(self.values), "shots": self.shots}
         else:
+            mean, half = mean_ci95(self.values.tolist())
             entry = {
                 "accuracy": mean,
                 "ci95": half,
@@ -80,13 +100,23 @@ class Measurement:
             entry["steps"] = self.steps
         if self.batchnorm is not None:
             entry["batchnorm"] = self.batchnorm
+        if self.diverged.any():
+            entry["diverged"] = self.share_diverged
         return entry
 
+    def _error(self) -> dict[str, float]:
+        if not self.diverged.any():
+            mean, half = mean_ci95(self.values.tolist())
+            return {"mse": mean, "ci95": half}
+        errors = self.values.masked_fill(self.diverged, math.inf).tolist()
+        return {"mse": math.nan, "ci95": math.nan, "mse_median": median(errors)}
+
     def rows(self, model: str) -> Iterator[dict[str, Any]]:
-        """Yield a row of episodes.csv for each task."""
-        column = "mse" if self.kind == "regression" else "accuracy"
+        """Yield a row of episodes.csv for each task; `diverged` is 1 where it did."""
+        regression = self.kind == "regression"
+        column = "mse" if regression else "accuracy"
         for task, value in enumerate(self.values.tolist()):
-            yield {
+            row = {
                 "model": model,
                 "shots": self.shots,
                 "steps": "" if self.steps is None else self.steps,
@@ -94,6 +124,10 @@ class Measurement:
                 "task": task,
                 column: value,
             }
+            if self.diverged[task]:
+                row["diverged"] = 1
+                row[column] = value if math.isfinite(value) else ""
+            yield row
 
 
 def evaluation_tasks(
@@ -267,4 +301,4 @@ def _values(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return accuracy or mean squared error of each task, [tasks] float64."""
     if targets.is_floating_point():
         return (outputs.double() - targets.double()).pow(2).flatten(1).mean(1)
-    return (outputs.argmax(-1) == targets).double().mean(1)
+    return (answers(outputs) == targets).double().mean(1)

@@ -26,6 +26,7 @@ from metakd.models.normalization import (
     has_batchnorm,
     set_running_statistics,
 )
+from metakd.reports.divergence import answers, are_finite
 from metakd.stages.fit import fit
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
@@ -214,8 +215,9 @@ def _judge(
         for images in target.test.images.split(512):
             pieces.append(network(data.normalized(images)).logits.float())
     logits, labels = torch.cat(pieces), target.test.labels
-    top1 = float((logits.argmax(1) == labels).float().mean())
+    top1 = float((answers(logits) == labels).float().mean())
     top5 = None
     if logits.shape[1] >= 10:
-        top5 = float((logits.topk(5, dim=1).indices == labels[:, None]).any(1).float().mean())
+        among = (logits.topk(5, dim=1).indices == labels[:, None]).any(1) & are_finite(logits)
+        top5 = float(among.float().mean())
     return top1, top5, float(F.cross_entropy(logits, labels))

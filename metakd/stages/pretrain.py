@@ -10,6 +10,7 @@ from metakd.data.images import ImageData
 from metakd.distillation.objective import Objective
 from metakd.models.network import Network
 from metakd.models.normalization import batchnorm_mode
+from metakd.reports.divergence import answers
 from metakd.stages.fit import Fitted, fit
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
@@ -47,7 +48,7 @@ def base_accuracy(
     with batchnorm_mode(network, "running"), precision.autocast():
         for part in index.split(512):
             logits = network(data.examples("train", part, None)).logits
-            right += int((logits.argmax(-1) == data.part("train").labels[part]).sum())
+            right += int((answers(logits) == data.part("train").labels[part]).sum())
     return right / max(len(index), 1)
 
 

@@ -65,8 +65,9 @@ def summary_of(results: Mapping[str, Any]) -> dict[str, Any]:
     """Return results.json's numbers and words by name, and the headlines under short names.
 
     `student/accuracy`, `student/ci95` (regression: `student/mse`), the same of `student_alone` and
-    `teacher`; `student/accuracy_5shot` for other shots; `gain/accuracy` and `gain/ci95`, student
-    minus student alone; `cost/parameters`, `cost/macs`, `cost/latency_ms` … of the student.
+    `teacher`; `student/diverged`, the share of tasks that did, if any; `student/accuracy_5shot` for
+    other shots; `gain/accuracy` and `gain/ci95`, student minus student alone; `cost/parameters`,
+    `cost/macs`, `cost/latency_ms` … of the student.
     Everything else keeps its place: `student/fewshot/ways`.
     """
     found = dict(_flat(results, ""))
@@ -76,7 +77,8 @@ def summary_of(results: Mapping[str, Any]) -> dict[str, Any]:
         if not head:
             continue
         measure = "accuracy" if "accuracy" in head else "mse"
-        found |= _numbers({f"{model}/{key}": head.get(key) for key in (measure, "ci95")})
+        short = (measure, "ci95", "diverged", "mse_median")
+        found |= _numbers({f"{model}/{key}": head.get(key) for key in short})
         for entry in figures.get("fewshot_all", ()):
             same = all(entry.get(k) == head.get(k) for k in ("steps", "batchnorm", "ways"))
             if same and measure in entry and "shots" in entry:
@@ -92,14 +94,19 @@ def summary_of(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table_of(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """Return columns and rows of every measurement: model, shots, steps, batch-norm mode."""
+    """Return columns and rows of every measurement: model, shots, steps, batch-norm mode.
+
+    The share of tasks that diverged is a column where any did.
+    """
     rows = []
+    entries = [e for model in MODELS for e in results.get(model, {}).get("fewshot_all", ())]
+    columns = [*COLUMNS, *(["diverged"] if any(e.get("diverged") for e in entries) else [])]
     for model in MODELS:
         for entry in results.get(model, {}).get("fewshot_all", ()):
             measure = "accuracy" if "accuracy" in entry else "mse"
             line = {**entry, "model": model, "measure": measure, "value": entry.get(measure)}
-            rows.append([line.get(column) for column in COLUMNS])
-    return list(COLUMNS), rows
+            rows.append([line.get(column) for column in columns])
+    return columns, rows
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -118,3 +118,67 @@ def test_regression_is_judged_by_squared_error() -> None:
     targets = torch.cat([b.query_targets for b in learner.seen]).double()
     assert measured.figures()["mse"] == pytest.approx(targets.pow(2).mean().item())
     assert next(iter(measured.rows("student")))["mse"] == measured.values[0].item()
+
+
+class Diverging(Cheat):
+    """As `Cheat`; but after three steps the first query of every other task has no finite logit."""
+
+    def predict(
+        self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
+    ) -> Tensor:
+        found = super().predict(tasks, steps, batchnorm)
+        for i, s in enumerate(steps):
+            if s >= 3:
+                found[i, ::2, 0, 1] = math.nan
+        return found
+
+
+def test_a_prediction_that_is_not_finite_is_no_answer(tiny: ImageData) -> None:
+    two, three = judged(Diverging(), tiny, steps=[2, 3])
+    assert "diverged" not in two.figures()
+    assert all("diverged" not in row for row in two.rows("student"))
+    figures = three.figures()
+    # 12 queries a task, whose first one, of class 0, argmax would have called class 1.
+    assert figures["accuracy"] == pytest.approx(1 - 0.5 / 12)
+    assert figures["diverged"] == 0.5
+    rows = list(three.rows("student"))
+    assert [row.get("diverged") for row in rows[:4]] == [1, None, 1, None]
+    assert rows[0]["accuracy"] == pytest.approx(11 / 12)
+
+
+def test_logits_that_are_all_nan_are_not_class_0(tiny: ImageData) -> None:
+    class Nan(Cheat):
+        def predict(
+            self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
+        ) -> Tensor:
+            return super().predict(tasks, steps, batchnorm) * math.nan
+
+    figures = judged(Nan(), tiny)[0].figures()
+    assert (figures["accuracy"], figures["diverged"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("off", "median"), [(math.nan, True), (1e4, True), (math.nan, False)])
+def test_errors_of_which_some_are_no_figures_have_no_mean(off: float, median: bool) -> None:
+    from metakd.data.sinusoid import SinusoidTasks
+
+    every = 3 if median else 1
+
+    class Off(Cheat):
+        def predict(
+            self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
+        ) -> Tensor:
+            self.seen.append(tasks)
+            found = tasks.query_targets[None].repeat(len(steps), 1, 1, 1) + 0.5
+            found[:, ::every, 0] = off
+            return found
+
+    measured = judged(Off(), SinusoidTasks(), ways=1, shots=5, queries=10)[0]  # type: ignore[arg-type]
+    figures = measured.figures()
+    assert math.isnan(figures["mse"])
+    assert math.isnan(figures["ci95"])
+    # Of three batches of 20, 20 and 10 tasks every third: 7 + 7 + 4.
+    assert figures["diverged"] == (18 / 50 if median else 1.0)
+    assert figures["mse_median"] == (pytest.approx(0.25) if median else math.inf)
+    row = next(iter(measured.rows("student")))
+    assert row["diverged"] == 1
+    assert row["mse"] == ("" if math.isnan(off) else measured.values[0].item())

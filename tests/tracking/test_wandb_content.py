@@ -98,3 +98,14 @@ def test_a_multirun_is_a_group(tmp_path: Path) -> None:
     long.mkdir()
     (long / "sweep.json").touch()
     assert place_of(long / "0", "n") == ("x" * 128, "n 0")
+
+
+def test_tasks_that_diverged_are_told() -> None:
+    head = {"tasks": 20, "shots": 5, "steps": 10, "diverged": 0.4, "mse_median": 3.5}
+    results = {"student": {"fewshot": head, "fewshot_all": [head]}}
+    found = summary_of(results)
+    assert (found["student/diverged"], found["student/mse_median"]) == (0.4, 3.5)
+    assert "student/mse" not in found
+    columns, rows = table_of(results)
+    assert dict(zip(columns, rows[0], strict=True))["diverged"] == 0.4
+    assert "diverged" not in table_of(RESULTS)[0]

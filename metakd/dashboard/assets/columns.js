@@ -83,7 +83,8 @@
     for (const measure of measures)
       for (const model of Object.keys(MODELS)) {
         const shots = new Set(
-          all.filter((row) => row.measure === measure).flatMap((row) => Object.keys(row.accuracy?.[model] ?? {})),
+          all.filter((row) => row.measure === measure).flatMap((row) =>
+            [row.accuracy, row.diverged].flatMap((of) => Object.keys(of?.[model] ?? {}))),
         );
         for (const k of [...shots].sort((a, b) => a - b)) {
           const write = (value) => (measure === "mse" ? value.toFixed(4) : value.toFixed(2));
@@ -97,11 +98,15 @@
               visible: head.shots.includes(Number(k)),
               formatter: (cell) => {
                 const value = cell.getValue();
-                if (value === undefined) return "";
-                const half = cell.getData().row.accuracy[model][k][1];
+                const { row } = cell.getData();
+                const why = row.measure === measure ? row.diverged?.[model]?.[k] : undefined;
+                const mark = why ? element("span", { class: "diverged", title: why }, " †") : null;
+                if (value === undefined) return mark ? element("span", { title: why }, "diverged", mark) : "";
+                const half = row.accuracy[model][k][1];
                 const scale = measure === "mse" ? 1 : 100;
                 const interval = half === null || half === undefined ? "" : ` ± ${write(scale * half)}`;
-                return element("span", {}, write(value), element("span", { class: "spread" }, interval));
+                return element("span", why ? { title: why } : {}, write(value),
+                  element("span", { class: "spread" }, interval), mark);
               },
             }),
           );

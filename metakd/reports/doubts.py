@@ -1,0 +1,71 @@
+"""What a run's figures give reason to doubt, in words, with what to type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+__all__ = ["MARK", "divergence", "divergence_lines", "remedy", "share"]
+
+MARK = "†"
+"""Stands behind a figure of which some tasks diverged."""
+
+Figures = Mapping[str, Any]
+
+
+def remedy(model: str, entry: Figures) -> str:
+    """Return which settings to lower where a model's predictions are not finite.
+
+    Args:
+        model: `student`, `student_alone` or `teacher`.
+        entry: its measurement.
+    """
+    if entry.get("steps"):
+        return "algorithm.inner_lr or algorithm.inner_steps_test"
+    return "pretrain.lr" if model == "teacher" else "meta_train.lr"
+
+
+def divergence_lines(results: Figures, names: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line for each model of which evaluation tasks diverged.
+
+    Args:
+        results: results.json's content.
+        names: the models to speak of, by key, and what each is called.
+    """
+    for model, name in names.items():
+        found = [e for e in results[model].get("fewshot_all", ()) if e.get("diverged")]
+        if not found:
+            continue
+        head = results[model].get("fewshot", {})
+        worst = head if head.get("diverged") else max(found, key=lambda e: e["diverged"])
+        yield f"{MARK} {name}: {divergence(model, worst)}"
+
+
+def divergence(model: str, entry: Figures) -> str:
+    """Return what became of the tasks of a measurement of which some diverged, and what to lower.
+
+    Args:
+        model: `student`, `student_alone` or `teacher`.
+        entry: the measurement.
+    """
+    words = f"{share(entry['diverged'])} of its {entry['shots']}-shot tasks diverged"
+    if entry.get("steps"):
+        words += f" at {_steps(entry['steps'])}"
+    if entry.get("batchnorm") == "transductive":
+        words += ", transductive"
+    if "diverged_from_step" in entry:
+        words += f", the first after {_steps(entry['diverged_from_step'])}"
+    wrong = "they count as wrong answers" if "ways" in entry else "there is no mean squared error"
+    return f"{words}; {wrong}; lower {remedy(model, entry)}"
+
+
+def share(value: float) -> str:
+    """Return a share in percent; what is above 0 is not shown as 0, nor what is below 1 as all."""
+    percent = 100 * value
+    if 0 < percent < 0.1:
+        return "under 0.1 %"
+    return f"{min(percent, 99.9) if value < 1 else percent:.1f} %".replace(".0 %", " %")
+
+
+def _steps(count: int) -> str:
+    return f"{count} adaptation step{'' if count == 1 else 's'}"
