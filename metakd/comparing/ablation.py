@@ -13,7 +13,7 @@ from metakd.comparing.episodes import EpisodesError, figures_by_task
 from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Row
 from metakd.comparing.sentences import RESOLVED, probability
-from metakd.reports.statistics import holm, paired_test
+from metakd.reports.statistics import holm, holm_factors, paired_test, widened
 
 __all__ = ["PARTS", "Ablation", "Effect", "ablation", "effects_json", "verdicts"]
 
@@ -50,6 +50,7 @@ class Effect:
         half: half-width of its 95 % t interval over seeds, of one seed over its tasks.
         p: Student's, two-sided.
         p_adjusted: corrected for the number of `EFFECTS` (Holm); of the others for the shots.
+        factor: what p was multiplied by for that.
     """
 
     name: str
@@ -60,6 +61,13 @@ class Effect:
     half: float
     p: float
     p_adjusted: float
+    factor: float = 1.0
+
+    @property
+    def corrected_half(self) -> float:
+        """Return the half-width that belongs to `p_adjusted`: 0 lies outside below p = 0.05."""
+        n = len(self.seeds) if len(self.seeds) > 1 else self.tasks
+        return widened(self.half, n, self.factor)
 
 
 @dataclass(frozen=True)
@@ -119,8 +127,9 @@ def ablation(
                     notes.append(f"{name}, {k}-shot: {error}")
                     continue
                 found += [effect] if effect is not None else []
-        corrected = holm([effect.p for effect in found])
-        effects += [replace(e, p_adjusted=p) for e, p in zip(found, corrected, strict=True)]
+        p_values = [effect.p for effect in found]
+        corrected = zip(found, holm(p_values), holm_factors(p_values), strict=True)
+        effects += [replace(e, p_adjusted=p, factor=factor) for e, p, factor in corrected]
     teachers = {run.info.get("teacher") for row in rows.values() for run in row} - {None}
     if len(teachers) > 1:
         notes.append(f"these runs had {len(teachers)} different teachers, not one")
@@ -135,11 +144,14 @@ def verdicts(found: Ablation) -> Iterator[str]:
             yield _verdict(known, found)
         interaction = found.find("interaction", shots)
         if interaction is not None:
-            yield _sum(interaction)
+            yield _sum(interaction, found)
         on_top = [e for name in ON_TOP if (e := found.find(name, shots)) is not None]
         if on_top:
             said = ", ".join(f"{e.name} {_signed(e)}" for e in on_top)
-            yield f"{shots}-shot, what a part adds where the other one is there already: {said}."
+            yield (
+                f"{shots}-shot, what a part adds where the other one is there already: {said}"
+                f"{_corrected(ON_TOP, found, '; intervals')}."
+            )
     yield from found.notes
 
 
@@ -157,6 +169,7 @@ def effects_json(found: Ablation) -> dict[str, Any]:
                 "tasks": e.tasks,
                 "difference": e.difference,
                 "ci95": e.half,
+                "ci95_adjusted": e.corrected_half,
                 "p": e.p,
                 "p_adjusted": e.p_adjusted,
             }
@@ -224,20 +237,26 @@ def _verdict(known: Sequence[Effect], found: Ablation) -> str:
             clauses.append((1, f"{name} harmed by {_size(effect)} ({p})"))
     clauses.sort(key=lambda clause: clause[0])
     first = known[0]
-    number = len([e for e in found.effects if e.name in EFFECTS])
-    corrected = f"; p corrected for {number} comparisons" if number > 1 else ""
     sentence = (
         f"{first.shots}-shot, against plain, {_on(first)}: "
-        f"{'; '.join(text for _, text in clauses)}{corrected}."
+        f"{'; '.join(text for _, text in clauses)}"
+        f"{_corrected(EFFECTS, found, '; intervals and p')}."
     )
     if len(first.seeds) == 1:
         sentence += " This holds for these trained models; only more seeds tell of the settings."
     return sentence
 
 
-def _sum(effect: Effect) -> str:
+def _corrected(family: Mapping[str, Any], found: Ablation, what: str) -> str:
+    """Return for how many effects a family's figures are corrected; empty if there is one."""
+    number = len([e for e in found.effects if e.name in family])
+    return f"{what} corrected for {number} comparisons" if number > 1 else ""
+
+
+def _sum(effect: Effect, found: Ablation) -> str:
     begin = f"{effect.shots}-shot, both together against the sum of the two parts"
     figure = f"{_signed(effect)}, {probability(effect.p_adjusted)}"
+    figure += _corrected(INTERACTION, found, "; interval and p")
     if effect.p_adjusted >= RESOLVED:
         return f"{begin}: no interaction is resolved ({figure})."
     more = "more: each helps the other" if effect.difference > 0 else "less: they overlap"
@@ -252,8 +271,8 @@ def _on(effect: Effect) -> str:
 
 
 def _size(effect: Effect) -> str:
-    return f"{100 * abs(effect.difference):.2f} ± {100 * effect.half:.2f} points"
+    return f"{100 * abs(effect.difference):.2f} ± {100 * effect.corrected_half:.2f} points"
 
 
 def _signed(effect: Effect) -> str:
-    return f"{100 * effect.difference:+.2f} ± {100 * effect.half:.2f} points"
+    return f"{100 * effect.difference:+.2f} ± {100 * effect.corrected_half:.2f} points"

@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 
 from metakd.comparing.columns import differing, groups
-from metakd.comparing.frame import Frame, frame_of, reasons
+from metakd.comparing.frame import Frame, frame_of, obstacles
 from metakd.comparing.front import COSTS, front
 from metakd.comparing.gather import Run, gather
 from metakd.comparing.pairing import Apart, Row, RowPair, pair_rows
@@ -70,12 +70,14 @@ class Comparable:
         rows: best first.
         shots: that any of them was measured with, of those asked for.
         fronts: by cost, for each row whether it is on the front of the first shots' figures.
+        tasks: the numbers of tasks that rows were judged on; the first ones are the same.
     """
 
     frame: Frame | None
     rows: tuple[Row, ...]
     shots: tuple[int, ...]
     fronts: Mapping[str, tuple[bool, ...]]
+    tasks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -269,7 +271,9 @@ def comparable_sets(
             return (-figure.goodness if figure else math.inf, order[row])
 
         ranked = tuple(sorted(members, key=rank))
-        sets.append(Comparable(frame, ranked, ordered, _fronts(ranked, ordered, model)))
+        counts = {f.tasks for row in ranked if (f := frames[row[0]]) is not None and f.tasks}
+        fronts = _fronts(ranked, ordered, model)
+        sets.append(Comparable(frame, ranked, ordered, fronts, tuple(sorted(counts))))
     return sets
 
 
@@ -278,7 +282,7 @@ def _belongs(
 ) -> bool:
     if frame is None or to[0] is None:
         return frame is to[0]
-    return not reasons(frame, to[0]) and bool(shots & to[1])
+    return not obstacles(frame, to[0]) and bool(shots & to[1])
 
 
 def _fronts(rows: Sequence[Row], shots: Sequence[int], model: str) -> dict[str, tuple[bool, ...]]:
@@ -317,7 +321,7 @@ def apart_sets(sets: Sequence[Comparable], model: str) -> Iterator[Apart]:
             yield Apart(runs, f"no figures of the {name}")
             continue
         first = sets[0]
-        why = "; ".join(reasons(first.frame, other.frame)) if first.frame else ""
+        why = "; ".join(obstacles(first.frame, other.frame)) if first.frame else ""
         if not why:
             words = [", ".join(map(str, s.shots)) or "none" for s in (first, other)]
             why = f"other shots: measured with {words[0]} and {words[1]}"
@@ -332,6 +336,15 @@ def _remarks(
         words = ", ".join(f"{k}-shot" for k in more)
         everything = ",".join(str(k) for k in sorted({*more, *shots}))
         yield f"also measured: {words} (--shots {everything})"
+    for comparable in sets:
+        counts = comparable.tasks
+        if len(counts) > 1:
+            words = f"{', '.join(map(str, counts[:-1]))} and {counts[-1]}"
+            first = counts[0] if len(counts) == 2 else f"{counts[0]} to {counts[-2]}"
+            yield (
+                f"these runs were judged on {words} tasks: accuracies are over all of a run's, "
+                f"differences over the first {first}, which both have"
+            )
     commits = {c for run in finished if isinstance(c := run.info.get("git_commit"), str)}
     if len(commits) > 1:
         yield f"these runs were made by {len(commits)} different commits of the project"

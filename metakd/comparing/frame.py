@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from metakd.comparing.gather import Run
 
-__all__ = ["Frame", "frame_of", "reasons"]
+__all__ = ["Frame", "frame_of", "obstacles", "reasons"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,18 @@ def reasons(one: Frame, other: Frame) -> list[str]:
     unknown = [f for f in ("data", "part", "seed", "queries", "tasks") if _unknown(f, one, other)]
     if unknown and not found:
         found.append(f"not recorded: {', '.join(NAMES[f] for f in unknown)}")
+    return found
+
+
+def obstacles(one: Frame, other: Frame) -> list[str]:
+    """Return why two runs cannot be compared task by task; empty if they can.
+
+    Tasks are drawn one after the other, whatever their number: where nothing but that differs, the
+    tasks of the run that has fewer are the first ones of the other run.
+    """
+    found = reasons(one, other)
+    if found and None not in (one.tasks, other.tasks):
+        return found if reasons(one, replace(other, tasks=one.tasks)) else []
     return found
 
 

@@ -140,6 +140,7 @@ def _group_pair(pair: RowPair, model: str) -> dict[str, Any]:
         "tasks": pair.pairs[0].tasks,
         "difference": pair.difference,
         "ci95": pair.half,
+        "ci95_adjusted": pair.corrected_half,
         "p": pair.p,
         "p_adjusted": pair.p_adjusted,
     }

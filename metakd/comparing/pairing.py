@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 from metakd.comparing.episodes import EpisodesError, figures_by_task
-from metakd.comparing.frame import frame_of, reasons
+from metakd.comparing.frame import frame_of, obstacles
 from metakd.comparing.gather import Run
-from metakd.reports.statistics import holm, paired_test
+from metakd.reports.statistics import holm, holm_factors, paired_test, widened
 
 __all__ = ["Apart", "Pair", "RowPair", "pair_rows"]
 
@@ -28,7 +28,7 @@ class Pair:
         baseline: the other.
         shots: of the tasks.
         measure: `accuracy` (0 to 1) or `mse`.
-        tasks: how many.
+        tasks: how many; where one has more, those that both have.
         difference: its mean over the tasks.
         half: half-width of its 95 % t interval over tasks, not corrected.
         p: Student's, two-sided.
@@ -58,6 +58,7 @@ class RowPair:
         half: half-width of its 95 % t interval over seeds (of one pair: over tasks).
         p: Student's, two-sided.
         p_adjusted: corrected for the number of row pairs (Holm).
+        factor: what p was multiplied by for that.
     """
 
     row: Row
@@ -67,6 +68,13 @@ class RowPair:
     half: float
     p: float
     p_adjusted: float
+    factor: float = 1.0
+
+    @property
+    def corrected_half(self) -> float:
+        """Return the half-width that belongs to `p_adjusted`: 0 lies outside below p = 0.05."""
+        n = len(self.pairs) if self.is_over_seeds else self.pairs[0].tasks
+        return widened(self.half, n, self.factor)
 
     @property
     def is_over_seeds(self) -> bool:
@@ -135,7 +143,7 @@ def _why_not(run: Run, baseline: Run, model: str) -> str:
     if frames[0] is None or frames[1] is None:
         without = run if frames[0] is None else baseline
         return f"'{without.path}' has no figures of the {model.replace('_', ' ')}"
-    return "; ".join(reasons(frames[1], frames[0]))
+    return "; ".join(obstacles(frames[1], frames[0]))
 
 
 def _shots_reason(row: Row, baseline: Row, model: str) -> str:
@@ -185,11 +193,18 @@ def _reader(model: str) -> Reader:
 
 def _pair(run: Run, baseline: Run, model: str, shots: int, read: Reader) -> Pair:
     mine, other = read(run, shots), read(baseline, shots)
-    if mine.keys() != other.keys():
-        raise EpisodesError(f"other task numbers in episodes.csv of '{run.path}'")
-    mean, half, p = paired_test([mine[task] - other[task] for task in sorted(mine)])
+    shared = _shared(run, mine, other)
+    mean, half, p = paired_test([mine[task] - other[task] for task in shared])
     measure = "accuracy" if "accuracy" in run.headlines[model][shots] else "mse"
-    return Pair(run, baseline, shots, measure, len(mine), mean, half, p, p)
+    return Pair(run, baseline, shots, measure, len(shared), mean, half, p, p)
+
+
+def _shared(run: Run, mine: Mapping[int, float], other: Mapping[int, float]) -> list[int]:
+    """Return the numbers of the tasks that both were judged on: all of the one that has fewer."""
+    fewer, more = sorted((mine.keys(), other.keys()), key=len)
+    if not fewer <= more:
+        raise EpisodesError(f"other task numbers in episodes.csv of '{run.path}'")
+    return sorted(fewer)
 
 
 def _over_seeds(row: Row, baseline: Row, pairs: tuple[Pair, ...]) -> RowPair:
@@ -204,11 +219,13 @@ def _corrected(found: Sequence[RowPair]) -> list[RowPair]:
     pairs = [pair for row_pair in found for pair in row_pair.pairs]
     single = iter(holm([pair.p for pair in pairs]))
     of_rows = holm([row_pair.p for row_pair in found])
+    factors = holm_factors([row_pair.p for row_pair in found])
     return [
         replace(
             row_pair,
             pairs=tuple(replace(pair, p_adjusted=next(single)) for pair in row_pair.pairs),
             p_adjusted=p,
+            factor=factor,
         )
-        for row_pair, p in zip(found, of_rows, strict=True)
+        for row_pair, p, factor in zip(found, of_rows, factors, strict=True)
     ]

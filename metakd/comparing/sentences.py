@@ -25,7 +25,9 @@ def title(comparable: Comparable) -> str:
     ways = f"{frame.ways}-way " if frame.ways is not None and frame.measure == "accuracy" else ""
     what = "accuracy (%)" if frame.measure == "accuracy" else "mean squared error"
     part = {"test": "meta-test", "validate": "meta-validation"}.get(str(frame.part), "")
-    tasks = " ".join(str(w) for w in (frame.tasks, part, "tasks") if w)
+    many = comparable.tasks
+    number = f"{many[0]} to {many[-1]}" if len(many) > 1 else frame.tasks
+    tasks = " ".join(str(w) for w in (number, part, "tasks") if w)
     of = f" of {frame.dataset}" if frame.dataset else ""
     seed = "" if frame.seed is None else f", evaluation seed {frame.seed}"
     return f"{ways}{what}, {tasks}{of}{seed}, ± 95 % interval"
@@ -88,11 +90,12 @@ def _sentence(pair: RowPair, comparison: Comparison, label: Label, shots: int) -
     first, second = pair.row, pair.baseline
     if pair.better < 0:
         first, second = second, first
-    size = f"{scale * abs(pair.difference):.{digits}f} ± {scale * pair.half:.{digits}f}{unit}"
+    half = scale * pair.corrected_half
+    size = f"{scale * abs(pair.difference):.{digits}f} ± {half:.{digits}f}{unit}"
     what = f"{comparison.model.replace('_', ' ')}, {shots}-shot"
     how = probability(pair.p_adjusted)
     if len(comparison.pairs) > 1:
-        how += f", corrected for {len(comparison.pairs)} comparisons"
+        how += f"; interval and p corrected for {len(comparison.pairs)} comparisons"
     tasks = pair.pairs[0].tasks
     if pair.is_over_seeds:
         on = f"over {len(pair.pairs)} seeds, each on the same {tasks} tasks"
@@ -118,10 +121,9 @@ def _reading(comparison: Comparison) -> Iterator[str]:
         yield f"± of several seeds: t interval over the seeds{alone}."
     if comparison.baseline is not None and comparison.pairs:
         n = len(comparison.pairs)
-        corrected = f", p corrected for {n} comparisons (Holm)" if n > 1 else ""
         yield (
-            "difference: to the baseline, on the same tasks and seed by seed; "
-            f"t interval, not corrected{corrected}."
+            "difference: to the baseline, on the same tasks and seed by seed; t interval"
+            + (f", it and p corrected for {n} comparisons (Holm)." if n > 1 else ".")
         )
     if any(any(on) for comparable in comparison.comparable for on in comparable.fronts.values()):
         yield "*: on the front: no other row of the table is better at that cost or a lower one."

@@ -221,7 +221,9 @@ def _differences(comparison: Comparison, comparable: Comparable) -> list[Cells]:
             if pair is None:
                 return ""
             scale, digits = (100.0, 2) if pair.pairs[0].measure == "accuracy" else (1.0, 4)
-            return f"{scale * pair.difference:+.{digits}f} ± {scale * pair.half:.{digits}f}"
+            return (
+                f"{scale * pair.difference:+.{digits}f} ± {scale * pair.corrected_half:.{digits}f}"
+            )
 
         def p(_: int, row: Row, k: int = k) -> str:
             pair = comparison.pair(row, base, k)

@@ -9,12 +9,14 @@ from functools import lru_cache
 __all__ = [
     "claims_gain",
     "holm",
+    "holm_factors",
     "mean_ci95",
     "over_seeds",
     "paired_difference",
     "paired_test",
     "t_probability",
     "t_quantile",
+    "widened",
 ]
 
 NORMAL_975 = 1.96
@@ -94,6 +96,37 @@ def holm(probabilities: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(probabilities) - rank) * probabilities[i]))
         corrected[i] = largest
     return corrected
+
+
+def holm_factors(probabilities: Sequence[float]) -> list[float]:
+    """Return what Holm's method multiplies each p by, in the order given (1 to their number).
+
+    That is m for the smallest of m, m - 1 for the next one and so on; more where a p is raised to
+    the corrected one before it.
+    """
+    factors = [1.0] * len(probabilities)
+    largest = 0.0
+    for rank, i in enumerate(sorted(range(len(probabilities)), key=probabilities.__getitem__)):
+        own = len(probabilities) - rank
+        raised = own * probabilities[i] < largest
+        factors[i] = largest / probabilities[i] if raised else float(own)
+        largest = max(largest, own * probabilities[i])
+    return factors
+
+
+def widened(half: float, n: int, factor: float) -> float:
+    """Return the half-width that belongs to a corrected p: it excludes 0 where that is below 0.05.
+
+    The interval has the level 1 - 0.05 / factor, in place of 0.95.
+
+    Args:
+        half: half-width t · s / √n of the 95 % interval.
+        n: number of differences that it was made of.
+        factor: what p was multiplied by (`holm_factors`).
+    """
+    if half == 0.0 or factor <= 1.0:
+        return half
+    return half * t_quantile(n - 1, 1.0 - 0.025 / factor) / t_quantile(n - 1)
 
 
 def claims_gain(mean: float, half: float) -> bool:

@@ -88,6 +88,12 @@ def test_effects_worked_by_hand(found: Callable[..., Ablation]) -> None:
         assert effect.half == pytest.approx(half, rel=1e-6)
         assert effect.p == pytest.approx(p)
         assert effect.p_adjusted == pytest.approx(adjusted)
+        # Its interval leaves 0 out exactly where the corrected p is below 0.05: t of a level of
+        # 1 - 0.05 · p / p_adjusted, by hand from p = 1 - t / √(t² + 2).
+        inside = 1 - 0.05 * p / adjusted
+        t = inside * math.sqrt(2 / (1 - inside**2))
+        assert effect.corrected_half == pytest.approx(half * t / 4.302653, rel=1e-6)
+        assert (difference > effect.corrected_half) == (adjusted < 0.05)
     top = it.find("meta-learning on top of distillation", 1)
     assert top is not None
     assert (top.difference, top.half) == (pytest.approx(0.05), pytest.approx(HALF, rel=1e-6))
@@ -119,22 +125,42 @@ def test_the_table_s_differences_are_the_same(found: Callable[..., Ablation]) ->
 def test_sentences(found: Callable[..., Ablation]) -> None:
     assert list(verdicts(found(ABOVE))) == [
         "1-shot, against plain, over 3 seeds, each on the same 4 tasks: meta-learning (protonet) "
-        "helped by 3.00 ± 2.48 points (p = 0.035); distillation (kd) helped by 11.00 ± 2.48 "
-        "points (p = 0.008); both together helped by 16.00 ± 4.30 points (p = 0.008); p corrected "
-        "for 3 comparisons.",
+        # Of the smallest p the level is 1 - 0.05 / 3: t = 59/60 · √(2 / (1 - (59/60)²)) = 7.6489
+        # in place of 4.3027, and 7.6489 · 0.01 / √3 = 0.0442.
+        "helped by 3.00 ± 2.48 points (p = 0.035); distillation (kd) helped by 11.00 ± 4.42 "
+        "points (p = 0.008); both together helped by 16.00 ± 6.39 points (p = 0.008); intervals "
+        "and p corrected for 3 comparisons.",
         "1-shot, both together against the sum of the two parts: no interaction is resolved "
         "(+2.00 ± 2.48 points, p = 0.074).",
         "1-shot, what a part adds where the other one is there already: meta-learning on top of "
-        "distillation +5.00 ± 2.48 points, distillation on top of meta-learning +13.00 ± 2.48 "
-        "points.",
+        "distillation +5.00 ± 2.48 points, distillation on top of meta-learning +13.00 ± 3.58 "
+        "points; intervals corrected for 2 comparisons.",
     ]
+
+
+def test_an_interval_that_leaves_0_out_is_a_resolved_effect(found: Callable[..., Ablation]) -> None:
+    """By its 95 % interval alone meta-learning would have helped; of three effects it has not."""
+    gains = {"meta only": (0.02, 0.03, 0.04), "fused": (0.01, 0.03, 0.02)}
+    it = found({**ABOVE, "distillation only": (0.0, 0.04, 0.02), **gains})
+    effect = it.find("meta-learning", 1)
+    assert effect is not None
+    assert effect.difference > effect.half
+    assert effect.p_adjusted == pytest.approx(3 * p_of(3 * math.sqrt(3)))
+    # 0.03 against 7.6489 · 0.01 / √3
+    assert effect.corrected_half == pytest.approx(0.0441610, abs=1e-6)
+    first = next(verdicts(it))
+    assert (
+        "no effect of meta-learning (protonet) is resolved (+3.00 ± 4.42 points, p = 0.11" in first
+    )
+    assert effects_json(it)["effects"][0]["ci95"] == pytest.approx(HALF)
+    assert effects_json(it)["effects"][0]["ci95_adjusted"] == effect.corrected_half
 
 
 def test_what_harms_and_what_is_not_resolved(found: Callable[..., Ablation]) -> None:
     it = found({**ABOVE, "meta only": (0.02, -0.03, 0.01), "fused": (-0.10, -0.11, -0.12)})
     first, second, _ = verdicts(it)
     assert "distillation (kd) helped by 11.00" in first
-    assert "both together harmed by 11.00 ± 2.48 points" in first
+    assert "both together harmed by 11.00 ± 4.42 points" in first
     # Mean 0, so p is 1.
     assert "no effect of meta-learning (protonet) is resolved (+0.00 ± 6.57" in first
     assert first.index("helped") < first.index("harmed") < first.index("no effect")

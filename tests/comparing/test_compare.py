@@ -81,8 +81,9 @@ def test_against_a_baseline(made_up: Made, tmp_path: Path) -> None:
     assert [run.path.name for run in apart.runs] == ["d", "base"]
     assert apart.reason == "other evaluation seed (evaluate.seed): 12345 and 1"
     assert rows(found, 1) == [["d"]]  # in a table of its own
-    assert "b is better than base, by 15.00 ± 9.19 points" in said(found)[0]
-    assert "corrected for 2 comparisons" in said(found)[0]
+    # t(3) at 1 - 0.05 / 2 is 4.17653 in place of 3.18245: 9.19 · 1.31237 = 12.06.
+    assert "b is better than base, by 15.00 ± 12.06 points" in said(found)[0]
+    assert "interval and p corrected for 2 comparisons" in said(found)[0]
 
 
 def test_a_baseline_from_elsewhere_is_put_beside(made_up: Made, tmp_path: Path) -> None:
@@ -139,6 +140,38 @@ def test_groups_over_seeds_by_hand(made_up: Made, tmp_path: Path) -> None:
         "student, 1-shot: no difference between 0.2_1 and 0.1_1 is resolved (20.00 ± 24.84 points "
         "over 3 seeds, each on the same 2 tasks; p = 0.074)."
     )
+
+
+def test_runs_of_60_and_200_tasks_are_compared_on_60(made_up: Made, tmp_path: Path) -> None:
+    few = [0.5 + 0.01 * (i % 7) for i in range(60)]
+    many = [value + (0.1 if i % 2 else 0.2) for i, value in enumerate(few)] + [0.0] * 140
+    made_up(tmp_path / "few", {"student": {1: few}}, settings={"evaluate.tasks": 60})
+    made_up(tmp_path / "many", {"student": {1: many}}, settings={"evaluate.tasks": 200})
+    found = compare([tmp_path])
+    assert (rows(found), found.comparable[0].tasks) == ([["few"], ["many"]], (60, 200))
+    assert found.apart == ()
+    (pair,) = found.pairs
+    assert (pair.pairs[0].tasks, pair.row[0].path.name) == (60, "few")
+    assert pair.difference == pytest.approx(-0.15)  # on the shared tasks the other one is better
+    # s of 30 times 0.1 and 30 times 0.2 is 0.05 · √(60 / 59); t(59) = 2.000995.
+    assert pair.half == pytest.approx(2.000995 * 0.05 / math.sqrt(59), abs=1e-7)
+    assert title(found.comparable[0]).startswith("5-way accuracy (%), 60 to 200 meta-test tasks")
+    assert said(found)[0].startswith(
+        "student, 1-shot: many is better than few, by 15.00 ± 1.30 points on the same 60 tasks"
+    )
+    assert (
+        "these runs were judged on 60 and 200 tasks: accuracies are over all of a run's, "
+        "differences over the first 60, which both have" in found.notes
+    )
+
+
+def test_three_numbers_of_tasks(made_up: Made, tmp_path: Path) -> None:
+    for n in (4, 6, 9):
+        values = [0.5 + 0.01 * n * i for i in range(n)]
+        made_up(tmp_path / str(n), {"student": {1: values}}, settings={"evaluate.tasks": n})
+    found = compare([tmp_path], baseline=tmp_path / "9")
+    assert sorted(pair.pairs[0].tasks for pair in found.pairs) == [4, 6]
+    assert any("4, 6 and 9 tasks" in n and "the first 4 to 6, which" in n for n in found.notes)
 
 
 def test_no_groups_if_not_wanted(made_up: Made, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from metakd.comparing.frame import frame_of, reasons
+from metakd.comparing.frame import frame_of, obstacles, reasons
 from metakd.comparing.gather import read
 
 Made = Callable[..., Path]
@@ -62,6 +62,24 @@ def test_each_reason_is_said(
     made_up: Made, tmp_path: Path, other: dict[str, Any], reason: str
 ) -> None:
     assert why(made_up, tmp_path, **other) == [reason]
+
+
+def test_another_number_of_tasks_alone_is_no_obstacle(made_up: Made, tmp_path: Path) -> None:
+    runs = {
+        "four": {},
+        "six": {"figures": SIX},
+        "other": {"figures": SIX, "settings": {"evaluate.seed": 7}},
+        "unknown": {"entry": {"tasks": None}},
+    }
+    frames = {n: frame_of(read(made_up(tmp_path / n, **how)), "student") for n, how in runs.items()}
+    four, six, other, unknown = frames.values()
+    assert None not in (four, six, other, unknown)
+    assert obstacles(four, six) == obstacles(six, four) == []
+    assert obstacles(four, other) == [
+        "other evaluation seed (evaluate.seed): 12345 and 7",
+        "other number of tasks: 4 and 6",
+    ]
+    assert obstacles(four, unknown) == ["other number of tasks: 4 and not recorded"]
 
 
 def test_another_measure_is_another_task(made_up: Made, tmp_path: Path) -> None:

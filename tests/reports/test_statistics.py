@@ -9,12 +9,14 @@ import pytest
 from metakd.reports.statistics import (
     claims_gain,
     holm,
+    holm_factors,
     mean_ci95,
     over_seeds,
     paired_difference,
     paired_test,
     t_probability,
     t_quantile,
+    widened,
 )
 
 
@@ -144,3 +146,30 @@ def test_a_paired_test_against_scipy() -> None:
 )
 def test_holm_by_hand(given: list[float], expected: list[float]) -> None:
     assert holm(given) == pytest.approx(expected)
+
+
+def test_what_holm_multiplies_by() -> None:
+    # Sorted 0.01, 0.02, 0.021, 0.5: times 4, 3, 2, 1 is 0.04, 0.06, 0.042, 0.5; the third is
+    # raised to the second, which is 0.06 / 0.021 of it.
+    values = [0.5, 0.02, 0.01, 0.021]
+    assert holm_factors(values) == pytest.approx([1, 3, 4, 0.06 / 0.021])
+    assert holm(values) == pytest.approx([0.5, 0.06, 0.04, 0.06])
+    assert holm_factors([0.9, 0.8]) == pytest.approx([1.6 / 0.9, 2])  # p itself ends at 1
+    assert holm_factors([0.0, 0.0, 0.3]) == [3, 2, 1]
+    assert holm_factors([]) == []
+
+
+@pytest.mark.parametrize("p", [0.0001, 0.012, 0.0166, 0.0167, 0.0199, 0.0201, 0.049, 0.3, 1.0])
+def test_an_interval_leaves_0_out_where_its_corrected_p_is_small(p: float) -> None:
+    # With two degrees of freedom t = (1 - p) √(2 / (1 - (1 - p)²)); half is 1 / √3.
+    t = (1 - p) * math.sqrt(2 / (1 - (1 - p) ** 2))
+    half = t_quantile(2) / math.sqrt(3)
+    for factor in (1.0, 2.5, 3.0):
+        assert (t / math.sqrt(3) > widened(half, 3, factor)) == (factor * p < 0.05)
+
+
+def test_a_widened_interval_by_hand() -> None:
+    # Bonferroni's t of 3 comparisons, two degrees: 59/60 · √(2 / (1 - (59/60)²)) = 7.64889.
+    assert widened(4.302653, 3, 3.0) == pytest.approx(7.64889, abs=1e-4)
+    assert widened(1.5, 3, 1.0) == 1.5
+    assert widened(0.0, 3, 3.0) == 0.0
