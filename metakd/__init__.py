@@ -10,15 +10,18 @@ From Python, what the command line does is one line::
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metakd.config.compose import Composed
+    from metakd.using.classifier import FewShotClassifier
+    from metakd.using.regressor import FewShotRegressor
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "compose", "evaluate", "reproduce", "resume", "train"]
+__all__ = ["__version__", "compose", "evaluate", "load", "reproduce", "resume", "train"]
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> Composed:
@@ -102,6 +105,46 @@ def evaluate(
     from metakd import pipeline
 
     return pipeline.evaluate_run(Path(run), overrides, config_dir, quiet=quiet)
+
+
+def load(
+    path: str | Path,
+    which: str = "student",
+    *,
+    device: str = "auto",
+    batch_size: int = 256,
+    batchnorm: str | None = None,
+    steps: int | None = None,
+    plugins: Sequence[str] = (),
+) -> FewShotClassifier | FewShotRegressor:
+    """Return a run's model as an object with scikit-learn's conventions: `fit`, `predict` ….
+
+    Neither the data that it was trained on nor its folder is needed.
+
+    Args:
+        path: a run's folder, or one that the object's `save` wrote.
+        which: `student`, `student_alone` or `teacher`, of a run.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        batch_size: pictures that are read and asked about at once.
+        batchnorm: `inductive` (an answer depends on the examples and the one picture alone) or
+            `transductive` (on all pictures of a call); None: as saved, else inductive.
+        steps: of adaptation; None: as saved, else as the run was judged.
+        plugins: modules whose classes the caller permits, for a run that used some.
+
+    Raises:
+        UserError: neither a run nor a saved learner, or one that cannot be used here.
+    """
+    from metakd import pipeline
+
+    return pipeline.load(
+        Path(path),
+        which,
+        device=device,
+        batch_size=batch_size,
+        batchnorm=batchnorm,
+        steps=steps,
+        plugins=plugins,
+    )
 
 
 def reproduce(

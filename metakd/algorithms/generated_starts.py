@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from metakd.algorithms.algorithm import Algorithm
 from metakd.data.tasks import TaskBatch
 
-__all__ = ["predict_from", "relative_spread"]
+__all__ = ["best_start", "from_start", "predict_from", "relative_spread"]
 
 
 def predict_from(
@@ -44,6 +45,27 @@ def predict_from(
     return every.gather(0, index)[0]
 
 
+def best_start(
+    learner: Algorithm, offsets: Tensor, tasks: TaskBatch, steps: int, batchnorm: str
+) -> int:
+    """Return from which start `predict_from` predicts for one task after so many steps."""
+    losses = []
+    for offset in offsets:
+        with _moved(learner, offset):
+            losses.append(_support_losses(learner, tasks, (steps,), batchnorm)[0, 0])
+    return int(torch.stack(losses).argmin())
+
+
+def from_start(learner: Algorithm, offset: Tensor) -> Algorithm:
+    """Return a copy of `learner` whose parameters lie at a flat `offset` from those of its own."""
+    other = copy.deepcopy(learner)
+    parameters = list(other.parameters())
+    with torch.no_grad():
+        for p, piece in zip(parameters, offset.split([p.numel() for p in parameters]), strict=True):
+            p.add_(piece.view_as(p))
+    return other
+
+
 def relative_spread(offsets: Tensor) -> Tensor:
     """Return the standard deviation over starts [starts, parameters], relative to their size."""
     size = offsets.square().mean().sqrt().clamp_min(1e-30)
@@ -60,7 +82,7 @@ def _support_losses(
         query_targets=tasks.support_targets,
         query_index=tasks.support_index,
         query_view=tasks.support_view,
-        queries=tasks.shots,
+        queries=tasks.shots,  # nobody counts by it: classes may differ in their numbers
     )
     logits = learner.predict(again, steps, batchnorm)
     targets = tasks.support_targets.expand(len(logits), -1, -1)

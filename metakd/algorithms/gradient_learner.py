@@ -169,8 +169,9 @@ class GradientLearner(Algorithm):
         self._check_ways(tasks)
         loop = self.inner_loop(Objective(), batchnorm, first_order=True)
         values = detached(loop.values())
-        each = tasks_of(tasks, None, self._order(tasks, max(steps)))
         device = tasks.support.device
+        order = self.order_at_use(tasks.support.shape[1], max(steps), device)
+        each = tasks_of(tasks, None, None if order is None else order.expand(len(tasks), -1, -1))
         how = self.execution_for(len(tasks), device)
         with torch.autocast(device.type, enabled=False):
             found = stack_over_tasks(
@@ -229,8 +230,16 @@ class GradientLearner(Algorithm):
         """Return the beginnings of the names of what adapts."""
         return (_ADAPTED[self.adapted],)
 
+    def order_at_use(self, examples: int, steps: int, device: torch.device) -> Tensor | None:
+        """Return which support examples each step sees once training is over, int64 [steps, n].
+
+        A function of the number of support examples alone, so that a task is solved alike
+        wherever its examples come from. None: every step sees all of them.
+        """
+        return None
+
     def _order(self, batch: TaskBatch, steps: int) -> Tensor | None:
-        """Return which support examples each step sees, [tasks, steps, n]; None: all of them."""
+        """Return the same for training, [tasks, steps, n]; None: all of them."""
         return None
 
     def _after(self, mean: Contribution) -> None:

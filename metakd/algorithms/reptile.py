@@ -35,7 +35,8 @@ class Reptile(GradientLearner):
     meta-batch starts from the mean of the states that the last meta-batch ended with.
 
     Inner mini-batches walk through a random order of the support set, then through another one …
-    The orders are a function of the task alone (of its images' numbers, or of its values).
+    In training the orders are a function of the task alone (of its images' numbers, or of its
+    values); at evaluation and in use of the number of its examples.
 
     Args:
         backbone: the student's.
@@ -114,6 +115,13 @@ class Reptile(GradientLearner):
             return None
         content = batch.support if batch.support_index is None else batch.support_index
         return mini_batches(content, size, self.inner_batch, steps)
+
+    def order_at_use(self, examples: int, steps: int, device: torch.device) -> Tensor | None:
+        """See `GradientLearner.order_at_use`."""
+        if self.inner_batch is None or self.inner_batch >= examples:
+            return None
+        nothing = torch.zeros(1, 1, dtype=torch.int64, device=device)
+        return mini_batches(nothing, examples, self.inner_batch, steps)[0]
 
     def means_over_tasks(self) -> Sequence[Tensor]:
         """See `Algorithm.means_over_tasks`: the carried state."""

@@ -20,6 +20,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "train": "run the whole pipeline: teacher, student, evaluation",
     "evaluate": "judge a finished run's models again, also on other tasks or data",
+    "predict": "show a trained student examples of new classes, and let it name pictures",
     "compare": "runs side by side: settings, accuracy, differences on the same tasks, cost",
     "ablate": "what meta-learning and distillation each contribute: four kinds of runs, compared",
     "dashboard": "the runs in a browser, while they go on, or as one HTML file",

@@ -8,5 +8,6 @@ from metakd.pipeline.replay import replay
 from metakd.pipeline.reproduce import reproduce
 from metakd.pipeline.resume import resume
 from metakd.pipeline.run import train
+from metakd.pipeline.use import load
 
-__all__ = ["Prepared", "evaluate_run", "prepare", "replay", "reproduce", "resume", "train"]
+__all__ = ["Prepared", "evaluate_run", "load", "prepare", "replay", "reproduce", "resume", "train"]

@@ -36,6 +36,7 @@ from metakd.pipeline.measure import (
 from metakd.pipeline.prepare import Prepared, settings_of
 from metakd.pipeline.shared import prepare_together
 from metakd.pipeline.target import fine_tune_student
+from metakd.pipeline.use import calibrate_run
 from metakd.registry import build, resolve
 from metakd.reports.summary import summary
 from metakd.runs.checkpoints import save_weights
@@ -236,6 +237,9 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     if folder is None:
         return {}
     recorder = recorder.alone()
+    learners = {name: model.algorithm for name, model in models.items()}
+    known = learners if final is None else {**learners, "teacher": final}
+    calibrate_run(prepared, folder, known, recorder)
     results: dict[str, Any] = {
         name: {**judged[name].figures(), "cost": cost_of(model.algorithm.backbone, data)}
         for name, model in models.items()

@@ -15,14 +15,14 @@ from metakd.algorithms.co_learning import Exchange
 from metakd.algorithms.co_meta import CoLearner
 from metakd.algorithms.feedback import FeedbackLearner
 from metakd.algorithms.maml import MAML
-from metakd.config.schema import Config
+from metakd.config.schema import AlgorithmConfig, Config
 from metakd.data.images import ImageData
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.network import Network
 from metakd.pipeline.prepare import Prepared
 
-__all__ = ["adapting_teacher", "exchange_of", "join", "teacher_of"]
+__all__ = ["adapting_teacher", "adapting_teacher_config", "exchange_of", "join", "teacher_of"]
 
 
 def exchange_of(config: Config) -> Exchange:
@@ -41,32 +41,51 @@ def exchange_of(config: Config) -> Exchange:
     )
 
 
+def adapting_teacher_config(config: Config) -> AlgorithmConfig:
+    """Return the settings of the learner around a teacher that adapts to tasks.
+
+    With `algorithm=adversarial` they are those of the student's learner, whose base is taken.
+    """
+    algorithm, distill = config.algorithm, config.distill
+    rate = distill.teacher_inner_lr or algorithm.inner_lr
+    steps = distill.teacher_inner_steps or algorithm.inner_steps
+    given = algorithm.inner_steps_test
+    test_steps = steps if distill.teacher_inner_steps or not algorithm.adapts else given
+    if algorithm.teaches:
+        return replace(algorithm, inner_lr=rate, inner_steps=steps, inner_steps_test=test_steps)
+    return AlgorithmConfig(
+        name="maml",
+        _target_=f"{MAML.__module__}.{MAML.__name__}",
+        fixed_ways=True,
+        adapts=True,
+        inner_lr=rate,
+        inner_steps=steps,
+        inner_steps_test=test_steps,
+        first_order=distill.teacher_first_order,
+        batchnorm=algorithm.batchnorm,
+    )
+
+
 def adapting_teacher(prepared: Prepared, backbone: nn.Module) -> Algorithm:
     """Return a learner around the teacher's backbone that adapts to tasks by gradient steps.
 
     With `algorithm=adversarial` it is the same base learner as the student's.
     """
     config = prepared.config
-    algorithm, distill = config.algorithm, config.distill
+    settings = adapting_teacher_config(config)
     torch.manual_seed(config.teacher.seed or 0)  # for its head
-    rate = distill.teacher_inner_lr or algorithm.inner_lr
-    steps = distill.teacher_inner_steps or algorithm.inner_steps
-    given = algorithm.inner_steps_test
-    test_steps = steps if distill.teacher_inner_steps or not algorithm.adapts else given
-    outputs = config.task.train_ways or config.task.ways
-    if algorithm.teaches:
-        changed = replace(algorithm, inner_lr=rate, inner_steps=steps, inner_steps_test=test_steps)
-        own = prepared.algorithm(backbone, changed)
+    if config.algorithm.teaches:
+        own = prepared.algorithm(backbone, settings)
         assert isinstance(own, Adversarial)
         return own.student
     learner = MAML(
         backbone,
-        outputs,
-        inner_lr=rate,
-        inner_steps=steps,
-        inner_steps_test=test_steps,
-        first_order=distill.teacher_first_order,
-        batchnorm=algorithm.batchnorm,
+        config.task.train_ways or config.task.ways,
+        inner_lr=settings.inner_lr,
+        inner_steps=settings.inner_steps,
+        inner_steps_test=settings.inner_steps_test,
+        first_order=settings.first_order,
+        batchnorm=settings.batchnorm,
     )
     return learner.to(prepared.device)
 

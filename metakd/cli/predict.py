@@ -1,0 +1,245 @@
+"""`metakd predict RUN_OR_BUNDLE --examples FOLDER …`: learn classes, name pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metakd.cli.parser import Parser
+from metakd.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from metakd.using.classifier import FewShotClassifier
+    from metakd.using.naming import Naming
+
+__all__ = ["predict_parser", "run"]
+
+MODELS = ("student", "student_alone", "teacher")
+WIDEST = 12
+"""Classes up to which a confusion table is printed."""
+
+HELP = """\
+usage: metakd predict RUN_OR_BUNDLE --examples FOLDER IMAGE_OR_FOLDER ... [OPTIONS]
+
+Shows a run's student the pictures in FOLDER, which holds a folder of examples for each class, and
+names the other pictures: a line for each with the class, its probability and the runner-up. Neither
+the data of the run's training nor its folder is needed. Where the asked folder holds class folders,
+too, it says how often the answer was right: accuracy with Wilson's 95 % interval over the pictures,
+accuracy of each class, and which class was taken for which.
+
+Instead of a run, name a folder that save(...) wrote; one that was saved with its classes needs no
+--examples.
+
+examples:
+  metakd predict outputs/NAME/DATE_TIME --examples trees/few trees/new
+  metakd predict RUN --examples trees/few a.jpg b.jpg --unknown 0.05 --json > answers.json
+  metakd predict trees_student trees/new --csv answers.csv
+
+options:
+  --examples FOLDER    a folder for each class, with one or more pictures
+  --unknown RATE       mark pictures that look like none of the classes; of pictures of the classes
+                       about this share is marked, too (a threshold chosen on meta-validation)
+  --json               print that alone
+  --csv FILE           write a row for each picture, too
+  --save FOLDER        keep the student with what it has learned; see docs/using.md
+  --which MODEL        student (default), student_alone, teacher
+  --device DEVICE      auto (default), cpu, cuda, cuda:1, mps
+  --batch-size N       pictures at once (256)
+  --plugins M[,M ...]  modules of your own that the run used
+
+Exit status: 0; 1 if a picture could not be read (the others are answered); 2 if an example cannot
+be read, or something else that was given cannot be used."""
+
+
+def predict_parser() -> Parser:
+    """Return the parser of this command's options."""
+    parser = Parser("predict", HELP)
+    parser.add_argument("words", nargs="*")
+    for name in ("examples", "unknown", "csv", "save"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--which", default="student")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--batch-size", default="256")
+    parser.add_argument("--plugins", default="")
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Name pictures."""
+    asked = predict_parser().read(arguments)
+    if asked.help:
+        print(HELP)
+        return 0
+    if not asked.words:
+        raise UserError(
+            "predict: which run? metakd predict RUN --examples FOLDER IMAGE_OR_FOLDER ..."
+        )
+    source, *paths = (Path(word).expanduser() for word in asked.words)
+    if not source.is_dir():
+        raise UserError(f"{source}: there is no such run or saved learner")
+    if not paths and asked.save is None:
+        raise UserError("predict: which pictures? name files, or folders of them")
+    if asked.which not in MODELS:
+        hint = nearest(asked.which, MODELS)
+        raise UserError(f"--which {asked.which}: expected {', '.join(MODELS)}.{hint}")
+    unknown = rate_of(asked.unknown)
+    size = asked.batch_size
+    if not size.isdecimal() or int(size) < 1:
+        raise UserError(f"--batch-size {size}: expected a whole number, at least 1")
+    from metakd.cli.plugins import look_here_for
+
+    plugins = [word for word in asked.plugins.split(",") if word]
+    look_here_for(plugins)
+    import metakd
+    from metakd.using.classifier import FewShotClassifier
+    from metakd.using.folders import asked_pictures, example_pictures
+    from metakd.using.naming import learn_examples, name_pictures
+
+    pictures = asked_pictures(paths)
+    examples = None if asked.examples is None else example_pictures(Path(asked.examples))
+    model = metakd.load(
+        source,
+        asked.which,
+        device=asked.device,
+        batch_size=int(size),
+        plugins=plugins,
+    )
+    if not isinstance(model, FewShotClassifier):
+        raise UserError(f"{source}: it was trained on a regression, and names no pictures")
+    if examples is not None:
+        learn_examples(model, examples)
+        shown = {path.resolve() for each in examples.values() for path in each}
+        again = sum(picture.path.resolve() in shown for picture in pictures)
+        if again:
+            _note(f"{again} of the pictures asked about are among the examples")
+    elif not hasattr(model, "classes_"):
+        raise UserError("predict: which classes? give --examples FOLDER, a folder for each class")
+    if asked.save is not None:
+        model.save(asked.save)
+    if not pictures:
+        return 0
+    if unknown is not None:
+        _note_other_tasks(model)
+    naming = name_pictures(model, pictures, unknown)
+    for _, reason in naming.unreadable:
+        print(f"metakd: {reason}", file=sys.stderr)
+    if asked.csv is not None:
+        _write(Path(asked.csv).expanduser(), _table(naming))
+    if asked.json:
+        print(json.dumps(naming.content(), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        print("\n".join([*_lines(naming), *_summary(naming, unknown)]))
+    return 1 if naming.unreadable else 0
+
+
+def rate_of(text: str | None) -> float | None:
+    """Return the share that `--unknown` names.
+
+    Raises:
+        UserError: it names something else.
+    """
+    if text is None:
+        return None
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
+    if not 0.0 < rate < 1.0:
+        raise UserError(
+            f"--unknown {text}: expected a share of false alarms between 0 and 1, such as 0.05"
+        )
+    return rate
+
+
+def _note(text: str) -> None:
+    print(f"metakd: {text}", file=sys.stderr)
+
+
+def _note_other_tasks(model: FewShotClassifier) -> None:
+    """Say so where the threshold belongs to other tasks than this one."""
+    calibration, shown = model.trained.calibration, model.examples_of_a_class
+    if calibration is None:
+        return
+    fewest, most = min(shown), max(shown)
+    if (calibration.ways, calibration.shots, calibration.shots) != (len(shown), fewest, most):
+        number = str(fewest) if fewest == most else f"{fewest} to {most}"
+        _note(
+            f"the threshold of --unknown was chosen on {calibration.ways} classes with "
+            f"{calibration.shots} examples each; here are {len(shown)} with {number}, so the "
+            "rate of false alarms may be another"
+        )
+
+
+def _lines(naming: Naming) -> list[str]:
+    width = max((len(p.file) for p in naming.predictions), default=0)
+    name = max((len(p.name) for p in naming.predictions), default=0)
+    lines = []
+    for p in naming.predictions:
+        line = f"{p.file:<{width}}  {p.name:<{name}}  {100 * p.probability:5.1f} %"
+        if p.second is not None and p.second_probability is not None:
+            line += f"   then {p.second} {100 * p.second_probability:.1f} %"
+        lines.append(line + ("   unknown: none of these?" if p.unknown else ""))
+    return lines
+
+
+def _summary(naming: Naming, unknown: float | None) -> list[str]:
+    found = naming.figures()
+    lines: list[str] = []
+    if "accuracy" in found:
+        low, high = (100 * end for end in found["interval"])
+        lines = [
+            "",
+            f"accuracy {100 * found['accuracy']:.1f} % of {found['files']} pictures "
+            f"(95 % interval {low:.1f} to {high:.1f}, Wilson)",
+        ]
+        width = max(len(name) for name in naming.classes)
+        lines += [
+            f"  {name:<{width}}  {100 * each['accuracy']:5.1f} % of {each['files']}"
+            for name, each in found["per_class"].items()
+        ]
+        lines += _confusion(naming)
+        if unknown is not None:
+            lines.append(f"marked unknown: {100 * found['false_alarms']:.1f} % of these pictures")
+    if "strangers" in found:
+        of = found["strangers"]
+        lines.append(
+            f"{of['files']} pictures of other classes"
+            + ("" if unknown is None else f": {100 * of['unknown']:.1f} % of them marked unknown")
+        )
+    return lines
+
+
+def _confusion(naming: Naming) -> list[str]:
+    if len(naming.classes) > WIDEST:
+        return [f"  (confusion of {len(naming.classes)} classes: see --json)"]
+    table = [[str(n) for n in row] for row in naming.confusion()]
+    head = [str(i + 1) for i in range(len(naming.classes))]
+    column = max(len(cell) for row in [*table, head] for cell in row) + 2
+    width = max(len(name) for name in naming.classes) + len(head[-1]) + 1
+    lines = ["", f"{'true, named:':<{width}}" + "".join(f"{h:>{column}}" for h in head)]
+    for number, name, row in zip(head, naming.classes, table, strict=True):
+        lines.append(f"{number + ' ' + name:<{width}}" + "".join(f"{n:>{column}}" for n in row))
+    return lines
+
+
+def _table(naming: Naming) -> str:
+    from metakd.using.naming import COLUMNS
+
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(naming.rows())
+    return text.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be written ({error.strerror or error})") from error

@@ -1,0 +1,288 @@
+"""From a run's folder to a learner that can be used, without the data that it was trained on."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from metakd.algorithms.algorithm import Algorithm
+from metakd.algorithms.gradient_learner import GradientLearner
+from metakd.algorithms.supervised import Supervised
+from metakd.config.compose import recompose
+from metakd.config.overrides import quoted
+from metakd.config.schema import ArchitectureConfig, Config
+from metakd.data.images import ImageData
+from metakd.data.load import data_root_from
+from metakd.errors import UserError, nearest
+from metakd.models.card import Card
+from metakd.models.network import Network
+from metakd.pipeline.measure import precision_of, steps_at_test
+from metakd.pipeline.prepare import Prepared, choose_device, settings_of
+from metakd.pipeline.teaching import adapting_teacher_config
+from metakd.plain_data import UnreadableError, parse_json, read_text
+from metakd.registry import build, resolve
+from metakd.runs.atomic import write_text
+from metakd.runs.checkpoints import load_weights
+from metakd.runs.folder import RunFolder, open_run
+from metakd.stages.recorder import Recorder
+from metakd.using.bundle import FILE, learner_of, open_bundle
+from metakd.using.calibration import Calibration, calibrate, judged_tasks
+from metakd.using.classifier import FewShotClassifier
+from metakd.using.learner import Trained
+from metakd.using.recipe import Part, Recipe, build_learner
+from metakd.using.regressor import FewShotRegressor
+
+__all__ = ["CALIBRATION", "calibrate_run", "load", "recipe_of"]
+
+CALIBRATION = "calibration.json"
+"""In a run's folder of checkpoints: by model what `Calibration.plain` returns."""
+TASKS = 100
+"""Most meta-validation tasks that a model is calibrated on."""
+MODELS = ("student", "student_alone", "teacher")
+
+logger = logging.getLogger(__name__)
+
+
+def load(
+    path: Path,
+    which: str = "student",
+    *,
+    device: str = "auto",
+    batch_size: int = 256,
+    batchnorm: str | None = None,
+    steps: int | None = None,
+    plugins: Sequence[str] = (),
+) -> FewShotClassifier | FewShotRegressor:
+    """Return a model of a run, or a saved learner, ready for `fit` or `predict`.
+
+    Args:
+        path: a run's folder, or one that `save` wrote.
+        which: `student`, `student_alone` or `teacher`, of a run.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        batch_size: pictures that are read and asked about at once.
+        batchnorm: `inductive` or `transductive`; None: as saved, else inductive.
+        steps: of adaptation; None: as saved, else as the run was judged.
+        plugins: modules whose classes the caller permits.
+
+    Raises:
+        UserError: neither a run nor a saved learner, or one that cannot be used here.
+    """
+    path = path.expanduser()
+    where = choose_device(device)
+    if (path / FILE).is_file():
+        return open_bundle(
+            path, where, plugins, batch_size=batch_size, batchnorm=batchnorm, steps=steps
+        )
+    if not (path / "run.json").is_file():
+        what = "is neither a run's folder nor a saved learner" if path.exists() else "is not there"
+        raise UserError(
+            f"'{path}' {what}; name a folder such as outputs/NAME/DATE_TIME, or one that save(…) "
+            "wrote"
+        )
+    if which not in MODELS:
+        raise UserError(
+            f"which={which}: choose one of {', '.join(MODELS)}." + nearest(which, MODELS)
+        )
+    trained = _of_run(open_run(path), which, plugins)
+    trained.algorithm.to(where)
+    return learner_of(
+        trained, batch_size=batch_size, batchnorm=batchnorm or "inductive", steps=steps
+    )
+
+
+def _of_run(run: RunFolder, which: str, plugins: Sequence[str]) -> Trained:
+    found = [m for m in MODELS if (run.checkpoints / f"{m}.safetensors").is_file()]
+    if which not in found:
+        has = f"it has {', '.join(found)}" if found else "it has none yet: let it finish first"
+        raise UserError(f"run '{run.path}' has no {which}; {has}")
+    words = [quoted(f"plugins=[{','.join(plugins)}]")] if plugins else []
+    config = recompose(run.path / ".hydra" / "config.yaml", words).config
+    weights = load_weights(run.checkpoints, which)
+    file = run.checkpoints / f"{which}.safetensors"
+    card = _card(file)
+    if config.dataset.kind == "regression":
+        shape = _numbers(config)
+    elif card is None or card.preprocessing is None:
+        raise UserError(
+            f"'{file}' does not say what it expects of a picture (an older version wrote it); "
+            "train again to use it"
+        )
+    else:
+        shape = card.preprocessing.shape
+    info = run.read_run()
+    recipe = recipe_of(config, which, shape, weights, str(info.get("precision", "float32")))
+    if which == "teacher" and "head.weight" in weights:
+        weights = {f"network.{name}": tensor for name, tensor in weights.items()}
+    return Trained(
+        recipe,
+        build_learner(recipe, weights, plugins),
+        None if card is None else card.preprocessing,
+        _calibration(run, which),
+        config.dataset.name if card is None or not card.dataset else card.dataset,
+        tuple(plugins),
+    )
+
+
+def recipe_of(
+    config: Config,
+    which: str,
+    example_shape: tuple[int, ...],
+    weights: Mapping[str, Tensor],
+    precision: str,
+) -> Recipe:
+    """Return how one of a run's models is built again.
+
+    Args:
+        config: the run's.
+        which: `student`, `student_alone` or `teacher`.
+        example_shape: of an example.
+        weights: the model's, which tell how many outputs it has.
+        precision: what the run recorded: `float32` or `bfloat16`.
+    """
+    task, algorithm = config.task, config.algorithm
+    steps = steps_at_test(config)
+    judged_in = "float32" if algorithm.adapts else precision  # see `precision_of`
+    architecture = config.student
+    second_order = algorithm.adapts and not algorithm.first_order
+    channels_last, base_only = not second_order, False
+    part = Part(algorithm._target_, settings_of(algorithm), dict(algorithm.options))
+    fixed = algorithm.fixed_ways
+    if which == "teacher":
+        architecture, channels_last = config.teacher, True
+        if "head.weight" in weights:  # a network: judged by its embeddings
+            part = Part(f"{Supervised.__module__}.{Supervised.__name__}", {"head": "centroid"})
+            steps, judged_in, fixed = None, precision, False
+        else:
+            own = adapting_teacher_config(config)
+            part = Part(own._target_, settings_of(own), dict(own.options))
+            base_only, fixed = algorithm.teaches, own.fixed_ways
+            given = own.inner_steps if own.inner_steps_test is None else own.inner_steps_test
+            steps = given if own.adapts else None
+            judged_in = "float32" if own.adapts else precision
+    return Recipe(
+        model=which,
+        kind=config.dataset.kind,
+        example_shape=tuple(example_shape),
+        backbone=_architecture(architecture),
+        algorithm=part,
+        outputs=_outputs(weights, task.train_ways or task.ways),
+        fixed_ways=fixed and config.dataset.kind == "classification",
+        base_only=base_only,
+        steps=steps,
+        ways=task.ways,
+        shots=task.shots,
+        precision=judged_in,
+        channels_last=channels_last,
+    )
+
+
+def _architecture(config: ArchitectureConfig) -> Part:
+    settings = settings_of(config)
+    for start in ("checkpoint", "pretrained", "pretrained_anyway", "seed"):
+        settings.pop(start, None)  # its weights are the run's own
+    return Part(config._target_, settings, dict(config.options))
+
+
+def _outputs(weights: Mapping[str, Tensor], ways: int) -> int:
+    heads = [tensor for name, tensor in weights.items() if f".{name}".endswith(".head.weight")]
+    return len(heads[0]) if heads else ways
+
+
+def _numbers(config: Config) -> tuple[int, ...]:
+    """Return the shape of a regression example; such tasks are computed, not read."""
+    dataset = config.dataset
+    made = build(
+        resolve(dataset._target_, "metakd.data", config.plugins),
+        data_root_from(config.data_root),
+        settings=settings_of(dataset),
+        options=dataset.options,
+    ).load()
+    shape: tuple[int, ...] = made.example_shape
+    return shape
+
+
+def _card(file: Path) -> Card | None:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return Card.from_header(opened.metadata())
+    except (OSError, SafetensorError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"'{file}' is damaged ({reason}); choose another or train again") from error
+
+
+def _calibration(run: RunFolder, which: str) -> Calibration | None:
+    """Return what the run found of the model's confidence; None, said in a line, if nothing."""
+    path = run.checkpoints / CALIBRATION
+    if not path.is_file():
+        logger.warning(
+            "run '%s' has no %s: probabilities are not calibrated (temperature 1)",
+            run.path,
+            CALIBRATION,
+        )
+        return None
+    try:
+        content = parse_json(read_text(path))
+        entry = content["models"].get(which) if isinstance(content, dict) else None
+        return None if entry is None else Calibration.from_plain(entry)
+    except (UnreadableError, KeyError, AttributeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"'{path}' cannot be used ({reason}); remove it, or train again") from error
+
+
+def calibrate_run(
+    prepared: Prepared,
+    folder: RunFolder,
+    models: Mapping[str, Algorithm | Network],
+    recorder: Recorder,
+) -> None:
+    """Calibrate a run's models on meta-validation tasks and keep what was found in its folder.
+
+    Nothing is written for a regression, or where meta-validation has too few classes.
+
+    Args:
+        prepared: the run.
+        folder: its folder.
+        models: by name the learners, and the teacher that is judged by its embeddings.
+        recorder: of the run.
+    """
+    config, data, task = prepared.config, prepared.data, prepared.config.task
+    if not isinstance(data, ImageData) or data.part("validate").classes < task.ways:
+        return
+    tasks = min(TASKS, config.evaluate.tasks)
+    found: dict[str, Any] = {}
+    for name, model in models.items():
+        steps, precision = steps_at_test(config), precision_of(config, prepared.precision)
+        if isinstance(model, Network):
+            model = Supervised(model.backbone, data.part("train").classes, head="centroid")
+            model.to(data.device)
+            steps, precision = None, prepared.precision
+        elif name == "teacher":
+            steps = model.test_steps if isinstance(model, GradientLearner) else None
+            precision = prepared.precision if steps is None else prepared.precision.full()
+        judged = judged_tasks(
+            model,
+            data,
+            part="validate",
+            ways=task.ways,
+            shots=task.shots,
+            queries=task.queries,
+            tasks=tasks,
+            seed=config.evaluate.seed,
+            steps=steps,
+            precision=precision,
+        )
+        if not len(judged.known):
+            recorder.warn(f"the {name} is not calibrated: no answer on meta-validation was finite")
+            continue
+        found[name] = calibrate(
+            judged, part="validate", tasks=tasks, ways=task.ways, shots=task.shots
+        ).plain()
+    content = {"schema": 1, "models": found}
+    text = json.dumps(content, indent=2, allow_nan=False)
+    write_text(folder.checkpoints / CALIBRATION, text + "\n")

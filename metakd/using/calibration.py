@@ -1,0 +1,219 @@
+"""What a model's confidence is worth: temperature and threshold from meta-validation tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from metakd.algorithms.algorithm import Algorithm, MetricAlgorithm
+from metakd.data.images import ImageData
+from metakd.data.tasks import TaskBatch
+from metakd.distillation.calibration import fit_scale
+from metakd.stages.evaluate import embed_part, evaluation_tasks
+from metakd.stages.precision import Precision
+from metakd.using.known import QUANTILES, SCORES, auroc, quantiles_of, rejection_curve
+
+__all__ = ["RATES", "Calibration", "Judged", "calibrate", "judged_tasks"]
+
+RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+"""False alarms for which the rejection curve is kept."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was fitted on meta-validation tasks like those that the model is judged on.
+
+    Attributes:
+        scale: logits are multiplied by it before the softmax: one over the temperature.
+        part: whose classes the tasks were made of.
+        tasks: number of tasks.
+        ways: classes of a task.
+        shots: examples of a class.
+        score: which score of `known.SCORES` tells known queries from unknown ones.
+        quantiles: of that score over known queries.
+        auroc: by score, on queries of classes that were not shown; empty if there were none.
+        curve: `known.rejection_curve` of the chosen score, on the same tasks.
+    """
+
+    scale: float = 1.0
+    part: str = "validate"
+    tasks: int = 0
+    ways: int = 0
+    shots: int = 0
+    score: str = "probability"
+    quantiles: tuple[float, ...] = ()
+    auroc: dict[str, float] = field(default_factory=dict)
+    curve: tuple[dict[str, float], ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values for JSON; `from_plain` reads them back."""
+        found = asdict(self) | {"temperature": 1.0 / self.scale}
+        return found | {"quantiles": list(self.quantiles), "curve": list(self.curve)}
+
+    @classmethod
+    def from_plain(cls, content: Any) -> Calibration:
+        """Return what `plain` wrote.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if not isinstance(content, Mapping):
+            raise ValueError("the calibration is no object")
+        try:
+            found = cls(
+                scale=float(content["scale"]),
+                part=str(content["part"]),
+                tasks=int(content["tasks"]),
+                ways=int(content["ways"]),
+                shots=int(content["shots"]),
+                score=str(content["score"]),
+                quantiles=tuple(float(q) for q in content["quantiles"]),
+                auroc={str(k): float(v) for k, v in content["auroc"].items()},
+                curve=tuple({str(k): float(v) for k, v in at.items()} for at in content["curve"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"no calibration ({error})") from error
+        if not 0.0 < found.scale < math.inf:
+            raise ValueError(f"a calibration's scale is positive, not {found.scale}")
+        if found.score not in SCORES:
+            raise ValueError(f"there is no score '{found.score}'")
+        q = found.quantiles
+        if q and (len(q) != QUANTILES or any(a > b for a, b in pairwise(q))):
+            raise ValueError("the quantiles of a calibration ascend")
+        return found
+
+
+class Judged(NamedTuple):
+    """Answers to tasks whose queries are partly of classes that were not shown.
+
+    Attributes:
+        known: logits [n, ways] of queries of the task's classes.
+        targets: [n] int64, their classes.
+        unknown: logits [m, ways] of queries of other classes.
+    """
+
+    known: Tensor
+    targets: Tensor
+    unknown: Tensor
+
+
+def judged_tasks(
+    algorithm: Algorithm,
+    data: ImageData,
+    *,
+    part: str,
+    ways: int,
+    shots: int,
+    queries: int,
+    tasks: int,
+    seed: int,
+    steps: int | None,
+    precision: Precision,
+) -> Judged:
+    """Ask a learner about queries of a task's classes and of as many others as there are.
+
+    Args:
+        algorithm: the learner; batch norm inductive.
+        data: the dataset.
+        part: whose classes; those beyond `ways`, up to as many again, are not shown.
+        ways: classes of a task.
+        shots: support examples of a class.
+        queries: query examples of a class, shown or not.
+        tasks: number of tasks; those with answers that are not finite are left out.
+        seed: decides the tasks.
+        steps: of adaptation.
+        precision: number format of forward passes.
+    """
+    drawn = min(2 * ways, data.part(part).classes)
+    gather = isinstance(algorithm, MetricAlgorithm)
+    embeddings = embed_part(algorithm, data, part, precision) if gather else None  # type: ignore[arg-type]
+    algorithm.eval()
+    logits, targets = [], []
+    for batch in evaluation_tasks(
+        data,
+        part,
+        ways=drawn,
+        shots=shots,
+        queries=queries,
+        tasks=tasks,
+        seed=seed,
+        stage="calibrate",
+    ):
+        task = _shown(batch, ways)
+        if embeddings is not None:
+            assert isinstance(algorithm, MetricAlgorithm)
+            assert task.support_index is not None and task.query_index is not None
+            with torch.no_grad():
+                found = algorithm.classify(
+                    embeddings[task.support_index],
+                    task.support_targets,
+                    embeddings[task.query_index],
+                    ways,
+                )
+        else:
+            with precision.autocast():
+                found = algorithm.predict(task, (steps or 0,), "inductive")[0]
+        # A head may have more outputs than the task has classes.
+        logits.append(found[..., :ways].detach().float().cpu())
+        targets.append(task.query_targets.cpu())
+    every, labels = torch.cat(logits), torch.cat(targets)
+    sound = every.isfinite().flatten(1).all(1)
+    every, labels = every[sound].flatten(0, 1), labels[sound].flatten()
+    return Judged(every[labels < ways], labels[labels < ways], every[labels >= ways])
+
+
+def _shown(batch: TaskBatch, ways: int) -> TaskBatch:
+    """Return the tasks with the first `ways` classes' support alone, and everybody's queries."""
+    kept = ways * batch.shots
+    index = batch.support_index
+    return replace(
+        batch,
+        support=batch.support[:, :kept],
+        support_targets=batch.support_targets[:, :kept],
+        support_index=None if index is None else index[:, :kept],
+        support_view=None,
+        query_view=None,
+        classes=None,
+        ways=ways,
+    )
+
+
+def calibrate(judged: Judged, *, part: str, tasks: int, ways: int, shots: int) -> Calibration:
+    """Fit the scale by likelihood, and choose the score that finds most unknown queries.
+
+    Args:
+        judged: answers to tasks of `part`.
+        part: whose classes they were made of.
+        tasks: number of tasks.
+        ways: classes of a task.
+        shots: support examples of a class.
+
+    Raises:
+        ValueError: there is no answer.
+    """
+    scale = fit_scale(judged.known, judged.targets)
+    known, unknown = scale * judged.known.double(), scale * judged.unknown.double()
+    found: dict[str, float] = {}
+    if len(unknown):
+        found = {name: auroc(score(known), score(unknown)) for name, score in SCORES.items()}
+    chosen = max(found, key=lambda name: found[name]) if found else "probability"
+    score = SCORES[chosen]
+    quantiles = quantiles_of(score(known))
+    curve = rejection_curve(score(known), score(unknown), quantiles, RATES) if len(unknown) else []
+    return Calibration(
+        scale=scale,
+        part=part,
+        tasks=tasks,
+        ways=ways,
+        shots=shots,
+        score=chosen,
+        quantiles=tuple(quantiles),
+        auroc=found,
+        curve=tuple(curve),
+    )

@@ -1,0 +1,86 @@
+"""Pictures in folders: those to learn from, by class, and those to name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from metakd.data.class_folders import is_foreign
+from metakd.data.class_names import class_name
+from metakd.data.picture_files import SUFFIXES, pictures_in
+from metakd.errors import UserError
+
+__all__ = ["Asked", "asked_pictures", "example_pictures"]
+
+
+class Asked(NamedTuple):
+    """A picture to name.
+
+    Attributes:
+        path: of the file.
+        truth: the class that its folder says; None: none says it.
+    """
+
+    path: Path
+    truth: str | None
+
+
+def example_pictures(folder: Path) -> dict[str, list[Path]]:
+    """Return the pictures of each class folder in `folder`, in the order of the classes' names.
+
+    Raises:
+        UserError: no such folder, no class folder in it, or one without a picture.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--examples {folder}: there is no such folder")
+    found: dict[str, list[Path]] = {}
+    for inner in _folders(folder):
+        name = class_name(inner.name)
+        pictures = pictures_in(inner)
+        if not pictures:
+            raise UserError(
+                f"--examples {folder}: its folder '{inner.name}' holds no picture "
+                f"({', '.join(SUFFIXES[:4])} …); put examples of the class there, or remove it"
+            )
+        if name in found:
+            raise UserError(f"--examples {folder}: two folders are called '{name}'; merge them")
+        found[name] = pictures
+    if not found:
+        raise UserError(
+            f"--examples {folder}: it holds no folders; put the examples of each class into a "
+            "folder with the class's name"
+        )
+    return dict(sorted(found.items()))
+
+
+def asked_pictures(paths: Sequence[Path]) -> list[Asked]:
+    """Return the pictures that are asked about.
+
+    A file stands for itself, a folder for the pictures in it; those in its folders have the name
+    of their folder as their class.
+
+    Raises:
+        UserError: nothing is there under a name, or a folder holds no picture.
+    """
+    asked: list[Asked] = []
+    for path in paths:
+        if path.is_dir():
+            here = [Asked(file, None) for file in pictures_in(path)]
+            for inner in _folders(path):
+                here += [Asked(file, class_name(inner.name)) for file in pictures_in(inner)]
+            if not here:
+                raise UserError(f"{path}: no picture in this folder, nor in its folders")
+            asked += here
+        elif path.exists():
+            asked.append(Asked(path, None))
+        else:
+            raise UserError(f"{path}: there is no such picture or folder")
+    return asked
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(p for p in folder.iterdir() if not is_foreign(p.name) and p.is_dir())
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be read ({error.strerror})") from error

@@ -1,0 +1,85 @@
+"""Labels as a user gives them: strings or anything hashable, and the classes they stand for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from metakd.errors import UserError
+
+__all__ = ["as_array", "classes_of", "labels_of", "plain_labels"]
+
+_PLAIN = (str, int, float, bool, type(None))
+_ALIKE = (str, bool, int, float)
+
+
+def labels_of(given: Any, examples: int) -> list[Hashable]:
+    """Return the labels of so many examples as plain Python values.
+
+    Args:
+        given: a list, an array of NumPy or a tensor, one label an example.
+        examples: how many there are.
+
+    Raises:
+        UserError: another number of labels, or one that cannot stand for a class.
+    """
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise UserError(f"labels: expected one for each example, not {type(given).__name__}")
+    listed = given.tolist() if hasattr(given, "tolist") else list(given)
+    if len(listed) != examples:
+        raise UserError(f"labels: {len(listed)} for {examples} examples; give one for each")
+    found = [label.item() if isinstance(label, np.generic) else label for label in listed]
+    for label in found:
+        try:
+            hash(label)
+        except TypeError:
+            raise UserError(
+                f"labels: {_short(label)} cannot be a class ({type(label).__name__} has no hash); "
+                "give strings or numbers"
+            ) from None
+        if isinstance(label, float) and math.isnan(label):
+            raise UserError("labels: nan is no class; leave out examples without a label")
+    return found
+
+
+def classes_of(labels: Sequence[Hashable]) -> list[Hashable]:
+    """Return each class once: sorted where they can be, else in the order of appearance."""
+    once = list(dict.fromkeys(labels))
+    try:
+        return sorted(once)  # type: ignore[type-var]
+    except TypeError:
+        return once
+
+
+def as_array(labels: Sequence[Hashable]) -> np.ndarray:
+    """Return labels [n] as NumPy has them: text, numbers, or objects where kinds are mixed."""
+    for kind in _ALIKE:
+        if labels and all(type(label) is kind for label in labels):
+            return np.array(labels)
+    array = np.empty(len(labels), dtype=object)
+    for i, label in enumerate(labels):
+        array[i] = label
+    return array
+
+
+def plain_labels(classes: Sequence[Hashable]) -> list[Any]:
+    """Return classes as JSON can hold them, unchanged.
+
+    Raises:
+        UserError: one is of another kind.
+    """
+    for label in classes:
+        if type(label) not in _PLAIN or (isinstance(label, float) and not math.isfinite(label)):
+            raise UserError(
+                f"the class {_short(label)} cannot be saved: a file holds classes that are text, "
+                "numbers, true, false or None; call fit with such labels"
+            )
+    return list(classes)
+
+
+def _short(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:59]}…"

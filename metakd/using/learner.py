@@ -1,0 +1,235 @@
+"""A trained learner as an object with scikit-learn's conventions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metakd.algorithms.algorithm import Algorithm
+from metakd.data.preprocessing import Preprocessing
+from metakd.errors import UserError
+from metakd.stages.precision import Precision
+from metakd.using.adapted import (
+    Adapted,
+    How,
+    adapt,
+    embed,
+    keeps_embeddings,
+    learner_at,
+    start_for,
+)
+from metakd.using.calibration import Calibration
+from metakd.using.inputs import chunks, each_of, numbers_of, pictures_of, pixels_of
+from metakd.using.recipe import Recipe
+
+__all__ = ["Learner", "Shown", "Trained"]
+
+_BATCHNORM = ("inductive", "transductive")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What was trained, and all that has to be known to use it.
+
+    Attributes:
+        recipe: how the learner is built.
+        algorithm: the learner, on the device.
+        preprocessing: what it expects of a picture; None: its examples are numbers.
+        calibration: of its confidence; None: none was made.
+        dataset: name of the dataset that it was trained on.
+        plugins: modules that were permitted to build it.
+    """
+
+    recipe: Recipe
+    algorithm: Algorithm
+    preprocessing: Preprocessing | None
+    calibration: Calibration | None
+    dataset: str
+    plugins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a learner was shown, and what it became.
+
+    Attributes:
+        adapted: answers queries.
+        start: from which generated start; None: from the parameters.
+        labels: of the examples, in the order in which they came; numbers for regression.
+        examples: uint8 pictures or float32 numbers [n, *example], or embeddings [n, size]; None:
+            they were not kept.
+    """
+
+    adapted: Adapted
+    start: int | None
+    labels: Any
+    examples: Tensor | None
+
+
+class Learner:
+    """What `FewShotClassifier` and `FewShotRegressor` share.
+
+    Args:
+        trained: what was trained.
+        batch_size: pictures that are read and asked about at once.
+        batchnorm: `inductive`: an answer depends on the examples and the one picture alone;
+            `transductive`: on all pictures of a call.
+        steps: of adaptation; None: as the run was judged.
+
+    Raises:
+        UserError: a setting has no such value.
+    """
+
+    def __init__(
+        self,
+        trained: Trained,
+        *,
+        batch_size: int = 256,
+        batchnorm: str = "inductive",
+        steps: int | None = None,
+    ) -> None:
+        if batchnorm not in _BATCHNORM:
+            raise UserError(f"batchnorm={batchnorm}: choose inductive or transductive")
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size}: give a positive number")
+        if steps is not None and steps < 0:
+            raise UserError(f"steps={steps}: give 0 or more")
+        if steps is not None and trained.recipe.steps is None:
+            raise UserError(
+                f"steps={steps}: this {trained.recipe.model} takes no steps of adaptation"
+            )
+        self.trained = trained
+        self.batch_size = batch_size
+        self.batchnorm = batchnorm
+        self.steps = trained.recipe.steps if steps is None else steps
+        self._shown: Shown | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.trained.algorithm.parameters()).device
+
+    def save(self, path: str | Path, *, examples: bool = True) -> None:
+        """Write a folder that `metakd.load` reads without the run: tensors and JSON.
+
+        Args:
+            path: the folder; one that holds a saved learner is replaced.
+            examples: keep the pictures that were shown, where `partial_fit` needs them. A learner
+                that classifies by embeddings keeps those, and never a picture.
+
+        Raises:
+            UserError: the folder holds something else or cannot be written, a class that JSON
+                cannot hold, or transductive batch norm without examples.
+        """
+        from metakd.using.bundle import save
+
+        save(self, Path(path), examples=examples)
+
+    def read(self, pictures: Sequence[Any]) -> list[Tensor | UserError]:
+        """Return each picture as the network takes it, uint8, or why it cannot be read.
+
+        What is returned can be given to `fit` and `predict` in the place of the pictures.
+        """
+        wanted = self.trained.preprocessing
+        if wanted is None:
+            raise UserError("read: this learner's examples are numbers, no pictures")
+        return [*each_of(pictures, wanted)]
+
+    # -- what both kinds do ----------------------------------------------------------------
+
+    def how(self) -> How:
+        """Return the settings under which it adapts and answers."""
+        recipe = self.trained.recipe
+        dtype = torch.bfloat16 if recipe.precision == "bfloat16" else None
+        return How(self.steps or 0, self.batchnorm, Precision(dtype, self.device.type))
+
+    def _examples(self, inputs: Any) -> Tensor:
+        """Return examples on the CPU as they are kept: uint8 pictures or float32 numbers."""
+        wanted = self.trained.preprocessing
+        if wanted is None:
+            return numbers_of(inputs, self.trained.recipe.example_shape)
+        return pixels_of(pictures_of(inputs), wanted)
+
+    def _as_seen(self, examples: Tensor) -> Tensor:
+        """Return examples as the network sees them, on the device."""
+        wanted = self.trained.preprocessing
+        there = examples.to(self.device)
+        return there if wanted is None else wanted.normalize(there)
+
+    def _remembered(self, examples: Tensor) -> Tensor:
+        """Return what is kept of examples: their embeddings, or they themselves."""
+        how, algorithm = self.how(), self.trained.algorithm
+        if not keeps_embeddings(algorithm, how):
+            return examples
+        parts = [embed(algorithm, self._as_seen(e), how) for e in examples.split(self.batch_size)]
+        return torch.cat(parts)
+
+    def _adapt(self, kept: Tensor, targets: Tensor, ways: int, labels: Any) -> Shown:
+        """Return what becomes of the learner by `kept`, in the order of `targets`' classes."""
+        algorithm, how = self.trained.algorithm, self.how()
+        order = torch.arange(len(targets))
+        if not targets.is_floating_point():  # in class order, as in training
+            order = targets.argsort(stable=True)
+        support, targets = kept[order.to(kept.device)], targets[order].to(self.device)
+        embedded = keeps_embeddings(algorithm, how)
+        if not embedded:
+            support = self._as_seen(support)
+        start = start_for(algorithm, support, targets, ways, how)
+        learner = learner_at(algorithm, start)
+        adapted = adapt(learner, support, targets, ways, how, embedded=embedded)
+        return Shown(adapted, start, labels, kept)
+
+    def _outputs(self, inputs: Any) -> Tensor:
+        """Return the outputs [m, outputs] for queries, on the CPU.
+
+        Raises:
+            UserError: `fit` was not called, an input cannot be used, or adapting diverged.
+        """
+        if self._shown is None:
+            raise UserError("this learner was shown nothing yet: call fit(inputs, labels) first")
+        found: list[Tensor] = []
+        if self.batchnorm == "transductive":
+            together = self._examples(inputs)
+            if len(together):
+                found = [self._shown.adapted.outputs(self._as_seen(together)).cpu()]
+        elif self.trained.preprocessing is None:
+            for part in self._examples(inputs).split(self.batch_size):
+                if len(part):
+                    found.append(self._shown.adapted.outputs(self._as_seen(part)).cpu())
+        else:
+            for pictures in chunks(pictures_of(inputs), self.batch_size):
+                seen = self._as_seen(pixels_of(pictures, self.trained.preprocessing))
+                found.append(self._shown.adapted.outputs(seen).cpu())
+        if not found:
+            return torch.empty(0, self.trained.recipe.outputs)
+        outputs = torch.cat(found)
+        if not bool(outputs.isfinite().all()):
+            raise UserError(
+                "the answers are not finite numbers: adapting to these examples diverged; load "
+                f"with fewer steps (now {self.steps}), or train with a lower algorithm.inner_lr"
+            )
+        return outputs
+
+
+def check_rate(rate: float) -> float:
+    """Return a share of false alarms.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not (isinstance(rate, (int, float)) and 0.0 < rate < 1.0 and math.isfinite(rate)):
+        raise UserError(f"unknown={rate}: give a share of false alarms between 0 and 1, say 0.05")
+    return float(rate)
+
+
+def mean_right(predicted: Sequence[Hashable], labels: Sequence[Hashable]) -> float:
+    """Return the share of labels that were predicted; nan of none at all."""
+    right = [a == b for a, b in zip(predicted, labels, strict=True)]
+    return float(np.mean(right)) if right else math.nan

@@ -1,0 +1,216 @@
+"""What `metakd predict` finds out: a class for each picture, and how often it was right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metakd.errors import UserError
+from metakd.reports.proportion import wilson95
+from metakd.using.classifier import Answers, FewShotClassifier
+from metakd.using.folders import Asked
+
+__all__ = ["COLUMNS", "Named", "Naming", "learn_examples", "name_pictures", "printable"]
+
+
+@dataclass(frozen=True)
+class Named:
+    """The answer to one picture.
+
+    Attributes:
+        file: its path as it was given.
+        name: the class.
+        probability: of the class, calibrated if the run was.
+        second: the runner-up; None with one class.
+        second_probability: its probability.
+        unknown: whether it looks like none of the classes.
+        truth: the class that its folder says; None: none.
+    """
+
+    file: str
+    name: str
+    probability: float
+    second: str | None
+    second_probability: float | None
+    unknown: bool
+    truth: str | None
+
+
+@dataclass
+class Naming:
+    """All answers.
+
+    Attributes:
+        classes: in the order of the confusion table.
+        predictions: one a picture that could be read, in the order asked.
+        unreadable: (file, reason) of the others.
+    """
+
+    classes: list[str]
+    predictions: list[Named] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+    def _judged(self) -> list[Named]:
+        return [p for p in self.predictions if p.truth in self.classes]
+
+    @property
+    def strangers(self) -> list[Named]:
+        """Pictures whose folder is called like none of the classes."""
+        return [p for p in self.predictions if p.truth not in (None, *self.classes)]
+
+    def confusion(self) -> list[list[int]]:
+        """Return how often a picture of class i (row) was named j (column), unknown or not."""
+        place = {name: i for i, name in enumerate(self.classes)}
+        table = [[0] * len(self.classes) for _ in self.classes]
+        for p in self._judged():
+            assert p.truth is not None
+            table[place[p.truth]][place[p.name]] += 1
+        return table
+
+    def content(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        found: dict[str, Any] = {
+            "schema": 1,
+            "classes": self.classes,
+            "predictions": [
+                {
+                    "file": p.file,
+                    "class": p.name,
+                    "probability": p.probability,
+                    "second": p.second,
+                    "second_probability": p.second_probability,
+                    "unknown": p.unknown,
+                    **({} if p.truth is None else {"truth": p.truth}),
+                }
+                for p in self.predictions
+            ],
+        }
+        if self.unreadable:
+            found["unreadable"] = [{"file": f, "reason": r} for f, r in self.unreadable]
+        return found | self.figures()
+
+    def figures(self) -> dict[str, Any]:
+        """Return accuracy, its Wilson interval and the rest, of pictures whose class is known."""
+        judged, strangers = self._judged(), self.strangers
+        found: dict[str, Any] = {}
+        if judged:
+            table = self.confusion()
+            right = sum(row[i] for i, row in enumerate(table))
+            low, high = wilson95(right, len(judged))
+            found = {
+                "accuracy": right / len(judged),
+                "ci95": (high - low) / 2,
+                "interval": [low, high],
+                "files": len(judged),
+                "confusion": table,
+                "per_class": {
+                    name: {"accuracy": row[i] / sum(row), "files": sum(row)}
+                    for i, (name, row) in enumerate(zip(self.classes, table, strict=True))
+                    if sum(row)
+                },
+                "false_alarms": sum(p.unknown for p in judged) / len(judged),
+            }
+        if strangers:
+            marked = sum(p.unknown for p in strangers)
+            found["strangers"] = {"files": len(strangers), "unknown": marked / len(strangers)}
+        return found
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield a row of the CSV file for each picture, those that could not be read, too."""
+        for p in self.predictions:
+            yield {
+                "file": p.file,
+                "class": p.name,
+                "probability": repr(p.probability),
+                "second": p.second or "",
+                "second_probability": ""
+                if p.second_probability is None
+                else repr(p.second_probability),
+                "unknown": "true" if p.unknown else "false",
+                "truth": p.truth or "",
+                "error": "",
+            }
+        for file, reason in self.unreadable:
+            yield {"file": file, "error": reason}
+
+
+COLUMNS = (
+    "file",
+    "class",
+    "probability",
+    "second",
+    "second_probability",
+    "unknown",
+    "truth",
+    "error",
+)
+"""Of the CSV file."""
+
+
+def learn_examples(model: FewShotClassifier, examples: dict[str, list[Path]]) -> None:
+    """Show a learner the pictures of each class.
+
+    Raises:
+        UserError: a picture cannot be read (the message names it), or there are too many classes.
+    """
+    paths = [path for pictures in examples.values() for path in pictures]
+    labels = [name for name, pictures in examples.items() for _ in pictures]
+    model.fit(paths, labels)
+
+
+def name_pictures(
+    model: FewShotClassifier, asked: Sequence[Asked], unknown: float | None = None
+) -> Naming:
+    """Name pictures by a learner that was shown examples; what cannot be read is set aside.
+
+    Args:
+        model: fitted.
+        asked: the pictures.
+        unknown: the rate of false alarms at which a picture counts as none of the classes; None:
+            none does.
+
+    Raises:
+        UserError: no threshold for unknown pictures, or answers that are not finite.
+    """
+    naming = Naming([str(name) for name in model.classes_])
+    # With transductive batch norm an answer depends on all pictures that are asked about.
+    size = model.batch_size if model.batchnorm == "inductive" else max(1, len(asked))
+    for first in range(0, len(asked), size):
+        part = asked[first : first + size]
+        read = model.read([one.path for one in part])
+        sound: list[tuple[Asked, Any]] = []
+        for one, pixels in zip(part, read, strict=True):
+            if isinstance(pixels, UserError):
+                naming.unreadable.append((printable(one.path), str(pixels)))
+            else:
+                sound.append((one, pixels))
+        if sound:
+            answers = model.answer([pixels for _, pixels in sound], unknown)
+            naming.predictions += _named(naming.classes, [one for one, _ in sound], answers)
+    return naming
+
+
+def _named(classes: list[str], asked: list[Asked], answers: Answers) -> Iterator[Named]:
+    for i, one in enumerate(asked):
+        probabilities = answers.probabilities[i]
+        # The class by the largest logit, also where two probabilities round to the same number.
+        best = classes.index(str(answers.classes[i]))
+        others = [int(j) for j in np.argsort(-probabilities, kind="stable") if j != best]
+        yield Named(
+            file=printable(one.path),
+            name=classes[best],
+            probability=float(probabilities[best]),
+            second=classes[others[0]] if others else None,
+            second_probability=float(probabilities[others[0]]) if others else None,
+            unknown=answers.unknown is not None and bool(answers.unknown[i]),
+            truth=one.truth,
+        )
+
+
+def printable(path: Path) -> str:
+    r"""Return a path as text; bytes that are no UTF-8 are written as ``\xe9``."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,160 @@
+"""How a learner is built again from plain values, without a configuration and without data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metakd.algorithms.adversarial import Adversarial
+from metakd.algorithms.algorithm import Algorithm
+from metakd.errors import UserError
+from metakd.models.layout import lay_out_channels_last
+from metakd.models.normalization import has_batchnorm, set_running_statistics
+from metakd.registry import build, resolve
+
+__all__ = ["Part", "Recipe", "build_learner"]
+
+_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A class and what its constructor is given.
+
+    Attributes:
+        target: dotted path of the class.
+        settings: of its configuration group; those that it does not take are left out.
+        options: its own settings.
+    """
+
+    target: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A learner in plain values.
+
+    Attributes:
+        model: `student`, `student_alone` or `teacher`.
+        kind: `classification` or `regression`.
+        example_shape: of one example.
+        backbone: the network.
+        algorithm: the learner around it.
+        outputs: what the learner is built for: ways of training, classes of the meta-train split,
+            or regression outputs.
+        fixed_ways: it can tell apart no more than `outputs` classes.
+        base_only: of an adversarial learner, the one under it.
+        steps: of adaptation; None for a learner that takes none.
+        ways: classes of the tasks that it was judged on.
+        shots: examples of a class there.
+        precision: `float32` or `bfloat16`, what it was judged in.
+        channels_last: how its filters lie in memory.
+    """
+
+    model: str
+    kind: str
+    example_shape: tuple[int, ...]
+    backbone: Part
+    algorithm: Part
+    outputs: int
+    fixed_ways: bool
+    base_only: bool
+    steps: int | None
+    ways: int
+    shots: int
+    precision: str
+    channels_last: bool
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values for JSON; `from_plain` reads them back."""
+        return asdict(self) | {"example_shape": list(self.example_shape)}
+
+    @classmethod
+    def from_plain(cls, content: Any) -> Recipe:
+        """Return what `plain` wrote.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if not isinstance(content, Mapping):
+            raise ValueError("the recipe is no object")
+        kinds: dict[str, type | tuple[type, ...]] = {
+            "model": str, "kind": str, "example_shape": list, "backbone": dict, "algorithm": dict,
+            "outputs": int, "fixed_ways": bool, "base_only": bool,
+            "steps": (int, type(None)), "ways": int, "shots": int, "precision": str,
+            "channels_last": bool,
+        }  # fmt: skip
+        for name, kind in kinds.items():
+            if name not in content or not isinstance(content[name], kind):
+                raise ValueError(f"the recipe's '{name}' is missing or of another kind")
+        given = {name: content[name] for name in kinds}
+        shape = tuple(given["example_shape"])
+        if not shape or not all(isinstance(n, int) and n > 0 for n in shape):
+            raise ValueError("the recipe's 'example_shape' is no list of sizes")
+        if given["kind"] not in ("classification", "regression"):
+            raise ValueError("the recipe's 'kind' is neither classification nor regression")
+        if given["precision"] not in ("float32", "bfloat16"):
+            raise ValueError("the recipe's 'precision' is neither float32 nor bfloat16")
+        parts = {name: _part(given[name], name) for name in ("backbone", "algorithm")}
+        return cls(**{**given, **parts, "example_shape": shape})
+
+
+def _part(content: Mapping[str, Any], name: str) -> Part:
+    target, *rest = (content.get(key) for key in ("target", "settings", "options"))
+    if not isinstance(target, str) or not all(isinstance(each, dict) for each in rest):
+        raise ValueError(f"the recipe's '{name}' is no class with settings")
+    settings, options = rest
+    return Part(target, dict(settings or {}), dict(options or {}))
+
+
+def build_learner(
+    recipe: Recipe, weights: Mapping[str, Tensor], plugins: Sequence[str] = ()
+) -> Algorithm:
+    """Return the learner with these weights, on the CPU.
+
+    Args:
+        recipe: what to build.
+        weights: its state dict.
+        plugins: modules whose classes the caller permits.
+
+    Raises:
+        UserError: a class that is not permitted, a setting that it does not take, or weights of
+            another network.
+    """
+    with torch.random.fork_rng(devices=[]):  # what it begins with is replaced, and nobody notices
+        body = resolve(recipe.backbone.target, "metakd.models", plugins)
+        backbone = build(
+            body,
+            recipe.example_shape,
+            settings=recipe.backbone.settings,
+            options=recipe.backbone.options,
+        )
+        if recipe.channels_last:
+            lay_out_channels_last(backbone)
+        learner: Algorithm = build(
+            resolve(recipe.algorithm.target, "metakd.algorithms", plugins),
+            backbone,
+            recipe.outputs,
+            settings=recipe.algorithm.settings,
+            options=recipe.algorithm.options,
+        )
+    if recipe.base_only:
+        assert isinstance(learner, Adversarial)
+        learner = learner.student
+    if has_batchnorm(learner):
+        set_running_statistics(learner, any(k.endswith(_STATISTICS) for k in weights))
+    try:
+        learner.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        lines = str(error).strip().splitlines()
+        raise UserError(
+            f"the weights of the {recipe.model} belong to another network "
+            f"({lines[-1].strip()}); take another copy"
+        ) from error
+    return learner.eval()
