@@ -6,7 +6,6 @@ import contextlib
 import os
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import Protocol
 
 from rich.console import Console
 
-import metakd
 from metakd.errors import UserError
 from metakd.runs.folder import RunFolder
 from metakd.runs.interrupts import interrupts
 from metakd.runs.process import host_name, is_alive, process_start
 from metakd.sweeps.board import Board, print_summary
+from metakd.sweeps.forks import Forks, interpreter
 from metakd.sweeps.pool import Ended, Pool, gpus, shares, why
 from metakd.sweeps.state import Job, Sweep, is_outside, merged
 from metakd.sweeps.watch import run_info
@@ -46,11 +45,9 @@ def command_of(sweep: Sweep, job: Job, again: bool, extras: Sequence[str]) -> li
         words = [f"resume={folder}", *merged(outside, extras)]
     else:
         words = [*job.overrides, f"hydra.run.dir={folder}"]
-    # -P: what lies where the command was typed is not imported in place of installed packages.
-    here = Path(metakd.__file__).parents[1] == Path.cwd()
     return [
-        *(sys.executable, *([] if here else ["-P"]), "-m", "metakd.sweeps.job"),
-        *(str(os.getpid()), sweep.directory, "train", *words),
+        *interpreter(),
+        *("metakd.sweeps.job", str(os.getpid()), sweep.directory, "train", *words),
         *([] if sweep.config_dir is None else ["--config-dir", sweep.config_dir]),
     ]
 
@@ -78,6 +75,9 @@ class Driver:
         command: what to run for a job; `command_of` unless given.
         source: of further jobs, if not all are known beforehand.
     """
+
+    copied: tuple[str, Sequence[str]] = ("metakd.sweeps.job", ("metakd.sweeps.imported",))
+    """Module that a job runs, and what is imported once for all of them (see `Forks`)."""
 
     def __init__(
         self,
@@ -121,6 +121,7 @@ class Driver:
         self._left = [job for job in sweep.asked if job.status != "pruned"]
         self._more = self.source is not None
         board = Board(sweep)
+        self.pool.forks = Forks(board.say, *self.copied)
         try:
             with interrupts() as stop:
                 try:
@@ -134,6 +135,7 @@ class Driver:
                     raise
         finally:
             board.close()
+            self.pool.close()
         print_summary(sweep, Console())
         bad = [job for job in sweep.asked if job.status not in OVER]
         sweep.status = "failed" if bad else "finished"
@@ -154,7 +156,8 @@ class Driver:
         while len(self.pool.running()) + len(self._foreign) < self.pool.size:
             if not self._left and not self._think(board):
                 break
-            self._begin(self._left.pop(0), board)
+            if not self._begin(self._left[0], board):
+                break
         board.update(self.pool.running())
 
     def _think(self, board: Board) -> bool:
@@ -181,20 +184,22 @@ class Driver:
         self._save(board)
         board.ended(job)
 
-    def _begin(self, job: Job, board: Board) -> None:
-        """Start a job, or find that it is finished, or at work."""
+    def _begin(self, job: Job, board: Board) -> bool:
+        """Start the next job, or find that it is finished, or at work; false: it has to wait."""
         state = outlook(self.sweep, job)
         if state == "finished":
+            self._left.remove(job)
             if job.status != "finished":
                 job.status, job.reason, job.pid = "finished", None, None
                 self._over(job, board)
-            return
+            return True
         if state == "busy":
+            self._left.remove(job)
             if job.status != "running":
                 board.say(f"job {job.number} is still at work since the last time; waiting for it")
             job.status = "running"
             self._foreign.append(job)
-            return
+            return True
         slot = self.pool.free()
         assert slot is not None
         again = state == "resume"
@@ -202,18 +207,22 @@ class Driver:
         share = dict(self.shares[slot])
         if job.device not in ("auto", "cuda"):  # cuda:1 is a number among all GPUs
             share.pop("CUDA_VISIBLE_DEVICES", None)
+        command = self.command(self.sweep, job, again, self.extras if again else ())
+        if not self.pool.ready(command, share):
+            return False
+        self._left.remove(job)
         try:
             self._began[job.number] = log.stat().st_size if log.exists() else 0
-            command = self.command(self.sweep, job, again, self.extras if again else ())
             job.pid = self.pool.start(job.number, slot, command, log, share)
         except OSError as error:
             job.status, job.reason = "failed", f"cannot be started: {error.strerror or error}"
             self._over(job, board)
-            return
+            return True
         job.status, job.reason = "running", None
         job.host, job.process_start = host_name(), process_start(job.pid)
         self._save(board)
         board.started(job, again)
+        return True
 
     def _settle(self, ended: Ended, board: Board) -> None:
         """Note how a job's process ended."""

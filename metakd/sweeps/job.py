@@ -2,6 +2,8 @@
 
     python -m metakd.sweeps.job PARENT DIRECTORY WORD...
 
+or a copy of a process that has done its imports (`metakd.sweeps.server`).
+
 On Linux the kernel sends it SIGTERM when PARENT ends, however that ends: the run saves and stops,
 as after Ctrl-C. Elsewhere a sweep that was killed leaves its jobs to run to their end, and waits
 for them when it is started again.
@@ -9,29 +11,15 @@ for them when it is started again.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from metakd.cli import main
+from metakd.sweeps.tie import tie_to
 
-__all__ = ["run", "tie_to"]
-
-PR_SET_PDEATHSIG = 1
-
-
-def tie_to(parent: int) -> bool:
-    """Ask for SIGTERM at the end of process `parent`; return false if it has ended already."""
-    if sys.platform != "linux":
-        return True
-    try:
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    except (OSError, AttributeError):  # a C library without it: as on other systems
-        return True
-    return os.getppid() == parent  # it may have ended before we asked
+__all__ = ["run"]
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from metakd.sweeps.forks import Forked, Forks
+
 __all__ = ["Ended", "Pool", "cores", "gpus", "shares", "why"]
 
 GPU_QUERY_S = 20
@@ -34,7 +36,7 @@ class Ended:
 
 @dataclass
 class _Running:
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     slot: int
     began: float
 
@@ -44,16 +46,29 @@ class Pool:
 
     Each is in a process group of its own: Ctrl-C on the terminal reaches the sweep alone, which
     passes it on once (a second signal would end a run without saving).
+
+    Args:
+        size: how many at a time.
+        forks: starts those that it takes as copies of a process that has imported; None: all are
+            new programs.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, forks: Forks | None = None) -> None:
         self.size = size
+        self.forks = forks
         self._running: dict[int, _Running] = {}
 
     def free(self) -> int | None:
         """Return the lowest slot in which nothing runs."""
         taken = {running.slot for running in self._running.values()}
         return next((slot for slot in range(self.size) if slot not in taken), None)
+
+    def ready(self, command: Sequence[str], variables: Mapping[str, str]) -> bool:
+        """Tell whether `command` can start now: what it will be a copy of may still import."""
+        environment = {**os.environ, **variables}
+        if self.forks is None or not self.forks.takes(command, environment):
+            return True
+        return self.forks.ready(environment)
 
     def start(
         self,
@@ -75,15 +90,20 @@ class Pool:
         Raises:
             OSError: it cannot be started.
         """
+        environment = {**os.environ, **variables}
+        process: subprocess.Popen[bytes] | Forked | None = None
         with log.open("ab") as file:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                env={**os.environ, **variables},
-                process_group=0 if os.name == "posix" else None,
-            )
+            if self.forks is not None and self.forks.takes(command, environment):
+                process = self.forks.start(command, file, environment)
+            if process is None:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    env=environment,
+                    process_group=0 if os.name == "posix" else None,
+                )
         self._running[number] = _Running(process, slot, time.monotonic())
         return process.pid
 
@@ -100,6 +120,8 @@ class Pool:
             if status is not None:
                 del self._running[number]
                 found.append(Ended(number, status, time.monotonic() - one.began))
+        if self.forks is not None:
+            self.forks.collect()
         return found
 
     def end(self, number: int) -> None:
@@ -114,6 +136,11 @@ class Pool:
         for one in self._running.values():
             one.process.wait()
         return self.ended()
+
+    def close(self) -> None:
+        """Give back what only serves to start processes."""
+        if self.forks is not None:
+            self.forks.close()
 
 
 def why(status: int) -> str:

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 parent, folder, doing = sys.argv[1:4]
 if "tied" in doing:
-    from metakd.sweeps.job import tie_to
+    from metakd.sweeps.tie import tie_to
     tie_to(int(parent))
 folder = Path(folder)
 again = (folder / "run.json").exists()
@@ -69,9 +69,21 @@ from metakd.cli import guarded
 from metakd.sweeps import driver, run
 
 script = sys.argv[1]
+copied = sys.argv[3] == "copied"
+start = [*driver.interpreter(), "stand_in_job"] if copied else [sys.executable]
+driver.Driver.copied = ("stand_in_job", ())
 driver.command_of = lambda sweep, job, again, extras: [
-    sys.executable, script, str(driver.os.getpid()), str(sweep.run_folder(job)), job.overrides[-1]]
+    *start, script, str(driver.os.getpid()), str(sweep.run_folder(job)), job.overrides[-1]]
 sys.exit(guarded(lambda: run.go_on(Path(sys.argv[2]))))
+"""
+
+MODULE = """
+import runpy, sys
+
+def run(words):
+    sys.argv = words
+    runpy.run_path(words[0], run_name="__main__")
+    return 0
 """
 
 
@@ -80,19 +92,31 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The script of a job: PARENT FOLDER WHAT_IT_DOES."""
     path = tmp_path_factory.mktemp("job") / "job.py"
     path.write_text(STAND_IN)
+    (path.parent / "stand_in_job.py").write_text(MODULE)
     return path
 
 
 @pytest.fixture
-def driven(stand_in: Path, tmp_path: Path) -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
-    """Carry a sweep's folder out in a process of its own, whose jobs are stand-ins."""
+def driven(
+    stand_in: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """Carry a sweep's folder out in a process of its own, whose jobs are stand-ins.
+
+    They are new programs or, with the parameter `copied`, copies of a process that has imported.
+    """
+    how = getattr(request, "param", "new")
+    if how == "copied" and sys.platform != "linux":
+        pytest.skip("copies are made on Linux alone")
+    roots = [str(stand_in.parent), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(root for root in roots if root)}
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
     started: list[subprocess.Popen[str]] = []
 
     def drive(folder: Path) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, str(script), str(stand_in), str(folder)],
+            [sys.executable, str(script), str(stand_in), str(folder), how],
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -18,6 +18,7 @@ from metakd.sweeps.state import Job, Sweep
 from .conftest import statuses, story, until
 
 Drive = Callable[[Path], "subprocess.Popen[str]"]
+BOTH = pytest.mark.parametrize("driven", ["new", "copied"], indirect=True)
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a parent's end")
 
 
@@ -91,6 +92,7 @@ def test_a_job_that_cannot_be_started(tmp_path: Path) -> None:
     ] * 2
 
 
+@BOTH
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_end_and_completed(tmp_path: Path, driven: Drive, number: signal.Signals) -> None:
     folder = sweep_of(tmp_path / "s", "go", "stay", "stay", "go", parallel=2).folder
@@ -112,6 +114,7 @@ def test_asked_to_end_and_completed(tmp_path: Path, driven: Drive, number: signa
     assert sorted(began(folder)) == ["0 new", "1 again", "1 new", "2 again", "2 new", "3 new"]
 
 
+@BOTH
 @LINUX
 def test_a_killed_sweep_takes_its_jobs_along(tmp_path: Path, driven: Drive) -> None:
     folder = sweep_of(tmp_path / "s", "stay_tied", "stay_tied", parallel=2).folder

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from metakd.runs.equality import compare, figures_of
 from metakd.runs.folder import open_run
 
 from .conftest import statuses, until
@@ -43,7 +44,7 @@ TINY = (
 
 
 def test_nothing_here_needs_torch() -> None:
-    names = "metakd.sweeps.run, metakd.sweeps.job, metakd.cli.sweep"
+    names = "metakd.sweeps.run, metakd.sweeps.job, metakd.sweeps.server, metakd.cli.sweep"
     code = f"import sys, {names}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -53,6 +54,39 @@ def stage(folder: Path) -> str | None:
         found: str | None = json.loads((folder / "run.json").read_text())["stage"]
         return found
     return None
+
+
+@pytest.mark.slow
+def test_a_job_is_the_run_that_it_would_be_alone(tmp_path: Path) -> None:
+    """Though its process has not imported anything itself: figures and weights, to the bit."""
+    words = [*TINY, "meta_train.iterations=40", "meta_train.validate_every=20"]
+    words += ["warmstart.epochs=1", "student_alone=true", "checkpoint_steps=null"]
+    words += ["distill=embedding", "pretrain.lr=0.012"]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "metakd", "train", *words, *where],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        for where in (
+            ["-m", f"hydra.sweep.dir={tmp_path / 's'}"],
+            [f"hydra.run.dir={tmp_path / 'alone'}"],
+        )
+    ]
+    said = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    assert "import for themselves" not in said[0]
+    job, run = open_run(tmp_path / "s" / "0"), open_run(tmp_path / "alone")
+    files = compare(figures_of(job), figures_of(run))
+    assert {f.file: f.differences for f in files} == {f.file: () for f in files}
+    assert sum(f.figures for f in files) > 100
+    infos = [job.read_run(), run.read_run()]
+    for info in infos:
+        for passing in ("pid", "process_start", "start", "end", "command"):
+            del info[passing]
+    assert infos[0] == infos[1]
 
 
 @pytest.mark.slow

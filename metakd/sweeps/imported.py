@@ -1,0 +1,31 @@
+"""What the process imports that jobs are copies of (`metakd.sweeps.server`): all that any needs.
+
+Classes of plug-ins are not among it; a job that names some imports them itself, as ever. Nor is
+the client of a tracker, which may start threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+
+from metakd.config.permitted import built_in_targets
+from metakd.registry import GROUPS
+
+__all__: list[str] = []
+
+for _name in (
+    "matplotlib.figure",
+    "metakd.cli.train",
+    "metakd.config.checks",
+    "metakd.config.compose",
+    "metakd.pipeline",
+):
+    importlib.import_module(_name)
+
+for _group in GROUPS.values():
+    if _group == "tracker":
+        continue
+    for _target in sorted(built_in_targets(_group)):
+        with contextlib.suppress(ImportError):  # a package that is not there: a job says so
+            importlib.import_module(_target.rpartition(".")[0])
