@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+import unicodedata
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLORS", "GRID", "INK", "NAMES", "canvas", "save", "tidy"]
+__all__ = [
+    "COLORS",
+    "GRID",
+    "INK",
+    "NAMES",
+    "canvas",
+    "drawing",
+    "mark_chance",
+    "plain",
+    "save",
+    "tidy",
+]
 
 COLORS = {"student": "#0b6bb3", "student_alone": "#e08a00", "teacher": "#4d4d4d"}
 """One colour a model, the same in every figure; told apart with colour-blind eyes, too."""
@@ -17,6 +32,49 @@ COLORS = {"student": "#0b6bb3", "student_alone": "#e08a00", "teacher": "#4d4d4d"
 NAMES = {"student": "student", "student_alone": "student alone", "teacher": "teacher"}
 INK = "#333333"
 GRID = "#e3e3e3"
+
+FURTHER_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "Nirmala UI",
+    "Noto Sans Devanagari",
+    "Arial Unicode MS",
+)
+"""Fonts that are asked, where they are installed, for letters that matplotlib's own one lacks."""
+
+UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+"""Kinds of characters (Unicode's general categories) that cannot be drawn."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def drawing(draw: Callable[P, R]) -> Callable[P, R]:
+    """Let `draw` draw on white, whatever matplotlib's settings are.
+
+    A matplotlibrc or a style of a notebook (a dark one, say) would recolour half of a figure whose
+    colours are chosen for white.
+    """
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
+        import matplotlib
+        from matplotlib import font_manager
+
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            installed = set(font_manager.get_font_names())
+            further = [name for name in FURTHER_FONTS if name in installed]
+            matplotlib.rcParams["font.family"] = ["DejaVu Sans", *further]
+            return draw(*args, **kwargs)
+
+    return drawn
 
 
 def canvas(width: float, height: float) -> Figure:
@@ -52,8 +110,33 @@ def tidy(axes: Axes, **labels: Any) -> None:
     axes.set_axisbelow(True)
 
 
+def mark_chance(axes: Axes, percent: float) -> None:
+    """Draw the accuracy of a guess as a dotted line with its name at the right end."""
+    axes.axhline(percent, color="#8a8a8a", lw=1, ls=":", zorder=0.6)
+    axes.annotate(f"chance {percent:.3g} %", (1, percent), (0, 2), ha="right", va="bottom",
+                  xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8,
+                  color="#6f6f6f", zorder=0.7)  # fmt: skip
+
+
+def plain(name: str, longest: int = 40) -> str:
+    """Return a name that a user chose as text that can be drawn, at most `longest` characters.
+
+    Of a longer one beginning and end are kept: names often differ in the last letters. What
+    cannot be drawn (half a character of a file name that is not UTF-8, a line break) becomes the
+    replacement character. Draw it with ``parse_math=False``: a ``$`` in it is a dollar.
+    """
+    shown = "".join("\ufffd" if unicodedata.category(c) in UNPRINTABLE else c for c in name)
+    if len(shown) <= longest:
+        return shown
+    head = longest // 2
+    return f"{shown[:head].rstrip()}…{shown[len(shown) - (longest - 1 - head) :].lstrip()}"
+
+
 def save(figure: Figure, out: Path) -> Path:
     """Write `figure` to `out` and return it; the folder is made if need be."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=130)
+    with warnings.catch_warnings():
+        # A letter that no font has is drawn as a box; nobody can do anything about a warning.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(out, dpi=130)
     return out
