@@ -10,55 +10,25 @@ from itertools import combinations
 from pathlib import Path
 
 from metakd.comparing.columns import differing, groups
+from metakd.comparing.figures import diverged_of, figure_of, fronts_of, machine_of
 from metakd.comparing.frame import Frame, frame_of, obstacles
-from metakd.comparing.front import COSTS, front
 from metakd.comparing.gather import Run, gather
 from metakd.comparing.pairing import Apart, Row, RowPair, pair_rows
 from metakd.errors import UserError
-from metakd.reports.statistics import over_seeds
 
 __all__ = [
     "MOST_PAIRS",
     "Comparable",
     "Comparison",
-    "Figure",
     "apart_sets",
     "comparable_sets",
     "compare",
-    "cost_of",
-    "diverged_of",
     "figure_of",
     "headline_shots",
-    "machine_of",
 ]
 
 MOST_PAIRS = 500
 """Without a baseline all rows are compared with all, unless there are more pairs than this."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What a row reached.
-
-    Attributes:
-        measure: `accuracy` (0 to 1) or `mse`.
-        mean: over tasks, and over seeds if there are several.
-        half: half-width of its 95 % interval: over tasks of one run, over seeds of several; None
-            if it is not known.
-        deviation: standard deviation over seeds; None for one.
-        seeds: number of networks.
-    """
-
-    measure: str
-    mean: float
-    half: float | None
-    deviation: float | None
-    seeds: int
-
-    @property
-    def goodness(self) -> float:
-        """Return the mean so that more is better."""
-        return -self.mean if self.measure == "mse" else self.mean
 
 
 @dataclass(frozen=True)
@@ -184,43 +154,6 @@ def headline_shots(runs: Sequence[Run], model: str) -> list[int]:
     return sorted({next(iter(run.headlines[model])) for run in runs if model in run.headlines})
 
 
-def figure_of(row: Row, model: str, shots: int) -> Figure | None:
-    """Return what a row reached; None unless every one of its runs was measured so.
-
-    One network (a teacher that all seeds share) is one, however many runs report it.
-    """
-    entries = [run.headlines.get(model, {}).get(shots) for run in row]
-    found = [entry for entry in entries if entry is not None]
-    if len(found) < len(row):
-        return None
-    measure = "accuracy" if "accuracy" in found[0] else "mse"
-    if any(measure not in entry for entry in found):
-        return None
-    networks = {run.info.get("teacher") or run for run in row} if model == "teacher" else set(row)
-    if len(networks) == 1:
-        return Figure(measure, found[0][measure], found[0].get("ci95"), None, 1)
-    values = [entry[measure] for entry in found]
-    mean, half = over_seeds(values)
-    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
-    return Figure(measure, mean, half, deviation, len(values))
-
-
-def diverged_of(row: Row, model: str, shots: int) -> float:
-    """Return the share of a row's tasks that diverged, of the run with most; 0: none did.
-
-    In accuracy they count as wrong answers; of errors there is no figure then.
-    """
-    entries = [run.headlines.get(model, {}).get(shots, {}) for run in row]
-    return max(float(entry.get("diverged", 0.0)) for entry in entries)
-
-
-def cost_of(row: Row, model: str, key: str) -> float | None:
-    """Return a cost of a row's model, mean over its runs; None if one of them lacks it."""
-    found = [(run.results or {}).get(model, {}).get("cost", {}).get(key) for run in row]
-    known = [float(value) for value in found if value is not None]
-    return math.fsum(known) / len(known) if len(known) == len(found) else None
-
-
 def _with_baseline(runs: list[Run], baseline: Path) -> tuple[list[Run], Run]:
     found = [run for run in runs if run.path.resolve() == baseline.resolve()]
     if not found:
@@ -272,7 +205,7 @@ def comparable_sets(
 
         ranked = tuple(sorted(members, key=rank))
         counts = {f.tasks for row in ranked if (f := frames[row[0]]) is not None and f.tasks}
-        fronts = _fronts(ranked, ordered, model)
+        fronts = fronts_of(ranked, ordered, model)
         sets.append(Comparable(frame, ranked, ordered, fronts, tuple(sorted(counts))))
     return sets
 
@@ -283,28 +216,6 @@ def _belongs(
     if frame is None or to[0] is None:
         return frame is to[0]
     return not obstacles(frame, to[0]) and bool(shots & to[1])
-
-
-def _fronts(rows: Sequence[Row], shots: Sequence[int], model: str) -> dict[str, tuple[bool, ...]]:
-    found = {}
-    for key in COSTS if shots and len(rows) > 1 else ():
-        if key == "latency_ms" and len({machine_of(run) for row in rows for run in row}) > 1:
-            continue
-        points = []
-        for row in rows:
-            figure, cost = figure_of(row, model, shots[0]), cost_of(row, model, key)
-            known = figure is not None and cost is not None
-            points.append((cost, figure.goodness) if known else None)  # type: ignore[union-attr]
-        if any(points):
-            found[key] = tuple(front(points))  # type: ignore[arg-type]
-    return found
-
-
-def machine_of(run: Run) -> str:
-    """Return what is the same for runs whose latencies can be compared."""
-    keys = ("processor", "device", "gpus", "threads")
-    info = run.info
-    return repr([info.get(k) for k in keys] + ([] if info.get("processor") else [info.get("host")]))
 
 
 def _all_pairs(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:

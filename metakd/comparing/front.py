@@ -10,16 +10,25 @@ COSTS = ("parameters", "macs", "latency_ms")
 """Costs of results.json that a front is drawn over."""
 
 
-def front(points: Sequence[tuple[float, float] | None]) -> list[bool]:
+def front(
+    points: Sequence[tuple[float, float] | None], spreads: Sequence[float] = ()
+) -> list[bool]:
     """Tell of each point whether no other one is at least as good at no higher cost.
 
-    Of two equal points both are on the front.
+    Of two equal points both are on the front. Costs that are no further apart than the sum of
+    their spreads count as equal, so that of two such points the better one alone is on it.
 
     Args:
         points: (cost, goodness) each, more goodness being better; None for what was not measured.
+        spreads: how much each cost may be off; none: they are exact.
     """
     on = [False] * len(points)
     known = [(cost, -good, i) for i, p in enumerate(points) if p is not None for cost, good in [p]]
+    if any(spreads):
+        noisy = [(cost, bad, spreads[i]) for cost, bad, i in known]
+        for point, (_, _, i) in zip(noisy, known, strict=True):
+            on[i] = not any(_beats(other, point) for other in noisy)
+        return on
     best: tuple[float, float] | None = None  # goodness (negated) and cost of the last on the front
     for cost, bad, i in sorted(known):
         if best is None or bad < best[0]:
@@ -28,3 +37,12 @@ def front(points: Sequence[tuple[float, float] | None]) -> list[bool]:
         elif (bad, cost) == best:
             on[i] = True
     return on
+
+
+def _beats(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
+    """Tell whether `one` is as good for clearly less, or better for no more than noise."""
+    (cost, bad, spread), (other_cost, other_bad, other_spread) = one, other
+    room = spread + other_spread
+    cheaper = other_cost - cost > room
+    equal = abs(other_cost - cost) <= room
+    return (cheaper and bad <= other_bad) or (equal and bad < other_bad)

@@ -9,14 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from metakd.comparing.columns import settings_of
-from metakd.comparing.compare import (
-    Comparable,
-    Comparison,
-    Figure,
-    cost_of,
-    diverged_of,
-    figure_of,
-)
+from metakd.comparing.compare import Comparable, Comparison
+from metakd.comparing.figures import Figure, cost_of, diverged_of, figure_of
 from metakd.comparing.front import COSTS
 from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Pair, Row, RowPair

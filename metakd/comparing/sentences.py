@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from metakd.comparing.compare import Comparable, Comparison, diverged_of, figure_of
+from metakd.comparing.compare import Comparable, Comparison
+from metakd.comparing.figures import diverged_of, figure_of
 from metakd.comparing.pairing import Row, RowPair
 from metakd.reports.doubts import MARK, share
 from metakd.reports.summary import MODELS

@@ -14,8 +14,8 @@ from metakd.comparing.compare import (
     apart_sets,
     comparable_sets,
     headline_shots,
-    machine_of,
 )
+from metakd.comparing.figures import machine_of
 from metakd.comparing.frame import frame_of
 from metakd.comparing.gather import Run
 from metakd.comparing.sentences import title

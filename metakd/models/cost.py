@@ -24,8 +24,9 @@ _BATCH = 64
 _BATCH_LIMIT_S = 5.0
 _BUDGET_S = 1.0
 _WARM_UP = 3
-_LEAST_RUNS = 5
 _MOST_RUNS = 200
+_ROUNDS = 5
+"""Each of at least one call."""
 
 
 def cost(
@@ -43,9 +44,11 @@ def cost(
 
     Returns:
         `parameters`; `macs`: multiply-adds for one example; `bytes`: size of weights and buffers
-        as saved in float32; `latency_ms`: median time of one example; `latency_batch_ms`: of a
-        batch of 64, absent if measuring it would take over 5 s; on CUDA `peak_memory_bytes`: the
-        most memory that is taken during such a batch, weights included.
+        as saved in float32; `latency_ms`: median time of one example; `latency_ms_spread`: half
+        the range of the medians of the five rounds in which it was measured, other things being
+        done between them; `latency_batch_ms`: of a batch of 64, absent if measuring it would take
+        over 5 s; on CUDA `peak_memory_bytes`: the most memory that is taken during such a batch,
+        weights included.
     """
     device = torch.device(device)
     measured: dict[str, float] = {
@@ -55,17 +58,27 @@ def cost(
     with _as_deployed(network, torch.zeros(4, *input_shape, device=device)):
         one = torch.zeros(1, *input_shape, device=device)
         measured["macs"] = _multiply_adds(network, one)
-        single = _latency(lambda: network(one), device)
-        measured["latency_ms"] = 1e3 * single
-        if _BATCH * single > _BATCH_LIMIT_S:
-            return measured
-        batch = torch.zeros(_BATCH, *input_shape, device=device)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        first = _seconds(lambda: network(batch), device)
-        if (_WARM_UP + _LEAST_RUNS) * first <= _BATCH_LIMIT_S:
-            measured["latency_batch_ms"] = 1e3 * _latency(lambda: network(batch), device)
-        if device.type == "cuda":
+        single = _Repeated(lambda: network(one), device)
+        timed = [single]
+        few_seconds = _BATCH * single.warm_up() <= _BATCH_LIMIT_S
+        if few_seconds:
+            many = torch.zeros(_BATCH, *input_shape, device=device)
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            first = _seconds(lambda: network(many), device)
+            if (_WARM_UP + _ROUNDS) * first <= _BATCH_LIMIT_S:
+                timed.append(_Repeated(lambda: network(many), device))
+                timed[-1].warm_up()
+        # In turn, so that the rounds of one lie apart in time: what slows the machine for a
+        # moment shows as spread.
+        for _ in range(_ROUNDS):
+            for repeated in timed:
+                repeated.round()
+        measured["latency_ms"] = 1e3 * single.median
+        measured["latency_ms_spread"] = 1e3 * single.spread
+        if len(timed) > 1:
+            measured["latency_batch_ms"] = 1e3 * timed[1].median
+        if few_seconds and device.type == "cuda":
             measured["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device)
     return measured
 
@@ -126,11 +139,39 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def _latency(run: Callable[[], object], device: torch.device) -> float:
-    """Return the median seconds of up to 200 calls in about a second, and of 5 at least."""
-    for _ in range(_WARM_UP):
-        _seconds(run, device)
-    times: list[float] = []
-    while len(times) < _MOST_RUNS and (len(times) < _LEAST_RUNS or sum(times) < _BUDGET_S):
-        times.append(_seconds(run, device))
-    return statistics.median(times)
+class _Repeated:
+    """A call that is timed again and again: 200 times in about a second, 5 times at least.
+
+    Args:
+        run: what is timed.
+        device: that has to finish it.
+    """
+
+    def __init__(self, run: Callable[[], object], device: torch.device) -> None:
+        self._run = run
+        self._device = device
+        self._rounds: list[list[float]] = []
+
+    def warm_up(self) -> float:
+        """Call it without keeping the times; return the last one, in seconds."""
+        return [_seconds(self._run, self._device) for _ in range(_WARM_UP)][-1]
+
+    def round(self) -> None:
+        """Time a share of the calls, one at least."""
+        times: list[float] = []
+        while not times or (
+            len(times) < _MOST_RUNS // _ROUNDS and sum(times) < _BUDGET_S / _ROUNDS
+        ):
+            times.append(_seconds(self._run, self._device))
+        self._rounds.append(times)
+
+    @property
+    def median(self) -> float:
+        """Return the median seconds of all calls."""
+        return statistics.median(t for times in self._rounds for t in times)
+
+    @property
+    def spread(self) -> float:
+        """Return half the range of the rounds' medians, in seconds."""
+        medians = [statistics.median(times) for times in self._rounds]
+        return (max(medians) - min(medians)) / 2

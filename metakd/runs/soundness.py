@@ -111,6 +111,7 @@ FIGURES: Mapping[str, Rule] = {
     "loss": AMOUNT,
     "kl": ROUNDED_AMOUNT,
     "latency_ms": AMOUNT,
+    "latency_ms_spread": AMOUNT,
     "latency_batch_ms": AMOUNT,
     "tasks": POSITIVE,
     "ways": POSITIVE,

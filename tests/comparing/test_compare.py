@@ -253,6 +253,25 @@ def test_the_front(made_up: Made, tmp_path: Path) -> None:
     assert found.fronts == {"parameters": (True, False, True)}
 
 
+def test_latencies_within_noise_make_no_front(made_up: Made, tmp_path: Path) -> None:
+    for name, accuracy, latency in (("a", 0.5, 0.204), ("b", 0.7, 0.207)):
+        cost = {"latency_ms": latency, "latency_ms_spread": 0.002}
+        figures = {"student": {1: [accuracy, accuracy + 0.1]}}
+        made_up(tmp_path / "noisy" / name, figures, settings=lr(accuracy), cost=cost)
+        made_up(tmp_path / "exact" / name, figures, settings=lr(accuracy),
+                cost={"latency_ms": latency})  # fmt: skip
+        # Two seeds tell by themselves how far their latencies scatter.
+        for seed, off in ((0, -0.002), (1, 0.002)):
+            made_up(tmp_path / "seeds" / f"{name}{seed}", figures, settings=lr(accuracy), seed=seed,
+                    cost={"latency_ms": latency + off})  # fmt: skip
+    fronts = {n: compare([tmp_path / n]).comparable[0].fronts for n in ("noisy", "exact", "seeds")}
+    assert fronts == {
+        "noisy": {"latency_ms": (True, False)},  # b, which is better, first
+        "exact": {"latency_ms": (True, True)},
+        "seeds": {"latency_ms": (True, False)},
+    }
+
+
 def test_latencies_of_different_machines_make_no_front(made_up: Made, tmp_path: Path) -> None:
     made_up(tmp_path / "a", settings=lr(0.1), info={"processor": "one", "device": "cpu"})
     made_up(tmp_path / "b", settings=lr(0.2), info={"processor": "two", "device": "cpu"})

@@ -37,3 +37,26 @@ def test_against_the_definition() -> None:
             for cost, good in points
         ]
         assert front(points) == [not b for b in beaten]
+
+
+@pytest.mark.parametrize(
+    ("points", "spreads", "expected"),
+    [
+        # 0.204 ± 0.003 and 0.207 ± 0.002 are the same latency: the better one is on the front.
+        ([(0.204, 0.40), (0.207, 0.41)], [0.003, 0.002], [False, True]),
+        ([(0.204, 0.40), (0.207, 0.41)], [0.001, 0.001], [True, True]),  # further apart than that
+        ([(0.204, 0.41), (0.207, 0.40)], [0.003, 0.002], [True, False]),
+        ([(0.204, 0.40), (0.207, 0.40)], [0.003, 0.002], [True, True]),  # equal in both
+        ([(0.1, 0.40), (0.2, 0.40)], [0.01, 0.01], [True, False]),  # as good for less
+        ([(0.1, 0.40), None, (0.2, 0.45)], [0.01, 0.0, 0.01], [True, False, True]),
+    ],
+)
+def test_costs_within_their_noise_are_equal(points, spreads, expected) -> None:
+    assert front(points, spreads) == expected
+
+
+def test_spreads_too_small_to_matter_change_nothing() -> None:
+    rng = random.Random(1)
+    for _ in range(100):
+        points = [(rng.randint(1, 5), rng.randint(1, 5)) for _ in range(rng.randint(1, 9))]
+        assert front(points, [1e-6] * len(points)) == front(points)

@@ -27,6 +27,7 @@ def test_figures_of_a_network() -> None:
     assert measured["macs"] == 32 + 24
     assert measured["bytes"] == 4 * measured["parameters"]
     assert measured["latency_ms"] > 0
+    assert 0 <= measured["latency_ms_spread"] < measured["latency_ms"] * 100
     assert measured["latency_batch_ms"] > 0
     assert ("peak_memory_bytes" in measured) is False
 
@@ -51,6 +52,40 @@ def test_the_network_is_left_as_it_was(tracked: bool) -> None:
     assert all(
         m.mode is None and m.recorded is None for m in net.modules() if isinstance(m, BatchNorm2d)
     )
+
+
+def test_latency_is_measured_in_rounds_that_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock by hand: of the five rounds of single examples the third is slower, the last faster.
+
+    Each has 40 calls of 2 ms (third 3 ms, fifth 1.5 ms), a batch takes 64 times as long.
+    """
+    calls: list[int] = []
+
+    class Slow(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            calls.append(len(x))
+            return x
+
+    def seconds(run, device) -> float:
+        run()
+        rounds = [size for size, before in zip(calls[1:], calls, strict=False) if size != before]
+        nth = sum(size == 1 for size in rounds)  # of single examples, after the first batch
+        return {3: 0.003, 5: 0.0015}.get(nth, 0.002) * calls[-1]
+
+    monkeypatch.setattr("metakd.models.cost._seconds", seconds)
+    measured = cost(Slow(), (4,), "cpu")
+    assert measured["latency_ms"] == pytest.approx(2.0)
+    assert measured["latency_ms_spread"] == pytest.approx(0.75)
+    assert measured["latency_batch_ms"] == pytest.approx(128.0)
+    assert calls.count(1) == 1 + 3 + 5 * 40  # multiply-adds, warm-up, rounds
+    assert calls.count(64) == 1 + 3 + 4 * 2 + 3  # until 0.2 s are over
+    assert [size for size, before in zip(calls[1:], calls, strict=False) if size != before][:5] == [
+        1,
+        64,
+        1,
+        64,
+        1,
+    ]
 
 
 def test_a_slow_batch_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,121 @@
+"""What a row of runs reached and what it costs, and which rows nobody beats at their cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from metakd.comparing.front import COSTS, front
+from metakd.comparing.gather import Run
+from metakd.comparing.pairing import Row
+from metakd.reports.statistics import over_seeds
+
+__all__ = ["Figure", "cost_of", "diverged_of", "figure_of", "fronts_of", "machine_of", "spread_of"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a row reached.
+
+    Attributes:
+        measure: `accuracy` (0 to 1) or `mse`.
+        mean: over tasks, and over seeds if there are several.
+        half: half-width of its 95 % interval: over tasks of one run, over seeds of several; None
+            if it is not known.
+        deviation: standard deviation over seeds; None for one.
+        seeds: number of networks.
+    """
+
+    measure: str
+    mean: float
+    half: float | None
+    deviation: float | None
+    seeds: int
+
+    @property
+    def goodness(self) -> float:
+        """Return the mean so that more is better."""
+        return -self.mean if self.measure == "mse" else self.mean
+
+
+def figure_of(row: Row, model: str, shots: int) -> Figure | None:
+    """Return what a row reached; None unless every one of its runs was measured so.
+
+    One network (a teacher that all seeds share) is one, however many runs report it.
+    """
+    entries = [run.headlines.get(model, {}).get(shots) for run in row]
+    found = [entry for entry in entries if entry is not None]
+    if len(found) < len(row):
+        return None
+    measure = "accuracy" if "accuracy" in found[0] else "mse"
+    if any(measure not in entry for entry in found):
+        return None
+    networks = {run.info.get("teacher") or run for run in row} if model == "teacher" else set(row)
+    if len(networks) == 1:
+        return Figure(measure, found[0][measure], found[0].get("ci95"), None, 1)
+    values = [entry[measure] for entry in found]
+    mean, half = over_seeds(values)
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return Figure(measure, mean, half, deviation, len(values))
+
+
+def diverged_of(row: Row, model: str, shots: int) -> float:
+    """Return the share of a row's tasks that diverged, of the run with most; 0: none did.
+
+    In accuracy they count as wrong answers; of errors there is no figure then.
+    """
+    entries = [run.headlines.get(model, {}).get(shots, {}) for run in row]
+    return max(float(entry.get("diverged", 0.0)) for entry in entries)
+
+
+def cost_of(row: Row, model: str, key: str) -> float | None:
+    """Return a cost of a row's model, mean over its runs; None if one of them lacks it."""
+    found = [(run.results or {}).get(model, {}).get("cost", {}).get(key) for run in row]
+    known = [float(value) for value in found if value is not None]
+    return math.fsum(known) / len(known) if len(known) == len(found) else None
+
+
+def spread_of(row: Row, model: str) -> float:
+    """Return by how much a row's latency (ms) may be off: what it spreads when it is repeated.
+
+    That is the spread within a run (`latency_ms_spread`, the mean of its runs; 0 where it was not
+    recorded), or half the range between runs where that is more.
+    """
+    costs = [(run.results or {}).get(model, {}).get("cost", {}) for run in row]
+    within = math.fsum(float(c.get("latency_ms_spread", 0.0)) for c in costs) / len(costs)
+    known = [float(c["latency_ms"]) for c in costs if "latency_ms" in c]
+    return max(within, (max(known) - min(known)) / 2 if known else 0.0)
+
+
+def fronts_of(rows: Sequence[Row], shots: Sequence[int], model: str) -> dict[str, tuple[bool, ...]]:
+    """Return by cost, for each row, whether it is on the front of the first shots' figures.
+
+    There is none over latencies of different machines. Latencies that are closer than their
+    spreads count as equal.
+
+    Args:
+        rows: judged on the same tasks.
+        shots: that they were measured with.
+        model: whose figures and costs.
+    """
+    found = {}
+    for key in COSTS if shots and len(rows) > 1 else ():
+        if key == "latency_ms" and len({machine_of(run) for row in rows for run in row}) > 1:
+            continue
+        points, spreads = [], []
+        for row in rows:
+            figure, cost = figure_of(row, model, shots[0]), cost_of(row, model, key)
+            known = figure is not None and cost is not None
+            points.append((cost, figure.goodness) if known else None)  # type: ignore[union-attr]
+            spreads.append(spread_of(row, model) if key == "latency_ms" else 0.0)
+        if any(points):
+            found[key] = tuple(front(points, spreads))  # type: ignore[arg-type]
+    return found
+
+
+def machine_of(run: Run) -> str:
+    """Return what is the same for runs whose latencies can be compared."""
+    keys = ("processor", "device", "gpus", "threads")
+    info = run.info
+    return repr([info.get(k) for k in keys] + ([] if info.get("processor") else [info.get("host")]))
