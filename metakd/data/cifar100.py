@@ -20,7 +20,7 @@ from metakd.data.class_split import (
     random_split,
     read_class_lists,
 )
-from metakd.data.download import at_most, damaged, download, stamp
+from metakd.data.download import at_most, damaged, download
 from metakd.data.images import PreparedImages
 from metakd.data.resize import resized
 from metakd.errors import UserError, nearest
@@ -79,7 +79,11 @@ class Cifar100:
         """See `Dataset.cache_key`."""
         lists = self._split_file()
         listed = class_lists_text(lists) if lists is not None else self._seed
-        return json.dumps([self.name, _VERSION, stamp(*self._files()), listed, self._size])
+        return json.dumps([self.name, _VERSION, self._files()[0].name, listed, self._size])
+
+    def sources(self) -> list[Path]:
+        """See `Dataset.cache_key`."""
+        return self._files()
 
     def load(self) -> PreparedImages:
         """See `Dataset.load`."""

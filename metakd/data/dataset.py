@@ -64,8 +64,12 @@ class Dataset(Protocol):
     def cache_key(self) -> str | None:
         """Return everything that decides the prepared data, as text.
 
-        Settings, the version of the preparing code, names, sizes and time stamps (or checksums)
-        of the source files. None: so cheap to make that it is not cached.
+        Settings, the version of the preparing code; of source files that `sources` does not name
+        also places, sizes and times. None: so cheap to make that it is not cached.
+
+        A dataset that reads files has a method `sources` beside: it returns their paths, in an
+        order of its own. `load.py` then takes care that they are still the files that were read,
+        by their contents (`SourceFiles`); which file belongs to which class is for the key.
 
         Raises:
             UserError: the source is not there and cannot be downloaded.

@@ -16,7 +16,7 @@ from PIL import Image
 
 from metakd.errors import UserError
 
-__all__ = ["READING", "at_most", "damaged", "download", "stamp"]
+__all__ = ["READING", "at_most", "damaged", "download"]
 
 
 class _File(Protocol):
@@ -106,9 +106,3 @@ def at_most(file: _File, limit: int) -> bytes:
     if len(content) > limit:
         raise ValueError(f"it unpacks to more than {limit >> 20} MiB")
     return content
-
-
-def stamp(*paths: Path) -> list[list[str | int]]:
-    """Return name, size and time stamp of files, to notice that they have changed."""
-    stats = [(path, path.stat()) for path in paths]
-    return [[path.name, s.st_size, s.st_mtime_ns] for path, s in stats]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -89,14 +88,13 @@ class ImageFolder:
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""
         listing = self._listing()
-        files = hashlib.sha256()
-        for name in sorted(listing.pictures):
-            for path in listing.pictures[name]:
-                status = path.stat()
-                line = f"{path} {status.st_size} {status.st_mtime_ns}\n"
-                files.update(line.encode("utf-8", "surrogateescape"))
-        settings = [files.hexdigest(), listing.split, listing.notes, self._seed, self._size]
+        settings = [listing.split, listing.notes, self._seed, self._size]
         return json.dumps(["image_folder", _VERSION, settings])
+
+    def sources(self) -> list[Path]:
+        """See `Dataset.cache_key`."""
+        pictures = self._listing().pictures
+        return [path for name in sorted(pictures) for path in pictures[name]]
 
     def load(self) -> PreparedImages:
         """See `Dataset.load`."""

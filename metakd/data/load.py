@@ -17,6 +17,7 @@ from metakd.data.dataset import Dataset, RegressionTasks
 from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
 from metakd.data.prepared_checks import check_prepared
 from metakd.data.preprocessing import Reading
+from metakd.data.sources import SourceFiles
 from metakd.errors import UserError
 
 __all__ = ["cache_root_from", "data_root_from", "load_dataset"]
@@ -58,13 +59,13 @@ def load_dataset(
     Raises:
         UserError: the data is missing or damaged.
     """
-    key = dataset.cache_key()
+    key, sources = _key_and_sources(dataset)
     folder = cache_root / "prepared"
-    kept = None if key is None else read_checked(folder, key)
-    prepared = None if kept is None else _unpack(*kept)
-    if kept is not None and prepared is not None:
-        meta = kept[1]
+    kept = None if key is None else _still_right(folder, key, sources)
+    if kept is not None:
+        prepared, meta = kept
     else:
+        record = {} if key is None else sources.record()
         loaded = dataset.load()
         if not isinstance(loaded, PreparedImages):
             return loaded.to(device)
@@ -75,8 +76,38 @@ def load_dataset(
             raise UserError(f"dataset {prepared.name}: {error}") from error
         tensors, meta = _pack(prepared)
         if key is not None:
-            write_checked(folder, key, tensors, meta)
+            if _key_and_sources(dataset) == (key, sources):
+                write_checked(folder, key, tensors | record, meta)
+            else:
+                log.warning("the files of dataset %s changed while they were read", prepared.name)
     return ImageData(prepared, device, augment, views, meta["checksum"])
+
+
+def _key_and_sources(dataset: Dataset) -> tuple[str | None, SourceFiles]:
+    """Return what the cache calls this data, and the files it is made from, if it says which."""
+    key = dataset.cache_key()
+    list_files = getattr(dataset, "sources", None)
+    if key is None or list_files is None:
+        return key, SourceFiles([])
+    sources = SourceFiles(list_files())
+    return f"{key} {sources.key()}", sources
+
+
+def _still_right(
+    folder: Path, key: str, sources: SourceFiles
+) -> tuple[PreparedImages, dict[str, Any]] | None:
+    """Return what the cache holds under `key`, if `sources` are still what it was made from."""
+    kept = read_checked(folder, key)
+    if kept is None:
+        return None
+    tensors, meta = kept
+    prepared = _unpack(tensors, meta)
+    record = sources.verified(tensors)
+    if prepared is None or record is None:
+        return None
+    if record is not tensors:  # same contents, other times: next time they need not all be read
+        write_checked(folder, key, record, meta)
+    return prepared, meta
 
 
 def _pack(prepared: PreparedImages) -> tuple[dict[str, Tensor], dict[str, Any]]:

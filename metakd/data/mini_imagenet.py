@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,14 +58,22 @@ class MiniImagenet:
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""
         digest = hashlib.sha256()
-        images = self._images()
+        self._images()
         for part in PARTS:
             for name, label in self._rows(part):
-                status = self._stat(images / name, part)
-                line = f"{part} {name} {label} {status.st_size} {status.st_mtime_ns}\n"
-                digest.update(line.encode("utf-8", "surrogateescape"))
+                digest.update(f"{part} {name} {label}\n".encode("utf-8", "surrogateescape"))
         settings = [digest.hexdigest(), self._seed, self._size]
         return json.dumps(["mini_imagenet", _VERSION, settings])
+
+    def sources(self) -> list[Path]:
+        """See `Dataset.cache_key`."""
+        images = self._images()
+        paths = []
+        for part in PARTS:
+            for name, _ in self._rows(part):
+                self._check_there(images / name, part)
+                paths.append(images / name)
+        return paths
 
     def load(self) -> PreparedImages:
         """See `Dataset.load`."""
@@ -81,7 +88,7 @@ class MiniImagenet:
         whose: dict[str, str] = {}
         for part in PARTS:
             for name, _ in rows[part]:
-                self._stat(images / name, part)
+                self._check_there(images / name, part)
                 if whose.setdefault(name, part) != part:
                     raise UserError(
                         f"dataset mini_imagenet: '{name}' stands in the lists of '{whose[name]}' "
@@ -155,11 +162,9 @@ class MiniImagenet:
             seen.add(name)
         return rows
 
-    def _stat(self, path: Path, part: str) -> os.stat_result:
-        try:
-            return path.stat()
-        except OSError as error:
+    def _check_there(self, path: Path, part: str) -> None:
+        if not path.is_file():
             raise UserError(
                 f"dataset mini_imagenet: {path}, named in {self._list(part)}, is not there: put "
                 "all the images there, or take it off the list"
-            ) from error
+            )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from metakd.data.class_split import by_class, hold_out, random_split
-from metakd.data.download import at_most, damaged, download, stamp
+from metakd.data.download import at_most, damaged, download
 from metakd.data.images import ClassImages, PreparedImages
 from metakd.data.resize import resized
 from metakd.errors import UserError, nearest
@@ -75,7 +75,11 @@ class Mnist:
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""
         settings = [self._splits, self._seed, self._size]
-        return json.dumps([self.name, _VERSION, stamp(*self._files()), settings])
+        return json.dumps([self.name, _VERSION, settings])
+
+    def sources(self) -> list[Path]:
+        """See `Dataset.cache_key`."""
+        return self._files()
 
     def load(self) -> PreparedImages:
         """See `Dataset.load`."""

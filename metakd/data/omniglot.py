@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from metakd.data.class_folders import is_foreign
 from metakd.data.class_split import (
     by_class,
     check_classes,
@@ -18,7 +20,7 @@ from metakd.data.class_split import (
     random_split,
     read_class_lists,
 )
-from metakd.data.download import damaged, download, stamp
+from metakd.data.download import damaged, download
 from metakd.data.images import PARTS, PreparedImages
 from metakd.data.resize import resized
 from metakd.errors import UserError, nearest
@@ -73,12 +75,17 @@ class Omniglot:
 
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""
-        source = self._source()
-        files = stamp(source) if source.is_file() else [source.name]
         lists = self._split_file()
         listed = class_lists_text(lists) if lists is not None and lists.is_file() else None
         settings = [self._splits, listed, self._seed, self._rotations, self._size]
-        return json.dumps(["omniglot", _VERSION, files, settings])
+        return json.dumps(["omniglot", _VERSION, self._source().name, settings])
+
+    def sources(self) -> list[str]:
+        """See `Dataset.cache_key`."""
+        source = self._source()
+        if source.is_file():
+            return [str(source)]
+        return [path for _, paths in sorted(_characters(source).items()) for path in paths]
 
     def load(self) -> PreparedImages:
         """See `Dataset.load`."""
@@ -170,27 +177,47 @@ def _from_npz(path: Path) -> tuple[list[str], Tensor]:
 
 def _from_folder(folder: Path) -> tuple[list[str], Tensor]:
     """Return what `_from_npz` does from torchvision's folder of loose pictures."""
-    characters = {
-        f"{c.parent.name}/{c.name}": c for half in _HALVES for c in (folder / half).glob("*/*/")
-    }
+    characters = _characters(folder)
     names = sorted(characters)
     drawings = np.empty((len(names), _DRAWINGS, _SIDE, _SIDE), dtype=np.uint8)
     for i, name in enumerate(names):
-        paths = sorted(characters[name].glob("*.png"))
+        paths = characters[name]
         if len(paths) != _DRAWINGS:
             raise UserError(
-                f"dataset omniglot: {characters[name]} holds {len(paths)} drawings, not "
+                f"dataset omniglot: '{name}' in {folder} holds {len(paths)} drawings, not "
                 f"{_DRAWINGS}: remove {folder}, and it is downloaded again"
             )
         for d, path in enumerate(paths):
-            with damaged("omniglot", path), Image.open(path) as picture:
+            with damaged("omniglot", Path(path)), Image.open(path) as picture:
                 if picture.size != (_SIDE, _SIDE):
                     raise ValueError(f"{picture.width} by {picture.height} pixels")
                 drawings[i, d] = 255 - np.asarray(picture.convert("L"))
     return names, torch.from_numpy(drawings)
 
 
+def _characters(folder: Path) -> dict[str, list[str]]:
+    """Return each character's drawings, sorted, without what a Mac leaves beside them."""
+    alphabets = [path for half in _HALVES for path in _folders(folder / half)]
+    return {
+        f"{os.path.basename(alphabet)}/{os.path.basename(character)}": _drawings(character)
+        for alphabet in alphabets
+        for character in _folders(alphabet)
+    }
+
+
+def _folders(folder: str | Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [e.path for e in entries if not is_foreign(e.name) and e.is_dir()]
+    except FileNotFoundError:
+        return []
+
+
+def _drawings(character: str) -> list[str]:
+    with os.scandir(character) as entries:
+        return sorted(e.path for e in entries if e.name.endswith(".png") and e.name[0] != ".")
+
+
 def _is_complete(folder: Path) -> bool:
     """Whether all 32,460 drawings are there."""
-    found = sum(1 for half in _HALVES for _ in (folder / half).glob("*/*/*.png"))
-    return found == _CHARACTERS * _DRAWINGS
+    return sum(map(len, _characters(folder).values())) == _CHARACTERS * _DRAWINGS

@@ -132,11 +132,14 @@ def test_missing_folder_and_too_few_classes(tmp_path: Path) -> None:
         load(tmp_path / "mine")
 
 
-def test_key_follows_the_files(folder: Path) -> None:
-    dataset = ImageFolder(Path("unused"), folder=str(folder))
-    before = dataset.cache_key()
-    assert before == dataset.cache_key()
+def test_prepared_data_follows_the_files(folder: Path, tmp_path: Path) -> None:
+    def checksum() -> str:
+        dataset = ImageFolder(Path("unused"), folder=str(folder), image_size=8)
+        return load_dataset(dataset, cache_root=tmp_path / "cache").checksum
+
+    before = checksum()
+    assert before == checksum()
     paint(folder / "ant" / "new.png", 1)
-    added = dataset.cache_key()
-    paint(folder / "ant" / "new.png", 1, width=31)
-    assert len({before, added, dataset.cache_key()}) == 3
+    added = checksum()
+    paint(folder / "ant" / "new.png", 2)
+    assert len({before, added, checksum()}) == 3

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,22 @@ def test_a_read_only_folder_is_enough(tmp_path: Path) -> None:
     parts = FashionMnist(tmp_path, image_size=32).load().parts
     assert sorted(tmp_path.rglob("*")) == before
     assert parts["train"].images.shape == (180, 1, 32, 32)
+
+
+def test_two_folders_of_equal_names_sizes_and_times(tmp_path: Path) -> None:
+    pixels = {}
+    for root in ("first", "second"):
+        raw = tmp_path / root / "MNIST" / "raw"
+        write(raw, packed=False)
+        images = raw / "train-images-idx3-ubyte"
+        if root == "second":
+            content = images.read_bytes()
+            images.write_bytes(content[:16] + bytes(255 - b for b in content[16:]))
+        for path in raw.iterdir():
+            os.utime(path, (1_700_000_000, 1_700_000_000))
+        data = load_dataset(Mnist(tmp_path / root), cache_root=tmp_path / "cache")
+        pixels[root] = data.train.images
+    assert pixels["second"].equal(255 - pixels["first"])
 
 
 def test_wrong_input_is_named(tmp_path: Path, monkeypatch) -> None:

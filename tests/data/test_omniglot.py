@@ -114,6 +114,32 @@ def test_a_damaged_picture_is_named(tmp_path: Path, ink) -> None:
         Omniglot(tmp_path, splits=lists(tmp_path / "lists.json")).load()
 
 
+def test_what_a_mac_leaves_behind_is_no_drawing(tmp_path: Path, ink, monkeypatch) -> None:
+    write_folder(tmp_path, ink)
+    splits = lists(tmp_path / "lists.json")
+    clean = Omniglot(tmp_path, splits=splits).load()
+    loose = tmp_path / "omniglot-py" / "images_background"
+    (loose / NAMES[0] / "._0000_01.png").write_bytes(b"no picture")
+    (loose / NAMES[0] / ".DS_Store").touch()
+    (loose / "._Tengwar").touch()
+    (loose / ".thumbs" / "character01").mkdir(parents=True)
+    (loose / "__MACOSX" / "Tengwar").mkdir(parents=True)
+    monkeypatch.setattr(Omniglot, "_fetch", None)  # nothing is downloaded
+    dirty = Omniglot(tmp_path, splits=splits)
+    assert dirty.load().parts["train"].images.equal(clean.parts["train"].images)
+    assert len(dirty.sources()) == 12
+
+
+def test_a_drawing_that_changed_is_prepared_anew(tmp_path: Path, ink) -> None:
+    write_folder(tmp_path, ink)
+    settings = {"splits": lists(tmp_path / "lists.json")}
+    data = load_dataset(Omniglot(tmp_path, **settings), cache_root=tmp_path / "cache")
+    path = tmp_path / "omniglot-py" / "images_background" / NAMES[0] / "0000_01.png"
+    path.write_bytes((path.parent / "0000_02.png").read_bytes())
+    again = load_dataset(Omniglot(tmp_path, **settings), cache_root=tmp_path / "cache")
+    assert again.train.images[0].equal(data.train.images[1])
+
+
 def test_key_follows_settings_and_files(tmp_path: Path, ink) -> None:
     write_npz(tmp_path, ink)
     splits = lists(tmp_path / "lists.json")
