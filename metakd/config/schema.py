@@ -336,6 +336,9 @@ class EvaluateConfig:
     """Measure with the query batch's statistics, too, where that differs."""
     part: str = "test"
     """Which classes are judged: `test`, `validate` (for choosing settings)."""
+    seen: str = "refuse"
+    """Classes to be judged on that the networks have learned from elsewhere (another split, a
+    checkpoint): `refuse`, `leave_out` or `keep`."""
 
 
 @dataclass

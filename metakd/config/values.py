@@ -36,6 +36,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "distill.on": ("auto", "query", "support", "both"),
     "finetune.target": ("novel", "all"),
     "evaluate.part": ("test", "validate"),
+    "evaluate.seen": ("refuse", "leave_out", "keep"),
     "tracker.mode": ("auto", "online", "offline", "disabled"),
     "sweep.sampler": ("tpe", "gp", "random", "grid"),
     "sweep.objectives": ("accuracy", "mse", "parameters", "macs", "bytes", "latency_ms"),

@@ -60,6 +60,8 @@ class ImageFolder:
     """
 
     kind = "classification"
+    any_size = True
+    """Pictures are read at whatever size is asked for."""
 
     def __init__(
         self,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -14,7 +16,7 @@ from metakd.data.batches import BatchStream
 from metakd.data.counter_random import derive, stream_key
 from metakd.data.episodes import EpisodeDraw, EpisodeStream
 from metakd.data.pixel_statistics import mean_and_std
-from metakd.data.preprocessing import Reading
+from metakd.data.preprocessing import Preprocessing, Reading
 from metakd.data.target import TargetTask, target_task
 from metakd.errors import UserError, nearest
 
@@ -85,6 +87,19 @@ class ClassImages:
             held_out=self.held_out[keep],
         )
 
+    def without(self, names: Collection[str]) -> ClassImages:
+        """Return the images of all classes but those of `names`, numbered anew."""
+        kept = [c for c, name in enumerate(self.class_names) if name not in names]
+        number = torch.full((self.classes,), -1, device=self.labels.device)
+        number[kept] = torch.arange(len(kept), device=self.labels.device)
+        chosen = self.select(number[self.labels] >= 0)
+        return replace(
+            chosen,
+            labels=number[chosen.labels],
+            class_names=tuple(self.class_names[c] for c in kept),
+            groups=self.groups[kept],
+        )
+
     def without_held_out(self) -> ClassImages:
         """Return the images that belong to no target's test split."""
         return self.select(~self.held_out) if bool(self.held_out.any()) else self
@@ -120,9 +135,15 @@ class ImageData:
         augment: kinds of random change of training images, see `augment.KINDS`.
         views: number of fixed views of a training image, the clean one included; 0: fresh ones.
         checksum: SHA-256 of the prepared data.
+        preprocessing: what the networks expect, where their weights say it; None: size and colour
+            of the images, mean and deviation of the meta-train images that are not held out.
 
     Attributes:
-        mean, std: [channels] of pixels in [0, 1], from meta-train images that are not held out.
+        preprocessing: what `examples` and all else that gives images to networks do.
+        mean, std: [channels] of pixels in [0, 1] that they normalise with.
+
+    Raises:
+        UserError: a setting has no such value, or the images cannot be what is expected.
     """
 
     kind = "classification"
@@ -134,6 +155,7 @@ class ImageData:
         augment: Sequence[str] = (),
         views: int = 1,
         checksum: str = "",
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         for kind in augment:
             if kind not in KINDS:
@@ -143,6 +165,8 @@ class ImageData:
                 )
         if views < 0:
             raise UserError(f"dataset.views={views}: give 0 (fresh views) or a positive number")
+        if preprocessing is not None:
+            prepared = _fitted(prepared, preprocessing)
         self.prepared = prepared
         self.device = torch.device(device)
         self.augment = tuple(augment)
@@ -152,10 +176,20 @@ class ImageData:
         self.train, self.validate, self.test = (prepared.parts[p].to(device) for p in PARTS)
         _, channels, height, width = self.train.images.shape
         self.example_shape = (channels, height, width)
-        self.mean, self.std = mean_and_std(self.filled("train").images, ~self.train.held_out)
-        # Pixels 0 … 255 to normalised values in two passes: x * scale + shift.
-        self._scale = (1.0 / (255.0 * self.std)).view(-1, 1, 1)
-        self._shift = (-self.mean / self.std).view(-1, 1, 1)
+        if preprocessing is None:
+            mean, std = mean_and_std(self.filled("train").images, ~self.train.held_out)
+            preprocessing = Preprocessing(
+                channels,
+                height,
+                width,
+                tuple(mean.tolist()),
+                tuple(std.tolist()),
+                prepared.reading,
+            )
+        self.preprocessing = preprocessing
+        self.mean = torch.tensor(preprocessing.mean, device=self.device)
+        self.std = torch.tensor(preprocessing.std, device=self.device)
+        self._scale, self._shift = preprocessing.affine(self.device)
         self._view_key = stream_key(0, "views", *self.augment)
 
     def part(self, name: str) -> ClassImages:
@@ -309,6 +343,12 @@ class ImageData:
         """
         return target_task(self.train, self.validate, self.test, which, shots, seed)
 
+    def seen_as(self, preprocessing: Preprocessing) -> ImageData:
+        """Return the same images as networks expect them that expect something else."""
+        if preprocessing == self.preprocessing:
+            return self
+        return self._with(self.prepared.parts, preprocessing)
+
     def without_held_out(self) -> ImageData:
         """Return the data without the images that a target task is tested on.
 
@@ -319,5 +359,42 @@ class ImageData:
             p: images if p == "test" else images.without_held_out()
             for p, images in self.prepared.parts.items()
         }
-        prepared = replace(self.prepared, parts=parts)
-        return ImageData(prepared, self.device, self.augment, self.views, self.checksum)
+        return self._with(parts)
+
+    def without_classes(self, part: str, names: Collection[str]) -> ImageData:
+        """Return the data without some classes of `part`; the other parts are as they were.
+
+        Args:
+            part: `train`, `validate` or `test`.
+            names: of the classes to leave out.
+        """
+        parts = {**self.prepared.parts, part: self.prepared.parts[part].without(names)}
+        other = self._with(parts)
+        # Its tasks are other ones, so it must not pass for the same data.
+        left_out = json.dumps([self.checksum, part, sorted(names)])
+        other.checksum = hashlib.sha256(left_out.encode()).hexdigest()
+        return other
+
+    def _with(
+        self, parts: dict[str, ClassImages], preprocessing: Preprocessing | None = None
+    ) -> ImageData:
+        return ImageData(
+            replace(self.prepared, parts=parts),
+            self.device,
+            self.augment,
+            self.views,
+            self.checksum,
+            self.preprocessing if preprocessing is None else preprocessing,
+        )
+
+
+def _fitted(prepared: PreparedImages, preprocessing: Preprocessing) -> PreparedImages:
+    """Return the images in the colour and size that networks expect."""
+    try:
+        parts = {
+            part: replace(images, images=preprocessing.fit(images.images))
+            for part, images in prepared.parts.items()
+        }
+    except ValueError as error:
+        raise UserError(f"dataset {prepared.name}: {error}, which the network expects") from error
+    return replace(prepared, parts=parts)

@@ -16,7 +16,7 @@ from metakd.data.cache import content_checksum, read_checked, write_checked
 from metakd.data.dataset import Dataset, RegressionTasks
 from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
 from metakd.data.prepared_checks import check_prepared
-from metakd.data.preprocessing import Reading
+from metakd.data.preprocessing import Preprocessing, Reading
 from metakd.data.sources import SourceFiles
 from metakd.errors import UserError
 
@@ -46,6 +46,7 @@ def load_dataset(
     device: torch.device | str = "cpu",
     augment: Sequence[str] = (),
     views: int = 1,
+    preprocessing: Preprocessing | None = None,
 ) -> ImageData | RegressionTasks:
     """Return the data of `dataset` on `device`, prepared once and then read from the cache.
 
@@ -55,6 +56,7 @@ def load_dataset(
         device: where the data lives from now on.
         augment: kinds of random change of training images.
         views: fixed views of a training image, see `ImageData`.
+        preprocessing: what the networks expect, see `ImageData`.
 
     Raises:
         UserError: the data is missing or damaged.
@@ -80,7 +82,7 @@ def load_dataset(
                 write_checked(folder, key, tensors | record, meta)
             else:
                 log.warning("the files of dataset %s changed while they were read", prepared.name)
-    return ImageData(prepared, device, augment, views, meta["checksum"])
+    return ImageData(prepared, device, augment, views, meta["checksum"], preprocessing)
 
 
 def _key_and_sources(dataset: Dataset) -> tuple[str | None, SourceFiles]:

@@ -39,6 +39,8 @@ class MiniImagenet:
     """
 
     kind = "classification"
+    any_size = True
+    """Pictures are read at whatever size is asked for."""
 
     def __init__(
         self,

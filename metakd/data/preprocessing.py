@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Preprocessing", "Reading"]
+__all__ = ["LUMA", "Preprocessing", "Reading"]
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as Pillow's conversion to grey
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in grey: ITU-R 601-2, as in Pillow."""
 _CHUNK = 2048  # images resized at once: in float32 a whole dataset would take four times the memory
 
 
@@ -113,6 +114,8 @@ class Preprocessing:
         pixels = _coloured(pixels, self.channels)
         if pixels.shape[-2:] == (self.height, self.width):
             return pixels
+        if not len(pixels):
+            return pixels.new_zeros((0, *self.shape))
         if self.reading.crop:
             pixels = _cropped(pixels, self.height, self.width)
         return torch.cat([self._resized(part) for part in pixels.split(_CHUNK)])
@@ -142,7 +145,7 @@ def _coloured(pixels: Tensor, channels: int) -> Tensor:
     if given == 1 and channels == 3:
         return pixels.expand(-1, 3, -1, -1)
     if given == 3 and channels == 1:
-        weights = torch.tensor(_LUMA, device=pixels.device).view(1, 3, 1, 1)
+        weights = torch.tensor(LUMA, device=pixels.device).view(1, 3, 1, 1)
         grey = [(part.float() * weights).sum(1, keepdim=True) for part in pixels.split(_CHUNK)]
         return torch.cat(grey).round_().clamp_(0, 255).to(torch.uint8)
     raise ValueError(f"images of {given} channels cannot become images of {channels}")

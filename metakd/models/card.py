@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from metakd.data.preprocessing import Preprocessing
@@ -14,6 +14,7 @@ __all__ = ["KEY", "Card"]
 KEY = "metakd_card"
 """Name of the card in the header of a .safetensors file."""
 _SCHEMA = 1
+_LISTS = ("classes", "trained_on", "chosen_on", "tested_on")
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,18 @@ class Card:
     Attributes:
         preprocessing: what the network expects of its input; None: no images.
         dataset: name of the dataset that it was trained on.
-        classes: names of the classes it was trained on, in the order of its head's outputs.
+        classes: names behind the outputs of its head, in their order; empty without such a head.
+        trained_on: names of the classes it has learned from, here or before.
         chosen_on: names of the classes it was chosen by (meta-validation).
+        tested_on: names of the classes that its dataset keeps for tests (meta-test).
     """
 
     preprocessing: Preprocessing | None
     dataset: str = ""
     classes: tuple[str, ...] = ()
-    chosen_on: tuple[str, ...] = field(default=())
+    trained_on: tuple[str, ...] = ()
+    chosen_on: tuple[str, ...] = ()
+    tested_on: tuple[str, ...] = ()
 
     def header(self) -> dict[str, str]:
         """Return the entry of a .safetensors file's header."""
@@ -38,8 +43,7 @@ class Card:
             "schema": _SCHEMA,
             "dataset": self.dataset,
             "preprocessing": None if self.preprocessing is None else self.preprocessing.plain(),
-            "classes": list(self.classes),
-            "chosen_on": list(self.chosen_on),
+            **{name: list(getattr(self, name)) for name in _LISTS},
         }
         return {KEY: json.dumps(content)}
 
@@ -62,8 +66,7 @@ class Card:
         return cls(
             preprocessing=None if given is None else Preprocessing.from_plain(given),
             dataset=str(content.get("dataset", "")),
-            classes=_names(content.get("classes", [])),
-            chosen_on=_names(content.get("chosen_on", [])),
+            **{name: _names(content.get(name, [])) for name in _LISTS},
         )
 
 

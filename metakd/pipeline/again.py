@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from torch import Tensor, nn
 
 from metakd.algorithms.algorithm import Algorithm
 from metakd.config.checks import teacher_learns
+from metakd.config.compose import Composed
 from metakd.config.recorded import recorded_composed
 from metakd.data.images import ImageData
 from metakd.errors import UserError, nearest
 from metakd.models.network import Network
+from metakd.pipeline.cards import card_of_run, inputs_of, known_of, seen_pictures
+from metakd.pipeline.inputs import Known, without_card
 from metakd.pipeline.measure import (
     Judged,
     cost_of,
@@ -28,6 +32,7 @@ from metakd.pipeline.measure import (
     start_of,
 )
 from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.seen import left_out, overlap
 from metakd.pipeline.teaching import adapting_teacher
 from metakd.reports.summary import summary
 from metakd.runs.checkpoints import load_weights
@@ -64,7 +69,8 @@ def evaluate_run(
         UserError: not a run, or one whose models cannot be judged so.
     """
     run = open_run(path)
-    composed = recorded_composed(run.path, run.read_run(), overrides, config_dir)
+    info = run.read_run()
+    composed = recorded_composed(run.path, info, overrides, config_dir)
     for key in composed.typed:
         if key.partition(".")[0] not in JUDGED_AGAIN and key not in ALSO:
             raise UserError(
@@ -75,7 +81,10 @@ def evaluate_run(
     composed.config.student.checkpoint = composed.config.teacher.checkpoint = None
     composed.config.student.pretrained = composed.config.teacher.pretrained = False
     composed.config.pretrain.enabled = True  # the run has its teacher; nothing is trained here
-    prepared = prepare(composed)
+    composed.config.meta_train.iterations = 0
+    composed.config.finetune.enabled = False
+    prepared = prepare(composed, _known(run, info, composed))
+    _check_new(prepared, run, info)
     moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     check_writable(run.path / "evaluations")
     recorder = Recorder(progress=Progress(quiet=quiet))
@@ -88,6 +97,7 @@ def evaluate_run(
             "evaluates": os.path.relpath(run.path, folder.path),
             "device": str(prepared.device),
             "data_checksum": prepared.data.checksum,
+            **inputs_of(prepared),
         }
     )
     folder.write_config(composed.yaml, composed.overrides)
@@ -102,6 +112,44 @@ def evaluate_run(
     return {**results, "folder": str(folder.path)}
 
 
+def _known(run: RunFolder, info: Mapping[str, Any], composed: Composed) -> Known:
+    """Return what the run's networks expect of their input, as their own files say it."""
+    known = known_of(run, info, composed)
+    cards = {name: card_of_run(run, name) for name in ("student", "teacher")}
+    student, teacher = (
+        getattr(known, name) if card is None else card.preprocessing for name, card in cards.items()
+    )
+    return replace(known, student=student, teacher=teacher, judging=True)
+
+
+def _check_new(prepared: Prepared, run: RunFolder, info: Mapping[str, Any]) -> None:
+    """Refuse classes that the run's networks have learned from, in data that is not the run's."""
+    data, config = prepared.data, prepared.config
+    if not isinstance(data, ImageData) or data.checksum == info.get("data_checksum"):
+        return
+    part, pictures = config.evaluate.part, seen_pictures(run)
+    for name in ("student", "teacher"):
+        card = card_of_run(run, name)
+        if card is None:
+            if name == "student":
+                prepared.warnings.append(without_card(f"the run '{run.path}'", data.preprocessing))
+            continue
+        found = overlap(data.part(part), card, data.name, pictures)
+        names, line = left_out(
+            data.part(part),
+            part,
+            found,
+            action=config.evaluate.seen,
+            whose=f"the run's {name}",
+            ways=config.task.ways,
+        )
+        if names:
+            data = data.without_classes(part, names)
+        if line is not None:
+            prepared.warnings.append(line)
+    prepared.data = data
+
+
 def _judge_all(
     prepared: Prepared, run: RunFolder, recorder: Recorder
 ) -> tuple[dict[str, Judged], dict[str, Any]]:
@@ -111,8 +159,11 @@ def _judge_all(
     for name in ("student", "student_alone"):
         if name == "student_alone" and not _has(run, name):
             continue
-        algorithm = prepared.algorithm(prepared.student)
-        _restore(algorithm, load_weights(run.checkpoints, name), name, config.algorithm.trains_on)
+        weights = load_weights(run.checkpoints, name)
+        head = weights.get("network.head.weight")
+        outputs = None if head is None else len(head)
+        algorithm = prepared.algorithm(prepared.student, outputs=outputs)
+        _restore(algorithm, weights, name)
         judged[name] = judge(
             algorithm, data, config, precision_of(config, prepared.precision), recorder, name
         )
@@ -123,11 +174,11 @@ def _judge_all(
         teacher: Network | Algorithm
         if teacher_learns(config) and "head.weight" not in weights:  # it adapts to tasks
             teacher = adapting_teacher(prepared, backbone)
-            _restore(teacher, weights, "teacher", "episodes")
+            _restore(teacher, weights, "teacher")
         else:
             head = weights["head.weight"]
             teacher = Network(backbone, len(head)).to(head.device)
-            _restore(teacher, weights, "teacher", "episodes")
+            _restore(teacher, weights, "teacher")
             teacher.to(prepared.device)
         judged["teacher"] = judge_any_teacher(teacher, data, config, prepared.precision, recorder)
         results["teacher"] = {**judged["teacher"].figures(), "cost": cost_of(backbone, data)}
@@ -142,12 +193,8 @@ def _has(run: RunFolder, name: str) -> bool:
     return (run.checkpoints / f"{name}.safetensors").exists()
 
 
-def _restore(module: nn.Module, weights: dict[str, Tensor], name: str, trains_on: str) -> None:
-    """Load weights; a head over the meta-train classes of another dataset is left out."""
+def _restore(module: nn.Module, weights: dict[str, Tensor], name: str) -> None:
     own = module.state_dict()
-    if trains_on == "batches":
-        head = {k: v for k, v in own.items() if k.startswith("network.head.")}
-        weights = {**weights, **head}
     for key, tensor in weights.items():
         if key not in own or own[key].shape != tensor.shape:
             mine = "missing" if key not in own else str(list(own[key].shape))

@@ -8,7 +8,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +26,29 @@ from metakd.data.counter_random import stream_key
 from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
 from metakd.data.load import cache_root_from, data_root_from, load_dataset
+from metakd.data.preprocessing import Preprocessing
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
+from metakd.models.card import Card
+from metakd.models.input_adapter import adapt_input
 from metakd.models.layout import lay_out_channels_last
 from metakd.models.network import Network
-from metakd.models.weights import load_weights
+from metakd.models.weights import fill
+from metakd.pipeline.inputs import (
+    Known,
+    checkpoint_of,
+    expected_by,
+    fill_teacher,
+    without_card,
+)
+from metakd.pipeline.seen import left_out, overlap
 from metakd.registry import build, resolve, settings_used
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision, choose_precision
 
 __all__ = ["Prepared", "choose_device", "optimization_of", "prepare", "settings_of"]
+
+NOTHING_KNOWN = Known()
 
 
 @dataclass
@@ -51,6 +66,10 @@ class Prepared:
         student: the student's backbone at its start.
         teacher: the teacher (not trained yet unless a checkpoint was given), None without one.
         teacher_is_trained: its weights come from a checkpoint.
+        student_card: what the student's checkpoint says of itself, if it says anything.
+        teacher_card: likewise.
+        teacher_input: what the teacher expects of its input; None without one.
+        teacher_classes: of the outputs of the teacher's head; empty where they are not known.
         warnings: lines that the user should see.
     """
 
@@ -64,20 +83,39 @@ class Prepared:
     student: nn.Module
     teacher: Network | None
     teacher_is_trained: bool = False
+    student_card: Card | None = None
+    teacher_card: Card | None = None
+    teacher_input: Preprocessing | None = None
+    teacher_classes: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
 
     def backbone_of_teacher(self) -> nn.Module:
         """Return the teacher's backbone at its start, on the device, laid out as in training."""
-        c = self.config
-        shape = self.data.example_shape
+        c, data, expects = self.config, self.data, self.teacher_input
+        shape = data.example_shape if expects is None else expects.shape
         backbone = _backbone(c.teacher, shape, c.plugins, c.teacher.seed or 0)
+        if expects is not None and isinstance(data, ImageData):
+            adapt_input(backbone, data.preprocessing, expects)
         return lay_out_channels_last(backbone).to(self.device)
 
-    def algorithm(self, backbone: nn.Module, changed: AlgorithmConfig | None = None) -> Algorithm:
-        """Return the config's algorithm, or a changed form of it, around `backbone`."""
+    def algorithm(
+        self,
+        backbone: nn.Module,
+        changed: AlgorithmConfig | None = None,
+        outputs: int | None = None,
+    ) -> Algorithm:
+        """Return the config's algorithm, or a changed form of it, around `backbone`.
+
+        Args:
+            backbone: the student's.
+            changed: other settings of the algorithm.
+            outputs: of its head; None: as many as the data or the training's ways ask for.
+        """
         c = self.config
         chosen = c.algorithm if changed is None else changed
-        if not isinstance(self.data, ImageData):
+        if outputs is not None:
+            pass
+        elif not isinstance(self.data, ImageData):
             outputs = self.data.outputs
         elif c.algorithm.trains_on == "batches":
             outputs = self.data.part("train").classes
@@ -184,8 +222,12 @@ def _used(config: Config) -> dict[str, frozenset[str]]:
     return {**used, "distill": used["distill"] | teacher_settings(config)}
 
 
-def prepare(composed: Composed) -> Prepared:
+def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     """Check the config, load the data, build the networks, read the checkpoints.
+
+    Args:
+        composed: the config and how it was typed.
+        known: of a run that is taken up again, what it recorded.
 
     Raises:
         UserError: anything that the user gave and that cannot be used.
@@ -204,46 +246,31 @@ def prepare(composed: Composed) -> Prepared:
     warnings = [*composed.warnings, *unused_settings(composed.typed, _used(config))]
     cache_root = cache_root_from(config.cache_root)
 
-    dataset_class = resolve(config.dataset._target_, "metakd.data", config.plugins)
-    dataset = build(
-        dataset_class,
-        data_root_from(config.data_root),
-        settings=settings_of(config.dataset),
-        options=config.dataset.options,
-    )
-    everything = data = load_dataset(
-        dataset,
-        cache_root=cache_root,
-        device=device,
-        augment=tuple(config.dataset.augment),
-        views=config.dataset.views,
-    )
+    student_file = checkpoint_of(config.student, "student")
+    student_card = None if student_file is None else student_file.card
+    expected = known.student
+    if expected is None and student_card is not None:
+        expected = student_card.preprocessing
+    everything = data = _load_data(composed, cache_root, device, expected, known)
     if isinstance(data, ImageData) and config.finetune.enabled and config.finetune.target == "all":
         # The target's test images must not be seen by any earlier stage.
         data = data.without_held_out()
-    if isinstance(data, ImageData):
-        _check_classes(config, data)
 
     # Second-order steps on a handful of images are the exception: there it costs time.
     second_order = config.algorithm.adapts and not config.algorithm.first_order
     student = _backbone(config.student, data.example_shape, config.plugins, _student_seed(config))
-    if config.student.checkpoint is not None:
-        load_weights(student, Path(config.student.checkpoint), "student")
+    if isinstance(data, ImageData) and isinstance(everything, ImageData) and expected is None:
+        # Weights from elsewhere that are no checkpoint of ours may say what they expect.
+        expects = expected_by(student, None, data.preprocessing)
+        everything, data = _both(everything, data, methodcaller("seen_as", expects))
+    if student_file is not None:
+        fill(student, student_file)
+        if isinstance(data, ImageData) and student_card is None:
+            warnings.append(without_card(student_file.source, data.preprocessing))
+    if isinstance(data, ImageData):
+        _check_classes(config, data, judging=known.judging)
     if not second_order:
         lay_out_channels_last(student)
-    wants_teacher = (
-        config.distill.uses_teacher
-        or config.algorithm.teaches
-        or config.teacher.checkpoint is not None
-    )
-    teacher = None
-    if wants_teacher and isinstance(data, ImageData):
-        seed = config.teacher.seed or 0
-        backbone = _backbone(config.teacher, data.example_shape, config.plugins, seed)
-        teacher = Network(backbone, data.part("train").classes)
-        if config.teacher.checkpoint is not None:
-            load_weights(teacher, Path(config.teacher.checkpoint), "teacher")
-        lay_out_channels_last(teacher.backbone)
     prepared = Prepared(
         composed=composed,
         config=config,
@@ -253,12 +280,127 @@ def prepare(composed: Composed) -> Prepared:
         everything=everything,
         cache_root=cache_root,
         student=student.to(device),
-        teacher=None if teacher is None else teacher.to(device),
+        teacher=None,
         teacher_is_trained=config.teacher.checkpoint is not None,
+        student_card=student_card,
+        teacher_input=known.teacher,
         warnings=warnings,
     )
-    _try_out(prepared)
+    wants_teacher = (
+        config.distill.uses_teacher
+        or config.algorithm.teaches
+        or config.teacher.checkpoint is not None
+    )
+    if wants_teacher and isinstance(data, ImageData) and not known.judging:
+        _add_teacher(prepared, data)
+    if isinstance(data, ImageData) and not known.judging:
+        _check_seen(prepared, data)
+    _try_out(prepared, judging=known.judging)
     return prepared
+
+
+def _load_data(
+    composed: Composed,
+    cache_root: Path,
+    device: torch.device,
+    expected: Preprocessing | None,
+    known: Known,
+) -> ImageData | RegressionTasks:
+    """Return the config's data, as the networks expect it where their weights say so."""
+    config = composed.config
+    dataset_class = resolve(config.dataset._target_, "metakd.data", config.plugins)
+    settings = settings_of(config.dataset)
+    square = expected is not None and expected.height == expected.width
+    if square and getattr(dataset_class, "any_size", False) and not _sized(composed):
+        assert expected is not None
+        settings["image_size"] = expected.height  # read at once as large as it is looked at
+    dataset = build(
+        dataset_class,
+        data_root_from(config.data_root),
+        settings=settings,
+        options=config.dataset.options,
+    )
+    if known.split is not None and hasattr(dataset, "recorded_split"):
+        dataset.recorded_split = {part: list(names) for part, names in known.split.items()}
+    return load_dataset(
+        dataset,
+        cache_root=cache_root,
+        device=device,
+        augment=tuple(config.dataset.augment),
+        views=config.dataset.views,
+        preprocessing=expected,
+    )
+
+
+def _both(
+    everything: ImageData, data: ImageData, change: Callable[[ImageData], ImageData]
+) -> tuple[ImageData, ImageData]:
+    """Change both forms of the data; where they are one, they stay one."""
+    changed = change(everything)
+    return changed, changed if data is everything else change(data)
+
+
+def _sized(composed: Composed) -> bool:
+    return "dataset.image_size" in composed.typed
+
+
+def _add_teacher(prepared: Prepared, data: ImageData) -> None:
+    """Build the teacher; read its checkpoint, if one is named."""
+    config = prepared.config
+    file = checkpoint_of(config.teacher, "teacher")
+    card = None if file is None else file.card
+    expects = prepared.teacher_input
+    if expects is None and card is not None:
+        expects = card.preprocessing
+    shape = data.example_shape if expects is None else expects.shape
+    backbone = _backbone(config.teacher, shape, config.plugins, config.teacher.seed or 0)
+    if expects is None:
+        expects = expected_by(backbone, card, data.preprocessing)
+    classes = data.part("train").class_names
+    teacher = Network(backbone, len(classes))
+    if file is not None:
+        classes, lines = fill_teacher(teacher, file, data, config)
+        prepared.warnings += lines
+        if card is None:
+            prepared.warnings.append(without_card(file.source, data.preprocessing))
+    adapt_input(backbone, data.preprocessing, expects)
+    lay_out_channels_last(backbone)
+    prepared.teacher = teacher.to(prepared.device)
+    prepared.teacher_card, prepared.teacher_input = card, expects
+    prepared.teacher_classes = classes
+
+
+def _check_seen(prepared: Prepared, data: ImageData) -> None:
+    """Refuse test classes that a checkpoint has learned from; see `metakd.pipeline.seen`."""
+    config, part = prepared.config, prepared.config.evaluate.part
+    everything = prepared.everything
+    assert isinstance(everything, ImageData)
+    for who in ("student", "teacher"):
+        card: Card | None = getattr(prepared, f"{who}_card")
+        if card is None:
+            continue
+        whose = f"{who}.checkpoint={getattr(config, who).checkpoint}"
+        found = overlap(data.part(part), card, data.name)
+        names, line = left_out(
+            data.part(part),
+            part,
+            found,
+            action=config.evaluate.seen,
+            whose=whose,
+            ways=config.task.ways,
+        )
+        if names:
+            everything, data = _both(everything, data, methodcaller("without_classes", part, names))
+        if line is not None:
+            prepared.warnings.append(line)
+        chosen = overlap(data.part("validate"), card, data.name)
+        if chosen.names and part != "validate":
+            prepared.warnings.append(
+                f"{whose} was trained on {len(chosen.names)} of the "
+                f"{data.part('validate').classes} meta-validation classes: what is chosen by them "
+                "is chosen by classes that are not new"
+            )
+    prepared.data, prepared.everything = data, everything
 
 
 def _student_seed(config: Config) -> int:
@@ -271,9 +413,11 @@ def _student_seed(config: Config) -> int:
     return stream_key(seed, "student") if seed == (config.teacher.seed or 0) else seed
 
 
-def _try_out(prepared: Prepared) -> None:
+def _try_out(prepared: Prepared, *, judging: bool) -> None:
     """Build what is built during the run once, so that a setting refused there is refused now."""
     config = prepared.config
+    if judging:
+        return
     algorithm = prepared.algorithm(copy.deepcopy(prepared.student))
     size = int(algorithm.backbone.embedding_size)  # type: ignore[arg-type]
     if prepared.teacher is not None and config.distill.uses_teacher:
@@ -291,7 +435,7 @@ def _try_out(prepared: Prepared) -> None:
         )
 
 
-def _check_classes(config: Config, data: ImageData) -> None:
+def _check_classes(config: Config, data: ImageData, *, judging: bool) -> None:
     """Draw one batch of every stream that the run will use: a task that cannot be made says so."""
     task = config.task
     train = (
@@ -300,15 +444,19 @@ def _check_classes(config: Config, data: ImageData) -> None:
         task.train_queries or task.queries,
     )
     wanted: list[tuple[str, tuple[int, int, int], str, int | None]]
-    wanted = [("validate", (task.ways, task.shots, task.queries), "uniform", None)]
-    wanted += [
+    wanted = [
         (config.evaluate.part, (task.ways, shots, task.queries), "uniform", None)
         for shots in {task.shots, *config.evaluate.shots}
     ]
-    if config.distill.uses_teacher and config.distill.teacher_mode != "head":
+    if not judging:
+        wanted.insert(0, ("validate", (task.ways, task.shots, task.queries), "uniform", None))
+    if judging:
+        pass  # neither the teacher's scale nor the student is fitted to anything
+    elif config.distill.uses_teacher and config.distill.teacher_mode != "head":
         # The teacher's scale is fitted on validation tasks like those that it answers.
         wanted.append(("validate", (task.ways, train[1], train[2]), "uniform", None))
-    if config.algorithm.trains_on == "episodes" and config.meta_train.iterations:
+    training = config.algorithm.trains_on == "episodes" and config.meta_train.iterations > 0
+    if training and not judging:
         wanted.append(("train", train, task.sampling, task.train_tasks))
     for part, (ways, shots, queries), sampling, number in wanted:
         data.tasks(

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from metakd.config.recorded import recorded_composed
 from metakd.errors import UserError
+from metakd.pipeline.cards import known_of
 from metakd.pipeline.learners import get_teacher, train_student
 from metakd.pipeline.prepare import Prepared, prepare
 from metakd.pipeline.target import fine_tune_student
@@ -49,7 +50,8 @@ def replay(
             "is nothing to replay"
         )
     info = run.read_run()
-    prepared = prepare(recorded_composed(run.path, info, overrides, config_dir))
+    composed = recorded_composed(run.path, info, overrides, config_dir)
+    prepared = prepare(composed, known_of(run, info, composed))
     journal = Journal(run.checkpoints)
     journal.open(mend=False)
     recorder = Replay(journal, failure, Progress(quiet=quiet))

@@ -12,6 +12,7 @@ from metakd.config.compose import Composed
 from metakd.config.recorded import NOT_THE_RUN, differences, recorded_composed
 from metakd.distributed.group import ALONE, Group
 from metakd.errors import UserError
+from metakd.pipeline.cards import known_of
 from metakd.pipeline.run import carry_out, follow, provenance_of, tracker_of
 from metakd.pipeline.shared import prepare_together
 from metakd.reports.summary import summary
@@ -62,7 +63,8 @@ def resume(
             print(f"'{run.path}' was finished already; nothing was done")
         return {**results, "folder": str(run.path)}
     composed = group.together(lambda: _composed(run, info, overrides, config_dir, changed))
-    prepared = prepare_together(composed, group)
+    known = group.together(lambda: known_of(run, info, composed))
+    prepared = prepare_together(composed, group, known)
 
     def same_data() -> None:
         if info.get("data_checksum") not in (None, prepared.data.checksum) and not changed:

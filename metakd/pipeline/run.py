@@ -20,7 +20,9 @@ from metakd.data.images import ImageData
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.distributed.group import ALONE, Group
 from metakd.errors import UserError
-from metakd.models.weights import header
+from metakd.models.card import Card
+from metakd.models.weights_file import header
+from metakd.pipeline.cards import inputs_of, record_data, student_card, teacher_card, tuned_card
 from metakd.pipeline.draw import draw_figures
 from metakd.pipeline.failures import explained, resume_command
 from metakd.pipeline.learners import Student, get_teacher, train_student
@@ -139,6 +141,7 @@ def carry_out(
         try:
             journal.open() if goes_on else journal.begin()
             begin(recorder)
+            record_data(prepared, folder)
             for line in prepared.warnings:
                 recorder.warn(line)
             results = _stages(prepared, folder, recorder)
@@ -203,6 +206,7 @@ def provenance_of(prepared: Prepared) -> dict[str, Any]:
         "deterministic": config.deterministic,
         "data_checksum": prepared.data.checksum,
         "external_pretraining": external_pretraining(prepared),
+        **inputs_of(prepared),
     }
 
 
@@ -212,16 +216,21 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     taught = get_teacher(prepared, recorder)
     teacher = None
     if taught is not None:
-        _save_teacher(folder, taught.network)
+        _save_teacher(prepared, folder, taught.network)
         teacher = taught.frozen if config.distill.uses_teacher else None
     student = train_student(prepared, recorder, taught)
     if taught is not None and taught.learned is not None:
-        _save_teacher(folder, taught.learned)
-    _save(folder, "student", student.algorithm)
+        _save_teacher(prepared, folder, taught.learned)
+    _save(folder, "student", student.algorithm, student_card(prepared))
     models: dict[str, Student] = {"student": student}
     if taught is not None and config.student_alone and _distils(config):
         models["student_alone"] = train_student(prepared, recorder, None, suffix="_alone")
-        _save(folder, "student_alone", models["student_alone"].algorithm)
+        _save(
+            folder,
+            "student_alone",
+            models["student_alone"].algorithm,
+            student_card(prepared, alone=True),
+        )
     began = time.perf_counter()
     precision = precision_of(config, prepared.precision)
     judged = {
@@ -276,18 +285,18 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     return results
 
 
-def _save_teacher(folder: RunFolder | None, teacher: nn.Module) -> None:
-    _save(folder, "teacher", teacher)
+def _save_teacher(prepared: Prepared, folder: RunFolder | None, teacher: nn.Module) -> None:
+    _save(folder, "teacher", teacher, teacher_card(prepared, teacher))
     if folder is not None:
         folder.update(teacher=content_checksum(teacher.state_dict(), {}))
 
 
-def _save(folder: RunFolder | None, name: str, module: nn.Module) -> None:
-    """Write a model's weights, with a checksum that goes along with a copy of the file."""
+def _save(folder: RunFolder | None, name: str, module: nn.Module, card: Card) -> None:
+    """Write a model's weights, with a checksum and a card that go along with a copy of the file."""
     if folder is None:
         return
     weights = module.state_dict()
-    save_weights(folder.checkpoints, name, weights, header(weights))
+    save_weights(folder.checkpoints, name, weights, header(weights, card))
 
 
 def _distils(config: Config) -> bool:
@@ -325,5 +334,6 @@ def _fine_tune_all(
         if name == "student":
             seconds = tuned.seconds
             if recorder.folder is not None:
-                _save(recorder.folder, "student_target", tuned.network)
+                card = tuned_card(prepared, tuned.class_names)
+                _save(recorder.folder, "student_target", tuned.network, card)
     return seconds

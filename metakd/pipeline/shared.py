@@ -16,27 +16,33 @@ from metakd.distributed.join import own_device
 from metakd.errors import UserError
 from metakd.models.normalization import BatchNorm2d
 from metakd.models.randomness import is_random
-from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.inputs import Known
+from metakd.pipeline.prepare import NOTHING_KNOWN, Prepared, prepare
 
 __all__ = ["prepare_together"]
 
 INSTEAD = "type metakd train without torchrun (several runs at a time: -m with sweep.jobs=N)"
 
 
-def prepare_together(composed: Composed, group: Group) -> Prepared:
+def prepare_together(composed: Composed, group: Group, known: Known = NOTHING_KNOWN) -> Prepared:
     """Prepare a run in every process, each for its own device; a single process just prepares.
 
     On each machine one process does it first, so that a download or a cache is made once.
+
+    Args:
+        composed: the config and how it was typed.
+        group: the processes.
+        known: of a run that is taken up again, what it recorded.
 
     Raises:
         UserError: as `prepare`, or what is asked for cannot be shared, or processes differ.
     """
     if group.size == 1:
-        return prepare(composed)
+        return prepare(composed, known)
 
     def prepared_here() -> Prepared:
         composed.config.device = own_device(composed.config.device, group)
-        found = prepare(composed)
+        found = prepare(composed, known)
         _check_sharing(found, group)
         return found
 

@@ -22,6 +22,9 @@ __all__ = ["Compared", "Difference", "compare", "figures_of", "finished_info"]
 NOT_FIGURES = ("schema", "timing")
 """Of results.json, what is no figure or depends on what else the machine does."""
 
+NOT_MODELS = ("pictures.safetensors",)
+"""Of the checkpoints, what depends on the data alone, whose checksums were compared before."""
+
 MEASURED_HERE = ("latency", "peak_memory")
 """Names that begin so are measurements of the machine at that moment, not of the model."""
 
@@ -93,6 +96,8 @@ def figures_of(run: RunFolder) -> Figures:
     if (run.path / "episodes.csv").exists():
         found["episodes.csv"] = _episodes(run)
     for path in sorted(run.checkpoints.glob("*.safetensors")):
+        if path.name in NOT_MODELS:
+            continue
         found[path.name] = dict(sorted(load_weights(run.checkpoints, path.stem).items()))
     return found
 

@@ -45,6 +45,7 @@ class TargetResult:
         loss: mean cross-entropy, nats.
         seconds: of the training.
         network: the fine-tuned copy.
+        class_names: of its outputs.
     """
 
     top1: float
@@ -52,6 +53,7 @@ class TargetResult:
     loss: float
     seconds: float
     network: Network
+    class_names: tuple[str, ...] = ()
 
     def figures(self) -> dict[str, Any]:
         """Return the `target` entry of results.json."""
@@ -144,7 +146,8 @@ def fine_tune(
         log_every=batches,
     )
     top1, top5, test_loss = _judge(network, data, target, precision)
-    return TargetResult(top1, top5, test_loss, fitted.seconds, network)
+    names = target.train.class_names
+    return TargetResult(top1, top5, test_loss, fitted.seconds, network, names)
 
 
 class _Tuned(Supervised):

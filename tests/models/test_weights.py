@@ -15,7 +15,8 @@ from metakd.errors import UserError
 from metakd.models.conv4 import Conv4
 from metakd.models.network import Network
 from metakd.models.normalization import has_running_statistics, set_running_statistics
-from metakd.models.weights import header, load_weights
+from metakd.models.weights import load_weights
+from metakd.models.weights_file import header
 
 SHAPE = (1, 16, 16)
 

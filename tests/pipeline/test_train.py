@@ -212,26 +212,6 @@ def test_a_folder_that_holds_a_run_is_refused(default_run: tuple[dict[str, Any],
         small(folder)
 
 
-def test_evaluate_refuses_images_of_another_shape(tmp_path: Path) -> None:
-    from PIL import Image
-
-    small(tmp_path / "run", "algorithm=supervised", "distill=none")
-    for c in range(20):
-        (tmp_path / "images" / str(c)).mkdir(parents=True)
-        for i in range(20):
-            Image.new("RGB", (28, 28), (9 * c, i, 0)).save(
-                tmp_path / "images" / str(c) / f"{i}.png"
-            )
-    with pytest.raises(UserError, match=r"does not fit this dataset.*conv.*\[8, 1, 3, 3\]"):
-        metakd.evaluate(
-            tmp_path / "run",
-            "dataset=image_folder",
-            f"dataset.folder={tmp_path / 'images'}",
-            "dataset.image_size=28",
-            "task.ways=2",
-        )
-
-
 def test_evaluate_a_run_whose_teacher_came_from_a_file(
     default_run: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:

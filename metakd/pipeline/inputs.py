@@ -1,0 +1,136 @@
+"""What each network of a run expects of its input, and the networks that checkpoints hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from metakd.config.schema import ArchitectureConfig, Config
+from metakd.data.images import ImageData
+from metakd.data.preprocessing import Preprocessing
+from metakd.errors import UserError
+from metakd.models.card import Card
+from metakd.models.class_head import match_head
+from metakd.models.network import Network
+from metakd.models.weights import fill
+from metakd.models.weights_file import WeightsFile, read_weights
+
+__all__ = [
+    "Known",
+    "checkpoint_of",
+    "described",
+    "expected_by",
+    "fill_teacher",
+    "needs_base_head",
+    "without_card",
+]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a run that is taken up again.
+
+    Attributes:
+        student: what its students expect of their input; None: not recorded, or no images.
+        teacher: likewise.
+        split: its classes by part; None: the dataset's own split.
+        judging: its models are only judged: nothing is trained, no training class is needed.
+    """
+
+    student: Preprocessing | None = None
+    teacher: Preprocessing | None = None
+    split: Mapping[str, Sequence[str]] | None = None
+    judging: bool = False
+
+
+def checkpoint_of(config: ArchitectureConfig, what: str) -> WeightsFile | None:
+    """Read the weights that `student.checkpoint` or `teacher.checkpoint` names; None: none.
+
+    Raises:
+        UserError: as `read_weights`.
+    """
+    if config.checkpoint is None:
+        return None
+    return read_weights(Path(config.checkpoint), "teacher" if what == "teacher" else "student")
+
+
+def expected_by(backbone: nn.Module, card: Card | None, given: Preprocessing) -> Preprocessing:
+    """Return what a network expects of its input.
+
+    Args:
+        backbone: the network; one with weights from elsewhere may say the mean and deviation
+            (attribute `expected_statistics`).
+        card: of its checkpoint, if it has one.
+        given: what it is given here, where neither of them says anything else.
+    """
+    if card is not None and card.preprocessing is not None:
+        return card.preprocessing
+    statistics = getattr(backbone, "expected_statistics", None)
+    if statistics is None:
+        return given
+    mean, std = statistics
+    if given.channels == 1:  # such a network repeats grey to three channels
+        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    return replace(given, mean=tuple(mean), std=tuple(std))
+
+
+def described(preprocessing: Preprocessing) -> str:
+    """Return a preprocessing in a few words."""
+    kind = {1: "grey", 3: "colour"}.get(
+        preprocessing.channels, f"{preprocessing.channels} channels"
+    )
+    mean = " ".join(f"{x:.3f}" for x in preprocessing.mean)
+    std = " ".join(f"{x:.3f}" for x in preprocessing.std)
+    size = f"{preprocessing.width}x{preprocessing.height} pixels"
+    return f"{size}, {kind}, mean {mean}, standard deviation {std}"
+
+
+def without_card(source: str, assumed: Preprocessing) -> str:
+    """Return the warning for weights that do not say what their network expects."""
+    return (
+        f"{source} does not say what its network expects of its input, nor which classes it has "
+        f"learned from; assumed: {described(assumed)} (of this dataset's meta-train images), and "
+        "none of the meta-test classes"
+    )
+
+
+def needs_base_head(config: Config) -> bool:
+    """Tell whether the teacher's outputs for the meta-train classes are asked for."""
+    distill = config.distill
+    logits = "logits" in distill.needs or (distill.name == "embedding" and distill.kd_weight > 0)
+    if not distill.uses_teacher or not logits:
+        return False
+    warm = config.warmstart.enabled and config.warmstart.epochs > 0
+    batches = config.algorithm.trains_on == "batches" and config.meta_train.iterations > 0
+    return distill.teacher_mode in ("head", "feedback") or warm or batches
+
+
+def fill_teacher(
+    network: Network, file: WeightsFile, data: ImageData, config: Config
+) -> tuple[tuple[str, ...], list[str]]:
+    """Put a checkpoint's weights into the teacher; its head by the names of its classes.
+
+    Returns:
+        the classes of the head's outputs, empty if the head was left out; lines for the user.
+
+    Raises:
+        UserError: another architecture; a head is needed and does not know the classes.
+    """
+    classes = data.part("train").class_names
+    head = match_head(file, classes)
+    if head.rows is None:
+        if needs_base_head(config):
+            raise UserError(
+                f"{file.source}: {head.reason}, and distill={config.distill.name} with "
+                f"teacher_mode={config.distill.teacher_mode} asks it for them on whole batches or "
+                "in episodes; type distill=embedding, distill.teacher_mode=prototype with "
+                "warmstart=none, or train the teacher here (teacher.checkpoint=null)"
+            )
+        fill(network, file, skip_head=True)
+        return (), [f"{file.source}: {head.reason}; the head is left out"]
+    fill(network, file, head_rows=head.rows)
+    lines = [f"{file.source}: assumed: {head.assumed}"] if head.assumed else []
+    return classes, lines

@@ -1,0 +1,100 @@
+"""Whether the classes that networks are judged on are new to them (docs/concepts.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metakd.data.images import ClassImages
+from metakd.data.picture_marks import NO_MARK, picture_marks
+from metakd.errors import UserError
+from metakd.models.card import Card
+
+__all__ = ["Overlap", "left_out", "overlap"]
+
+SHARE = 0.05
+"""A class is known by its pictures if more than this share of them was learned from: benchmarks
+hold some pictures twice."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Classes of a part that a network has learned from.
+
+    Attributes:
+        names: as this dataset names them, in its order.
+        by_picture: how many of them were found by their pictures alone, under other names.
+    """
+
+    names: tuple[str, ...]
+    by_picture: int = 0
+
+
+def overlap(
+    images: ClassImages, card: Card, dataset: str, known_pictures: Tensor | None = None
+) -> Overlap:
+    """Return which classes of `images` a network has learned from.
+
+    Args:
+        images: of the part that it is to be judged on.
+        card: what its weights say.
+        dataset: name of the dataset that the images belong to.
+        known_pictures: [n] int64 marks of the pictures that it has learned from.
+    """
+    trained = set(card.trained_on)
+    if card.dataset == dataset:
+        # Splits by images: the same classes, other pictures, as the dataset's protocol has it.
+        trained -= set(card.tested_on)
+    by_name = {name for name in images.class_names if name in trained}
+    by_picture: set[str] = set()
+    if known_pictures is not None and len(known_pictures):
+        marks = picture_marks(images.images)
+        known = torch.isin(marks, known_pictures.to(marks.device)) & (marks != NO_MARK)
+        counts = torch.bincount(images.labels[known], minlength=images.classes)
+        sizes = torch.bincount(images.labels, minlength=images.classes)
+        found = (counts > SHARE * sizes).nonzero().flatten().tolist()
+        by_picture = {images.class_names[c] for c in found}
+    names = tuple(n for n in images.class_names if n in by_name or n in by_picture)
+    return Overlap(names, len(by_picture - by_name))
+
+
+def left_out(
+    images: ClassImages, part: str, found: Overlap, *, action: str, whose: str, ways: int
+) -> tuple[tuple[str, ...], str | None]:
+    """Refuse, leave out or keep the classes that a network has learned from.
+
+    Args:
+        images: of the part that it is judged on.
+        part: its name.
+        found: which of the classes those are.
+        action: `refuse`, `leave_out` or `keep` (`evaluate.seen`).
+        whose: names the network and what it comes from, for messages.
+        ways: of a task; as many classes have to be left.
+
+    Returns:
+        names of the classes to leave out, and a line for the user if there is something to say.
+
+    Raises:
+        UserError: there are such classes and they are refused, or too few others are left.
+    """
+    if not found.names:
+        return (), None
+    count, total = len(found.names), images.classes
+    shown = ", ".join(f"'{name}'" for name in found.names[:3]) + " …" * (count > 3)
+    pictures = f"; {found.by_picture} of them by their pictures" if found.by_picture else ""
+    what = f"{whose} was trained on {count} of the {total} meta-{part} classes ({shown}{pictures})"
+    left = total - count
+    if action == "keep":
+        return (), f"{what}; evaluate.seen=keep: figures on them are not of new classes"
+    if action == "leave_out" and left >= ways:
+        return found.names, f"{what}; they are left out"
+    if action == "leave_out":
+        fix = f"type task.ways={left} or name other data" if left > 1 else "name other data"
+        raise UserError(f"{what}; {left} are left, too few for task.ways={ways}: {fix}")
+    other = f"evaluate.seen=leave_out to judge on the other {left}, or " if left >= ways else ""
+    raise UserError(
+        f"{what}, so figures on them would not be of new classes; type {other}"
+        "evaluate.seen=keep to judge on them all the same"
+    )

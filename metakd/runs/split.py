@@ -1,0 +1,65 @@
+"""split.json: which classes a run learned from, chose by and was judged on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metakd.errors import UserError
+from metakd.plain_data import UnreadableError, parse_json, read_text
+from metakd.runs.atomic import write_text
+
+__all__ = ["PARTS", "read_split", "split_text", "write_split"]
+
+PARTS = ("train", "validate", "test")
+_FILE = "split.json"
+_SCHEMA = 1
+
+
+def split_text(dataset: str, parts: Mapping[str, tuple[Sequence[str], Sequence[int]]]) -> str:
+    """Return the content of split.json.
+
+    Args:
+        dataset: its name.
+        parts: by part the names of its classes and the number of images of each.
+    """
+    content: dict[str, Any] = {"schema": _SCHEMA, "dataset": dataset}
+    for part in PARTS:
+        names, counts = parts[part]
+        content[part] = {"classes": list(names), "images": list(counts)}
+    # ASCII: a folder's name may hold bytes that are no text, and must come back as they were.
+    return json.dumps(content) + "\n"
+
+
+def write_split(folder: Path, text: str) -> None:
+    """Write split.json into a run's folder unless it is there: a run keeps its first split."""
+    path = folder / _FILE
+    if not path.exists():
+        write_text(path, text)
+
+
+def read_split(folder: Path) -> dict[str, list[str]] | None:
+    """Return the names of each part's classes, None if the run has no split.json.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = folder / _FILE
+    if not path.exists():
+        return None
+    try:
+        content = parse_json(read_text(path))
+        if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
+            raise ValueError(f"it is no split of schema {_SCHEMA}")
+        return {part: _names(content.get(part), part) for part in PARTS}
+    except (UnreadableError, ValueError) as error:
+        raise UserError(f"'{path}' cannot be read: {error}") from error
+
+
+def _names(entry: Any, part: str) -> list[str]:
+    names = entry.get("classes") if isinstance(entry, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"'{part}' has no list of class names")
+    return names
