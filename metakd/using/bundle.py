@@ -172,6 +172,8 @@ def open_bundle(
             raise ValueError("no preprocessing of its pictures")
         fitted = content["fitted"]
         saved = str(content["batchnorm"]), content["steps"]
+        if saved[1] is not None and type(saved[1]) is not int:
+            raise ValueError(f"'steps' is no number but {saved[1]!r}")
     except (KeyError, ValueError) as error:
         raise _damaged(folder / FILE, error) from error
     algorithm = build_learner(recipe, _read(folder, _WEIGHTS, content), plugins)

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
+from metakd.algorithms.algorithm import Algorithm
+from metakd.config.compose import compose
+from metakd.config.schema import Config
 from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
+from metakd.data.preprocessing import Preprocessing
+from metakd.pipeline.prepare import settings_of
+from metakd.pipeline.use import recipe_of
+from metakd.registry import build, resolve
+from metakd.using.bundle import learner_of
+from metakd.using.calibration import Calibration
+from metakd.using.learner import Trained
+from metakd.using.recipe import Recipe, build_learner
 
 
 def make_part(classes: int, per_class: int, seed: int) -> ClassImages:
@@ -28,3 +44,94 @@ def tiny() -> ImageData:
     """8 meta-train, 6 meta-validation and 6 meta-test classes of 12 images each."""
     parts = {p: make_part(n, 12, i) for i, (p, n) in enumerate(zip(PARTS, (8, 6, 6), strict=True))}
     return ImageData(PreparedImages(parts, "tiny"))
+
+
+SMALL = (
+    "task.ways=3",
+    "task.shots=4",
+    "student=cnn",
+    "student.width=4",
+    "teacher=cnn",
+    "teacher.width=4",
+    "algorithm.inner_steps_test=3",
+)
+"""What is typed for every learner here, before what a test types."""
+
+
+@functools.cache
+def composed(words: tuple[str, ...]) -> Config:
+    return compose(words).config
+
+
+def shake(module: nn.Module) -> None:
+    """Give buffers values that the default ones cannot be taken for."""
+    for name, buffer in module.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(0, 0.3)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 2)
+        elif name == "offsets":
+            buffer.normal_(0, 0.05)
+
+
+@pytest.fixture(scope="session")
+def made() -> Callable[..., tuple[Algorithm, Recipe]]:
+    """Return a factory of learners with random weights, and of the recipes of runs that have them.
+
+    Built as the pipeline builds them, from what is typed.
+    """
+
+    def make(shape: tuple[int, ...], outputs: int, *typed: str) -> tuple[Algorithm, Recipe]:
+        config = composed((*SMALL, "distill=none", *typed))
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            backbone = build(
+                resolve(config.student._target_, "metakd.models"),
+                shape,
+                settings=settings_of(config.student),
+                options=config.student.options,
+            )
+            learner: Algorithm = build(
+                resolve(config.algorithm._target_, "metakd.algorithms"),
+                backbone,
+                outputs,
+                settings=settings_of(config.algorithm),
+                options=config.algorithm.options,
+            )
+            shake(learner)
+        return learner, recipe_of(config, "student", shape, learner.state_dict(), "float32")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def used() -> Callable[..., Any]:
+    """Return what a user works with, built again from a recipe and weights."""
+
+    def use(
+        recipe: Recipe,
+        weights: dict[str, torch.Tensor],
+        data: ImageData | None,
+        calibration: Calibration | None = None,
+        **settings: Any,
+    ) -> Any:
+        preprocessing = None
+        if data is not None:
+            mean, std = data.mean.tolist(), data.std.tolist()
+            preprocessing = Preprocessing(*data.example_shape, tuple(mean), tuple(std))
+        learner = build_learner(recipe, weights)
+        return learner_of(Trained(recipe, learner, preprocessing, calibration, "tiny"), **settings)
+
+    return use
+
+
+@pytest.fixture(scope="session")
+def made_up_learner(made: Any, used: Any, tiny: ImageData) -> Callable[..., Any]:
+    """Return a factory of classifiers that tell three classes apart, with random weights."""
+
+    def make(algorithm: str, *typed: str, **settings: Any) -> Any:
+        outputs = 8 if algorithm == "supervised" else 3
+        learner, recipe = made(tiny.example_shape, outputs, f"algorithm={algorithm}", *typed)
+        return used(recipe, learner.state_dict(), tiny, **{"batch_size": 4, **settings})
+
+    return make

@@ -2,103 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from metakd.algorithms.algorithm import Algorithm
+from metakd.algorithms.maml import MAML
+from metakd.algorithms.supervised import Supervised
+from metakd.config.compose import compose
+from metakd.config.locate import Choices
 from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
-from metakd.data.preprocessing import Preprocessing
+from metakd.data.sinusoid import SinusoidTasks
+from metakd.models.network import Network
+from metakd.pipeline.prepare import settings_of
+from metakd.pipeline.teaching import adapting_teacher_config
 from metakd.pipeline.use import recipe_of
 from metakd.registry import build, resolve
 from metakd.stages.evaluate import Measurement, evaluate, evaluation_tasks
 from metakd.stages.precision import Precision
-from metakd.using.bundle import learner_of
-from metakd.using.learner import Trained
-from metakd.using.recipe import Recipe, build_learner
 
-TASKS = {"ways": 3, "shots": 4, "queries": 5, "tasks": 6, "seed": 0}
-SMALL = ["task.ways=3", "task.shots=4", "student=cnn", "student.width=4", "distill=none"]
-CASES = {
-    "protonet": [],
-    "protonet_cosine": ["algorithm.distance=cosine"],
-    "maml": ["algorithm.inner_steps_test=3"],
-    "maml_rates": ["algorithm.options.learn_rates=per_layer_per_step"],
-    "fomaml": ["algorithm.inner_steps_test=2"],
-    "anil": ["algorithm.inner_steps_test=3"],
-    "boil": ["algorithm.inner_steps_test=2"],
-    "reptile": ["algorithm.inner_steps_test=4", "algorithm.inner_batch=5"],
-    "meta_sgd": [],
-    "meta_curvature": ["algorithm.inner_steps_test=2"],
-    "lstm": ["algorithm.inner_steps_test=2"],
-    "imaml": ["algorithm.inner_steps_test=3"],
-    "relation": [],
-    "ridge": [],
-    "metabaseline": [],
-    "supervised": [],
-    "supervised_linear": ["algorithm.head=linear"],
-    "adversarial": ["algorithm.inner_steps_test=2"],
-    "adversarial_best": ["algorithm.options.start=best", "algorithm.options.noises=3"],
-    "adversarial_anil": ["algorithm.options.start=best", "algorithm.base=anil"],
-    "adversarial_protonet": ["algorithm.options.start=best", "algorithm.base=protonet"],
+TASKS: dict[str, int] = {"ways": 3, "shots": 4, "queries": 5, "tasks": 6, "seed": 0}
+CASES: dict[str, tuple[str, ...]] = {
+    "protonet": (),
+    "protonet cosine": ("algorithm.distance=cosine",),
+    "protonet resnet": ("student=resnet8",),
+    "maml": (),
+    "maml rates": ("algorithm.options.learn_rates=per_layer_per_step",),
+    "maml layer norm": ("student.norm=layer",),
+    "fomaml": (),
+    "anil": (),
+    "boil": (),
+    "reptile": ("algorithm.inner_batch=5",),
+    "reptile carried": ("algorithm.options.inner_state=carried",),
+    "meta_sgd": (),
+    "meta_curvature": (),
+    "lstm": (),
+    "imaml": (),
+    "relation": (),
+    "ridge": (),
+    "metabaseline": (),
+    "supervised": (),
+    "supervised linear": ("algorithm.head=linear",),
+    "adversarial": (),
+    "adversarial best": ("algorithm.options.start=best", "algorithm.options.noises=3"),
+    "adversarial anil": ("algorithm.options.start=best", "algorithm.base=anil"),
+    "adversarial protonet": ("algorithm.options.start=best", "algorithm.base=protonet"),
 }
-"""By name, which begins with the algorithm's, what is typed with it."""
+"""What is typed beside the algorithm, the first word of each name."""
 
-
-def algorithm_of(case: str) -> str:
-    whole = ("meta_sgd", "meta_curvature")
-    return next((name for name in whole if case == name), case.partition("_")[0])
-
-
-def made(case: str, shape: tuple[int, ...], outputs: int, *typed: str) -> tuple[Algorithm, Recipe]:
-    """Return a learner with random weights, and the recipe of a run's that has it."""
-    words = [*SMALL, f"algorithm={algorithm_of(case)}", *CASES[case], *typed]
-    config = metakd_config(words)
-    torch.manual_seed(1)
-    body = resolve(config.student._target_, "metakd.models")
-    from metakd.pipeline.prepare import settings_of
-
-    backbone = build(body, shape, settings=settings_of(config.student), options={})
-    learner: Algorithm = build(
-        resolve(config.algorithm._target_, "metakd.algorithms"),
-        backbone,
-        outputs,
-        settings=settings_of(config.algorithm),
-        options=config.algorithm.options,
-    )
-    shake(learner)
-    recipe = recipe_of(config, "student", shape, learner.state_dict(), "float32")
-    return learner, recipe
-
-
-def metakd_config(words: list[str]) -> Any:
-    from metakd.config.compose import compose
-
-    return compose(words).config
-
-
-def shake(module: nn.Module) -> None:
-    """Give buffers values that a default cannot be taken for."""
-    for name, buffer in module.named_buffers():
-        if name.endswith("running_mean"):
-            buffer.normal_(0, 0.3)
-        elif name.endswith("running_var"):
-            buffer.uniform_(0.5, 2)
-        elif name == "offsets":
-            buffer.normal_(0, 0.05)
-
-
-def used(recipe: Recipe, weights: dict[str, Tensor], data: ImageData | None, mode: str) -> Any:
-    preprocessing = None
-    if data is not None:
-        mean, std = data.mean.tolist(), data.std.tolist()
-        preprocessing = Preprocessing(*data.example_shape, tuple(mean), tuple(std))
-    learner = build_learner(recipe, weights)
-    trained = Trained(recipe, learner, preprocessing, None, "tiny")
-    return learner_of(trained, batch_size=4, batchnorm=mode)
+ADAPTING = (
+    "algorithm=maml",
+    "distill=kd",
+    "distill.teacher_mode=co_meta",
+    "distill.teacher_inner_steps=2",
+    "teacher=cnn",
+    "teacher.width=4",
+    "task.ways=3",
+)
 
 
 def measured(
@@ -115,7 +79,7 @@ def measured(
     )[0]
 
 
-def check(model: Any, data: ImageData, found: Measurement) -> None:
+def check(model: Any, data: ImageData, found: Measurement, tolerance: float = 1e-3) -> None:
     """Compare every answer to every query of every task."""
     ways, pixels = TASKS["ways"], data.test.images
     batches = list(evaluation_tasks(data, "test", **TASKS))
@@ -129,22 +93,97 @@ def check(model: Any, data: ImageData, found: Measurement) -> None:
         right = model.score(pixels[query[task]], found.targets[task])
         assert right == pytest.approx(float(found.values[task]))
         assert model.decision_function(pixels[query[task]]) == pytest.approx(
-            found.logits[task, :, :ways].numpy(), rel=1e-3, abs=1e-4
+            found.logits[task, :, :ways].numpy(), rel=tolerance, abs=0.1 * tolerance
         )
 
 
 @pytest.mark.parametrize("mode", ["inductive", "transductive"])
 @pytest.mark.parametrize("case", CASES)
-def test_the_predictions_that_evaluate_counted(case: str, mode: str, tiny: ImageData) -> None:
-    outputs = tiny.train.classes if case.startswith("supervised") else TASKS["ways"]
-    learner, recipe = made(case, tiny.example_shape, outputs)
+def test_the_predictions_that_evaluate_counted(
+    case: str, mode: str, tiny: ImageData, made: Any, used: Any
+) -> None:
+    algorithm = case.split()[0]
+    outputs = tiny.train.classes if algorithm == "supervised" else TASKS["ways"]
+    learner, recipe = made(tiny.example_shape, outputs, f"algorithm={algorithm}", *CASES[case])
     found = measured(learner, tiny, recipe.steps, mode)
     # The tasks differ and so do the answers to them: nothing is the same whatever is asked.
     assert len(found.logits.argmax(-1).flatten().unique()) > 1
-    check(used(recipe, learner.state_dict(), tiny, mode), tiny, found)
+    check(used(recipe, learner.state_dict(), tiny, batchnorm=mode), tiny, found)
 
 
 def test_every_algorithm_is_here() -> None:
-    from metakd.config.locate import Choices
+    assert {case.split()[0] for case in CASES} == {*Choices().of("algorithm")}
 
-    assert {algorithm_of(case) for case in CASES} == {*Choices().of("algorithm")}
+
+@pytest.mark.parametrize("mode", ["inductive", "transductive"])
+def test_a_teacher_that_adapts(mode: str, tiny: ImageData, used: Any) -> None:
+    config = compose([*ADAPTING]).config
+    own = adapting_teacher_config(config)
+    torch.manual_seed(0)
+    body = resolve(config.teacher._target_, "metakd.models")
+    backbone = build(body, tiny.example_shape, settings=settings_of(config.teacher), options={})
+    learner = MAML(backbone, 3, inner_lr=own.inner_lr, inner_steps=2, inner_steps_test=2)
+    weights = learner.state_dict()
+    recipe = recipe_of(config, "teacher", tiny.example_shape, weights, "float32")
+    assert (recipe.steps, recipe.outputs, recipe.fixed_ways) == (2, 3, True)
+    found = measured(learner, tiny, 2, mode)
+    check(used(recipe, weights, tiny, batchnorm=mode), tiny, found)
+
+
+def test_a_teacher_that_embeds(tiny: ImageData, used: Any) -> None:
+    config = compose(["teacher=resnet8", "teacher.width=4"]).config
+    torch.manual_seed(0)
+    body = resolve(config.teacher._target_, "metakd.models")
+    backbone = build(body, tiny.example_shape, settings=settings_of(config.teacher), options={})
+    network = Network(backbone, tiny.train.classes)
+    weights = network.state_dict()
+    recipe = recipe_of(config, "teacher", tiny.example_shape, weights, "float32")
+    assert (recipe.steps, recipe.fixed_ways) == (None, False)
+    found = measured(Supervised(backbone, 8, head="centroid"), tiny, None, "inductive")
+    check(used(recipe, {f"network.{k}": v for k, v in weights.items()}, tiny), tiny, found)
+
+
+@pytest.mark.parametrize("algorithm", ["maml", "anil", "reptile", "lstm"])
+def test_regression(algorithm: str, made: Any, used: Any) -> None:
+    data = SinusoidTasks()
+    words = (f"algorithm={algorithm}", "student=mlp", "student.width=8", "dataset=sinusoid")
+    learner, recipe = made((1,), 1, *words, "pretrain=none", "warmstart=none")
+    found = measured(learner, data, recipe.steps, "inductive")
+    model = used(recipe, learner.state_dict(), None, batch_size=2)
+    (batch,) = evaluation_tasks(data, "test", **TASKS)
+    for task in range(len(batch)):
+        x, y = batch.support[task].numpy(), batch.support_targets[task].numpy()
+        asked, truth = batch.query[task].numpy(), batch.query_targets[task].numpy()
+        predicted = model.fit(x, y).predict(asked)
+        assert predicted == pytest.approx(found.logits[task].numpy(), rel=1e-4, abs=1e-5)
+        assert float(((predicted - truth) ** 2).mean()) == pytest.approx(
+            float(found.values[task]), rel=1e-4
+        )
+        flat = model.fit(x[:, 0], y[:, 0]).predict(asked[:, 0])
+        assert flat.shape == (TASKS["queries"],)
+        assert np.array_equal(flat, predicted[:, 0])
+        spread = ((truth - truth.mean()) ** 2).sum()
+        assert model.score(asked, truth) == pytest.approx(
+            1 - ((truth - predicted) ** 2).sum() / spread, rel=1e-4
+        )
+
+
+def test_bfloat16_gives_the_same_answers(tiny: ImageData, made: Any, used: Any) -> None:
+    learner, recipe = made(tiny.example_shape, 3, "algorithm=protonet")
+    half = Precision(torch.bfloat16, "cpu")
+    found = evaluate(
+        learner,
+        tiny,
+        part="test",
+        **TASKS,
+        steps=None,
+        batchnorm="inductive",
+        precision=half,
+    )[0]
+    model = used(replace(recipe, precision="bfloat16"), learner.state_dict(), tiny)
+    check(model, tiny, found, tolerance=0.05)
+    exact = used(recipe, learner.state_dict(), tiny)
+    pixels = tiny.test.images
+    assert model.fit(pixels[::12], range(6)).decision_function(pixels) != pytest.approx(
+        exact.fit(pixels[::12], range(6)).decision_function(pixels), rel=1e-5
+    )

@@ -1,0 +1,99 @@
+"""What meta-validation tasks say of a model's confidence."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from metakd.algorithms.maml import MAML
+from metakd.algorithms.protonet import ProtoNet
+from metakd.data.images import ImageData
+from metakd.distillation.calibration import fit_scale
+from metakd.stages.precision import Precision
+from metakd.using.calibration import Calibration, Judged, calibrate, judged_tasks
+from metakd.using.known import SCORES, threshold_at
+
+FLOAT = Precision(None, "cpu")
+TASKS: dict[str, Any] = {"ways": 3, "shots": 2, "queries": 4, "tasks": 5, "seed": 0}
+
+
+class Flat(nn.Module):
+    embedding_size = 144
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)
+
+
+def test_queries_of_classes_that_were_not_shown(tiny: ImageData) -> None:
+    judged = judged_tasks(
+        ProtoNet(Flat()), tiny, part="validate", **TASKS, steps=None, precision=FLOAT
+    )
+    # 6 classes: 3 of a task are shown, the others' queries are unknown ones.
+    assert judged.known.shape == judged.unknown.shape == (5 * 3 * 4, 3)
+    assert sorted(judged.targets.unique().tolist()) == [0, 1, 2]
+    assert (judged.known.argmax(-1) == judged.targets).float().mean() > 0.8
+    # A class is nearer to its own prototype than a stranger is to any.
+    assert judged.known.amax(-1).mean() > judged.unknown.amax(-1).mean()
+
+
+def test_learners_that_descend_are_asked_alike(tiny: ImageData) -> None:
+    torch.manual_seed(0)
+    learner = MAML(Flat(), 4, inner_lr=0.01, inner_steps=1)
+    judged = judged_tasks(learner, tiny, part="validate", **TASKS, steps=3, precision=FLOAT)
+    assert judged.known.shape == (60, 3)  # of four outputs, three stand for classes
+    assert (judged.known.argmax(-1) == judged.targets).float().mean() > 0.6
+
+
+def test_tasks_that_diverged_are_left_out(tiny: ImageData) -> None:
+    learner = MAML(Flat(), 3, inner_lr=1e38, inner_steps=1)
+    judged = judged_tasks(learner, tiny, part="validate", **TASKS, steps=3, precision=FLOAT)
+    assert len(judged.known) == len(judged.unknown) == 0
+
+
+def test_scale_score_and_threshold() -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(0, 4, (500,), generator=generator)
+    known = torch.randn(500, 4, generator=generator)
+    known[torch.arange(500), targets] += 2
+    unknown = torch.randn(400, 4, generator=generator) - 1
+    found = calibrate(Judged(known, targets, unknown), part="validate", tasks=20, ways=4, shots=1)
+    assert found.scale == fit_scale(known, targets)
+    assert found.score == max(found.auroc, key=lambda name: found.auroc[name])
+    assert found.auroc.keys() == SCORES.keys()
+    assert found.auroc[found.score] > 0.8
+    scores = SCORES[found.score](found.scale * known.double())
+    for rate in (0.05, 0.2):
+        below = scores < threshold_at(found.quantiles, rate)
+        assert float(below.double().mean()) == pytest.approx(rate, abs=0.003)
+    at = next(at for at in found.curve if at["rate"] == 0.05)
+    assert at["found"] > 0.1
+    assert Calibration.from_plain(json.loads(json.dumps(found.plain()))) == found
+    assert found.plain()["temperature"] == pytest.approx(1 / found.scale)
+
+
+def test_without_strangers_there_is_a_threshold_all_the_same() -> None:
+    known, targets = torch.eye(3).repeat(5, 1), torch.arange(3).repeat(5)
+    found = calibrate(Judged(known, targets, known[:0]), part="validate", tasks=5, ways=3, shots=1)
+    assert (found.score, found.auroc, found.curve) == ("probability", {}, ())
+    assert found.quantiles
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scale": 0},
+        {"scale": "x"},
+        {"score": "guess"},
+        {"quantiles": [2, 1]},
+        {"quantiles": None},
+        {"auroc": []},
+        {"curve": [1]},
+    ],
+)
+def test_damaged(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"calibration|score|quantiles"):
+        Calibration.from_plain({**Calibration().plain(), **change})
