@@ -233,13 +233,16 @@ def _print(comparison: Comparison, found: Ablation, lines: Sequence[str], form: 
     from rich.console import Console
 
     from metakd.comparing.formats import as_markdown, print_report
+    from metakd.comparing.screen import screen_report
     from metakd.comparing.tables import report
 
-    whole = report(comparison, {row: part for part, row in found.rows.items()}, lines)
+    names = {row: part for part, row in found.rows.items()}
     if form == "markdown":
-        sys.stdout.write(as_markdown(whole))
-    else:
-        print_report(whole, Console())
+        sys.stdout.write(as_markdown(report(comparison, names, lines)))
+        return
+    console = Console()
+    implied = ("algorithm", "distill")
+    print_report(screen_report(comparison, console.width, names, lines, implied), console)
 
 
 def _missing(sweep: Sweep) -> Iterator[str]:

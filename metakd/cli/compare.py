@@ -124,7 +124,10 @@ def _writer(name: str) -> Callable[[Comparison], None]:
         return lambda comparison: _print(texts[name](comparison))
     from rich.console import Console
 
-    return lambda comparison: formats.print_report(report(comparison), Console())
+    from metakd.comparing.screen import screen_report
+
+    console = Console()
+    return lambda c: formats.print_report(screen_report(c, console.width), console)
 
 
 def _print(text: str) -> None:

@@ -18,9 +18,16 @@ __all__ = ["as_html", "as_latex", "as_markdown", "print_report"]
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print a report; plain text where `console` is no terminal."""
+    """Print a report; plain text where `console` is no terminal.
+
+    A terminal's lines are broken between words; what is written to a file keeps its lines.
+    """
+    whole = not console.is_terminal
     for table in report.tables:
-        console.print(Text(table.title, style="bold"), soft_wrap=True)
+        if table.title:
+            console.print(Text(table.title, style="bold"), soft_wrap=whole)
+        if table.above:
+            console.print(Text(table.above), soft_wrap=whole)
         drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for column in table.columns:
             justify = "right" if column.numeric else "left"
@@ -29,7 +36,7 @@ def print_report(report: Report, console: Console) -> None:
             drawn.add_row(*(Text(cell) for cell in row))
         print_uncut(drawn, console)
     for line in report.lines:
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(line), soft_wrap=whole)
 
 
 def as_markdown(report: Report) -> str:

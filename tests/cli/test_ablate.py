@@ -123,9 +123,13 @@ def test_runs_then_says_which_part_helped(metakd, jobs, tmp_path: Path) -> None:
     assert answer.status == 0, answer.err
     assert len(jobs) == 8
     table = answer.out[answer.out.index("5-way accuracy") :]
-    names = [line.split("  ")[0].strip() for line in table.splitlines()[4:8]]
+    lines = table.splitlines()
+    begin = next(i for i, line in enumerate(lines) if "───" in line) + 1
+    names = [line.split("  ")[0].strip() for line in lines[begin : begin + 4]]
     assert names == ["plain", "fused", "distillation only", "meta only"]  # baseline, then best
     assert "baseline" in table
+    # The parts' names say what differs.
+    assert lines[1].startswith("all: student=conv4_small, seeds 0, 1, ")
     assert "against plain, over 2 seeds, each on the same 3 tasks" in table
     assert "distillation (embedding)" in table
     assert "is better than" not in table

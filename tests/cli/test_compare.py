@@ -40,12 +40,16 @@ def test_a_table_with_everything(metakd, sweep: Path) -> None:
     answer = metakd("compare", str(sweep), "--baseline", str(sweep / "0"))
     assert (answer.status, answer.err) == (0, "")
     assert "80.00" not in answer.out
-    line = next(line for line in answer.out.splitlines() if line.split()[:2] == ["1", "2"])
+    above = "all: algorithm=protonet, distill=embedding, student=conv4_small, parameters 1,000, "
+    assert above in answer.out
+    line = next(line for line in answer.out.splitlines() if line.split()[:1] == ["lr=2"])
     assert "75.00 ± 12.65" in line
     assert "+15.00 ± 9.19" in line
     assert "0.014" in line
+    assert line.split()[-1] == "1"  # its folder
     assert (
-        "1 is better than 0, by 15.00 ± 9.19 points on the same 4 tasks (p = 0.014)" in answer.out
+        "lr=2 is better than lr=1, by 15.00 ± 9.19 points on the same 4 tasks (p = 0.014)"
+        in answer.out
     )
     failed = next(line for line in answer.out.splitlines() if "no memory" in line)
     assert "failed" in failed.split()

@@ -1,0 +1,102 @@
+"""Tables that fit a terminal: cells are wrapped, and a table that is too wide becomes several."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from metakd.comparing.cells import Column, Table
+
+__all__ = ["Filled", "laid_out", "table_width", "wrapped"]
+
+NAME_WIDTH = 28
+"""Of rows' names and other words, where a table does not fit otherwise."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A column with its texts, one for each row."""
+
+    column: Column
+    texts: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """Return the characters of its longest line."""
+        return max(len(line) for t in (self.column.header, *self.texts) for line in t.split("\n"))
+
+    def narrowed(self, most: int) -> Filled:
+        """Return the column with its words, not its numbers, wrapped to lines of `most`."""
+        if self.column.numeric or self.width <= most:
+            return self
+        header = wrapped(self.column.header, most)
+        return Filled(Column(header), tuple(wrapped(text, most) for text in self.texts))
+
+
+def table_width(columns: Sequence[Filled]) -> int:
+    """Return the characters of a table's line, with two between columns and one at each end."""
+    return sum(column.width for column in columns) + 2 * len(columns)
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return text in lines of at most `width`, broken behind a space, a comma, a dot or a slash."""
+    lines = [""]
+    for word in re.findall(r"[^ ,/.]*[ ,/.]*", text):
+        while len(lines[-1] + word.rstrip()) > width and word:
+            if lines[-1]:
+                lines.append("")
+            else:  # a word that is longer than a line
+                lines[-1], word = word[:width], word[width:]
+                lines.append("")
+        lines[-1] += word
+    return "\n".join(line.rstrip() for line in lines if line)
+
+
+def laid_out(
+    title: str, above: str, name: Filled, blocks: Sequence[Sequence[Filled]], width: int
+) -> list[Table]:
+    """Return one table if it fits, else several; each has the rows' names.
+
+    Args:
+        title: of the first one.
+        above: what is said above it.
+        name: what rows are called.
+        blocks: columns that belong together, in order; none is parted that fits on its own.
+        width: characters of a line.
+    """
+    for head in (lambda column: column, _two_lines):
+        blocks = [[head(column) for column in block] for block in blocks if block]
+        every = [column for block in blocks for column in block]
+        if table_width([name, *every]) <= width:
+            return [_table(title, above, [name, *every])]
+    name = name.narrowed(min(NAME_WIDTH, max(12, width // 3)))
+    blocks = [[c.narrowed(min(NAME_WIDTH, max(8, width // 3))) for c in block] for block in blocks]
+    parts: list[list[Filled]] = [[name]]
+    for block in blocks:
+        if table_width([*parts[-1], *block]) > width and len(parts[-1]) > 1:
+            parts.append([name])
+        for column in block:
+            if table_width([*parts[-1], column]) > width and len(parts[-1]) > 1:
+                parts.append([name])
+            parts[-1].append(column)
+    return [
+        _table(title if i == 0 else "", above if i == 0 else "", part)
+        for i, part in enumerate(parts)
+    ]
+
+
+def _table(title: str, above: str, columns: Sequence[Filled]) -> Table:
+    rows = zip(*(column.texts for column in columns), strict=True)
+    return Table(title, tuple(column.column for column in columns), tuple(rows), above)
+
+
+def _two_lines(filled: Filled) -> Filled:
+    """Return a column whose header takes two lines, if that is wider than what stands below."""
+    header = filled.column.header
+    widest = max((len(text) for text in filled.texts), default=0)
+    cut = max(header.rfind(" "), header.rfind("."))
+    if len(header) <= widest or cut < 0:
+        return filled
+    first, second = header[: cut + 1].rstrip(), header[cut + 1 :]
+    return Filled(Column(f"{first}\n{second}", filled.column.numeric), filled.texts)
