@@ -13,16 +13,22 @@ __all__ = ["run"]
 
 HELP = """\
 usage: metakd evaluate RUN [GROUP=CHOICE ...] [SETTING=VALUE ...]
+       metakd evaluate RUN --images FOLDER [SETTING=VALUE ...]
 
 Judges the models of the finished run in the folder RUN again: on other tasks, other data, more
 adaptation steps. What is not typed stays as the run recorded it. Writes
-RUN/evaluations/DATE_TIME/results.json and never touches the run's own results.
+RUN/evaluations/DATE_TIME/results.json and never touches the run's own results. Images are
+prepared as the run's networks expect them. Classes that the networks have learned from are refused
+(evaluate.seen=leave_out leaves them out, evaluate.seen=keep judges on them all the same).
 
 examples:
   metakd evaluate outputs/glyphs_protonet/2026-01-31_12-00-00 task.shots=5
   metakd evaluate RUN dataset=omniglot task=20way_1shot evaluate.tasks=1000
+  metakd evaluate RUN --images new_photos task.ways=3
 
 options:
+  --images FOLDER          a folder that holds a folder of pictures for each new class, all of them
+                           to be judged on; task.ways of them are enough
   --config-dir, -cd DIR    a folder of your own configuration files, for a dataset of your own
 
 Settings: dataset, task and evaluate with all that belongs to them, algorithm.inner_steps_test,
@@ -33,6 +39,7 @@ def run(arguments: Sequence[str]) -> int:
     """Evaluate a run again."""
     parser = Parser("evaluate", HELP)
     parser.add_argument("words", nargs="*")
+    parser.add_argument("--images")
     parser.add_argument("--config-dir", "-cd")
     asked = parser.read(arguments)
     if asked.help:
@@ -44,18 +51,24 @@ def run(arguments: Sequence[str]) -> int:
     if not folder.is_dir():
         hint = "; name the run's folder first" if "=" in asked.words[0] else ""
         raise UserError(f"{asked.words[0]}: there is no such run folder{hint}")
+    overrides = asked.words[1:]
+    if asked.images is not None:
+        if not Path(asked.images).expanduser().is_dir():
+            raise UserError(f"--images {asked.images}: there is no such folder")
+        from metakd.config.judging import images_overrides
+
+        overrides = [*images_overrides(asked.images), *overrides]
     from metakd.config.checks import check
     from metakd.config.compose import recompose
+    from metakd.config.judging import only_judged
 
     recorded = folder / ".hydra" / "config.yaml"
     if recorded.is_file():  # refuse what can be refused before torch is imported
-        config = recompose(recorded, asked.words[1:], asked.config_dir).config
-        # Where the run's training began may be gone; its own models are judged.
-        config.student.checkpoint = config.teacher.checkpoint = None
-        config.pretrain.enabled = True
+        config = recompose(recorded, overrides, asked.config_dir).config
+        only_judged(config)
         check(config)
         look_here_for(config.plugins)
     from metakd import pipeline
 
-    pipeline.evaluate_run(folder, asked.words[1:], asked.config_dir)
+    pipeline.evaluate_run(folder, overrides, asked.config_dir)
     return 0

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from metakd.algorithms.algorithm import Algorithm
 from metakd.config.checks import teacher_learns
 from metakd.config.compose import Composed
+from metakd.config.judging import only_judged
 from metakd.config.recorded import recorded_composed
 from metakd.data.images import ImageData
 from metakd.errors import UserError, nearest
@@ -77,12 +78,7 @@ def evaluate_run(
                 f"{key}: a trained run is only judged again; what can differ is "
                 f"{', '.join((*JUDGED_AGAIN, *ALSO))}." + nearest(key, (*JUDGED_AGAIN, *ALSO))
             )
-    # The models come from the run's own files, not from where its training began.
-    composed.config.student.checkpoint = composed.config.teacher.checkpoint = None
-    composed.config.student.pretrained = composed.config.teacher.pretrained = False
-    composed.config.pretrain.enabled = True  # the run has its teacher; nothing is trained here
-    composed.config.meta_train.iterations = 0
-    composed.config.finetune.enabled = False
+    only_judged(composed.config)
     prepared = prepare(composed, _known(run, info, composed))
     _check_new(prepared, run, info)
     moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -90,7 +86,10 @@ def evaluate_run(
     recorder = Recorder(progress=Progress(quiet=quiet))
     for line in prepared.warnings:
         recorder.warn(line)
-    judged, results = _judge_all(prepared, run, recorder)
+    own = prepared.data.checksum == info.get("data_checksum")
+    # On other data the scale that belongs to the run's classes holds.
+    scale = None if own else info.get("teacher_scale")
+    judged, results = _judge_all(prepared, run, recorder, scale)
     folder = RunFolder.create(run.path / "evaluations" / moment)
     folder.start(
         {
@@ -114,7 +113,7 @@ def evaluate_run(
 
 def _known(run: RunFolder, info: Mapping[str, Any], composed: Composed) -> Known:
     """Return what the run's networks expect of their input, as their own files say it."""
-    known = known_of(run, info, composed)
+    known = known_of(run, info, composed, moved=False)
     cards = {name: card_of_run(run, name) for name in ("student", "teacher")}
     student, teacher = (
         getattr(known, name) if card is None else card.preprocessing for name, card in cards.items()
@@ -151,7 +150,7 @@ def _check_new(prepared: Prepared, run: RunFolder, info: Mapping[str, Any]) -> N
 
 
 def _judge_all(
-    prepared: Prepared, run: RunFolder, recorder: Recorder
+    prepared: Prepared, run: RunFolder, recorder: Recorder, scale: float | None
 ) -> tuple[dict[str, Judged], dict[str, Any]]:
     config, data = prepared.config, prepared.data
     judged: dict[str, Judged] = {}
@@ -180,7 +179,9 @@ def _judge_all(
             teacher = Network(backbone, len(head)).to(head.device)
             _restore(teacher, weights, "teacher")
             teacher.to(prepared.device)
-        judged["teacher"] = judge_any_teacher(teacher, data, config, prepared.precision, recorder)
+        judged["teacher"] = judge_any_teacher(
+            teacher, data, config, prepared.precision, recorder, scale
+        )
         results["teacher"] = {**judged["teacher"].figures(), "cost": cost_of(backbone, data)}
         results["fidelity"] = fidelity(judged["student"], judged["teacher"])
     results["student"] |= start_of(config)

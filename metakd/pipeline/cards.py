@@ -126,8 +126,16 @@ def card_of_run(run: RunFolder, name: str) -> Card | None:
     return read_weights(file).card if file.exists() else None
 
 
-def known_of(run: RunFolder, info: Mapping[str, Any], composed: Composed) -> Known:
+def known_of(
+    run: RunFolder, info: Mapping[str, Any], composed: Composed, *, moved: bool = True
+) -> Known:
     """Return what a run that is taken up again recorded of its input and its split.
+
+    Args:
+        run: its folder.
+        info: its run.json.
+        composed: its configuration, with what was typed now.
+        moved: a folder that is typed now is the run's own one in another place.
 
     Raises:
         UserError: it is damaged.
@@ -142,6 +150,6 @@ def known_of(run: RunFolder, info: Mapping[str, Any], composed: Composed) -> Kno
             file = Path(run.path, "run.json")
             raise UserError(f"'{file}' cannot be read: preprocessing: {error}") from error
     other = composed.typed & {*OTHER_DATA, "dataset.options.all_test"}
-    moved = other == {"dataset.folder"}  # the same folder, in another place
-    split = read_split(run.path) if not other or moved else None
+    own = not other or (moved and other == {"dataset.folder"})
+    split = read_split(run.path) if own else None
     return Known(student=found["student"], teacher=found["teacher"], split=split)

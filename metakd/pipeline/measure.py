@@ -51,9 +51,15 @@ CURVE = (0, 1, 2, 3, 5, 10, 20, 50)
 
 @dataclass
 class Judged:
-    """All measurements of one model; the first one is the headline."""
+    """All measurements of one model; the first one is the headline.
+
+    Attributes:
+        measurements: by shots, steps and batch-norm mode.
+        scale: what a teacher's cosines were multiplied by to become logits; None: it has none.
+    """
 
     measurements: list[Measurement] = field(default_factory=list)
+    scale: float | None = None
 
     @property
     def headline(self) -> Measurement:
@@ -195,10 +201,20 @@ def judge_any_teacher(
     config: Config,
     precision: Precision,
     recorder: Recorder,
+    scale: float | None = None,
 ) -> Judged:
-    """Measure the teacher on the headline's tasks: as it adapts, or else by its embeddings."""
+    """Measure the teacher on the headline's tasks: as it adapts, or else by its embeddings.
+
+    Args:
+        teacher: a network to embed with, or a learner that adapts.
+        data: the dataset.
+        config: what to measure.
+        precision: number format of the stages that may use bfloat16.
+        recorder: shows progress.
+        scale: what a network's cosines are multiplied by; None: fitted on meta-validation.
+    """
     if isinstance(teacher, Network):
-        return _judge_embedding(teacher.backbone, data, config, precision, recorder)
+        return _judge_embedding(teacher.backbone, data, config, precision, recorder, scale)
     steps = teacher.test_steps if isinstance(teacher, GradientLearner) else None
     if steps is not None:
         precision = precision.full()
@@ -211,10 +227,12 @@ def _judge_embedding(
     config: Config,
     precision: Precision,
     recorder: Recorder,
+    scale: float | None,
 ) -> Judged:
     """Measure the teacher as nearest cosine centroid on its embeddings."""
     e, task = config.evaluate, config.task
-    head = Supervised(backbone, data.part("train").classes, head="centroid").to(data.device)
+    outputs = max(1, data.part("train").classes)  # of a head that is not asked
+    head = Supervised(backbone, outputs, head="centroid").to(data.device)
     embeddings = embed_part(head, data, e.part, precision, group=recorder.group)
     judged = Judged()
     shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
@@ -237,7 +255,9 @@ def _judge_embedding(
                 bar=bar,
                 group=recorder.group,
             )
-    scale = _teacher_scale(head, data, config, precision, recorder)
+    if scale is None:
+        scale = _teacher_scale(head, data, config, precision, recorder)
+    judged.scale = scale
     judged.measurements = [replace(m, logits=scale * m.logits) for m in judged.measurements]
     return judged
 

@@ -246,6 +246,8 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     if folder is None:
         return {}
     recorder = recorder.alone()
+    if final is not None and judged["teacher"].scale is not None:
+        folder.update(teacher_scale=judged["teacher"].scale)
     learners = {name: model.algorithm for name, model in models.items()}
     known = learners if final is None else {**learners, "teacher": final}
     calibrate_run(prepared, folder, known, recorder)

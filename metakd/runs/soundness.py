@@ -89,6 +89,7 @@ RUN: Mapping[str, Rule] = {
     "data_checksum": TEXT,
     "external_pretraining": TEXTS,
     "teacher": TEXT,
+    "teacher_scale": AMOUNT,
     "error": TEXT,
     "evaluates": TEXT,
     "reproduces": TEXT,
