@@ -45,8 +45,8 @@ def differences(watch: Watch, baseline: Run, runs: Sequence[Run]) -> dict[str, A
         runs: others; those without results are passed over.
 
     Returns:
-        `baseline`; `pairs`: run, shots, measure, tasks, difference, ci95, p_adjusted; `apart`: run
-        and reason of those that cannot be compared.
+        `baseline`; `pairs`: run, shots, measure, tasks, difference, ci95, ci95_adjusted,
+        p_adjusted; `apart`: run and reason of those that cannot be compared.
     """
     others = [run for run in runs if run is not baseline and run.results is not None]
     shots = list(baseline.headlines.get(MODEL, {}))[:1]  # the headline's
@@ -61,6 +61,7 @@ def differences(watch: Watch, baseline: Run, runs: Sequence[Run]) -> dict[str, A
                 "tasks": pair.pairs[0].tasks,
                 "difference": pair.difference,
                 "ci95": pair.half,
+                "ci95_adjusted": pair.corrected_half,
                 "p_adjusted": pair.p_adjusted,
             }
             for pair in pairs

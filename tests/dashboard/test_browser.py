@@ -128,8 +128,9 @@ def test_sorts_filters_and_groups(visit: Callable[..., Page], address: str) -> N
     head.focus()
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "ascending"
-    assert shown(page)[-2] == "sweep/3"  # the best one
-    assert shown(page)[-1] == "failed"  # what has no figure comes last, either way
+    # Runs judged on the same tasks stand together, whichever way; what has no figure comes last.
+    assert shown(page)[-3:] == ["sweep/3", "elsewhere", "failed"]
+    assert page.evaluate("metakd.table.getSorters().length") == 1
     page.keyboard.press("Enter")
     assert shown(page)[-1] == "failed"
 
@@ -183,6 +184,87 @@ def test_overlays_two_curves_with_smoothing(visit: Callable[..., Page], address:
     assert [line["data"][0][1] for line in series(page)] == [1.0, 1.0]
 
 
+def test_validation_is_the_first_curve_in_percent(
+    visit: Callable[..., Page], address: str, evil: Path
+) -> None:
+    metrics = evil / "sweep" / "3" / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines[9]["metrics"] |= {"validate/accuracy": 0.25, "student/accuracy": 0.5}
+    lines[19]["metrics"] |= {"validate/accuracy": 0.375, "student/accuracy": 0.5}
+    metrics.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    page = visit(address)
+    until(page, "metakd.drawn?.length === 1")
+    assert page.input_value("#metric") == "validate/accuracy"
+    assert series(page)[0]["data"] == [[9, 25], [19, 37.5]]
+    assert "validate/accuracy (%)" in page.inner_text("#metric")
+    assert "37.50" in page.inner_text("#curves table")
+    page.select_option("#metric", "loss")  # a loss stays as it was logged
+    until(page, "metakd.drawn?.length > 1")
+    assert max(value for line in series(page) for _, value in line["data"]) == 2.0
+
+
+def test_accuracies_are_percent_in_the_details_too(
+    visit: Callable[..., Page], address: str
+) -> None:
+    page = visit(address)
+    choose(page, "sweep/0", "sweep/3")
+    page.click("#tab-details")
+    page.wait_for_selector("#details .differs")
+    text = page.inner_text("#details")
+    # 0.5, 0.7, 0.6, 0.8 and 0.74, 0.85, 0.6, 0.8 over the tasks
+    assert "student.fewshot.accuracy\t65.00 %\t74.75 %" in text
+    assert "student.fewshot.ci95\t12.65 %\t" in text
+    assert "student.cost.parameters\t1000\t1030" in text
+
+
+def test_parallel_coordinates_say_when_there_is_nothing_to_see(
+    visit: Callable[..., Page], address: str, evil: Path
+) -> None:
+    page = visit(address)
+    page.click("#tab-parallel")
+    assert page.is_visible("#parallel .chart")
+    for run in (evil / "sweep" / "0", evil / "sweep" / "1", *evil.iterdir()):
+        if run.name != "sweep":  # what is left are two runs of other rates
+            shutil.rmtree(run)
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    page.click("#tab-parallel")
+    assert not page.is_visible("#parallel .chart")
+    assert "These runs differ in one, meta_train.lr" in page.inner_text("#parallel")
+    page.click("#parallel summary")
+    page.locator("#parallel details label", has_text="teacher").click()
+    assert page.is_visible("#parallel .chart")
+    assert "2 runs of the table" in page.inner_text("#parallel")
+
+
+def test_latencies_within_noise_make_no_front(visit: Callable[..., Page], address: str) -> None:
+    page = visit(address)
+    points = "[{cost: 0.204, good: 40, spread: S}, {cost: 0.207, good: 41, spread: S}]"
+    front = f"metakd.front({points}).map((point) => point.good)"
+    assert page.evaluate(front.replace("S", "0.002")) == [41]
+    assert page.evaluate(front.replace("S", "0.001")) == [40, 41]
+    assert page.evaluate(front.replace("S", "0")) == [40, 41]
+
+
+def test_names_are_wrapped_on_a_narrow_page(
+    visit: Callable[..., Page], address: str, evil: Path
+) -> None:
+    page = visit(address)
+    page.set_viewport_size({"width": 400, "height": 900})
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    inside = """[...document.querySelectorAll('.tabulator-cell[tabulator-field="path"]')]
+      .every((cell) => cell.scrollWidth <= cell.clientWidth + 1)"""
+    assert page.evaluate(inside)
+    cell = page.locator('.tabulator-cell[tabulator-field="path"]', has_text="onerror")
+    assert cell.bounding_box()["height"] > 40  # several lines
+    assert cell.bounding_box()["width"] <= 140
+    until(page, "metakd.drawn?.length")
+    for name in page.locator("#curves td.name").all():
+        assert name.bounding_box()["width"] >= 100
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_charts_of_all_runs(visit: Callable[..., Page], address: str) -> None:
     page = visit(address)
     page.click("#tab-parallel")
@@ -231,7 +313,9 @@ def test_details_show_differences_and_names_as_text(
 def test_runs_on_other_tasks_are_said_to_be(visit: Callable[..., Page], address: str) -> None:
     page = visit(address)
     said = page.inner_text("#notices")
-    assert "2 different sets of tasks" in said
+    assert said == "4 notices: these runs were judged on 2 different sets of tasks"
+    page.click("#notices summary")
+    said = page.inner_text("#notices")
     assert "B cannot be compared with A: other evaluation seed (evaluate.seed): 12345 and 7" in said
     assert "6 finished, 1 failed" in page.inner_text("#counts")
 

@@ -68,10 +68,13 @@
     };
   };
 
+  // Columns to spare are left out on a narrow page.
+  const kinds = (head) => ["number", "name", "spare"].filter((kind) => head[kind]).join(" ");
+
   metakd.plainTable = (heads, rows) =>
     element("table", { class: "plain" },
       element("thead", {}, element("tr", {}, ...heads.map((head) =>
-        element("th", { scope: "col", class: head.number ? "number" : "" }, head.text)))),
+        element("th", { scope: "col", class: kinds(head) }, head.text)))),
       element("tbody", {}, ...rows.map((cells) => element("tr", {}, ...cells.map((cell, i) =>
-        element("td", { class: heads[i].number ? "number" : "" }, ...(Array.isArray(cell) ? cell : [cell ?? ""])))))));
+        element("td", { class: kinds(heads[i]) }, ...(Array.isArray(cell) ? cell : [cell ?? ""])))))));
 })();

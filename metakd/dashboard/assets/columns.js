@@ -40,6 +40,13 @@
     return text.includes(words.toLowerCase());
   };
 
+  // Figures of different tasks are not mixed: what can be compared stands together.
+  const withinSets = (a, b, one, other, column, direction) => {
+    const [first, second] = [one, other].map((row) => row.getData().row.set ?? Infinity);
+    if (first === second) return sorter(a, b, one, other, column, direction);
+    return (first < second ? -1 : 1) * (direction === "desc" ? -1 : 1);
+  };
+
   const title = (over, name) => () =>
     element("span", {}, element("span", { class: "head-of" }, over), element("span", { class: "head-name" }, name));
 
@@ -93,6 +100,7 @@
             column(field, `${k}-shot${measure === "mse" ? " mse" : ", %"}`, MODELS[model], {
               ...number,
               ...calculation(write),
+              sorter: withinSets,
               headerSortStartingDir: measure === "mse" ? "asc" : "desc",
               minWidth: 152,
               visible: head.shots.includes(Number(k)),
@@ -169,7 +177,8 @@
       column("path", "", "run", {
         frozen: true,
         minWidth: 120,
-        maxInitialWidth: 280,
+        maxInitialWidth: innerWidth <= 480 ? 130 : 280,
+        variableHeight: true,
         formatter: (cell) =>
           element("button", {
             type: "button",

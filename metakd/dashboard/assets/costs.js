@@ -14,8 +14,18 @@
   const COSTS = [["parameters", "parameters"], ["macs", "multiply-adds"], ["latency_ms", "latency (ms)"], ["bytes", "bytes"]];
   const SHAPES = ["circle", "rect", "triangle", "diamond", "roundRect"];
 
-  // At least as good as every other one that costs no more.
+  // At least as good as every other one that costs no more. Costs that are no further apart than
+  // the sum of their spreads count as equal.
   metakd.front = (points) => {
+    if (points.some((point) => point.spread)) {
+      const beats = (one, other) => {
+        const room = one.spread + other.spread;
+        const cheaper = other.cost - one.cost > room;
+        const equal = Math.abs(other.cost - one.cost) <= room;
+        return (cheaper && one.good >= other.good) || (equal && one.good > other.good);
+      };
+      return points.filter((point) => !points.some((other) => beats(other, point))).sort((a, b) => a.cost - b.cost);
+    }
     const order = [...points].sort((a, b) => a.cost - b.cost || b.good - a.good);
     let best = null;
     return order.filter((point) => {
@@ -42,14 +52,15 @@
       const spent = row.cost?.[model.value]?.[cost.value];
       if (!figure || spent === undefined) return null;
       const value = scale * figure[0];
-      return { row, cost: spent, value, half: figure[1] === null || figure[1] === undefined ? 0 : scale * figure[1], good: measure === "mse" ? -value : value, of: by.value ? metakd.text(metakd.value(row, by.value)) || "–" : "runs" };
+      const spread = (cost.value === "latency_ms" && row.cost[model.value].latency_ms_spread) || 0;
+      return { row, cost: spent, spread, value, half: figure[1] === null || figure[1] === undefined ? 0 : scale * figure[1], good: measure === "mse" ? -value : value, of: by.value ? metakd.text(metakd.value(row, by.value)) || "–" : "runs" };
     }).filter(Boolean);
     const machines = new Set(points.map((point) => point.row.machine));
     const apart = cost.value === "latency_ms" && machines.size > 1;
     const front = apart ? [] : metakd.front(points);
     hint.textContent = !points.length ? "No finished run with such figures is shown in the table."
       : apart ? `Latencies were measured on ${machines.size} different machines, so there is no front over them.`
-      : `${points.length} runs of the table; the line is the front: no other one is better at that cost or a lower one. Bars are 95 % intervals over tasks.`;
+      : `${points.length} runs of the table; the line is the front: no other one is better at that cost or a lower one.${points.some((point) => point.spread) ? " Latencies within their measured spread count as equal." : ""} Bars are 95 % intervals over tasks.`;
     const labels = metakd.names(points.map((point) => point.row));
     points.forEach((point, i) => { point.label = labels[i]; });
     const groups = [...new Set(points.map((point) => point.of))].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));

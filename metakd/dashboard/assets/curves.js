@@ -33,9 +33,10 @@
     const values = one?.metrics[metric];
     if (!values) return [];
     const begin = one.time[0];
+    const scale = metakd.isShare(metric) ? 100 : 1;
     const found = [];
     for (let i = 0; i < values.length; i += 1)
-      if (values[i] !== null) found.push([across === "time" ? (one.time[i] - begin) / 60 : one.step[i], values[i]]);
+      if (values[i] !== null) found.push([across === "time" ? (one.time[i] - begin) / 60 : one.step[i], scale * values[i]]);
     return found;
   };
 
@@ -46,10 +47,9 @@
     const before = stage.value || (stages.includes("meta_train") ? "meta_train" : "");
     metakd.options(stage, stages.map((name) => [name, name.replaceAll("_", " ")]), before);
     const metrics = [...new Set(all.flatMap((one) => Object.keys(one.stages[stage.value]?.metrics ?? {})))].sort();
-    // Validation, unless there was too little of it to make a curve.
-    const often = (name) => all.some((one) => (one.stages[stage.value]?.metrics[name] ?? []).filter((value) => value !== null).length > 3);
-    const wanted = metric.value || ["validate/accuracy", "student/accuracy"].find(often) || "loss";
-    metakd.options(metric, metrics.map((name) => [name, name]), wanted);
+    const usual = ["validate/accuracy", "validate/mse", "student/accuracy", "loss"].find((name) => metrics.includes(name));
+    const wanted = metrics.includes(metric.value) ? metric.value : usual;
+    metakd.options(metric, metrics.map((name) => [name, metakd.percent(name)]), wanted);
   };
 
   metakd.drawCurves = async () => {
@@ -88,17 +88,17 @@
       grid: { left: 64, right: 24, top: 30, bottom: 62 },
       xAxis: metakd.axis({ type: "value", name: across.value === "time" ? "minutes since the stage began" : "update", nameLocation: "middle", nameGap: 28, min: "dataMin", max: "dataMax",
         axisLabel: { color: metakd.ink().ink, formatter: (x) => metakd.text(+x.toPrecision(4)) , hideOverlap: true, showMaxLabel: false } }),
-      yAxis: metakd.axis({ type: log.checked ? "log" : "value", name: metric.value, nameLocation: "end", nameTextStyle: { color: metakd.ink().faint, align: "left", padding: [0, 0, 0, -50] }, scale: true }),
-      tooltip: { trigger: "item", ...metakd.tooltip((what) => [what.seriesName, `${metric.value}: ${metakd.text(+what.value[1].toPrecision(5))}`, across.value === "time" ? `${what.value[0].toFixed(2)} min` : `update ${what.value[0]}`]) },
+      yAxis: metakd.axis({ type: log.checked ? "log" : "value", name: metakd.percent(metric.value), nameLocation: "end", nameTextStyle: { color: metakd.ink().faint, align: "left", padding: [0, 0, 0, -50] }, scale: true }),
+      tooltip: { trigger: "item", ...metakd.tooltip((what) => [what.seriesName, `${metakd.percent(metric.value)}: ${metakd.text(+what.value[1].toPrecision(5))}`, across.value === "time" ? `${what.value[0].toFixed(2)} min` : `update ${what.value[0]}`]) },
       dataZoom: [{ type: "inside", filterMode: "none", zoomOnMouseWheel: "ctrl" }, { type: "slider", height: 14, bottom: 6, filterMode: "none", borderColor: line, textStyle: { color: metakd.ink().faint }, brushSelect: false }],
       series,
     });
     const least = /loss|mse|kl|error/.test(metric.value);
     table.replaceChildren(drawn.length ? metakd.plainTable(
-      [{ text: "run" }, { text: "points", number: true }, { text: "last", number: true }, { text: weight ? "last, smoothed" : "", number: true }, { text: least ? "lowest" : "highest", number: true }, { text: "" }],
+      [{ text: "run", name: true }, { text: "points", number: true, spare: true }, { text: "last", number: true }, { text: weight ? "last, smoothed" : "", number: true, spare: true }, { text: least ? "lowest" : "highest", number: true }, { text: "" }],
       drawn.map((one) => {
         const values = one.points.map((point) => point[1]);
-        const short = (value) => (value === undefined ? "" : value.toPrecision(4));
+        const short = (value) => (value === undefined ? "" : metakd.isShare(metric.value) ? value.toFixed(2) : value.toPrecision(4));
         const last = metakd.smooth(one.points, weight).at(-1)?.[1];
         return [
           [metakd.swatch(one.slot), one.name, one.error ? ` (${one.error})` : ""], String(values.length), short(values.at(-1)), weight ? short(last) : "",

@@ -40,6 +40,20 @@
     return found;
   };
 
+  // results.json's shares in percent, as everywhere on this page.
+  const inPercent = (results) => {
+    const accuracies = Object.keys(results).some((key) => key.endsWith(".accuracy"));
+    return Object.fromEntries(Object.entries(results).map(([key, value]) => {
+      if (typeof value !== "number") return [key, value];
+      const beside = key.replace(/[^.]*$/, "");
+      const isPoints = /(^|\.)(difference|ci95)$/.test(key) && results[`${beside}measure`] === "accuracy";
+      const share = metakd.isShare(key) || isPoints ||
+        (key.endsWith(".ci95") && results[`${beside}accuracy`] !== undefined) ||
+        (key.endsWith(".validated") && accuracies);
+      return [key, share ? `${(100 * value).toFixed(2)} ${isPoints ? "points" : "%"}` : value];
+    }));
+  };
+
   const part = (title, columns, always) => {
     const keys = [...new Set(columns.flatMap((one) => Object.keys(one ?? {})))];
     const lines = [];
@@ -67,12 +81,12 @@
     const rows = shown.map((pair) => {
       const [scale, digits, unit] = pair.measure === "mse" ? [1, 4, ""] : [100, 2, " points"];
       const sign = pair.difference >= 0 ? "+" : "−";
-      return [name(pair.run), `${sign}${Math.abs(scale * pair.difference).toFixed(digits)} ± ${(scale * pair.ci95).toFixed(digits)}${unit}`, `${pair.shots}`, String(pair.tasks), metakd.probability(pair.p_adjusted)];
+      return [name(pair.run), `${sign}${Math.abs(scale * pair.difference).toFixed(digits)} ± ${(scale * pair.ci95_adjusted).toFixed(digits)}${unit}`, `${pair.shots}`, String(pair.tasks), metakd.probability(pair.p_adjusted)];
     });
     const apart = found.apart.filter((one) => metakd.isChosen(one.run)).map((one) => element("p", { class: "hint" }, `${name(one.run)}: not comparable: ${one.reason}`));
     return [
       element("h3", {}, `Difference to ${metakd.rows.get(base.value)?.path ?? ""} on the same tasks`),
-      ...(rows.length ? [metakd.plainTable([{ text: "run" }, { text: "student: difference", number: true }, { text: "shots", number: true }, { text: "tasks", number: true }, { text: `p, corrected for ${found.pairs.length}`, number: true }], rows)] : []),
+      ...(rows.length ? [metakd.plainTable([{ text: "run" }, { text: "student: difference", number: true }, { text: "shots", number: true }, { text: "tasks", number: true }, { text: found.pairs.length > 1 ? `p (± and p corrected for ${found.pairs.length})` : "p", number: true }], rows)] : []),
       ...apart,
     ];
   };
@@ -95,7 +109,7 @@
           element("tbody", {},
             ...part("Run", chosen.map((one) => about(one.row)), true),
             ...part("Settings", found.map((one) => one.settings)),
-            ...part("Results", found.map((one) => one.results)),
+            ...part("Results", found.map((one) => inPercent(one.results))),
             ...part("run.json", found.map((one) => one.info)))));
     } catch (error) {
       hint.textContent = String(error.message ?? error);

@@ -7,6 +7,10 @@ metakd.text = (value) => {
   return String(value);
 };
 
+// Accuracies are shown in percent wherever they come from; files hold shares from 0 to 1.
+metakd.isShare = (name) => /(^|[/._])(accuracy|top1|top5|agreement|discriminator_accuracy)$/.test(name);
+metakd.percent = (name) => (metakd.isShare(name) ? `${name} (%)` : name);
+
 metakd.whole = (value) => Math.round(value).toLocaleString("en-US");
 
 metakd.figure = (value, half, measure) => {

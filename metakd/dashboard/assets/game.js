@@ -8,11 +8,11 @@
   const legend = element("p", {});
   const panels = element("div", { class: "panels" });
   const PANELS = [
-    ["discriminator's accuracy", ["adversarial/discriminator_accuracy"]],
+    ["discriminator's accuracy (%)", ["adversarial/discriminator_accuracy"]],
     ["losses: discriminator, generator (dashed)", ["adversarial/discriminator_loss", "adversarial/generator_loss"]],
     ["generator's loss", ["adversarial/loss"]],
-    ["accuracy: student, teacher (dashed)", ["student/accuracy", "teacher/accuracy"]],
-    ["agreement of teacher and student", ["adversarial/agreement"]],
+    ["accuracy (%): student, teacher (dashed)", ["student/accuracy", "teacher/accuracy"]],
+    ["agreement of teacher and student (%)", ["adversarial/agreement"]],
     ["divergence (KL, nats)", ["adversarial/kl"]],
     ["norm and spread (dashed) of the offsets", ["adversarial/offset_norm", "adversarial/offset_spread"]],
   ];

@@ -97,13 +97,15 @@
     find("counts").textContent = `${all.length} ${all.length === 1 ? "run" : "runs"}${words.length ? `: ${words.join(", ")}` : ""}`;
     const sets = metakd.head.sets;
     const lines = [
-      ...(sets.length > 1 ? [`These runs were judged on ${sets.length} different sets of tasks; only figures with the same letter in the column “tasks” can be compared.`,
+      ...(sets.length > 1 ? [`Only figures with the same letter in the column “tasks” can be compared.`,
         ...sets.map((set) => `${set.letter}: ${set.title}, ${set.runs} ${set.runs === 1 ? "run" : "runs"}`)] : []),
       ...metakd.head.apart, ...metakd.head.notes,
     ];
-    find("notices").hidden = !lines.length;
-    find("notices").replaceChildren(...lines.slice(0, 12).map((line) => element("p", {}, line)),
-      ...(lines.length > 12 ? [element("p", {}, `… and ${lines.length - 12} more`)] : []));
+    const notices = find("notices");
+    notices.hidden = !lines.length;
+    notices.querySelector("summary").textContent =
+      `${lines.length} ${lines.length === 1 ? "notice" : "notices"}${sets.length > 1 ? `: these runs were judged on ${sets.length} different sets of tasks` : ""}`;
+    notices.querySelector("div").replaceChildren(...lines.map((line) => element("p", {}, line)));
     document.title = `${all.length} runs: MetaKD`;
   };
 

@@ -55,6 +55,10 @@
     return { ...base, type: wide ? "log" : "value", scale: true, min: low === high ? low - 1 : wide ? "dataMin" : undefined, max: low === high ? high + 1 : wide ? "dataMax" : undefined, axisLabel: label, write: (value) => (value === undefined ? "-" : value) };
   };
 
+  const alone = (setting) =>
+    `Parallel coordinates show how two settings or more go together. ${setting ? `These runs differ in one, ${setting.name}` : "These runs differ in none"}` +
+    `: there is nothing to see here that the table does not say. Choose axes to draw it all the same.`;
+
   const draw = () => {
     const sets = metakd.head.sets.map((one, i) => [String(i), `${one.letter}: ${one.title} (${one.runs} runs)`]);
     metakd.options(set, sets, set.value);
@@ -78,7 +82,14 @@
     }), one.name)));
     brushed = null;
     keep.disabled = true;
-    hint.textContent = members.length
+    // One setting against the result says nothing that the table does not. Filters aside: what
+    // they leave of many is worth a look.
+    const every = [...metakd.rows.values()].filter((row) => String(row.set) === set.value);
+    const settings = known.filter((one) => one.key.startsWith("s:") && new Set(every.map(one.of)).size > 1);
+    const few = members.length > 0 && !chosen.size && settings.length < 2;
+    chart.place.hidden = few || !members.length;
+    hint.textContent = few ? alone(settings[0])
+      : members.length
       ? `${members.length} runs of the table, coloured by the student's result. Drag along an axis to mark some; the table's filters do the same from the keyboard.`
       : "No finished run is shown in the table.";
     const made = shown.map((one, dim) => axis(one, dim, members));
@@ -87,7 +98,7 @@
     const names = metakd.names(members);
     const error = results().measure === "mse";
     const scale = error ? [...metakd.scale()].reverse() : metakd.scale();
-    if (!members.length || shown.length < 2) return chart.draw({ series: [] });
+    if (few || !members.length || shown.length < 2) return chart.draw({ series: [] });
     return chart.draw({
       parallelAxis: made.map(({ write, ...rest }) => rest),
       parallel: { left: 70, right: 130, top: 60, bottom: 34, parallelAxisDefault: { areaSelectStyle: { color: faint, borderColor: ink, opacity: 0.25, width: 18 } } },

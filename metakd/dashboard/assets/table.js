@@ -43,12 +43,11 @@
       metakd.table = table;
     });
 
-  // Best first, sets of comparable runs one below the other.
+  // Best first; the column's own sorter keeps sets of comparable runs together.
   const firstSort = () => {
     const set = metakd.head.sets[0];
     if (!set?.shots.length) return [{ column: "path", dir: "asc" }];
-    const figure = { column: `a:${set.measure}:student:${set.shots[0]}`, dir: set.measure === "mse" ? "asc" : "desc" };
-    return metakd.head.sets.length > 1 ? [figure, { column: "tasks", dir: "asc" }] : [figure];
+    return [{ column: `a:${set.measure}:student:${set.shots[0]}`, dir: set.measure === "mse" ? "asc" : "desc" }];
   };
 
   // The library's heads take the mouse only.
