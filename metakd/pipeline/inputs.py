@@ -14,16 +14,20 @@ from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
 from metakd.models.card import Card
 from metakd.models.class_head import match_head
+from metakd.models.input_adapter import adapt_input
+from metakd.models.layout import lay_out_channels_last
 from metakd.models.network import Network
 from metakd.models.weights import fill
 from metakd.models.weights_file import WeightsFile, read_weights
+from metakd.pipeline.construction import build_backbone
 
 __all__ = [
+    "BuiltTeacher",
     "Known",
+    "build_teacher",
     "checkpoint_of",
     "described",
     "expected_by",
-    "fill_teacher",
     "needs_base_head",
     "without_card",
 ]
@@ -108,7 +112,7 @@ def needs_base_head(config: Config) -> bool:
     return distill.teacher_mode in ("head", "feedback") or warm or batches
 
 
-def fill_teacher(
+def _fill_teacher(
     network: Network, file: WeightsFile, data: ImageData, config: Config
 ) -> tuple[tuple[str, ...], list[str]]:
     """Put a checkpoint's weights into the teacher; its head by the names of its classes.
@@ -134,3 +138,52 @@ def fill_teacher(
     fill(network, file, head_rows=head.rows)
     lines = [f"{file.source}: assumed: {head.assumed}"] if head.assumed else []
     return classes, lines
+
+
+@dataclass(frozen=True)
+class BuiltTeacher:
+    """A teacher at its start.
+
+    Attributes:
+        network: backbone and head over the meta-train classes; takes the data's own images.
+        expects: what the backbone expects of its input.
+        card: what its checkpoint says of itself, if it says anything.
+        classes: of the outputs of its head; empty where they are not known.
+        lines: for the user.
+    """
+
+    network: Network
+    expects: Preprocessing
+    card: Card | None
+    classes: tuple[str, ...]
+    lines: list[str]
+
+
+def build_teacher(config: Config, data: ImageData, known: Preprocessing | None) -> BuiltTeacher:
+    """Build the teacher; read its checkpoint, if one is named.
+
+    Args:
+        config: the run's.
+        data: whose images it is given.
+        known: what it expects of its input, where a run recorded that.
+
+    Raises:
+        UserError: the checkpoint cannot be used.
+    """
+    file = checkpoint_of(config.teacher, "teacher")
+    card = None if file is None else file.card
+    expects = card.preprocessing if known is None and card is not None else known
+    shape = data.example_shape if expects is None else expects.shape
+    seed = config.teacher.seed or 0
+    backbone = build_backbone(config.teacher, shape, config.plugins, seed)
+    if expects is None:
+        expects = expected_by(backbone, card, data.preprocessing)
+    classes, lines = data.part("train").class_names, list[str]()
+    network = Network(backbone, len(classes))
+    if file is not None:
+        classes, lines = _fill_teacher(network, file, data, config)
+        if card is None:
+            lines.append(without_card(file.source, data.preprocessing))
+    adapt_input(backbone, data.preprocessing, expects)
+    lay_out_channels_last(backbone)
+    return BuiltTeacher(network, expects, card, classes, lines)

@@ -18,8 +18,9 @@ from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.network import Network
+from metakd.pipeline.construction import settings_of
 from metakd.pipeline.measure import batchnorm_modes, precision_of, steps_at_test
-from metakd.pipeline.prepare import Prepared, optimization_of, settings_of
+from metakd.pipeline.prepare import Prepared, optimization_of
 from metakd.pipeline.teaching import join, teacher_of
 from metakd.stages.evaluate import evaluate
 from metakd.stages.exchange import part_of
@@ -107,6 +108,9 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
                         "augment": list(config.dataset.augment),
                         # The target's test images are left out of the data, not of its checksum.
                         "left_out": data is not prepared.everything,
+                        # Given images are of this kind, and made what the teacher expects.
+                        "given": data.preprocessing.plain(),
+                        "expects": prepared.teacher_input and prepared.teacher_input.plain(),
                     },
                     data_checksum=data.checksum,
                     precision=prepared.precision.name,

@@ -6,9 +6,7 @@ Nothing is written: the run's folder is made only after this has succeeded.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import methodcaller
 from pathlib import Path
@@ -21,11 +19,11 @@ from metakd.algorithms.algorithm import Algorithm
 from metakd.algorithms.host_memory import keep_freed_memory
 from metakd.config.checks import check, teacher_settings, unused_settings
 from metakd.config.compose import Composed
-from metakd.config.schema import AlgorithmConfig, ArchitectureConfig, Config, OptimizerConfig
+from metakd.config.schema import AlgorithmConfig, Config, OptimizerConfig
 from metakd.data.counter_random import stream_key
 from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
-from metakd.data.load import cache_root_from, data_root_from, load_dataset
+from metakd.data.load import cache_root_from
 from metakd.data.preprocessing import Preprocessing
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
@@ -34,19 +32,14 @@ from metakd.models.input_adapter import adapt_input
 from metakd.models.layout import lay_out_channels_last
 from metakd.models.network import Network
 from metakd.models.weights import fill
-from metakd.pipeline.inputs import (
-    Known,
-    checkpoint_of,
-    expected_by,
-    fill_teacher,
-    without_card,
-)
-from metakd.pipeline.seen import left_out, overlap
+from metakd.pipeline.construction import build_backbone, load_data, settings_of
+from metakd.pipeline.inputs import Known, build_teacher, checkpoint_of, expected_by, without_card
+from metakd.pipeline.seen import change_both, without_learned
 from metakd.registry import build, resolve, settings_used
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision, choose_precision
 
-__all__ = ["Prepared", "choose_device", "optimization_of", "prepare", "settings_of"]
+__all__ = ["NOTHING_KNOWN", "Prepared", "choose_device", "optimization_of", "prepare"]
 
 NOTHING_KNOWN = Known()
 
@@ -93,7 +86,7 @@ class Prepared:
         """Return the teacher's backbone at its start, on the device, laid out as in training."""
         c, data, expects = self.config, self.data, self.teacher_input
         shape = data.example_shape if expects is None else expects.shape
-        backbone = _backbone(c.teacher, shape, c.plugins, c.teacher.seed or 0)
+        backbone = build_backbone(c.teacher, shape, c.plugins, c.teacher.seed or 0)
         if expects is not None and isinstance(data, ImageData):
             adapt_input(backbone, data.preprocessing, expects)
         return lay_out_channels_last(backbone).to(self.device)
@@ -147,18 +140,6 @@ class Prepared:
         return objective.to(self.device)
 
 
-def settings_of(section: Any) -> dict[str, Any]:
-    """Return the settings of a config section that have a value, without its options.
-
-    A null setting is left out, so that the constructor's own default applies.
-    """
-    return {
-        f.name: getattr(section, f.name)
-        for f in dataclasses.fields(section)
-        if f.name not in {"options", "_target_"} and getattr(section, f.name) is not None
-    }
-
-
 def optimization_of(section: OptimizerConfig) -> Optimization:
     """Return the plain values of a stage's optimiser settings."""
     return Optimization(
@@ -193,17 +174,6 @@ def choose_device(asked: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device=mps: there is none on this machine; use device=cpu")
     return device
-
-
-def _backbone(
-    config: ArchitectureConfig, example_shape: tuple[int, ...], plugins: list[str], seed: int
-) -> nn.Module:
-    cls = resolve(config._target_, "metakd.models", plugins)
-    torch.manual_seed(seed)
-    backbone: nn.Module = build(
-        cls, example_shape, settings=settings_of(config), options=config.options
-    )
-    return backbone
 
 
 def _used(config: Config) -> dict[str, frozenset[str]]:
@@ -251,18 +221,19 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     expected = known.student
     if expected is None and student_card is not None:
         expected = student_card.preprocessing
-    everything = data = _load_data(composed, cache_root, device, expected, known)
+    everything = data = load_data(composed, cache_root, device, expected, known.split)
     if isinstance(data, ImageData) and config.finetune.enabled and config.finetune.target == "all":
         # The target's test images must not be seen by any earlier stage.
         data = data.without_held_out()
 
     # Second-order steps on a handful of images are the exception: there it costs time.
     second_order = config.algorithm.adapts and not config.algorithm.first_order
-    student = _backbone(config.student, data.example_shape, config.plugins, _student_seed(config))
+    seed = _student_seed(config)
+    student = build_backbone(config.student, data.example_shape, config.plugins, seed)
     if isinstance(data, ImageData) and isinstance(everything, ImageData) and expected is None:
         # Weights from elsewhere that are no checkpoint of ours may say what they expect.
         expects = expected_by(student, None, data.preprocessing)
-        everything, data = _both(everything, data, methodcaller("seen_as", expects))
+        everything, data = change_both(everything, data, methodcaller("seen_as", expects))
     if student_file is not None:
         fill(student, student_file)
         if isinstance(data, ImageData) and student_card is None:
@@ -292,115 +263,30 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         or config.teacher.checkpoint is not None
     )
     if wants_teacher and isinstance(data, ImageData) and not known.judging:
-        _add_teacher(prepared, data)
-    if isinstance(data, ImageData) and not known.judging:
-        _check_seen(prepared, data)
+        built = build_teacher(config, data, known.teacher)
+        prepared.teacher = built.network.to(device)
+        prepared.teacher_card, prepared.teacher_input = built.card, built.expects
+        prepared.teacher_classes = built.classes
+        warnings += built.lines
+    if not known.judging:
+        _leave_out_learned(prepared)
     _try_out(prepared, judging=known.judging)
     return prepared
 
 
-def _load_data(
-    composed: Composed,
-    cache_root: Path,
-    device: torch.device,
-    expected: Preprocessing | None,
-    known: Known,
-) -> ImageData | RegressionTasks:
-    """Return the config's data, as the networks expect it where their weights say so."""
-    config = composed.config
-    dataset_class = resolve(config.dataset._target_, "metakd.data", config.plugins)
-    settings = settings_of(config.dataset)
-    square = expected is not None and expected.height == expected.width
-    if square and getattr(dataset_class, "any_size", False) and not _sized(composed):
-        assert expected is not None
-        settings["image_size"] = expected.height  # read at once as large as it is looked at
-    dataset = build(
-        dataset_class,
-        data_root_from(config.data_root),
-        settings=settings,
-        options=config.dataset.options,
-    )
-    if known.split is not None and hasattr(dataset, "recorded_split"):
-        dataset.recorded_split = {part: list(names) for part, names in known.split.items()}
-    return load_dataset(
-        dataset,
-        cache_root=cache_root,
-        device=device,
-        augment=tuple(config.dataset.augment),
-        views=config.dataset.views,
-        preprocessing=expected,
-    )
-
-
-def _both(
-    everything: ImageData, data: ImageData, change: Callable[[ImageData], ImageData]
-) -> tuple[ImageData, ImageData]:
-    """Change both forms of the data; where they are one, they stay one."""
-    changed = change(everything)
-    return changed, changed if data is everything else change(data)
-
-
-def _sized(composed: Composed) -> bool:
-    return "dataset.image_size" in composed.typed
-
-
-def _add_teacher(prepared: Prepared, data: ImageData) -> None:
-    """Build the teacher; read its checkpoint, if one is named."""
-    config = prepared.config
-    file = checkpoint_of(config.teacher, "teacher")
-    card = None if file is None else file.card
-    expects = prepared.teacher_input
-    if expects is None and card is not None:
-        expects = card.preprocessing
-    shape = data.example_shape if expects is None else expects.shape
-    backbone = _backbone(config.teacher, shape, config.plugins, config.teacher.seed or 0)
-    if expects is None:
-        expects = expected_by(backbone, card, data.preprocessing)
-    classes = data.part("train").class_names
-    teacher = Network(backbone, len(classes))
-    if file is not None:
-        classes, lines = fill_teacher(teacher, file, data, config)
-        prepared.warnings += lines
-        if card is None:
-            prepared.warnings.append(without_card(file.source, data.preprocessing))
-    adapt_input(backbone, data.preprocessing, expects)
-    lay_out_channels_last(backbone)
-    prepared.teacher = teacher.to(prepared.device)
-    prepared.teacher_card, prepared.teacher_input = card, expects
-    prepared.teacher_classes = classes
-
-
-def _check_seen(prepared: Prepared, data: ImageData) -> None:
-    """Refuse test classes that a checkpoint has learned from; see `metakd.pipeline.seen`."""
-    config, part = prepared.config, prepared.config.evaluate.part
-    everything = prepared.everything
-    assert isinstance(everything, ImageData)
+def _leave_out_learned(prepared: Prepared) -> None:
+    """See to it that what is judged on is new to the checkpoints (`metakd.pipeline.seen`)."""
     for who in ("student", "teacher"):
         card: Card | None = getattr(prepared, f"{who}_card")
-        if card is None:
+        everything, data = prepared.everything, prepared.data
+        if card is None or not isinstance(data, ImageData):
             continue
-        whose = f"{who}.checkpoint={getattr(config, who).checkpoint}"
-        found = overlap(data.part(part), card, data.name)
-        names, line = left_out(
-            data.part(part),
-            part,
-            found,
-            action=config.evaluate.seen,
-            whose=whose,
-            ways=config.task.ways,
+        assert isinstance(everything, ImageData)
+        whose = f"{who}.checkpoint={getattr(prepared.config, who).checkpoint}"
+        prepared.everything, prepared.data, lines = without_learned(
+            everything, data, card, prepared.config, whose
         )
-        if names:
-            everything, data = _both(everything, data, methodcaller("without_classes", part, names))
-        if line is not None:
-            prepared.warnings.append(line)
-        chosen = overlap(data.part("validate"), card, data.name)
-        if chosen.names and part != "validate":
-            prepared.warnings.append(
-                f"{whose} was trained on {len(chosen.names)} of the "
-                f"{data.part('validate').classes} meta-validation classes: what is chosen by them "
-                "is chosen by classes that are not new"
-            )
-    prepared.data, prepared.everything = data, everything
+        prepared.warnings += lines
 
 
 def _student_seed(config: Config) -> int:

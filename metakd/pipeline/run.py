@@ -23,6 +23,7 @@ from metakd.errors import UserError
 from metakd.models.card import Card
 from metakd.models.weights_file import header
 from metakd.pipeline.cards import inputs_of, record_data, student_card, teacher_card, tuned_card
+from metakd.pipeline.construction import settings_of
 from metakd.pipeline.draw import draw_figures
 from metakd.pipeline.failures import explained, resume_command
 from metakd.pipeline.learners import Student, get_teacher, train_student
@@ -35,7 +36,7 @@ from metakd.pipeline.measure import (
     precision_of,
     start_of,
 )
-from metakd.pipeline.prepare import Prepared, settings_of
+from metakd.pipeline.prepare import Prepared
 from metakd.pipeline.shared import prepare_together
 from metakd.pipeline.target import fine_tune_student
 from metakd.pipeline.use import calibrate_run

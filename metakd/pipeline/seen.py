@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import methodcaller
 
 import torch
 from torch import Tensor
 
-from metakd.data.images import ClassImages
+from metakd.config.schema import Config
+from metakd.data.images import ClassImages, ImageData
 from metakd.data.picture_marks import NO_MARK, picture_marks
 from metakd.errors import UserError
 from metakd.models.card import Card
 
-__all__ = ["Overlap", "left_out", "overlap"]
+__all__ = ["Overlap", "change_both", "left_out", "overlap", "without_learned"]
 
 SHARE = 0.05
 """A class is known by its pictures if more than this share of them was learned from: benchmarks
@@ -98,3 +101,54 @@ def left_out(
         f"{what}, so figures on them would not be of new classes; type {other}"
         "evaluate.seen=keep to judge on them all the same"
     )
+
+
+def change_both(
+    everything: ImageData, data: ImageData, change: Callable[[ImageData], ImageData]
+) -> tuple[ImageData, ImageData]:
+    """Change both forms of the data; where they are one, they stay one."""
+    changed = change(everything)
+    return changed, changed if data is everything else change(data)
+
+
+def without_learned(
+    everything: ImageData, data: ImageData, card: Card, config: Config, whose: str
+) -> tuple[ImageData, ImageData, list[str]]:
+    """Refuse, leave out or keep judged classes that a checkpoint has learned from.
+
+    Args:
+        everything: the data.
+        data: the same without the images of a target's test.
+        card: what the checkpoint says of itself.
+        config: of the run.
+        whose: names the checkpoint, for messages.
+
+    Returns:
+        both forms of the data, and lines for the user.
+
+    Raises:
+        UserError: as `left_out`.
+    """
+    part, lines = config.evaluate.part, list[str]()
+    found = overlap(data.part(part), card, data.name)
+    names, line = left_out(
+        data.part(part),
+        part,
+        found,
+        action=config.evaluate.seen,
+        whose=whose,
+        ways=config.task.ways,
+    )
+    if names:
+        change = methodcaller("without_classes", part, names)
+        everything, data = change_both(everything, data, change)
+    if line is not None:
+        lines.append(line)
+    chosen = overlap(data.part("validate"), card, data.name)
+    if chosen.names and part != "validate":
+        lines.append(
+            f"{whose} was trained on {len(chosen.names)} of the "
+            f"{data.part('validate').classes} meta-validation classes: what is chosen by them "
+            "is chosen by classes that are not new"
+        )
+    return everything, data, lines

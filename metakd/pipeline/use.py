@@ -22,8 +22,9 @@ from metakd.data.load import data_root_from
 from metakd.errors import UserError, nearest
 from metakd.models.card import Card
 from metakd.models.network import Network
+from metakd.pipeline.construction import settings_of
 from metakd.pipeline.measure import precision_of, steps_at_test
-from metakd.pipeline.prepare import Prepared, choose_device, settings_of
+from metakd.pipeline.prepare import Prepared, choose_device
 from metakd.pipeline.teaching import adapting_teacher_config
 from metakd.plain_data import UnreadableError, parse_json, read_text
 from metakd.registry import build, resolve

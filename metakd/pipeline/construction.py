@@ -1,0 +1,88 @@
+"""From settings to the objects that they describe: networks and data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from metakd.config.compose import Composed
+from metakd.config.schema import ArchitectureConfig
+from metakd.data.dataset import RegressionTasks
+from metakd.data.images import ImageData
+from metakd.data.load import data_root_from, load_dataset
+from metakd.data.preprocessing import Preprocessing
+from metakd.registry import build, resolve
+
+__all__ = ["build_backbone", "load_data", "settings_of"]
+
+
+def settings_of(section: Any) -> dict[str, Any]:
+    """Return the settings of a config section that have a value, without its options.
+
+    A null setting is left out, so that the constructor's own default applies.
+    """
+    return {
+        f.name: getattr(section, f.name)
+        for f in dataclasses.fields(section)
+        if f.name not in {"options", "_target_"} and getattr(section, f.name) is not None
+    }
+
+
+def build_backbone(
+    config: ArchitectureConfig, example_shape: tuple[int, ...], plugins: list[str], seed: int
+) -> nn.Module:
+    """Return a network without its head, its weights drawn by `seed`."""
+    cls = resolve(config._target_, "metakd.models", plugins)
+    torch.manual_seed(seed)
+    backbone: nn.Module = build(
+        cls, example_shape, settings=settings_of(config), options=config.options
+    )
+    return backbone
+
+
+def load_data(
+    composed: Composed,
+    cache_root: Path,
+    device: torch.device,
+    expected: Preprocessing | None,
+    split: Mapping[str, Sequence[str]] | None,
+) -> ImageData | RegressionTasks:
+    """Return the config's data, as the networks expect it where their weights say so.
+
+    Args:
+        composed: the config and how it was typed.
+        cache_root: folder of caches.
+        device: where the data lives from now on.
+        expected: what the networks expect; None: the data's own size and statistics.
+        split: class names of each part, as a run recorded them; None: the dataset's own.
+
+    Raises:
+        UserError: the data is missing or damaged.
+    """
+    config = composed.config
+    dataset_class = resolve(config.dataset._target_, "metakd.data", config.plugins)
+    settings = settings_of(config.dataset)
+    free = getattr(dataset_class, "any_size", False) and "dataset.image_size" not in composed.typed
+    if free and expected is not None and expected.height == expected.width:
+        settings["image_size"] = expected.height  # read at once as large as it is looked at
+    dataset = build(
+        dataset_class,
+        data_root_from(config.data_root),
+        settings=settings,
+        options=config.dataset.options,
+    )
+    if split is not None and hasattr(dataset, "recorded_split"):
+        dataset.recorded_split = {part: list(names) for part, names in split.items()}
+    return load_dataset(
+        dataset,
+        cache_root=cache_root,
+        device=device,
+        augment=tuple(config.dataset.augment),
+        views=config.dataset.views,
+        preprocessing=expected,
+    )
