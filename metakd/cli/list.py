@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from metakd.cli.parser import Parser
+from metakd.config.brings import as_words, brings_of
 from metakd.config.locate import ALIASES, Choices, description, user_folder
+from metakd.config.suggest import known_groups
 from metakd.errors import UserError, nearest
 
 __all__ = ["run"]
@@ -15,7 +18,8 @@ HELP = """\
 usage: metakd list [GROUP] [--config-dir DIR]
 
 The choices of each configuration group (of GROUP alone, if given) with one line each. The first
-column is what to type: metakd train GROUP=CHOICE.
+column is what to type: metakd train GROUP=CHOICE. What a choice brings for other groups it brings
+unless something else is typed or stands in an experiment.
 
   --config-dir, -cd DIR   also a folder of your own configuration files, laid out as conf/ is
 
@@ -48,6 +52,12 @@ def _block(choices: Choices, group: str) -> str:
     files = choices.of(group)
     width = max((len(name) for name in files), default=0) + len(group) + 1
     lines = [
-        f"{f'{group}={name}':<{width}}  {description(f)}".rstrip() for name, f in files.items()
+        f"{f'{group}={name}':<{width}}  {_said(group, f)}".rstrip() for name, f in files.items()
     ]
     return "\n".join(lines or [f"{group}: no choices"]) + "\n"
+
+
+def _said(group: str, file: Path) -> str:
+    """Return the description of a choice, and what it brings for other groups."""
+    brought = as_words(brings_of(file)) if group in (*known_groups(), *ALIASES.values()) else []
+    return description(file) + (f" (brings {' '.join(brought)})" if brought else "")

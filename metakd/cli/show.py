@@ -18,7 +18,8 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metakd.config.checks import check
-from metakd.config.compose import CONFIG_NAME, compose, composing, search_path, typed_plugins
+from metakd.config.compose import compose, composing, typed_plugins
+from metakd.config.loading import CONFIG_NAME, search_path
 from metakd.config.locate import Choices, user_folder
 from metakd.config.overrides import check_override, parse
 from metakd.config.suggest import flattened
@@ -59,6 +60,7 @@ def show(asked: argparse.Namespace) -> int:
         return 0
     parsed = parse(asked.overrides)
     lines = [check_override(o, Choices(folder)) for o in parsed]
+    lines += [word for words in composed.brought.values() for word in words]
     with hydra_application(folder, typed_plugins(parsed)) as hydra:
         if asked.cfg:
             hydra.show_cfg(CONFIG_NAME, lines, asked.cfg, asked.package, asked.resolve)

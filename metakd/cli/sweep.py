@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from metakd.cli.plugins import look_here_for
 from metakd.config.checks import check
-from metakd.config.compose import CONFIG_NAME, compose, typed_plugins
+from metakd.config.compose import compose, typed_plugins
+from metakd.config.loading import CONFIG_NAME
 from metakd.config.locate import Choices, user_folder
 from metakd.config.overrides import check_override, parse
 from metakd.config.permitted import refuse_foreign

@@ -7,46 +7,32 @@ checked by name and type. Architecture files are offered under both `teacher` an
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from hydra import version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
-from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from metakd.config.brings import KEY
 from metakd.config.checks import idle_settings
-from metakd.config.locate import ALIASES, Choices, conf_folder, user_folder
+from metakd.config.loading import Loaded, complete, load
+from metakd.config.locate import ALIASES, Choices, user_folder
 from metakd.config.overrides import check_override, choice_options, option_names, parse
-from metakd.config.permitted import (
-    checked_files,
-    read_config_file,
-    refuse_foreign,
-    refuse_references,
-)
+from metakd.config.permitted import checked_files, read_config_file, refuse_references
 from metakd.config.schema import Config
-from metakd.config.suggest import flattened, known_settings
+from metakd.config.suggest import flattened, known_groups, known_settings
 from metakd.errors import UserError, nearest
 
-__all__ = ["Composed", "compose", "composing", "recompose", "search_path", "typed_plugins"]
+__all__ = ["Composed", "compose", "composing", "recompose", "typed_plugins"]
 
-CONFIG_NAME = "config"
-MISSHAPEN = (ValueError, TypeError, AttributeError, LookupError, AssertionError)
-"""What Hydra raises for a file whose parts have another shape than it counts on."""
-
-GROUPS = tuple(dict.fromkeys(k.partition(".")[0] for k in known_settings() if "." in k))
+GROUPS = known_groups()
 """Groups of the schema, in its order."""
 
 
@@ -66,6 +52,8 @@ class Composed:
         sweep_dir: the folder of a multirun.
         warnings: a line for each typed setting that changes nothing, as far as the files tell.
         config_dir: the user's own configuration folder.
+        brought: by choice (`algorithm=reptile`), what it brought for other groups, as it could be
+            typed; only what would have been otherwise.
     """
 
     config: Config
@@ -78,22 +66,11 @@ class Composed:
     warnings: tuple[str, ...] = ()
     config_dir: Path | None = None
     source: str = ""
+    brought: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """Return the typed configuration as plain dictionaries, lists and values."""
         return asdict(self.config)
-
-
-def search_path(config_dir: Path | None) -> ConfigSearchPath:
-    """Return where Hydra looks: the user's own folder, if any, before the built-in one."""
-    path = create_config_search_path(str(conf_folder()))
-    if config_dir is not None:
-        path.prepend(
-            provider="command-line",
-            path=f"file://{config_dir}",
-            anchor=SearchPathQuery(provider="main"),
-        )
-    return path
 
 
 @contextmanager
@@ -136,7 +113,7 @@ def _plain(file: Path, plugins: Sequence[str] = ()) -> dict[str, Any]:
     content = read_config_file(file, plugins)
     if not isinstance(content, dict):
         raise UserError(f"{file}: holds no settings; write them as 'key: value' lines")
-    return {str(k): v for k, v in content.items()}
+    return {str(k): v for k, v in content.items() if k != KEY}
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Composed:
@@ -156,10 +133,10 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     parsed = parse(overrides)
     lines = [check_override(o, choices) for o in parsed]
     with composing(choices, typed_plugins(parsed)):
-        cfg, picked, run_dir, sweep_dir = _load(lines, folder, typed_plugins(parsed))
-    files = {group: choices.file(group, picked[group]) for group in GROUPS}
+        loaded = load(lines, folder, choices, typed_plugins(parsed))
+    files = {group: choices.file(group, loaded.picked[group]) for group in GROUPS}
     own = {group: set(choice_options(file)) for group, file in files.items()}
-    return _finished(cfg, overrides, parsed, choices, picked, own, run_dir, sweep_dir)
+    return _finished(loaded, overrides, parsed, choices, own)
 
 
 def recompose(
@@ -198,7 +175,7 @@ def recompose(
                 node = OmegaConf.structured(known_settings()[f"{group}.name"])
                 cfg[group] = OmegaConf.merge(node, _plain(choices.file(group, str(value)), plugins))
                 picked[group] = str(value)
-        _complete(cfg, picked)
+        complete(cfg, picked)
         own = {group: {str(o) for o in cfg[group].get("options") or ()} for group in GROUPS}
         for override in parsed:
             if override.key_or_group not in GROUPS:
@@ -206,58 +183,18 @@ def recompose(
     except OmegaConfBaseException as error:
         raise flattened(error) from error
     folder = Path(recorded).absolute().parent.parent
-    return _finished(cfg, overrides, parsed, choices, picked, own, folder, folder)
-
-
-def _load(
-    lines: list[str], folder: Path | None, plugins: Sequence[str]
-) -> tuple[DictConfig, dict[str, str], Path, Path]:
-    """Return the job's config, the choices made and the folders of a run and of a sweep."""
-    try:
-        loader = ConfigLoaderImpl(config_search_path=search_path(folder))
-        cfg = loader.load_configuration(CONFIG_NAME, lines, run_mode=RunMode.RUN)
-        refuse_foreign(cfg.hydra, plugins)
-        picked = {str(k): str(v) for k, v in cfg.hydra.runtime.choices.items()}
-        _complete(cfg, picked)
-        run_dir = Path(os.path.abspath(cfg.hydra.run.dir))
-        sweep_dir = Path(os.path.abspath(cfg.hydra.sweep.dir))
-    except RecursionError:
-        raise UserError("the configuration refers to itself, or is nested too deeply") from None
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise flattened(error) from error
-    except UserError:
-        raise
-    except MISSHAPEN as error:
-        if folder is None:
-            raise  # of the built-in files: a mistake of ours
-        raise UserError(f"{folder}: {flattened(error)}") from error
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return cfg, picked, run_dir, sweep_dir
-
-
-def _complete(cfg: DictConfig, picked: Mapping[str, str]) -> None:
-    """Give a choice the name of its file if it has none; refuse one that lacks something else."""
-    for group in GROUPS:
-        if group not in picked or OmegaConf.is_missing(cfg, group):
-            raise UserError(f"{group}: no choice was made; type {group}=CHOICE")
-        if OmegaConf.is_missing(cfg[group], "name"):
-            cfg[group].name = picked[group]
-        for key in cfg[group]:
-            if OmegaConf.is_missing(cfg[group], key):
-                raise UserError(f"{group}={picked[group]}: '{key}' is missing in its file")
+    loaded = Loaded(cfg, picked, folder, folder, {})
+    return _finished(loaded, overrides, parsed, choices, own)
 
 
 def _finished(
-    cfg: DictConfig,
+    loaded: Loaded,
     overrides: Sequence[str],
     parsed: Sequence[Override],
     choices: Choices,
-    picked: Mapping[str, str],
     own: Mapping[str, set[str]],
-    run_dir: Path,
-    sweep_dir: Path,
 ) -> Composed:
+    cfg, picked = loaded.cfg, loaded.picked
     typed = frozenset(o.key_or_group for o in parsed)
     lines = _drop_foreign_options(cfg, choices, picked, own)
     source = OmegaConf.to_yaml(cfg)
@@ -281,10 +218,11 @@ def _finished(
         overrides=tuple(overrides),
         typed=typed,
         choices={g: c for g, c in picked.items() if "/" not in g and c != "None"},
-        run_dir=run_dir if "hydra.run.dir" in typed else None,
-        sweep_dir=sweep_dir,
+        run_dir=loaded.run_dir if "hydra.run.dir" in typed else None,
+        sweep_dir=loaded.sweep_dir,
         warnings=(*lines, *idle_settings(config, typed)),
         config_dir=choices.folders[0] if len(choices.folders) > 1 else None,
+        brought=loaded.brought,
     )
 
 

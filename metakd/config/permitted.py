@@ -23,7 +23,9 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from metakd.config.brings import KEY
 from metakd.config.locate import ALIASES, Choices, conf_folder
+from metakd.config.suggest import known_groups
 from metakd.errors import UserError
 from metakd.plain_data import UnreadableError, parse_yaml, read_text
 
@@ -206,7 +208,11 @@ def checked_files(plugins: Sequence[str] = ()) -> Iterator[None]:
                 content = read_config_file(file, plugins)
                 if content is not None and not isinstance(content, dict):
                     raise UserError(f"{file}: holds no settings; write them as 'key: value' lines")
-            return super().load_config(config_path)
+            loaded = super().load_config(config_path)
+            group = config_path.partition("/")[0]
+            if group in known_groups() and isinstance(loaded.config, DictConfig):
+                loaded.config.pop(KEY, None)  # no setting: metakd.config.brings applies it
+            return loaded
 
     # A launcher's process registers Hydra's own class beside the one that it is handed: it takes
     # the two for the same by their names.

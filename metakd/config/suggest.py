@@ -14,7 +14,14 @@ from typing import Any
 from metakd.config.schema import Config
 from metakd.errors import UserError, nearest
 
-__all__ = ["expected", "field_types", "flattened", "known_settings", "unknown_setting"]
+__all__ = [
+    "expected",
+    "field_types",
+    "flattened",
+    "known_groups",
+    "known_settings",
+    "unknown_setting",
+]
 
 
 @functools.cache
@@ -27,6 +34,12 @@ def known_settings() -> Mapping[str, type]:
         else:
             found[name] = Config
     return types.MappingProxyType(found)
+
+
+@functools.cache
+def known_groups() -> tuple[str, ...]:
+    """Return the groups of the schema, in its order."""
+    return tuple(dict.fromkeys(k.partition(".")[0] for k in known_settings() if "." in k))
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
+from metakd.config.brings import described
 from metakd.config.compose import Composed
 from metakd.config.schema import Config
 from metakd.data.cache import content_checksum
@@ -143,6 +144,8 @@ def carry_out(
             journal.open() if goes_on else journal.begin()
             begin(recorder)
             record_data(prepared, folder)
+            for line in described(prepared.composed.brought):
+                recorder.say(line)
             for line in prepared.warnings:
                 recorder.warn(line)
             results = _stages(prepared, folder, recorder)

@@ -85,6 +85,11 @@ def test_what_is_typed_stays() -> None:
     assert words[0] == "seed=4,7"  # varies slowest
 
 
+def test_a_distillation_that_the_algorithm_brings() -> None:
+    words = multirun_of(["algorithm=adversarial"])
+    assert words[-2:] == ["algorithm=supervised,adversarial", "distill=none,kd"]
+
+
 def test_choices_of_an_experiment() -> None:
     words = multirun_of(["experiment=omniglot/protonet_20way_1shot", "distill=kd"])
     assert words[-2:] == ["algorithm=supervised,protonet", "distill=none,kd"]

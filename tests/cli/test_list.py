@@ -52,3 +52,11 @@ def test_description(tmp_path: Path, text: str, expected: str) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(text)
     assert description(file) == expected
+
+
+def test_what_a_choice_brings_is_listed(metakd) -> None:
+    lines = metakd("list", "algorithm").out.splitlines()
+    (line,) = (x for x in lines if x.startswith("algorithm=adversarial"))
+    assert line.endswith("(brings distill=kd)")
+    (line,) = (x for x in lines if x.startswith("algorithm=protonet"))
+    assert "brings" not in line

@@ -20,7 +20,7 @@ REFUSED = {
     "evaluate.shots=[1,19]": "evaluate.shots=19 + task.queries=15",
     "task.shots=20": "lower task.shots",
     "algorithm=maml task.train_ways=20": "type task.train_ways=5",
-    "dataset=sinusoid distill=none": "algorithm=protonet cannot do regression",
+    "dataset=sinusoid algorithm=protonet": "algorithm=protonet cannot do regression",
     "dataset=sinusoid algorithm=maml distill=kd": "type distill=none",
     "pretrain=none": "needs a teacher",
     "algorithm=reptile distill.on=query": "type distill.on=support",

@@ -68,7 +68,7 @@ def test_refused_before_anything_is_made(overrides: list[str], words: str) -> No
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["algorithm=reptile"], "plain_sgd"),
+        (["algorithm=reptile", "meta_train.optimizer=adam"], "plain_sgd"),
         (["algorithm=supervised", "task.meta_batch=2"], "task.meta_batch changes nothing"),
         (["meta_train.batch_size=7"], "meta_train.batch_size changes nothing"),
         (["evaluate.steps=[1]"], "evaluate.steps changes nothing"),
