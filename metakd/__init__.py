@@ -10,18 +10,20 @@ From Python, what the command line does is one line::
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metakd.comparing.records import Records
     from metakd.config.compose import Composed
     from metakd.using.classifier import FewShotClassifier
     from metakd.using.regressor import FewShotRegressor
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "compose", "evaluate", "load", "reproduce", "resume", "train"]
+__all__ = ["__version__", "compare", "compose", "evaluate", "load", "reproduce", "resume", "train"]
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> Composed:
@@ -182,3 +184,33 @@ def reproduce(
         cached_teacher=cached_teacher,
         quiet=quiet,
     )
+
+
+def compare(
+    *paths: str | os.PathLike[str],
+    baseline: str | os.PathLike[str] | None = None,
+    model: str = "student",
+    shots: int | Sequence[int] = (),
+    grouped: bool = True,
+) -> Records:
+    """Compare runs, as `metakd compare` does: a dictionary for each, printed as the table.
+
+    ``metakd.compare("outputs").to_pandas()`` is a data frame, ``….pairs`` the differences on the
+    same tasks.
+
+    Args:
+        paths: runs, and folders that hold some.
+        baseline: the run that the others are compared with; None: all rows with all.
+        model: whose figures are compared: `student`, `student_alone` or `teacher`.
+        shots: numbers of shots; none: those of the headlines.
+        grouped: put runs that differ in nothing but the seed into one row, in the printed table
+            and for differences.
+
+    Raises:
+        TypeError: an argument of another type.
+        UserError: a path that does not exist, no run, or a baseline without figures.
+    """
+    from metakd.comparing.records import records
+
+    wanted = [shots] if isinstance(shots, int) else shots
+    return records(paths, baseline, model, wanted, grouped)

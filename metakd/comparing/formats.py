@@ -14,7 +14,7 @@ from rich.text import Text
 from metakd.comparing.tables import Report, Table
 from metakd.reports.summary import print_uncut
 
-__all__ = ["as_html", "as_latex", "as_markdown", "print_report"]
+__all__ = ["as_html", "as_latex", "as_markdown", "html_blocks", "print_report"]
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -153,16 +153,22 @@ td { border-bottom: 1px solid #e3e3e3; }
 
 def as_html(report: Report) -> str:
     """Return a report as one page that needs no other file."""
-    tables = "\n".join(_html_table(table) for table in report.tables)
-    lines = "\n".join(f"<p>{html.escape(line)}</p>" for line in report.lines)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>MetaKD: runs compared</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n"
-        f"{tables}\n{lines}\n</body>\n</html>\n"
+        f"{html_blocks(report)}\n</body>\n</html>\n"
     )
 
 
+def html_blocks(report: Report) -> str:
+    """Return a report's tables and lines as HTML without a page around them."""
+    tables = "\n".join(_html_table(table) for table in report.tables)
+    lines = "\n".join(f"<p>{html.escape(line)}</p>" for line in report.lines)
+    return f"{tables}\n{lines}"
+
+
 def _html_table(table: Table) -> str:
+    caption = "<br>".join(html.escape(text) for text in (table.title, table.above) if text)
     kinds = [' class="number"' if column.numeric else "" for column in table.columns]
     head = "".join(
         f"<th{kind}>{html.escape(column.header)}</th>"
@@ -177,6 +183,6 @@ def _html_table(table: Table) -> str:
         for row in table.rows
     )
     return (
-        f'<div class="wide"><table>\n<caption>{html.escape(table.title)}</caption>\n'
+        f'<div class="wide"><table>\n<caption>{caption}</caption>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"
     )

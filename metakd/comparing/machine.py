@@ -16,7 +16,7 @@ from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Pair, Row, RowPair
 from metakd.reports.summary import MODELS
 
-__all__ = ["SCHEMA", "as_csv", "as_json"]
+__all__ = ["SCHEMA", "as_csv", "as_json", "pair_fields"]
 
 SCHEMA = 1
 """Version of the JSON; adding a field does not change it."""
@@ -47,7 +47,7 @@ def as_json(comparison: Comparison, **more: Any) -> str:
             for comparable in comparison.comparable
             for i, row in enumerate(comparable.rows)
         ],
-        "group_pairs": [_group_pair(pair, comparison.model) for pair in comparison.pairs],
+        "group_pairs": [pair_fields(pair, comparison.model) for pair in comparison.pairs],
         "notes": list(comparison.notes),
         **more,
     }
@@ -122,7 +122,8 @@ def _figure(figure: Figure) -> dict[str, Any]:
     return {**found, "seeds": figure.seeds}
 
 
-def _group_pair(pair: RowPair, model: str) -> dict[str, Any]:
+def pair_fields(pair: RowPair, model: str) -> dict[str, Any]:
+    """Return an entry of `group_pairs`: the difference of two rows."""
     return {
         "runs": [str(run.path) for run in pair.row],
         "baselines": [str(run.path) for run in pair.baseline],
