@@ -46,6 +46,7 @@ COMMON = (
     "task.meta_batch=2",
     "pretrain.epochs=1",
     "pretrain.cache=false",
+    "student_alone_cache=false",
     "warmstart.epochs=1",
     "meta_train.iterations=60",
     "meta_train.validate_every=20",

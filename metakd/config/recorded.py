@@ -26,6 +26,7 @@ NOT_THE_RUN = (
     "tracker",
     "checkpoint_minutes",
     "checkpoint_steps",
+    "student_alone_cache",
 )
 """Settings that say where things are or who watches; whatever they are, the result is the same."""
 
@@ -102,8 +103,8 @@ def reproduction_composed(
 ) -> Composed:
     """Return the configuration that repeats a run: the recorded one, in a folder of its own.
 
-    A teacher is trained anew, and nothing is mirrored unless `tracker` is typed. Where the
-    recorded output folder is a relative one, it is relative to here.
+    Teacher and undistilled twin are trained anew, and nothing is mirrored unless `tracker` is
+    typed. Where the recorded output folder is a relative one, it is relative to here.
 
     Args:
         run: the run's folder.
@@ -138,6 +139,8 @@ def reproduction_composed(
         added.append(quoted(f"output_root={output}"))
     if not cached_teacher:
         added.append("pretrain.cache=false")
+    if "student_alone_cache" not in typed:
+        added.append("student_alone_cache=false")
     composed = recorded_composed(run, info, [*overrides, *added], config_dir)
     # Nobody typed these, so nobody is told that a run without a teacher does not use them.
     own = {word.partition("=")[0] for word in added}

@@ -405,11 +405,14 @@ class Config:
     data_root: str | None = None
     """Folder of datasets; null: METAKD_DATA, then ./data."""
     cache_root: str | None = None
-    """Folder of prepared data and teachers; null: METAKD_CACHE, then the user's cache folder."""
+    """Folder of prepared data and trained networks; null: METAKD_CACHE, then the user's cache
+    folder."""
     output_root: str = "outputs"
     """Folder of runs."""
     student_alone: bool = True
     """With distillation, train the undistilled twin, too, and report it."""
+    student_alone_cache: bool = True
+    """Keep the undistilled twin and use it again wherever nothing that decides it differs."""
     checkpoint_minutes: float | None = 1.0
     """Minutes between two checkpoints of a stage; null: none by time. Saving that takes more than
     1 % of the time is done less often."""

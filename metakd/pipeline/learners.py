@@ -18,7 +18,7 @@ from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.network import Network
-from metakd.pipeline.construction import settings_of
+from metakd.pipeline.identity import key_of_teacher
 from metakd.pipeline.measure import batchnorm_modes, precision_of, steps_at_test
 from metakd.pipeline.prepare import Prepared, optimization_of
 from metakd.pipeline.teaching import join, teacher_of
@@ -27,7 +27,7 @@ from metakd.stages.exchange import part_of
 from metakd.stages.fit import fit
 from metakd.stages.preflight import Estimate, preflight
 from metakd.stages.recorder import Recorder
-from metakd.stages.teacher import source_fingerprint, teacher_key, trained_teacher
+from metakd.stages.teacher import trained_teacher
 from metakd.stages.warm_start import warm_start
 
 __all__ = ["Student", "Taught", "get_teacher", "train_student"]
@@ -86,38 +86,12 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
         network.to(data.device)
         seconds = kept["seconds"]
     elif not prepared.teacher_is_trained:
-        architecture = {
-            **settings_of(config.teacher),
-            "options": config.teacher.options,
-            "class": config.teacher._target_,
-            "source": source_fingerprint(type(network.backbone)),
-        }
-        stage = settings_of(config.pretrain)
-        for irrelevant in ("name", "cache", "enabled"):
-            stage.pop(irrelevant, None)
-        architecture.pop("name")
 
         def trained(own: Recorder) -> tuple[float, bool]:
             return trained_teacher(
                 network,
                 data,
-                key=teacher_key(
-                    architecture=architecture,
-                    training={
-                        **stage,
-                        "augment": list(config.dataset.augment),
-                        # The target's test images are left out of the data, not of its checksum.
-                        "left_out": data is not prepared.everything,
-                        # Given images are of this kind, and made what the teacher expects.
-                        "given": data.preprocessing.plain(),
-                        "expects": prepared.teacher_input and prepared.teacher_input.plain(),
-                    },
-                    data_checksum=data.checksum,
-                    precision=prepared.precision.name,
-                    device_type=prepared.device.type,
-                    threads=torch.get_num_threads(),
-                    seed=config.teacher.seed or 0,
-                ),
+                key=key_of_teacher(prepared, network, network.backbone),
                 cache_root=prepared.cache_root if config.pretrain.cache else None,
                 epochs=config.pretrain.epochs,
                 batch_size=config.pretrain.batch_size,

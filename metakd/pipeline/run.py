@@ -23,6 +23,7 @@ from metakd.distributed.group import ALONE, Group
 from metakd.errors import UserError
 from metakd.models.card import Card
 from metakd.models.weights_file import header
+from metakd.pipeline.alone import keep_as_student_alone, student_alone
 from metakd.pipeline.cards import inputs_of, record_data, student_card, teacher_card, tuned_card
 from metakd.pipeline.construction import settings_of
 from metakd.pipeline.draw import draw_figures
@@ -227,8 +228,10 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
         _save_teacher(prepared, folder, taught.learned)
     _save(folder, "student", student.algorithm, student_card(prepared))
     models: dict[str, Student] = {"student": student}
-    if taught is not None and config.student_alone and _distils(config):
-        models["student_alone"] = train_student(prepared, recorder, None, suffix="_alone")
+    if config.student_alone and not _distils(config):
+        keep_as_student_alone(prepared, recorder, student)
+    elif config.student_alone and taught is not None:
+        models["student_alone"] = student_alone(prepared, recorder)
         _save(
             folder,
             "student_alone",

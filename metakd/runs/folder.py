@@ -301,6 +301,10 @@ class RunFolder:
             with contextlib.suppress(FileNotFoundError):
                 (self.path / name).unlink()
 
+    def flush(self) -> None:
+        """Write the metrics that wait to their file."""
+        self._metrics.flush()
+
     def sync(self) -> None:
         """Make the metrics so far durable (a checkpoint is about to be written)."""
         self._metrics.flush(durable=True)

@@ -90,6 +90,10 @@ class Recorder:
         """Return what an earlier process kept of `stage`, None if it has to be done."""
         return None if self.journal is None else self.journal.finished(stage)
 
+    def begun(self, stage: str) -> bool:
+        """Tell whether an earlier process has done part of `stage`, or all of it."""
+        return self.journal is not None and stage in self.journal.kept()
+
     def finish(self, stage: str, state: Mapping[str, Any]) -> None:
         """Keep the outcome of a stage that is done."""
         if self.journal is not None:

@@ -70,6 +70,10 @@ class SharedRecorder(Recorder):
         """See `Recorder`; read by process 0."""
         return self.group.first(lambda: super(SharedRecorder, self).finished(stage))
 
+    def begun(self, stage: str) -> bool:
+        """See `Recorder`; read by process 0."""
+        return self.group.first(lambda: super(SharedRecorder, self).begun(stage))
+
     def last(self, stage: str) -> dict[str, Any] | None:
         """See `Recorder`; read by process 0."""
         return self.group.first(lambda: super(SharedRecorder, self).last(stage))

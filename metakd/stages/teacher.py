@@ -2,51 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
-from metakd.data.cache import read_checked, write_checked
+from metakd.data.cache import write_checked
 from metakd.data.images import ImageData
 from metakd.models.network import Network
+from metakd.stages.kept import content_address, fingerprint, from_cache_or_made
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
 from metakd.stages.pretrain import pretrain
 from metakd.stages.recorder import Recorder
-from metakd.stages.sole import sole_maker
 
-__all__ = ["CODE", "source_fingerprint", "teacher_key", "trained_teacher"]
+__all__ = ["CODE", "teacher_key", "trained_teacher"]
 
-
-def _code_fingerprint() -> str:
-    """Return a hash of the source files that decide what a pre-trained teacher is."""
-    package = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256()
-    stages = ("fit", "training", "finite", "pretrain", "optimization")
-    rooms = ("models", "data", *(f"stages/{name}.py" for name in stages))
-    for room in (*rooms, "algorithms/supervised.py", "distillation/objective.py"):
-        path = package / room
-        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            digest.update(file.name.encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-CODE = _code_fingerprint()
-"""Read when the program starts: sources that change while it runs are not the code that it runs."""
-
-
-def source_fingerprint(cls: type) -> str:
-    """Return a hash of the file that defines `cls`; a plug-in's is not among our own sources."""
-    try:
-        return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
-    except (OSError, TypeError):  # defined in a notebook: there is no file
-        return ""
+STAGES = ("fit", "training", "finite", "pretrain", "optimization")
+CODE = fingerprint(
+    "models",
+    "data",
+    *(f"stages/{name}.py" for name in STAGES),
+    "algorithms/supervised.py",
+    "distillation/objective.py",
+)
+"""Of the sources that decide what a pre-trained teacher is, read when the program starts: sources
+that change while it runs are not the code that it runs."""
 
 
 def teacher_key(
@@ -65,14 +47,10 @@ def teacher_key(
         "training": dict(training),
         "data": data_checksum,
         "precision": precision,
-        "device": device_type,
-        # Of one operation on the CPU: sums are added up in another order.
-        "threads": threads if device_type == "cpu" else None,
         "seed": seed,
         "code": CODE,
-        "torch": torch.__version__,
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    return content_address(content, device_type, threads)
 
 
 def trained_teacher(
@@ -110,8 +88,14 @@ def trained_teacher(
         recorder: where metrics go.
     """
     folder = None if cache_root is None else cache_root / "teachers"
+    seconds = 0.0
 
-    def train() -> tuple[Network, float, bool]:
+    def take(weights: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        network.load_state_dict(weights)
+        network.to(data.device)
+
+    def make() -> None:
+        nonlocal seconds
         fitted = pretrain(
             network,
             data,
@@ -124,27 +108,13 @@ def trained_teacher(
             seed=seed,
             recorder=recorder,
         )
+        seconds = fitted.seconds
         if folder is not None:
-            state = {n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}
+            state = network.state_dict()
             write_checked(folder, key, state, {"seconds": fitted.seconds, "accuracy": fitted.best})
-        return network, fitted.seconds, False
 
     if folder is None:
-        return train()
-    if _from_cache(network, folder, key, recorder):
-        return network.to(data.device), 0.0, True
-    waits = f"teacher: another run trains it ({key[:12]}); waiting"
-    with sole_maker(folder, key, lambda: recorder.say(waits)):
-        if _from_cache(network, folder, key, recorder):  # whoever had the lock has made it
-            return network.to(data.device), 0.0, True
-        return train()
-
-
-def _from_cache(network: Network, folder: Path, key: str, recorder: Recorder) -> bool:
-    """Load what is kept under `key` into the network; tell whether there was anything."""
-    found = read_checked(folder, key)
-    if found is None:
-        return False
-    network.load_state_dict(found[0])
-    recorder.say(f"teacher: taken from the cache ({key[:12]})")
-    return True
+        make()
+        return network, seconds, False
+    cached = from_cache_or_made(folder, key, "teacher", recorder, take, make)
+    return network, seconds, cached

@@ -50,9 +50,11 @@ class Watch:
         """Read what is new."""
         info = run_info(self.folder)
         self.stage, self.steps = info.get("stage") or "", info.get("stage_steps")
-        if not self.stage and self._waits():
-            self.stage = "waits for the teacher"
         self._read_metrics()
+        # What it says last, it says until it has something to log.
+        what = "teacher" if not self.stage else "student alone" if self._in == "meta_train" else ""
+        if what and self._waits_for(what):
+            self.stage = f"waits for the {what}"
         self.step = self.left = None
         if self._last is None or self._in.removesuffix("_alone") != self.stage:
             return
@@ -65,7 +67,8 @@ class Watch:
         """Forget the pace: another process goes on with the run."""
         self._first = None
 
-    def _waits(self) -> bool:
+    def _waits_for(self, what: str) -> bool:
+        """Tell whether the run's process said last that another one trains what it needs."""
         try:
             with self.log.open("rb") as file:
                 file.seek(0, 2)
@@ -73,7 +76,9 @@ class Watch:
                 last = file.read().splitlines()[-1:]
         except OSError:
             return False
-        return any(line.startswith(b"teacher: ") and line.endswith(b"waiting") for line in last)
+        return any(
+            line.startswith(f"{what}: ".encode()) and line.endswith(b"waiting") for line in last
+        )
 
     def _read_metrics(self) -> None:
         path = self.folder / "metrics.jsonl"

@@ -30,6 +30,7 @@ SHORT = (
     "meta_train.validate_tasks=2",
     "pretrain.epochs=1",
     "pretrain.cache=false",
+    "student_alone_cache=false",
     "warmstart.epochs=0",
     "task.meta_batch=2",
     "teacher=conv4_small",

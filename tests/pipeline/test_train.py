@@ -127,7 +127,7 @@ def test_a_second_run_with_the_same_seed_is_the_same(
     default_run: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
     results, _ = default_run
-    again = small(tmp_path / "again", "evaluate.shots=[1,5]")
+    again = small(tmp_path / "again", "evaluate.shots=[1,5]", "student_alone_cache=false")
     for model in ("student", "student_alone", "teacher"):
         assert again[model]["fewshot_all"] == results[model]["fewshot_all"]
     assert "pretrain_s" not in again["timing"]  # the teacher came from the cache

@@ -14,11 +14,12 @@ from torch import nn
 from metakd.data.images import ImageData
 from metakd.models.network import Network
 from metakd.stages import teacher as module
+from metakd.stages.kept import source_fingerprint
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
 from metakd.stages.pretrain import base_accuracy, hold_out
 from metakd.stages.recorder import Recorder
-from metakd.stages.teacher import source_fingerprint, teacher_key, trained_teacher
+from metakd.stages.teacher import teacher_key, trained_teacher
 
 KEY: dict[str, Any] = {
     "architecture": {"width": 8, "class": "a.B"},

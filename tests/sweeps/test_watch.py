@@ -43,6 +43,13 @@ def test_a_run_from_its_beginning(tmp_path: Path) -> None:
         file.write('{"stage": "meta_tr')  # being written
     watch.look()
     assert (watch.step, watch.best) == (30, "61.0 %")
+    (tmp_path / "log").write_text("student alone: another run trains it (ab); waiting\n")
+    watch.look()
+    assert watch.stage == "waits for the student alone"
+    log(tmp_path, "warmstart_alone", 9, 1011.0, loss=1.0)  # the end of the line that was cut off
+    log(tmp_path, "warmstart_alone", 19, 1012.0, loss=1.0)
+    watch.look()
+    assert watch.stage == "meta_train"
     write(tmp_path, "evaluate", 600)
     watch.look()
     assert (watch.stage, watch.step, watch.left) == ("evaluate", None, None)

@@ -60,7 +60,7 @@ def stage(folder: Path) -> str | None:
 def test_a_job_is_the_run_that_it_would_be_alone(tmp_path: Path) -> None:
     """Though its process has not imported anything itself: figures and weights, to the bit."""
     words = [*TINY, "meta_train.iterations=40", "meta_train.validate_every=20"]
-    words += ["warmstart.epochs=1", "student_alone=true", "checkpoint_steps=null"]
+    words += ["warmstart.epochs=1", "student_alone=true", "student_alone_cache=false"]
     words += ["distill=embedding", "pretrain.lr=0.012"]
     started = [
         subprocess.Popen(

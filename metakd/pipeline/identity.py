@@ -1,0 +1,148 @@
+"""What the weights of a teacher and of an undistilled student depend on, as plain values.
+
+Settings count as they are after resolution: one that is typed with the value that it would have
+had, or that its class does not use, changes nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from metakd.config.schema import ArchitectureConfig, OptimizerConfig
+from metakd.data.cache import content_checksum
+from metakd.data.images import ImageData
+from metakd.pipeline.construction import settings_of
+from metakd.pipeline.measure import precision_of, steps_at_test
+from metakd.pipeline.prepare import Prepared
+from metakd.registry import resolve, settings_used
+from metakd.stages.kept import content_address, fingerprint, source_fingerprint
+from metakd.stages.teacher import teacher_key
+
+__all__ = ["key_of_student_alone", "key_of_teacher"]
+
+SHAPES = frozenset({"width", "widths", "depth"})
+"""Settings of our own architectures that decide which weights there are, and nothing else."""
+
+CODE = fingerprint(
+    "models", "data", "algorithms", "distillation", "distributed", "stages", "pipeline"
+)
+"""Of the sources that decide what a student is, read when the program starts."""
+
+
+def key_of_teacher(prepared: Prepared, network: nn.Module, backbone: nn.Module) -> str:
+    """Return the content address of the teacher that pre-training makes of an untrained one.
+
+    Args:
+        prepared: the run.
+        network: the whole teacher.
+        backbone: of it.
+    """
+    config, data, expects = prepared.config, prepared.data, prepared.teacher_input
+    return teacher_key(
+        architecture={
+            **_network(backbone, config.teacher, network),
+            "expects": None if expects is None else expects.plain(),
+        },
+        training={**_stage(config.pretrain, "cache"), **_images(prepared)},
+        data_checksum=data.checksum,
+        precision=prepared.precision.name,
+        device_type=prepared.device.type,
+        threads=torch.get_num_threads(),
+        seed=config.teacher.seed or 0,
+    )
+
+
+def key_of_student_alone(prepared: Prepared, processes: int) -> str:
+    """Return the content address of the student that this run trains on labels alone.
+
+    Nothing of teacher and distillation is in it, so that it is the same for runs that differ in
+    these.
+
+    Args:
+        prepared: the run.
+        processes: that train it together.
+    """
+    config = prepared.config
+    algorithm, task, warmstart = config.algorithm, config.task, config.warmstart
+    learner = resolve(algorithm._target_, "metakd.algorithms", config.plugins)
+    content = {
+        "student": _network(prepared.student, config.student, prepared.student),
+        "algorithm": {
+            **_used(learner, settings_of(algorithm), algorithm.options),
+            "class": algorithm._target_,
+            "source": source_fingerprint(learner),
+            "trains_on": algorithm.trains_on,
+            "adapts": algorithm.adapts,
+            "first_order": algorithm.first_order,
+            "steps_at_test": steps_at_test(config),
+        },
+        "validation": [task.ways, task.shots, task.queries, config.evaluate.seed],
+        "tasks": [
+            task.train_ways or task.ways,
+            task.train_shots or task.shots,
+            task.train_queries or task.queries,
+            task.meta_batch,
+            task.train_tasks,
+            task.sampling,
+        ],
+        "warmstart": _stage(warmstart) if warmstart.enabled and warmstart.epochs else None,
+        "meta_train": _stage(config.meta_train),
+        "data": prepared.data.checksum,
+        **_images(prepared),
+        "views": config.dataset.views,
+        "seed": config.seed,
+        "precision": [prepared.precision.name, precision_of(config, prepared.precision).name],
+        "deterministic": config.deterministic,
+        "processes": processes,
+        "code": CODE,
+    }
+    return content_address(content, prepared.device.type, torch.get_num_threads())
+
+
+def _network(backbone: nn.Module, config: ArchitectureConfig, whole: nn.Module) -> dict[str, Any]:
+    """Return what a network is before it is trained: class, settings, and every weight."""
+    cls = type(backbone)
+    settings = _used(cls, settings_of(config), config.options)
+    if cls.__module__.startswith("metakd."):
+        settings = {name: value for name, value in settings.items() if name not in SHAPES}
+    return {
+        **settings,
+        "class": config._target_,
+        "source": source_fingerprint(cls),
+        "start": content_checksum(whole.state_dict(), {}),
+    }
+
+
+def _used(cls: type, settings: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a constructor takes, each with the value that it has in the end."""
+    names = settings_used(cls)
+    parameters = inspect.signature(cls).parameters
+    given = {**{k: v for k, v in settings.items() if k in names}, **options}
+    return {name: given.get(name, parameters[name].default) for name in sorted(names)}
+
+
+def _stage(section: OptimizerConfig, *irrelevant: str) -> dict[str, Any]:
+    """Return a stage's settings without those that change nothing."""
+    found = settings_of(section)
+    for name in ("name", "enabled", *irrelevant):
+        found.pop(name, None)
+    if section.schedule != "step":
+        found.pop("halve_every", None)
+    return found
+
+
+def _images(prepared: Prepared) -> dict[str, Any]:
+    """Return what becomes of the images on their way into a network."""
+    data = prepared.data
+    assert isinstance(data, ImageData)
+    return {
+        "augment": list(prepared.config.dataset.augment),
+        # The target's test images are left out of the data, not of its checksum.
+        "left_out": data is not prepared.everything,
+        "given": data.preprocessing.plain(),
+    }
