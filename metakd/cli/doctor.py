@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from metakd.cli.parser import Parser
 from metakd.config.locate import Choices, user_folder
+from metakd.errors import UserError
 
 __all__ = ["Finding", "examine", "run"]
 
@@ -147,8 +149,20 @@ def _datasets(choices: Choices, typed: str | None) -> Iterator[Finding]:
         found = [p for p in places if (root / p).exists()]
         if not places:  # drawn by the program, or a folder that the user names
             continue
-        remedy = f"put it at {' or '.join(places)} there, or let training download it if it may"
+        other = "or let training download it" if _downloads(content) else "it is not downloaded"
+        remedy = f"put it at {' or '.join(places)} there, {other}"
         yield Finding(bool(found), f"  {name}", found[0] if found else "not there", remedy)
+
+
+def _downloads(content: dict[str, Any]) -> bool:
+    """Tell whether a dataset's class downloads it; one of a plug-in is not asked."""
+    from metakd.registry import resolve
+
+    try:
+        cls = resolve(str(content.get("_target_")), "metakd.data")
+    except (UserError, ImportError):
+        return False
+    return bool(getattr(cls, "downloads", False))
 
 
 def _cache(typed: str | None) -> Finding:

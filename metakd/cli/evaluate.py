@@ -59,12 +59,14 @@ def run(arguments: Sequence[str]) -> int:
 
         overrides = [*images_overrides(asked.images), *overrides]
     from metakd.config.checks import check
-    from metakd.config.compose import recompose
     from metakd.config.judging import only_judged
+    from metakd.config.recorded import recorded_composed
+    from metakd.runs.folder import RunFolder
 
-    recorded = folder / ".hydra" / "config.yaml"
-    if recorded.is_file():  # refuse what can be refused before torch is imported
-        config = recompose(recorded, overrides, asked.config_dir).config
+    # Refuse what can be refused before torch is imported.
+    if (folder / ".hydra" / "config.yaml").is_file():
+        info = RunFolder(folder).read_run() if (folder / "run.json").is_file() else {}
+        config = recorded_composed(folder, info, overrides, asked.config_dir).config
         only_judged(config)
         check(config)
         look_here_for(config.plugins)

@@ -62,6 +62,7 @@ class Cifar100:
 
     kind = "classification"
     name: ClassVar[str] = "cifar100"
+    downloads: ClassVar[bool] = True
     default_split: ClassVar[str] = "random"
 
     def __init__(

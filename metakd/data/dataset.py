@@ -58,7 +58,8 @@ class Dataset(Protocol):
 
     Constructor convention: positionally the folder of datasets (`data_root`, a Path that may be
     read-only and need not exist), settings keyword-only, named as in `DatasetConfig`. The
-    constructor touches no data.
+    constructor touches no data. A class with ``downloads = True`` fetches what it does not find;
+    `metakd doctor` says so.
     """
 
     def cache_key(self) -> str | None:

@@ -51,6 +51,7 @@ class Mnist:
 
     kind = "classification"
     name: ClassVar[str] = "mnist"
+    downloads: ClassVar[bool] = True
     folder: ClassVar[str] = "MNIST"
     published: ClassVar[str] = "MNIST"
     """Name of torchvision's class."""

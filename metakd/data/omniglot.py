@@ -60,6 +60,7 @@ class Omniglot:
     """
 
     kind = "classification"
+    downloads = True
 
     def __init__(
         self,

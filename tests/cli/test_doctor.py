@@ -27,6 +27,13 @@ def test_datasets_are_looked_for(tmp_path: Path) -> None:
     assert "glyphs" not in found  # drawn by the program
 
 
+def test_a_download_is_promised_only_where_there_is_one(tmp_path: Path) -> None:
+    remedy = {f.what.strip(): f.remedy for f in examine(Choices(), str(tmp_path))}
+    for name in ("omniglot", "mnist", "fashion_mnist", "cifar100", "cifar_fs", "fc100"):
+        assert remedy[name].endswith("or let training download it")
+    assert remedy["mini_imagenet"] == "put it at mini_imagenet there, it is not downloaded"
+
+
 def test_report(metakd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     answer = metakd("doctor", "--data-root", str(tmp_path))

@@ -30,6 +30,32 @@ def test_own_configs_are_looked_up(metakd, pipeline, run_folder: Path, tmp_path:
     assert pipeline.calls == [(run_folder, ("task=mine",), own)]
 
 
+def test_recorded_paths_are_relative_to_where_the_run_was_begun(
+    metakd, pipeline, made_up, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there" / "photos").mkdir(parents=True)
+    (tmp_path / "there" / "lists.json").touch()
+    (tmp_path / "here").mkdir()
+    run = made_up(
+        tmp_path / "there" / "run",
+        settings={
+            "dataset.name": "image_folder",
+            "dataset._target_": "metakd.data.image_folder.ImageFolder",
+            "dataset.classes": {},
+            "dataset.folder": "photos",
+            "dataset.splits": "lists.json",
+        },
+        info={"directory": str(tmp_path / "there")},
+    )
+    monkeypatch.chdir(tmp_path / "here")
+    answer = metakd("evaluate", str(run), "task.shots=5")
+    assert answer.err == ""
+    assert len(pipeline.calls) == 1
+    answer = metakd("evaluate", str(run), "dataset.folder=photos")  # typed: relative to here
+    assert answer.status == 2
+    assert "here/photos: there is no such folder" in answer.err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
