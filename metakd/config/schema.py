@@ -356,6 +356,8 @@ class TrackerConfig:
     """W&B user or team; null: W&B's default."""
     group: str | None = None
     """W&B group of runs."""
+    artifact: bool = False
+    """Keep the trained student in W&B as an artifact that `metakd.load` reads."""
     timeout: float = 20.0
     """Seconds that starting or finishing may take before the run goes on without."""
 

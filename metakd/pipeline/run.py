@@ -38,6 +38,7 @@ from metakd.pipeline.measure import (
     precision_of,
     start_of,
 )
+from metakd.pipeline.mirror import mirror_student
 from metakd.pipeline.prepare import Prepared
 from metakd.pipeline.shared import prepare_together
 from metakd.pipeline.target import fine_tune_student
@@ -286,6 +287,7 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     results = folder.write_results(results)
     if recorder.tracker is not None:
         recorder.tracker.summary(results)
+    mirror_student(prepared, folder.path, recorder)
     try:
         draw_figures(prepared, folder, recorder, results, judged)
     except Exception as problem:  # whatever it is, the results are complete

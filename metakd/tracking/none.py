@@ -36,5 +36,11 @@ class NoTracker:
     def figure(self, name: str, path: Path) -> None:
         """Ignore the image."""
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Ignore the table."""
+
+    def artifact(self, name: str, folder: Path, metadata: Mapping[str, Any]) -> None:
+        """Ignore the files."""
+
     def finish(self, status: str) -> None:
         """Do nothing."""

@@ -56,6 +56,20 @@ class Tracker(Protocol):
         """Mirror an image file."""
         ...
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Mirror a table of numbers and words."""
+        ...
+
+    def artifact(self, name: str, folder: Path, metadata: Mapping[str, Any]) -> None:
+        """Mirror a folder of files, where `tracker.artifact` asks for it.
+
+        Args:
+            name: what it is, `student`.
+            folder: has to stay until the run is finished.
+            metadata: what is known of it, as plain containers.
+        """
+        ...
+
     def finish(self, status: str) -> None:
         """End; `status` is that of run.json: `finished`, `failed`, `interrupted`."""
         ...

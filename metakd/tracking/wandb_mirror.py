@@ -45,6 +45,7 @@ class WandbMirror:
         project: W&B project.
         entity: W&B user or team; None: W&B's default.
         group: W&B group of runs; None: the folder's name for jobs of a multirun.
+        artifact: keep the trained student as an artifact.
         timeout: seconds that starting, and again finishing, may take.
 
     Raises:
@@ -59,6 +60,7 @@ class WandbMirror:
         project: str,
         entity: str | None = None,
         group: str | None = None,
+        artifact: bool = False,
         timeout: float = 20.0,
     ) -> None:
         if mode not in MODES:
@@ -79,6 +81,8 @@ class WandbMirror:
         self._stages: set[str] = set()
         self._sync = ""
         self._tables: list[dict[str, Any]] = []
+        self._keeps_artifacts = artifact
+        self._artifacts: list[dict[str, Any]] = []
 
     def start(
         self,
@@ -159,7 +163,8 @@ class WandbMirror:
     def summary(self, results: Mapping[str, Any]) -> None:
         """Mirror the final figures: a table of all, and those of `summary_of` for each run."""
         columns, rows = table_of(results)
-        self._tables = [{"name": "fewshot", "columns": columns, "rows": rows}] if rows else []
+        if rows:
+            self.table("fewshot", columns, rows)
         if self._worker is not None:
             self._worker.tell({"do": "summary", "values": summary_of(results)})
 
@@ -168,6 +173,18 @@ class WandbMirror:
         if self._worker is not None:
             self._worker.tell({"do": "figure", "name": name, "path": str(path)})
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Mirror a table, when the run ends."""
+        plain = [list(row) for row in rows]
+        self._tables.append({"name": name, "columns": list(columns), "rows": plain})
+
+    def artifact(self, name: str, folder: Path, metadata: Mapping[str, Any]) -> None:
+        """Mirror a folder as `NAME-RUNID`, a model, when the run ends; see `Tracker.artifact`."""
+        if self._keeps_artifacts:
+            self._artifacts.append(
+                {"name": name, "folder": str(folder), "metadata": dict(metadata)}
+            )
+
     def finish(self, status: str) -> None:
         """End the mirror; says how to upload what is not online."""
         worker, self._worker = self._worker, None
@@ -175,7 +192,12 @@ class WandbMirror:
             return
         if worker.usable:
             code = 0 if status == "finished" else 1
-            order = {"do": "finish", "code": code, "tables": self._tables}
+            order = {
+                "do": "finish",
+                "code": code,
+                "tables": self._tables,
+                "artifacts": self._artifacts,
+            }
             # Tables, then the rest: each has the timeout; ours only catches what ignores it.
             reply = worker.ask(order, 2 * self._timeout + SPARE_S)
             if reply is not None and self.mode == "offline":

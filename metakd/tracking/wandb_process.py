@@ -15,7 +15,8 @@ on standard output:
         -> {"id", "dir", "mode", "url", "note"}
     {"do": "define", "stage"}   {"do": "log", "row"}   {"do": "summary", "values"}
     {"do": "figure", "name", "path"}
-    {"do": "finish", "code": 0, "tables": [{"name", "columns", "rows"}]} -> {"uploaded": true}
+    {"do": "finish", "code": 0, "tables": [{"name", "columns", "rows"}],
+     "artifacts": [{"name", "folder", "metadata"}]} -> {"uploaded": true}
 
 A run that goes on online with an id of which the server knows nothing was offline before: what it
 has logged until then, `replay`, is told again.
@@ -57,7 +58,7 @@ def obey(orders: Iterable[str], answer: TextIO) -> None:
         elif run is None:
             raise ValueError(f"'{order['do']}' came before 'start'")
         elif order["do"] == "finish":
-            _log_tables(run, order["tables"])
+            _log_last(run, order["tables"], order["artifacts"])
             _answer(answer, {"uploaded": _finish(run, order["code"])})
             return
         else:
@@ -136,10 +137,12 @@ def _tell(run: Run, order: dict[str, Any]) -> None:
         raise ValueError(f"no such order: {what}")
 
 
-def _log_tables(run: Run, tables: Sequence[Mapping[str, Any]]) -> None:
-    """Log tables, unless that takes longer than finishing may.
+def _log_last(
+    run: Run, tables: Sequence[Mapping[str, Any]], artifacts: Sequence[Mapping[str, Any]]
+) -> None:
+    """Log tables and artifacts, unless that takes longer than finishing may.
 
-    W&B asks the server about a table before it writes it down, and waits for the answer. So they
+    W&B asks the server about them before it writes them down, and waits for the answer. So they
     come last, and behind what does not answer nothing else is lost.
     """
     import wandb
@@ -148,6 +151,11 @@ def _log_tables(run: Run, tables: Sequence[Mapping[str, Any]]) -> None:
         for one in tables:
             table = wandb.Table(columns=one["columns"], data=one["rows"])
             run.log({f"tables/{one['name']}": table})
+        for one in artifacts:
+            name = f"{one['name']}-{run.id}"
+            model = wandb.Artifact(name, type="model", metadata=one["metadata"])
+            model.add_dir(one["folder"])
+            run.log_artifact(model)
 
     thread = threading.Thread(target=log, daemon=True)
     thread.start()

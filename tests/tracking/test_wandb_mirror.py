@@ -243,3 +243,31 @@ def test_logged_in_is_found_without_asking(nobody: Path) -> None:
     settings.write_text("[default]\nbase_url = https://wandb.example.org\n")
     assert server({}) == "https://wandb.example.org"
     assert not logged_in({})
+
+
+def test_a_table_and_the_student_are_kept_when_asked(folder: Path) -> None:
+    import metakd
+
+    kept = metakd.train(
+        "dataset.images_per_class=20",
+        "dataset.image_size=16",
+        "student.width=4",
+        "distill=none",
+        "warmstart=none",
+        "meta_train.iterations=1",
+        "meta_train.validate_tasks=2",
+        "evaluate.tasks=4",
+        "evaluate.shots=[]",
+        "tracker.mode=offline",
+        "tracker.artifact=true",
+        f"hydra.run.dir={folder / 'run'}",
+    )
+    run = folder / "run"
+    again = metakd.load(run / "wandb" / "student")
+    assert again.trained.recipe == metakd.load(run).trained.recipe
+    info = json.loads((run / "run.json").read_text())
+    found = records(info["wandb_dir"])
+    text = json.dumps(found)
+    assert f"student-{info['wandb_run_id']}" in text
+    assert kept["student"]["fewshot"]["tasks"] == 4
+    assert "preprocessing" in text
