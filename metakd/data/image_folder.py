@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from metakd.data.class_folders import ClassFolders, find_class_folders
+from metakd.data.class_pictures import PictureSettings, read_class_pictures
 from metakd.data.class_split import (
     by_class,
     check_classes,
@@ -20,14 +21,13 @@ from metakd.data.class_split import (
     read_class_lists,
 )
 from metakd.data.images import PARTS, PreparedImages
-from metakd.data.left_out import deeper_pictures, left_out
-from metakd.data.picture_files import SUFFIXES, pictures_in, read_pictures
-from metakd.data.preprocessing import Reading
+from metakd.data.left_out import deeper_pictures, left_out, other_files
+from metakd.data.picture_files import SUFFIXES, pictures_in
 from metakd.errors import UserError
 
 __all__ = ["ImageFolder"]
 
-_VERSION = 1  # raised whenever the same settings give other images
+_VERSION = 2  # raised whenever the same settings give other images
 
 
 class _Listing(NamedTuple):
@@ -52,6 +52,9 @@ class ImageFolder:
         split_seed: decides the split without lists, and the held-out fifth of each class.
         image_size: height and width in pixels.
         all_test: every class folder is a meta-test class, wherever it lies.
+        background: grey level (0 … 255) under transparent pixels.
+        white: value of white in pictures of more than 8 bits; None: told by each file.
+        unreadable: `refuse` pictures that cannot be read, or `skip` them.
 
     Attributes:
         recorded_split: class names of each part as a run recorded them, set after construction;
@@ -72,11 +75,16 @@ class ImageFolder:
         split_seed: int = 0,
         image_size: int | None = 84,
         all_test: bool = False,
+        background: int = 255,
+        white: float | None = None,
+        unreadable: str = "refuse",
     ) -> None:
         self._folder = Path(folder).expanduser() if folder else data_root / "image_folder"
         self._splits = Path(splits).expanduser() if splits else None
         self._seed, self._size = split_seed, image_size or 84
-        self._reading = Reading(crop=True)
+        self._pictures = PictureSettings.checked(
+            crop=True, background=background, white=white, unreadable=unreadable
+        )
         self._all_test = all_test
         self.recorded_split: dict[str, list[str]] | None = None
         if not isinstance(all_test, bool):
@@ -91,7 +99,7 @@ class ImageFolder:
         """See `Dataset.cache_key`."""
         listing = self._listing()
         settings = [listing.split, listing.notes, self._seed, self._size]
-        return json.dumps(["image_folder", _VERSION, settings])
+        return json.dumps(["image_folder", _VERSION, settings, self._pictures.key()])
 
     def sources(self) -> list[Path]:
         """See `Dataset.cache_key`."""
@@ -105,16 +113,16 @@ class ImageFolder:
         paths = [path for name in names for path in pictures[name]]
         counts = torch.tensor([len(pictures[name]) for name in names])
         labels = torch.arange(len(names)).repeat_interleave(counts)
-        read = read_pictures("image_folder", paths, self._size, self._reading)
+        read = read_class_pictures("image_folder", paths, labels, names, self._size, self._pictures)
         prepared = by_class(
             "image_folder",
             read.images,
-            labels,
+            read.labels,
             names,
             split,
-            held_out=hold_out(labels, self._seed),
+            held_out=hold_out(read.labels, self._seed),
         )
-        return replace(prepared, reading=self._reading, notes=(*notes, *read.notes))
+        return replace(prepared, reading=self._pictures.reading, notes=(*notes, *read.notes))
 
     def _listing(self) -> _Listing:
         """Find the classes, their files and their parts; refuse what cannot be used."""
@@ -163,8 +171,9 @@ def _pictures(folders: Mapping[str, Path]) -> dict[str, list[Path]]:
     pictures = {name: pictures_in(folder) for name, folder in folders.items()}
     for name, folder in folders.items():
         if not pictures[name]:
-            deeper = next(deeper_pictures(folder), None)
+            deeper, other = (next(kind(folder), None) for kind in (deeper_pictures, other_files))
             elsewhere = f"; '{deeper}' and others lie too deep" if deeper else ""
+            elsewhere += f"; '{other.name}' is of no kind that is read" if other else ""
             raise UserError(
                 f"dataset image_folder: the class folder {folder} holds no image "
                 f"({', '.join(SUFFIXES[:4])} …){elsewhere}: put some there, or remove the folder"

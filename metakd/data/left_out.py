@@ -8,12 +8,16 @@ from pathlib import Path
 
 from metakd.data.class_folders import ClassFolders, is_foreign
 from metakd.data.class_names import class_name
-from metakd.data.picture_files import is_picture, pictures_in
+from metakd.data.picture_files import SUFFIXES, is_file, is_picture, pictures_in
 from metakd.errors import UserError
 
-__all__ = ["deeper_pictures", "left_out"]
+__all__ = ["deeper_pictures", "left_out", "other_files"]
 
 _EXAMPLES = 3
+_BESIDE = (
+    *(".txt", ".md", ".json", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".html", ".log", ".url"),
+    *(".ini", ".db", ".xmp", ".aae"),
+)
 
 
 def left_out(found: ClassFolders, places: Mapping[str, Path]) -> tuple[str, ...]:
@@ -48,6 +52,13 @@ def left_out(found: ClassFolders, places: Mapping[str, Path]) -> tuple[str, ...]
         ),
         _kind(
             found.folder,
+            (path for place in places.values() for path in other_files(place)),
+            "file",
+            "of other kinds in class folders",
+            f"pictures end in {', '.join(SUFFIXES)}; convert these, or give them the right ending",
+        ),
+        _kind(
+            found.folder,
             (link for place in (*above, *places.values()) for link in _broken_links(place)),
             "link",
             "to nothing",
@@ -67,6 +78,18 @@ def deeper_pictures(folder: Path) -> Iterator[Path]:
         inner[:] = sorted(name for name in inner if not is_foreign(name))
         if Path(path) != folder:
             yield from (Path(path, name) for name in sorted(files) if is_picture(name))
+
+
+def other_files(folder: Path) -> Iterator[Path]:
+    """Yield the files in `folder` that may be pictures and are of no kind that is read, by name.
+
+    Hidden files are left out, and texts and lists that often lie beside pictures.
+    """
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda e: e.name):
+            known = is_picture(entry.name) or entry.name.lower().endswith(_BESIDE)
+            if not known and not entry.name.startswith(".") and is_file(entry):
+                yield Path(entry.path)
 
 
 def _kind(

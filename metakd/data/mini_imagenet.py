@@ -10,15 +10,14 @@ from pathlib import Path
 
 import torch
 
+from metakd.data.class_pictures import PictureSettings, read_class_pictures
 from metakd.data.class_split import by_class, check_classes, hold_out
 from metakd.data.images import PARTS, PreparedImages
-from metakd.data.picture_files import read_pictures
-from metakd.data.preprocessing import Reading
 from metakd.errors import UserError
 
 __all__ = ["MiniImagenet"]
 
-_VERSION = 1  # raised whenever the same settings give other images
+_VERSION = 2  # raised whenever the same settings give other images
 _LISTS = {"train": "train", "validate": "val", "test": "test"}
 
 
@@ -36,6 +35,9 @@ class MiniImagenet:
         splits: the folder with the lists.
         split_seed: decides the held-out fifth of each class.
         image_size: height and width in pixels; 84 is the customary size.
+        background: grey level (0 … 255) under transparent pixels.
+        white: value of white in pictures of more than 8 bits; None: told by each file.
+        unreadable: `refuse` pictures that cannot be read, or `skip` them.
     """
 
     kind = "classification"
@@ -50,12 +52,17 @@ class MiniImagenet:
         splits: str | None = None,
         split_seed: int = 0,
         image_size: int | None = 84,
+        background: int = 255,
+        white: float | None = None,
+        unreadable: str = "refuse",
     ) -> None:
         self._root = data_root
         self._folder = Path(folder).expanduser() if folder else data_root / "mini_imagenet"
         self._splits = Path(splits).expanduser() if splits else None
         self._seed, self._size = split_seed, image_size or 84
-        self._reading = Reading(crop=False)
+        self._pictures = PictureSettings.checked(
+            crop=False, background=background, white=white, unreadable=unreadable
+        )
 
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""
@@ -65,7 +72,7 @@ class MiniImagenet:
             for name, label in self._rows(part):
                 digest.update(f"{part} {name} {label}\n".encode("utf-8", "surrogateescape"))
         settings = [digest.hexdigest(), self._seed, self._size]
-        return json.dumps(["mini_imagenet", _VERSION, settings])
+        return json.dumps(["mini_imagenet", _VERSION, settings, self._pictures.key()])
 
     def sources(self) -> list[Path]:
         """See `Dataset.cache_key`."""
@@ -97,16 +104,18 @@ class MiniImagenet:
                         f"and of '{part}': an image belongs to one class"
                     )
         paths = [images / name for name, _ in pairs]
-        read = read_pictures("mini_imagenet", paths, self._size, self._reading)
+        read = read_class_pictures(
+            "mini_imagenet", paths, labels, names, self._size, self._pictures
+        )
         prepared = by_class(
             "mini_imagenet",
             read.images,
-            labels,
+            read.labels,
             names,
             split,
-            held_out=hold_out(labels, self._seed),
+            held_out=hold_out(read.labels, self._seed),
         )
-        return replace(prepared, reading=self._reading, notes=read.notes)
+        return replace(prepared, reading=self._pictures.reading, notes=read.notes)
 
     def _images(self) -> Path:
         if not self._folder.is_dir():

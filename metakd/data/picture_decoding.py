@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from metakd.data.download import READING
-from metakd.data.picture_depth import depth_of
+from metakd.data.picture_depth import depth_of, undeclared_maximum
 from metakd.data.picture_modes import as_rgb
 from metakd.data.preprocessing import Reading
 
@@ -42,10 +42,12 @@ class Decoded(NamedTuple):
     Attributes:
         pixels: [height, width, 3] uint8.
         more: the file holds further frames or pages.
+        maximum: largest value, of 16 bits whose range is only assumed.
     """
 
     pixels: np.ndarray
     more: bool
+    maximum: int | None
 
 
 def decode(source: Source, size: tuple[int, int], reading: Reading) -> Decoded:
@@ -72,7 +74,8 @@ def decode(source: Source, size: tuple[int, int], reading: Reading) -> Decoded:
         small = rgb.resize(wanted, Image.Resampling.BILINEAR, box=box)
         if orientation in _TURNS:
             small = small.transpose(_TURNS[orientation])
-        return Decoded(np.array(small), _has_more(picture))
+        maximum = undeclared_maximum(picture, depth) if reading.white is None else None
+        return Decoded(np.array(small), _has_more(picture), maximum)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-__all__ = ["DEEP_MODES", "Depth", "check_deep_colour", "depth_of", "grey_of"]
+__all__ = ["DEEP_MODES", "Depth", "check_deep_colour", "depth_of", "grey_of", "undeclared_maximum"]
 
 DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 """Pillow's modes of more than 8 bits; all of them are grey."""
@@ -49,9 +49,20 @@ def depth_of(picture: Image.Image) -> Depth:
         return _of_tiff(getattr(picture, "tag_v2", {}))
     if picture.format == "PNG":
         return _of_png(picture)
-    if picture.format == "PPM" and picture.mode == "I":
+    if picture.format in ("PPM", "JPEG2000") and picture.mode in DEEP_MODES - {"F"}:
         return Depth(bits=16, white=_FULL)  # whatever the file's own range, Pillow widens it
     return Depth()
+
+
+def undeclared_maximum(picture: Image.Image, depth: Depth) -> int | None:
+    """Return the largest value of a picture of 16 bits whose file says nothing of its range."""
+    if depth.white is not None or depth.significant is not None:
+        return None
+    if picture.mode in DEEP_MODES - {"F", "I"} or (picture.mode, picture.format) == ("I", "PNG"):
+        return int(np.asarray(picture).max())
+    if depth.bits == 16 and picture.mode not in DEEP_MODES:
+        return 256 * int(max(high for _, high in _extrema(picture))) + 255
+    return None
 
 
 def _of_tiff(tags: Any) -> Depth:

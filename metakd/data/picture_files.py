@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import os
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metakd.data.available_memory import available_memory
+from metakd.data.class_names import class_name
 from metakd.data.download import READING
 from metakd.data.picture_decoding import Decoded, Source, decode
 from metakd.data.preprocessing import Reading
+from metakd.data.reading_progress import reading_progress
 from metakd.data.unreadable_pictures import left_out, reason_of, refusal
 from metakd.errors import UserError
 
 __all__ = [
     "SUFFIXES",
     "PicturesRead",
-    "ReadingBar",
+    "is_file",
     "is_picture",
     "pictures_in",
     "read_picture",
@@ -38,21 +39,6 @@ SUFFIXES = (
 )
 """Names of files that are taken for pictures."""
 
-_SILENT_S = 2.0
-"""Reading that takes no longer than this shows no progress."""
-
-
-class Bar(Protocol):
-    """Where progress is counted."""
-
-    def advance(self, steps: int = 1) -> None:
-        """Count `steps` pictures more."""
-        ...
-
-
-ReadingBar = Callable[[str, int, int], AbstractContextManager[Bar]]
-"""Given a title, the number of pictures and how many are read already: shows their progress."""
-
 
 class PicturesRead(NamedTuple):
     """What `read_pictures` found.
@@ -60,12 +46,14 @@ class PicturesRead(NamedTuple):
     Attributes:
         images: [m, 3, size, size] uint8.
         kept: positions of the m pictures in the list of paths, ascending.
+        wrong: why each of the others cannot be read, by position.
         notes: lines that the user should see.
     """
 
     images: Tensor
     kept: list[int]
-    notes: tuple[str, ...] = ()
+    wrong: dict[int, str]
+    notes: tuple[str, ...]
 
 
 def is_picture(name: str) -> bool:
@@ -81,12 +69,13 @@ def pictures_in(folder: Path) -> list[Path]:
     """
     try:
         with os.scandir(folder) as entries:
-            return sorted(Path(e.path) for e in entries if is_picture(e.name) and _is_file(e))
+            return sorted(Path(e.path) for e in entries if is_picture(e.name) and is_file(e))
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be read ({error.strerror})") from error
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry of a folder is a file, or a link to one."""
     try:
         return entry.is_file()
     except OSError:  # a link in a circle
@@ -125,7 +114,6 @@ def read_pictures(
     reading: Reading,
     *,
     unreadable: str = "refuse",
-    bar: ReadingBar | None = None,
 ) -> PicturesRead:
     """Read picture files as RGB at `size` x `size`.
 
@@ -135,14 +123,15 @@ def read_pictures(
         size: height and width in pixels.
         reading: how they become 8-bit pixels.
         unreadable: `refuse` files that cannot be read, or `skip` them with a note.
-        bar: shows the progress of reading that takes longer than two seconds.
 
     Raises:
-        UserError: files cannot be read, and the message names them; there is too little memory.
+        UserError: files cannot be read, and the message names them; there is too little memory;
+            all pictures of 16 bits look like ones of 12 that do not say so.
     """
     images = _room(name, len(paths), size)
     wrong: dict[int, str] = {}
     several: list[Path] = []
+    maxima: list[int] = []
 
     def read(path: Path) -> Decoded | str:
         try:
@@ -156,7 +145,7 @@ def read_pictures(
         around.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # what Pillow has to say of a file that it can read
         around.callback(threads.shutdown, cancel_futures=True)
-        began, shown = time.monotonic(), None
+        progress = around.enter_context(reading_progress(len(paths)))
         for i, found in enumerate(threads.map(read, paths)):
             if isinstance(found, str):
                 wrong[i] = found
@@ -164,23 +153,32 @@ def read_pictures(
                 images[i] = torch.from_numpy(found.pixels).permute(2, 0, 1)
                 if found.more:
                     several.append(paths[i])
-            if shown is not None:
-                shown.advance()
-            elif bar is not None and time.monotonic() - began > _SILENT_S:
-                shown = around.enter_context(bar("reading pictures", len(paths), i + 1))
+                if found.maximum is not None:
+                    maxima.append(found.maximum)
+            progress.advance()
     notes = []
     if wrong:
         by_path = {paths[i]: reason for i, reason in wrong.items()}
         if unreadable != "skip":
             raise UserError(f"dataset {name}: {refusal(by_path)}")
         notes.append(left_out(by_path))
+    if maxima and 0 < max(maxima) < 2**12:
+        raise UserError(
+            f"dataset {name}: {len(maxima)} pictures of 16 bits do not say which value is white, "
+            f"and none has a value above {max(maxima)}: set dataset.options.white=4095 if they "
+            "have 12 bits, or dataset.options.white=65535 if they are as dark as that"
+        )
     if several:
         notes.append(
-            f"{len(several)} image files hold several frames or pages, of which the first is "
-            f"taken; the first such file: {several[0]}"
+            f"of {_files(len(several))} with several frames or pages the first is taken "
+            f"({class_name(str(several[0]))})"
         )
     kept = [i for i in range(len(paths)) if i not in wrong]
-    return PicturesRead(images[kept] if wrong else images, kept, tuple(notes))
+    return PicturesRead(images[kept] if wrong else images, kept, wrong, tuple(notes))
+
+
+def _files(count: int) -> str:
+    return "an image" if count == 1 else f"{count} images"
 
 
 def _room(name: str, count: int, size: int) -> Tensor:
@@ -192,7 +190,7 @@ def _room(name: str, count: int, size: int) -> Tensor:
     needed = 2 * count * 3 * size * size
     available = available_memory(torch.device("cpu"))
     if available is not None and needed > available:
-        raise _too_large(name, count, size, f"{available / 2**30:.1f} GiB are free")
+        raise _too_large(name, count, size, f"{available / 2**30:.3g} GiB are free")
     try:
         return torch.empty(count, 3, size, size, dtype=torch.uint8)
     except (RuntimeError, MemoryError) as error:
@@ -202,7 +200,7 @@ def _room(name: str, count: int, size: int) -> Tensor:
 def _too_large(name: str, count: int, size: int, why: str) -> UserError:
     needed = 2 * count * 3 * size * size
     return UserError(
-        f"dataset {name}: {count} pictures of {size} x {size} pixels need {needed / 2**30:.1f} GiB "
+        f"dataset {name}: {count} pictures of {size} x {size} pixels need {needed / 2**30:.3g} GiB "
         f"of memory while they are prepared, and {why}: set a smaller dataset.image_size, or give "
         "fewer pictures"
     )

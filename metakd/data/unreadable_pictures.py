@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import UnidentifiedImageError, features
 
+from metakd.data.class_names import class_name
+
 __all__ = ["left_out", "reason_of", "refusal"]
 
 _SHOWN = 20  # names in a line
@@ -21,7 +23,7 @@ def refusal(wrong: Mapping[Path, str]) -> str:
     """
     if len(wrong) == 1:
         (path, reason), them = next(iter(wrong.items())), "it"
-        what = f"the image {path} cannot be read ({reason})"
+        what = f"the image {class_name(str(path))} cannot be read ({reason})"
     else:
         what, them = f"{len(wrong)} images cannot be read: {_listed(wrong)}", "them"
     return (
@@ -51,7 +53,7 @@ def _listed(wrong: Mapping[Path, str]) -> str:
     common = os.path.commonpath([path.parent for path in shown])
     by_reason: dict[str, list[str]] = {}
     for path in shown:
-        by_reason.setdefault(wrong[path], []).append(os.path.relpath(path, common))
+        by_reason.setdefault(wrong[path], []).append(class_name(os.path.relpath(path, common)))
     groups = [f"{', '.join(names)} ({reason})" for reason, names in by_reason.items()]
     more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-    return f"in {common}: {'; '.join(groups)}{more}"
+    return f"in {class_name(common)}: {'; '.join(groups)}{more}"

@@ -18,6 +18,7 @@ from metakd.config.compose import Composed
 from metakd.config.judging import only_judged
 from metakd.config.recorded import recorded_composed
 from metakd.data.images import ImageData
+from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError, nearest
 from metakd.models.network import Network
 from metakd.pipeline.cards import card_of_run, inputs_of, known_of, seen_pictures
@@ -32,7 +33,7 @@ from metakd.pipeline.measure import (
     precision_of,
     start_of,
 )
-from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.prepare import Prepared, notes_of, prepare
 from metakd.pipeline.seen import left_out, overlap
 from metakd.pipeline.teaching import adapting_teacher
 from metakd.reports.summary import summary
@@ -79,7 +80,8 @@ def evaluate_run(
                 f"{', '.join((*JUDGED_AGAIN, *ALSO))}." + nearest(key, (*JUDGED_AGAIN, *ALSO))
             )
     only_judged(composed.config)
-    prepared = prepare(composed, _known(run, info, composed))
+    with reading_shown_by(Progress(quiet=quiet).bar):
+        prepared = prepare(composed, _known(run, info, composed))
     _check_new(prepared, run, info)
     moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     check_writable(run.path / "evaluations")
@@ -97,6 +99,7 @@ def evaluate_run(
             "device": str(prepared.device),
             "data_checksum": prepared.data.checksum,
             **inputs_of(prepared),
+            "data_notes": notes_of(prepared.everything),
         }
     )
     folder.write_config(composed.yaml, composed.overrides)

@@ -39,7 +39,7 @@ from metakd.registry import build, resolve, settings_used
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision, choose_precision
 
-__all__ = ["NOTHING_KNOWN", "Prepared", "choose_device", "optimization_of", "prepare"]
+__all__ = ["NOTHING_KNOWN", "Prepared", "choose_device", "notes_of", "optimization_of", "prepare"]
 
 NOTHING_KNOWN = Known()
 
@@ -140,6 +140,11 @@ class Prepared:
         return objective.to(self.device)
 
 
+def notes_of(data: ImageData | RegressionTasks) -> list[str]:
+    """Return what there is to say of the data each time that it is used."""
+    return list(data.prepared.notes) if isinstance(data, ImageData) else []
+
+
 def optimization_of(section: OptimizerConfig) -> Optimization:
     """Return the plain values of a stage's optimiser settings."""
     return Optimization(
@@ -222,6 +227,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     if expected is None and student_card is not None:
         expected = student_card.preprocessing
     everything = data = load_data(composed, cache_root, device, expected, known.split)
+    warnings += notes_of(everything)
     if isinstance(data, ImageData) and config.finetune.enabled and config.finetune.target == "all":
         # The target's test images must not be seen by any earlier stage.
         data = data.without_held_out()

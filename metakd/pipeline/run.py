@@ -18,6 +18,7 @@ from metakd.config.compose import Composed
 from metakd.config.schema import Config
 from metakd.data.cache import content_checksum
 from metakd.data.images import ImageData
+from metakd.data.reading_progress import reading_shown_by
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.distributed.group import ALONE, Group
 from metakd.errors import UserError
@@ -39,7 +40,7 @@ from metakd.pipeline.measure import (
     start_of,
 )
 from metakd.pipeline.mirror import mirror_student
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepare import Prepared, notes_of
 from metakd.pipeline.shared import prepare_together
 from metakd.pipeline.target import fine_tune_student
 from metakd.pipeline.use import calibrate_run
@@ -77,7 +78,8 @@ def train(composed: Composed, *, quiet: bool = False, group: Group = ALONE) -> d
         RunError: the run could not go on; what was trained so far is kept.
         KeyboardInterrupt: interrupted; a checkpoint was written.
     """
-    prepared = prepare_together(composed, group)
+    with reading_shown_by(Progress(quiet=quiet).bar):
+        prepared = prepare_together(composed, group)
     place, unique = _place(composed)
 
     def made() -> tuple[RunFolder, Tracker]:
@@ -211,6 +213,7 @@ def provenance_of(prepared: Prepared) -> dict[str, Any]:
         "precision": prepared.precision.name,
         "deterministic": config.deterministic,
         "data_checksum": prepared.data.checksum,
+        "data_notes": notes_of(prepared.everything),
         "external_pretraining": external_pretraining(prepared),
         **inputs_of(prepared),
     }

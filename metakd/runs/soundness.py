@@ -87,6 +87,7 @@ RUN: Mapping[str, Rule] = {
     "precision": TEXT,
     "deterministic": FLAG,
     "data_checksum": TEXT,
+    "data_notes": TEXTS,
     "external_pretraining": TEXTS,
     "teacher": TEXT,
     "teacher_scale": AMOUNT,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,7 +19,8 @@ CLASSES = ("ant", "bee", "cat")
 
 def paint(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (4, 4), (len(path.name), 50, 70)).save(path)
+    noise = np.random.default_rng(zlib.crc32(bytes(path))).integers(0, 256, (4, 4, 3), np.uint8)
+    Image.fromarray(noise).save(path)
 
 
 @pytest.fixture
@@ -60,6 +63,20 @@ def test_pictures_in_subfolders(beside: Path) -> None:
     assert "(ant/a/8.png, ant/a/9.png, ant/b/1.png, …)" in line
 
 
+def test_files_of_kinds_that_are_not_read(beside: Path) -> None:
+    for name in ("ant/1.CR2", "bee/2", "bee/3.psd"):
+        (beside / name).write_bytes(b"something")
+    for name in ("ant/list.csv", "ant/Thumbs.db", "ant/desktop.ini", "ant/.hidden"):
+        (beside / name).touch()
+    (line,) = notes(beside)
+    assert line.startswith("dataset image_folder: 3 files of other kinds in class folders left out")
+    assert all(name in line for name in ("ant/1.CR2", "bee/2", "bee/3.psd"))
+    (beside / "dog").mkdir()
+    (beside / "dog" / "1.psd").touch()
+    with pytest.raises(UserError, match=r"dog holds no image.*'1.psd' is of no kind that is read"):
+        notes(beside)
+
+
 def test_a_class_of_subfolders_alone_is_refused(beside: Path) -> None:
     paint(beside / "dog" / "big" / "1.png")
     with pytest.raises(UserError, match=r"dog holds no image.*dog/big/1.png' and others lie too"):
@@ -70,7 +87,7 @@ def test_a_class_of_subfolders_alone_is_refused(beside: Path) -> None:
 def test_links_that_lead_nowhere(beside: Path, target: str) -> None:
     (beside / "bee" / "2.png").symlink_to(target)  # to nothing, and to itself
     (beside / "dog").symlink_to("gone", target_is_directory=True)
-    (beside / "bee" / "3.png").symlink_to(beside / "ant" / "1.png")  # a good one
+    (beside / "bee" / "3.png").symlink_to(beside / "bee" / "1.png")  # a good one
     (line,) = notes(beside)
     assert line.startswith("dataset image_folder: 2 links to nothing left out (dog, bee/2.png)")
 

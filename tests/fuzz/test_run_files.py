@@ -42,6 +42,7 @@ RUN: dict[str, Any] = {
     "precision": "float32",
     "deterministic": False,
     "data_checksum": "b" * 64,
+    "data_notes": ["dataset image_folder: 1 picture is of one single colour"],
     "external_pretraining": [],
     "teacher": "0" * 64,
 }

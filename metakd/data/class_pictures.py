@@ -1,0 +1,165 @@
+"""Reading the pictures of classes, with what there is to say of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from metakd.data.class_names import class_name
+from metakd.data.picture_files import read_pictures
+from metakd.data.preprocessing import Reading
+from metakd.errors import UserError, nearest
+
+__all__ = ["ClassPictures", "PictureSettings", "read_class_pictures"]
+
+_UNREADABLE = ("refuse", "skip")
+_CHUNK = 512  # pictures looked at together: they fit the processor's cache
+
+
+@dataclass(frozen=True)
+class PictureSettings:
+    """The options of every dataset of picture files.
+
+    Attributes:
+        reading: how a file becomes 8-bit pixels.
+        unreadable: `refuse` files that cannot be read, or `skip` them.
+    """
+
+    reading: Reading
+    unreadable: str = "refuse"
+
+    @classmethod
+    def checked(
+        cls, *, crop: bool, background: Any, white: Any, unreadable: Any
+    ) -> PictureSettings:
+        """Return the settings that were typed.
+
+        Raises:
+            UserError: a value that is none.
+        """
+        option = "dataset.options"
+        if isinstance(background, bool) or background not in range(256):
+            raise UserError(
+                f"{option}.background={background}: give a grey level from 0 (black) to 255 (white)"
+            )
+        number = isinstance(white, (int, float)) and not isinstance(white, bool)
+        if white is not None and not (number and 0 < white < float("inf")):
+            raise UserError(
+                f"{option}.white={white}: give the value that is white, such as 4095 for 12 bits, "
+                "or null (told by each file)"
+            )
+        if unreadable not in _UNREADABLE:
+            raise UserError(
+                f"{option}.unreadable={unreadable}: choose from {', '.join(_UNREADABLE)}."
+                + nearest(str(unreadable), _UNREADABLE)
+            )
+        white = None if white is None else float(white)
+        return cls(Reading(crop=crop, background=int(background), white=white), unreadable)
+
+    def key(self) -> list[Any]:
+        """Return what decides the pixels, for a cache's key."""
+        r = self.reading
+        return [r.crop, r.background, r.white, self.unreadable]
+
+
+class ClassPictures(NamedTuple):
+    """Pictures that were read.
+
+    Attributes:
+        images: [m, 3, size, size] uint8.
+        labels: [m] int64.
+        notes: lines that the user should see.
+    """
+
+    images: Tensor
+    labels: Tensor
+    notes: tuple[str, ...]
+
+
+def read_class_pictures(
+    name: str,
+    paths: Sequence[Path],
+    labels: Tensor,
+    class_names: Sequence[str],
+    size: int,
+    settings: PictureSettings,
+) -> ClassPictures:
+    """Read pictures of classes as RGB at `size` x `size`; those that are skipped have no label.
+
+    Args:
+        name: of the dataset, for messages.
+        paths: of the files.
+        labels: [n] int64, the class of each.
+        class_names: by label.
+        size: height and width in pixels.
+        settings: how files are read.
+
+    Raises:
+        UserError: as `read_pictures`, or no picture of a class can be read.
+    """
+    unreadable = settings.unreadable
+    read = read_pictures(name, paths, size, settings.reading, unreadable=unreadable)
+    kept = labels[read.kept]
+    empty = (torch.bincount(kept, minlength=len(class_names)) == 0) & (
+        torch.bincount(labels, minlength=len(class_names)) > 0
+    )
+    if bool(empty.any()):
+        which = int(empty.nonzero()[0])
+        first = int((labels == which).nonzero()[0])
+        raise UserError(
+            f"dataset {name}: no image of class '{class_names[which]}' can be read (such as "
+            f"{class_name(str(paths[first]))}: {read.wrong[first]}): repair some, or remove the "
+            "class"
+        )
+    files = [paths[i] for i in read.kept]
+    notes = (*read.notes, *_doubtful(read.images, kept, class_names, files))
+    return ClassPictures(read.images, kept, tuple(f"dataset {name}: {line}" for line in notes))
+
+
+def _doubtful(
+    images: Tensor, labels: Tensor, class_names: Sequence[str], paths: Sequence[Path]
+) -> list[str]:
+    """Return a line each for pictures of one single colour and for equal ones of several classes.
+
+    Both are what a wrong file format, a failed download or a copy in a wrong folder looks like.
+    """
+    plain = torch.cat([_is_plain(part) for part in images.split(_CHUNK)]) if len(images) else labels
+    notes = []
+    if bool(plain.any()):
+        first = class_name(str(paths[int(plain.nonzero()[0])]))
+        notes.append(
+            f"{_count(int(plain.sum()), 'picture is', 'pictures are')} of one single colour "
+            f"({first}): is that what you see in the file?"
+        )
+    same: dict[bytes, list[int]] = defaultdict(list)
+    pixels = images.numpy()
+    for i in (~plain.bool()).nonzero().flatten().tolist():
+        same[hashlib.blake2b(pixels[i].data, digest_size=16).digest()].append(i)
+    of_class = labels.tolist()
+    groups = [g for g in same.values() if len({of_class[i] for i in g}) > 1]
+    if groups:
+        one = groups[0][0]
+        other = next(i for i in groups[0] if of_class[i] != of_class[one])
+        notes.append(
+            f"{_count(len(groups), 'picture lies', 'pictures lie')} in more than one class "
+            f"({class_name(str(paths[one]))} and {class_name(str(paths[other]))} are equal, pixel "
+            "for pixel): leave each in one class"
+        )
+    return notes
+
+
+def _is_plain(images: Tensor) -> Tensor:
+    """Return [n] bool, whether every pixel of a picture has the same colour."""
+    flat = images.flatten(2)
+    return (flat == flat[..., :1]).all(2).all(1)
+
+
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
