@@ -22,9 +22,13 @@ usage: metakd compare RUN_OR_FOLDER ... [--baseline RUN] [OPTIONS]
 
 Sets runs side by side: the settings in which they differ, accuracy of student and teacher with
 95 % intervals, cost, and differences on the same evaluation tasks. A folder stands for all runs in
-it, such as those of a multirun. Runs that differ in nothing but the seed become one row. Runs that
-were judged on other tasks stand in another table, and it is said why; runs that failed, were
-interrupted or still go on are listed as that.
+it, such as those of a multirun. Runs that differ in nothing but the seed become one row. Of runs
+with other numbers of tasks, differences are over the tasks that both have. Runs that were judged on
+other tasks stand in another table, and it is said why; runs that failed, were interrupted or still
+go on are listed as that.
+
+On a terminal rows are named by what differs, what is the same is said once, and tables fit the
+width; with 3 to 5 rows and no baseline all pairs are shown.
 
 examples:
   metakd compare outputs/glyphs_protonet

@@ -81,9 +81,22 @@ def laid_out(
                 parts.append([name])
             parts[-1].append(column)
     return [
-        _table(title if i == 0 else "", above if i == 0 else "", part)
+        _table(title if i == 0 else "", above if i == 0 else "", _in_one_line(part, width))
         for i, part in enumerate(parts)
     ]
+
+
+def _in_one_line(columns: Sequence[Filled], width: int) -> Sequence[Filled]:
+    """Return columns with headers of one line if they fit so, too."""
+    plain = [Filled(_one_line(column.column), column.texts) for column in columns]
+    return plain if table_width(plain) <= width else columns
+
+
+def _one_line(column: Column) -> Column:
+    words = column.header.split("\n")
+    # What was broken behind a dot is one word.
+    header = "".join(f"{w}" if w.endswith(".") else f"{w} " for w in words).rstrip()
+    return Column(header, column.numeric)
 
 
 def _table(title: str, above: str, columns: Sequence[Filled]) -> Table:

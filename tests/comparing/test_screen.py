@@ -136,7 +136,7 @@ def vars_of(comparison: Comparison) -> dict:
 def test_a_table_too_wide_is_two_accuracy_then_cost(runs: Path, three: Comparison) -> None:
     comparison = compare([runs], baseline=runs / "0_0")
     first, second = tables(screen_report(comparison, 72))
-    assert first == ["run", "meta_train. lr", "student 1-shot", "difference", "p"]
+    assert first == ["run", "meta_train.lr", "student 1-shot", "difference", "p"]
     assert second == ["run", "teacher 1-shot", "multiply-adds", "folder"]
     assert len(tables(screen_report(comparison, 130))) == 1
 
