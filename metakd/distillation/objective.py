@@ -105,6 +105,14 @@ class Objective(nn.Module):
         super().__init__()
         self._judge: LabelLoss = target_loss
 
+    def weight(self, term: str) -> float | None:
+        """Return with what weight a term, named as in `forward`, enters the total.
+
+        That is the attribute `<term>_weight`, as the distillations have it; None without one.
+        """
+        found = getattr(self, f"{term.removeprefix('loss/')}_weight", None)
+        return None if found is None else float(found)
+
     def label_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the term on the labels: `target_loss`, unless `judged_by` exchanged it."""
         return self._judge(outputs, targets, self.label_smoothing)

@@ -22,6 +22,7 @@ from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError, nearest
 from metakd.models.network import Network
 from metakd.pipeline.cards import card_of_run, inputs_of, known_of, seen_pictures
+from metakd.pipeline.draw import class_rows
 from metakd.pipeline.inputs import Known, without_card
 from metakd.pipeline.measure import (
     Judged,
@@ -106,6 +107,7 @@ def evaluate_run(
     folder.write_episodes(
         row for name, j in judged.items() for m in j.measurements for row in m.rows(name)
     )
+    folder.write_per_class(class_rows(prepared, judged))
     results = folder.write_results(results)
     folder.finish("finished")
     if not quiet:

@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from metakd.data.images import ImageData
+from metakd.distillation.objective import Objective
 from metakd.pipeline.measure import Judged, evaluation_stage
 from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.use import CALIBRATION
+from metakd.reports.by_class import count_by_class
 from metakd.reports.divergence import answers
 from metakd.reports.figures import (
+    Answers,
+    StageScale,
     accuracy_against_steps,
     adversarial_game,
+    confusion_figure,
     learning_curves,
     models_compared,
+    reliability_diagram,
     sample_functions,
     sample_tasks,
 )
+from metakd.reports.summary import MODELS
 from metakd.runs.folder import RunFolder
-from metakd.stages.evaluate import evaluation_tasks
+from metakd.stages.evaluate import Measurement, evaluation_tasks
 from metakd.stages.recorder import Recorder
 
-__all__ = ["draw_figures"]
+__all__ = ["class_rows", "draw_figures"]
 
 SAMPLES = 3
 """Tasks drawn."""
 QUERIES = 8
 """Query examples drawn of each."""
+ORDER = ("student_alone", "student", "teacher")
+
+logger = logging.getLogger(__name__)
+
+
+def class_rows(prepared: Prepared, judged: Mapping[str, Judged]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of per_class.csv: each model's accuracy on each class, of the headline."""
+    for model, j in judged.items():
+        if isinstance(prepared.data, ImageData):
+            names = prepared.data.part(prepared.config.evaluate.part).class_names
+            yield from _by_class(j.headline).rows(model, names)
 
 
 def draw_figures(
@@ -37,27 +59,121 @@ def draw_figures(
     recorder: Recorder,
     results: Mapping[str, Any],
     judged: Mapping[str, Judged],
+    objective: Objective,
 ) -> None:
-    """Draw learning curves, models side by side, accuracy against steps, game and sample tasks."""
-    drawn = {
-        "learning_curves": learning_curves(
-            folder.path / "metrics.jsonl", folder.figures / "learning_curves.png"
+    """Draw every figure that there is something to show in, into the run's folder.
+
+    One that cannot be drawn is said, and the others are drawn all the same.
+
+    Args:
+        prepared: the run.
+        folder: where to.
+        recorder: shows the figures to the tracker.
+        results: results.json's content.
+        judged: the models' measurements.
+        objective: what the student minimised; it knows the weights of the terms.
+    """
+    metrics, scales = folder.path / "metrics.jsonl", _scales(prepared)
+    game = scales["meta_train"].chance
+    figures: dict[str, Callable[[Path], Path | None]] = {
+        "learning_curves": lambda out: learning_curves(
+            metrics, out, _weights(prepared, objective), scales
         ),
-        "models_compared": models_compared(results, folder.figures / "models_compared.png"),
-        "accuracy_against_steps": accuracy_against_steps(
-            results, folder.figures / "accuracy_against_steps.png"
-        ),
-        "adversarial_game": adversarial_game(
-            folder.path / "metrics.jsonl", folder.figures / "adversarial_game.png"
-        ),
-        "sample_tasks": _samples(prepared, folder, judged),
+        "models_compared": lambda out: models_compared(results, out),
+        "accuracy_against_steps": lambda out: accuracy_against_steps(results, out),
+        "adversarial_game": lambda out: adversarial_game(metrics, out, game),
+        "sample_tasks": lambda out: _samples(prepared, judged, out),
+        "reliability": lambda out: _reliability(prepared, folder, judged, out),
+        "confusion": lambda out: _confusion(prepared, judged, out),
     }
-    for name, path in drawn.items():
+    for name, draw in figures.items():
+        try:
+            path = draw(folder.figures / f"{name}.png")
+        except Exception as problem:  # whatever it is, the results are complete
+            logger.exception("%s could not be drawn", name)
+            recorder.warn(f"{name}.png could not be drawn ({problem}); results.json is complete")
+            continue
         if path is not None:
             recorder.figure(name, path)
 
 
-def _samples(prepared: Prepared, folder: RunFolder, judged: Mapping[str, Judged]) -> Any:
+def _weights(prepared: Prepared, objective: Objective) -> dict[str, float]:
+    """Return the weights of the terms of the loss that are known, by their names in the metrics."""
+    terms = ("ce", "kd", "embedding", "similarity", *prepared.config.distill.options)
+    names = {f"loss/{term.removesuffix('_weight')}" for term in terms}
+    found = {name: objective.weight(name) for name in names}
+    found["loss/l2sp"] = prepared.config.finetune.l2sp
+    return {name: weight for name, weight in found.items() if weight is not None}
+
+
+def _scales(prepared: Prepared) -> dict[str, StageScale]:
+    """Return for each stage what a guess reaches, and on how many tasks was validated."""
+    config, data = prepared.config, prepared.data
+    tasks = config.meta_train.validate_tasks
+    if not isinstance(data, ImageData):
+        return {"meta_train": StageScale(tasks=tasks, keeps_best=True)}
+    task, bases = config.task, data.part("train").classes
+    parts = ("test",) if config.finetune.target == "novel" else ("train", "validate", "test")
+    targets = len({name for part in parts for name in data.part(part).class_names})
+    ways = bases if config.algorithm.trains_on == "batches" else task.train_ways or task.ways
+    return {
+        "pretrain": StageScale(_guess(bases), _guess(bases)),
+        "warmstart": StageScale(_guess(bases)),
+        "meta_train": StageScale(_guess(ways), _guess(task.ways), tasks, keeps_best=True),
+        "finetune": StageScale(_guess(targets)),
+    }
+
+
+def _guess(classes: int) -> float | None:
+    return 1 / classes if classes else None
+
+
+def _by_class(measured: Measurement) -> Any:
+    return count_by_class(measured.logits, measured.targets, measured.classes)
+
+
+def _setting(measured: Measurement, tasks: str) -> str:
+    """Return e.g. ``5-way 1-shot, 600 test tasks``."""
+    part = {"test": "test ", "validate": "meta-validation "}.get(tasks, "")
+    return f"{measured.ways}-way {measured.shots}-shot, {len(measured.values)} {part}tasks"
+
+
+def _reliability(
+    prepared: Prepared, folder: RunFolder, judged: Mapping[str, Judged], out: Path
+) -> Path | None:
+    shown = {m: judged[m].headline for m in ORDER if m in judged}
+    if not isinstance(prepared.data, ImageData):
+        return None
+    found = _temperatures(folder)
+    # A teacher's logits may have been scaled on meta-validation before they were counted.
+    known = {m: t for m, t in found.items() if m in judged and judged[m].scale is None}
+    return reliability_diagram(
+        {m: Answers(h.logits, h.targets, known.get(m)) for m, h in shown.items()},
+        out,
+        _setting(shown["student"], prepared.config.evaluate.part),
+    )
+
+
+def _temperatures(folder: RunFolder) -> dict[str, float]:
+    """Return the temperatures that the run has found for its models."""
+    try:
+        content = json.loads((folder.checkpoints / CALIBRATION).read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    return {model: float(found["temperature"]) for model, found in content["models"].items()}
+
+
+def _confusion(prepared: Prepared, judged: Mapping[str, Judged], out: Path) -> Path | None:
+    if not isinstance(prepared.data, ImageData):
+        return None
+    headline, part = judged["student"].headline, prepared.config.evaluate.part
+    counted = _by_class(headline)
+    names = [prepared.data.part(part).class_names[c] for c in counted.classes.tolist()]
+    title = f"student, {_setting(headline, part)}, {len(names)} classes"
+    return confusion_figure(counted.answered, names, out, title, counted.asked)
+
+
+def _samples(prepared: Prepared, judged: Mapping[str, Judged], out: Path) -> Path:
     """Draw the first evaluation tasks with each model's answers, as they were counted."""
     config, data = prepared.config, prepared.data
     task, count = config.task, min(SAMPLES, config.evaluate.tasks)
@@ -73,8 +189,7 @@ def _samples(prepared: Prepared, folder: RunFolder, judged: Mapping[str, Judged]
             stage=evaluation_stage(config.evaluate.part),
         )
     )
-    out = folder.figures / "sample_tasks.png"
-    shown = {m: j.headline.logits[:count] for m, j in judged.items() if m != "student_alone"}
+    shown = {m: judged[m].headline.logits[:count] for m in MODELS if m in judged}
     if not isinstance(data, ImageData):
         return sample_functions(
             (batch.support[..., 0].cpu().numpy(), batch.support_targets[..., 0].cpu().numpy()),
@@ -93,10 +208,10 @@ def _samples(prepared: Prepared, folder: RunFolder, judged: Mapping[str, Judged]
         batch.query_targets[:, chosen].cpu().numpy(),
         {m: answers(logits[:, chosen]).numpy() for m, logits in shown.items()},
         out,
-        [[_short(part.class_names[c]) for c in classes] for classes in batch.classes.tolist()],
+        [[_last(part.class_names[c]) for c in classes] for classes in batch.classes.tolist()],
     )
 
 
-def _short(name: str) -> str:
-    """Return as much of a class's name as fits over a small image."""
-    return name.rpartition("/")[2][:9]
+def _last(name: str) -> str:
+    """Return a class's name without its group."""
+    return name.rpartition("/")[2]

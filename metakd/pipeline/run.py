@@ -27,7 +27,7 @@ from metakd.models.weights_file import header
 from metakd.pipeline.alone import keep_as_student_alone, student_alone
 from metakd.pipeline.cards import inputs_of, record_data, student_card, teacher_card, tuned_card
 from metakd.pipeline.construction import settings_of
-from metakd.pipeline.draw import draw_figures
+from metakd.pipeline.draw import class_rows, draw_figures
 from metakd.pipeline.failures import explained, resume_command
 from metakd.pipeline.learners import Student, get_teacher, train_student
 from metakd.pipeline.measure import (
@@ -287,12 +287,13 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     folder.write_episodes(
         row for name, j in judged.items() for m in j.measurements for row in m.rows(name)
     )
+    folder.write_per_class(class_rows(prepared, judged))
     results = folder.write_results(results)
     if recorder.tracker is not None:
         recorder.tracker.summary(results)
     mirror_student(prepared, folder.path, recorder)
     try:
-        draw_figures(prepared, folder, recorder, results, judged)
+        draw_figures(prepared, folder, recorder, results, judged, student.objective)
     except Exception as problem:  # whatever it is, the results are complete
         logger.exception("the figures could not be drawn")
         recorder.warn(f"the figures could not be drawn ({problem}); results.json is complete")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metakd.reports.drawing import COLORS, INK, NAMES, canvas, save, tidy
+from metakd.reports.drawing import COLORS, INK, NAMES, canvas, drawing, mark_chance, save, tidy
 from metakd.reports.summary import headlines
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ ORDER = ("student_alone", "student", "teacher")
 Figures = Mapping[str, Any]
 
 
+@drawing
 def models_compared(results: Figures, out: Path) -> Path | None:
     """Draw bars with 95 % intervals: the student alone, distilled, and the teacher, by shots.
 
@@ -59,10 +60,11 @@ def models_compared(results: Figures, out: Path) -> Path | None:
     axes.margins(y=0.12)
     axes.set_xlim(-0.55, len(shots) - 0.32)
     if "accuracy" in first:
-        _mark_chance(axes, first)
+        mark_chance(axes, 100.0 / first["ways"])
         title, label = f"{first['ways']}-way tasks of unseen classes", "accuracy (%)"
     else:
         title, label = "unseen tasks", "mean squared error"
+    title += f"\n{_tasks(e for found in measures.values() for e in found.values())}, 95 % intervals"
     tidy(axes, title=title, ylabel=label)
     axes.tick_params(axis="x", length=0, labelsize=10)
     handles, labels = axes.get_legend_handles_labels()
@@ -70,6 +72,7 @@ def models_compared(results: Figures, out: Path) -> Path | None:
     return save(figure, out)
 
 
+@drawing
 def accuracy_against_steps(results: Figures, out: Path) -> Path | None:
     """Draw accuracy (or error) after 0 … K adaptation steps, a panel for each number of shots.
 
@@ -101,7 +104,11 @@ def accuracy_against_steps(results: Figures, out: Path) -> Path | None:
     for axes, (shots, panel) in zip(grid, panels.items(), strict=True):
         for (model, mode), curve in panel.items():
             _draw_curve(axes, model, mode, curve)
-        tidy(axes, title=f"{shots}-shot", xlabel="adaptation steps")
+        entries = [entry for curve in panel.values() for entry in curve.values()]
+        ways = {entry["ways"] for entry in entries if "accuracy" in entry}
+        for way in ways:
+            mark_chance(axes, 100.0 / way)
+        tidy(axes, title=f"{shots}-shot, {_tasks(entries)}", xlabel="adaptation steps")
         axes.xaxis.get_major_locator().set_params(integer=True)
     entry = next(iter(next(iter(next(iter(panels.values())).values())).values()))
     grid[0].set_ylabel("accuracy (%)" if "accuracy" in entry else "mean squared error")
@@ -127,11 +134,13 @@ def _draw_curve(axes: Axes, model: str, mode: str, curve: Mapping[int, Figures])
     axes.fill_between(steps, low, high, color=COLORS[model], alpha=0.08 if second else 0.16, lw=0)
 
 
-def _mark_chance(axes: Axes, entry: Figures) -> None:
-    chance = 100.0 / entry["ways"]
-    axes.axhline(chance, color="#999999", lw=1, ls=":", zorder=0.6)
-    axes.annotate("chance", (1, chance), (0, 2), xycoords=("axes fraction", "data"), ha="right",
-                  textcoords="offset points", fontsize=8, color="#777777")  # fmt: skip
+def _tasks(entries: Iterable[Figures]) -> str:
+    """Return on how many tasks was measured: ``600 tasks``, or ``100 to 600 tasks``."""
+    counts = sorted({entry["tasks"] for entry in entries if "tasks" in entry})
+    if not counts:
+        return "unknown number of tasks"
+    few, many = counts[0], counts[-1]
+    return f"{few} tasks" if few == many else f"{few} to {many} tasks"
 
 
 def _known(entry: Figures) -> bool:

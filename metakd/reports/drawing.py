@@ -110,11 +110,11 @@ def tidy(axes: Axes, **labels: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def mark_chance(axes: Axes, percent: float) -> None:
+def mark_chance(axes: Axes, percent: float, name: str = "chance") -> None:
     """Draw the accuracy of a guess as a dotted line with its name at the right end."""
     axes.axhline(percent, color="#8a8a8a", lw=1, ls=":", zorder=0.6)
-    axes.annotate(f"chance {percent:.3g} %", (1, percent), (0, 2), ha="right", va="bottom",
-                  xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8,
+    axes.annotate(f"{name} {percent:.3g} %", (1, percent), (0, 2), ha="right", va="bottom",
+                  xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=7.5,
                   color="#6f6f6f", zorder=0.7)  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metakd.reports.curves import Points, read_series, running_line
-from metakd.reports.drawing import COLORS, INK, NAMES, canvas, save, tidy
+from metakd.reports.drawing import COLORS, INK, NAMES, canvas, drawing, mark_chance, save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,8 @@ _COLUMNS = 3
 _Of = Mapping[str, Points]
 
 
-def adversarial_game(metrics_path: Path, out: Path) -> Path | None:
+@drawing
+def adversarial_game(metrics_path: Path, out: Path, chance: float | None = None) -> Path | None:
     """Draw the game of `algorithm=adversarial` over its meta-iterations (method.md section 6).
 
     Panels: the discriminator's accuracy beside that of a guess, both losses, both networks'
@@ -35,6 +36,7 @@ def adversarial_game(metrics_path: Path, out: Path) -> Path | None:
     Args:
         metrics_path: a run's metrics.jsonl.
         out: the PNG to write.
+        chance: accuracy of a guess in a training task, 0 to 1.
 
     Returns:
         `out`, or None if no game was logged.
@@ -63,6 +65,8 @@ def adversarial_game(metrics_path: Path, out: Path) -> Path | None:
     drawn: list[Axes] = []
     for i, draw in enumerate(panels):
         here = draw(figure, grid[divmod(i, columns)], metrics)
+        if draw is _accuracies and chance is not None:
+            mark_chance(here[0], 100.0 * chance)
         if i + columns >= len(panels):  # nothing below it
             here[-1].set_xlabel("meta-iteration")
         drawn += here

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metakd.reports.drawing import COLORS, INK, NAMES, canvas, save, tidy
+from metakd.reports.drawing import COLORS, INK, NAMES, canvas, drawing, plain, save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +25,7 @@ CELL, LINE, HEAD, GAP, ASIDE = 0.94, 0.22, 0.45, 0.3, 1.15
 """In cells: side of an image, line of text, title of a task, room below it, room for names."""
 
 
+@drawing
 def sample_tasks(
     support: NDArray[Any],
     query: NDArray[Any],
@@ -39,7 +40,7 @@ def sample_tasks(
         support: [tasks, ways, shots, channels, height, width], any range; 1 or 3 channels.
         query: [tasks, queries, channels, height, width]; eight look well.
         labels: [tasks, queries] integers, the queries' true classes 0 … ways-1.
-        predictions: model (`student`, `teacher`, …) -> [tasks, queries] integers.
+        predictions: model (`student`, `teacher`, …) -> [tasks, queries] integers; -1: no answer.
         out: the PNG to write.
         class_names: [tasks][ways], shown above the support images where given.
     """
@@ -70,7 +71,7 @@ def sample_tasks(
             letter_at = top - names_height + LINE / 2
             axes.text(w + CELL / 2, letter_at, _letter(w), **words)
             if class_names is not None:
-                name = _short(class_names[t][w])
+                name = plain(class_names[t][w], 11)
                 axes.text(w + CELL / 2, top - LINE / 2, name, **{**words, "fontsize": 7.5})
             for k in range(shots):
                 _image(axes, support[t, w, k], w, top + k, low, high)
@@ -84,9 +85,8 @@ def sample_tasks(
                 line = y + CELL + LINE * (i + 0.6)
                 answer = int(answers[t, q])
                 mark, color = ("✓", RIGHT) if answer == truth else ("✗", WRONG)
-                axes.text(
-                    x + CELL / 2, line, f"{_letter(answer)} {mark}", **{**words, "color": color}
-                )
+                said = f"{_letter(answer) if answer >= 0 else '–'} {mark}"
+                axes.text(x + CELL / 2, line, said, **{**words, "color": color})
                 if q % columns == 0:
                     named: dict[str, Any] = {"ha": "right", "color": COLORS.get(model, INK)}
                     axes.text(x - 0.1, line, NAMES.get(model, model), **{**words, **named})
@@ -95,6 +95,7 @@ def sample_tasks(
     return save(figure, out)
 
 
+@drawing
 def sample_functions(
     support: tuple[NDArray[Any], NDArray[Any]],
     query: tuple[NDArray[Any], NDArray[Any]],
@@ -123,11 +124,6 @@ def sample_functions(
     handles, names = grid[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return save(figure, out)
-
-
-def _short(name: str) -> str:
-    """Return what fits above an image."""
-    return name if len(name) <= 11 else f"{name[:10].rstrip()}…"
 
 
 def _letter(number: int) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import os
 import tempfile
@@ -22,11 +20,15 @@ from metakd.runs.metrics import MetricsFile
 from metakd.runs.numbers import drop_unmeasured, finite_or_null
 from metakd.runs.process import host_name, is_alive, process_start
 from metakd.runs.soundness import SCHEMA, check_results, check_run
+from metakd.runs.tables import write_table
 
 __all__ = ["EPISODE_COLUMNS", "RunFolder", "check_writable", "open_run"]
 
 EPISODE_COLUMNS = ("model", "shots", "steps", "batchnorm", "task")
 """First columns of episodes.csv; `accuracy` or `mse` follows."""
+
+PER_CLASS_COLUMNS = ("model", "class", "accuracy", "answers")
+"""Columns of per_class.csv."""
 
 
 def _reason(error: OSError) -> str:
@@ -220,13 +222,13 @@ class RunFolder:
 
         Columns that no row has are left out except `EPISODE_COLUMNS`; empty where a row has none.
         """
-        kept = [dict(row) for row in rows]
-        further = dict.fromkeys(k for row in kept for k in row if k not in EPISODE_COLUMNS)
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, [*EPISODE_COLUMNS, *further], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(kept)
-        write_text(self.path / "episodes.csv", text.getvalue())
+        write_table(self.path / "episodes.csv", EPISODE_COLUMNS, rows)
+
+    def write_per_class(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write per_class.csv, one row a model and class; no file for no rows (regression)."""
+        kept = list(rows)
+        if kept:
+            write_table(self.path / "per_class.csv", PER_CLASS_COLUMNS, kept)
 
     def write_config(
         self, yaml_text: str, overrides: Iterable[str], hydra_yaml: str | None = None
@@ -297,7 +299,7 @@ class RunFolder:
             kept: see `MetricsFile.rewind`.
         """
         self._metrics.rewind(kept)
-        for name in ("results.json", "episodes.csv"):
+        for name in ("results.json", "episodes.csv", "per_class.csv"):
             with contextlib.suppress(FileNotFoundError):
                 (self.path / name).unlink()
 
