@@ -115,8 +115,9 @@ def accuracy_against_steps(results: Figures, out: Path) -> Path | None:
     handles = {
         n: h for axes in grid for h, n in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center",
-                  ncols=min(3, len(handles)), frameon=False, fontsize=9)  # fmt: skip
+    columns = min(2 if len(panels) == 1 else 4, len(handles))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns,
+                  frameon=False, fontsize=9)  # fmt: skip
     return save(figure, out)
 
 

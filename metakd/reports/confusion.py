@@ -164,7 +164,7 @@ def _draw_pairs(
                       textcoords="offset points", va="center", fontsize=8, color=INK)  # fmt: skip
     labels = [f"{names[i]}  →  {names[j]}" for i, j in pairs]
     axes.set_yticks(rows, labels, parse_math=False)
-    axes.invert_yaxis()
+    axes.set_ylim(len(pairs) - 0.4, -0.6)
     axes.set_xlim(0, max([10.0, *percent]) * 1.22)
     tidy(axes, xlabel="queries of the first class that were answered with the second (%)")
     axes.grid(axis="y", visible=False)

@@ -84,6 +84,8 @@ def test_run_folder_has_what_the_contract_says(default_run: tuple[dict[str, Any]
         "learning_curves.png",
         "sample_tasks.png",
         "models_compared.png",
+        "reliability.png",
+        "confusion.png",
     }
 
 
@@ -98,6 +100,23 @@ def test_episodes_give_the_headline(default_run: tuple[dict[str, Any], Path]) ->
     mean = sum(float(r["accuracy"]) for r in rows) / len(rows)
     assert [int(r["task"]) for r in rows] == list(range(20))
     assert mean == pytest.approx(results["student"]["fewshot"]["accuracy"])
+
+
+def test_accuracy_by_class_adds_up_to_the_headline(
+    default_run: tuple[dict[str, Any], Path],
+) -> None:
+    results, folder = default_run
+    with (folder / "per_class.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["model", "class", "accuracy", "answers"]
+    assert {row["model"] for row in rows} == {"student", "student_alone", "teacher"}
+    for model in ("student", "teacher"):
+        own = [(float(r["accuracy"]), int(r["answers"])) for r in rows if r["model"] == model]
+        head = results[model]["fewshot"]
+        asked = sum(answers for _, answers in own)
+        assert asked == head["tasks"] * head["ways"] * head["queries"]
+        right = sum(accuracy * answers for accuracy, answers in own)
+        assert right / asked == pytest.approx(head["accuracy"])
 
 
 def test_evaluate_finds_the_same_figures_again(default_run: tuple[dict[str, Any], Path]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from metakd.reports import comparison, confusion, curves, reliability, samples
 
 
 def measured(accuracy: float, shots: int, steps: int = 10, mode: str = "inductive") -> dict:
@@ -61,3 +64,17 @@ def regression() -> dict[str, Any]:
     one = {"mse": 0.65, "ci95": 0.03, "tasks": 600, "shots": 5, "steps": 1}
     ten = {**one, "mse": 0.35, "steps": 10}
     return {"student": {"fewshot": one, "fewshot_all": [one, ten], "cost": {"parameters": 1761}}}
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that were saved, still as objects."""
+    figures: list[Any] = []
+    for module in (comparison, confusion, curves, reliability, samples):
+
+        def keep(figure: Any, out: Path, save: Any = module.save) -> Path:
+            figures.append(figure)
+            return save(figure, out)
+
+        monkeypatch.setattr(module, "save", keep)
+    return figures

@@ -9,22 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from metakd.reports import confusion
 from metakd.reports.by_class import count_by_class
 from metakd.reports.confusion import WHOLE, confused_pairs, confusion_figure
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The figures that were saved, still as objects."""
-    figures: list[Any] = []
-
-    def keep(figure: Any, out: Path, save: Any = confusion.save) -> Path:
-        figures.append(figure)
-        return save(figure, out)
-
-    monkeypatch.setattr(confusion, "save", keep)
-    return figures
 
 
 def _says(*answers: int) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metakd.reports import comparison, curves
-from metakd.reports.curves import read_series, running_mean
 from metakd.reports.drawing import COLORS
 from metakd.reports.figures import (
     accuracy_against_steps,
-    learning_curves,
     models_compared,
     sample_functions,
     sample_tasks,
@@ -33,62 +29,6 @@ def shows(path: Path, name: str) -> bool:
     return bool((pixels == rgb(name)).all(-1).any())
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The figures that were saved, still as objects."""
-    figures: list[Any] = []
-    for module in (comparison, curves):
-
-        def keep(figure: Any, out: Path, save: Any = module.save) -> Path:
-            figures.append(figure)
-            return save(figure, out)
-
-        monkeypatch.setattr(module, "save", keep)
-    return figures
-
-
-def write_metrics(path: Path, stages: dict[str, dict[str, list[float]]]) -> Path:
-    lines = []
-    for stage, metrics in stages.items():
-        for step in range(max(len(v) for v in metrics.values())):
-            now = {k: v[step] for k, v in metrics.items() if step < len(v)}
-            lines.append(json.dumps({"stage": stage, "step": step, "time": 0, "metrics": now}))
-    path.write_text("\n".join(lines) + '\n{"cut sho')
-    return path
-
-
-def test_learning_curves_draw_the_twin_beside_the_student(tmp_path: Path, drawn: list[Any]) -> None:
-    fall, rise = [3.0, 2.0, 1.0], [0.2, 0.4, 0.6]
-    metrics = {"loss": fall, "loss/ce": fall, "loss/kd": fall, "student/accuracy": rise}
-    twin = {"loss": fall, "student/accuracy": rise, "validate/accuracy": [0.1, 0.3]}
-    stages = {"meta_train": metrics, "meta_train_alone": twin, "evaluate": {"x": [1.0]}}
-    path = write_metrics(tmp_path / "metrics.jsonl", stages)
-    assert learning_curves(path, tmp_path / "new" / "curves.png") == tmp_path / "new" / "curves.png"
-    losses, accuracies = drawn[0].axes
-    assert losses.get_title() == "meta train"
-    lines = {line.get_label(): list(line.get_ydata()) for line in losses.lines}
-    assert lines == dict.fromkeys(["loss/ce", "loss/kd", "student alone", "student"], fall)
-    lines = {line.get_label(): list(line.get_ydata()) for line in accuracies.lines}
-    assert lines["student"] == [20.0, 40.0, 60.0]
-    assert lines["student alone, validation"] == [10.0, 30.0]
-    assert shows(tmp_path / "new" / "curves.png", "student_alone")
-
-
-def test_no_metrics_no_curves(tmp_path: Path) -> None:
-    assert learning_curves(tmp_path / "none.jsonl", tmp_path / "x.png") is None
-    assert not (tmp_path / "x.png").exists()
-
-
-def test_a_diverged_loss_is_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"stage": "a", "step": 1, "time": 0, "metrics": {"loss": null, "b": 2}}\n')
-    assert read_series(path) == {"a": {"b": [(1, 2.0)]}}
-
-
-def test_running_mean_by_hand() -> None:
-    assert running_mean([1, 2, 3, 4, 5], 3) == [1, 1.5, 2, 3, 4]
-
-
 def test_bars_have_the_height_of_what_was_measured(
     results: dict[str, Any], tmp_path: Path, drawn: list[Any]
 ) -> None:
@@ -97,6 +37,11 @@ def test_bars_have_the_height_of_what_was_measured(
     heights = sorted(round(bar.get_height(), 6) for bar in drawn[0].axes[0].patches)
     assert heights == pytest.approx(sorted([70.2, 80.2, 73.1, 83.1, 79.1, 89.1]))
     assert all(shows(out, model) for model in COLORS)
+    assert drawn[0].axes[0].get_title().endswith("600 tasks, 95 % intervals")
+    assert "chance 20 %" in [text.get_text() for text in drawn[0].axes[0].texts]
+    results["teacher"]["fewshot_all"][1]["tasks"] = 200
+    models_compared(results, tmp_path / "some.png")
+    assert drawn[1].axes[0].get_title().endswith("200 to 600 tasks, 95 % intervals")
     del results["student_alone"]
     assert not shows(models_compared(results, out) or out, "student_alone")
     assert models_compared({"student": {}}, tmp_path / "none.png") is None
@@ -108,6 +53,9 @@ def test_accuracy_against_steps_by_shots(
     assert accuracy_against_steps(results, tmp_path / "steps.png") is not None
     (axes,) = drawn[0].axes  # 5-shot was measured after one number of steps only
     lines = {x.get_label(): (list(x.get_xdata()), list(x.get_ydata())) for x in axes.lines}
+    (chance,) = (lines.pop(name) for name in [*lines] if name.startswith("_"))
+    assert chance == ([0, 1], [20.0, 20.0])
+    assert axes.get_title() == "1-shot, 600 tasks"
     assert set(lines) == {"student", "student alone", "teacher"}
     assert lines["student"][0] == [0, 1, 10]
     assert lines["student"][1] == pytest.approx([53.1, 63.1, 73.1])
@@ -122,7 +70,9 @@ def test_regression_is_drawn_too(regression: dict[str, Any], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("channels", "shots", "queries"), [(1, 1, 8), (3, 5, 8), (3, 7, 3)])
-def test_sample_tasks(tmp_path: Path, channels: int, shots: int, queries: int) -> None:
+def test_sample_tasks(
+    tmp_path: Path, drawn: list[Any], channels: int, shots: int, queries: int
+) -> None:
     chance = np.random.default_rng(0)
     labels = chance.integers(0, 5, (2, queries))
     right = {"teacher": labels, "student": labels}
@@ -131,6 +81,12 @@ def test_sample_tasks(tmp_path: Path, channels: int, shots: int, queries: int) -
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     sample_tasks(support, query, labels, right, good, [["a", "b", "c", "d", "e"]] * 2)
     sample_tasks(support, query, labels, {**right, "student": (labels + 1) % 5}, bad)
+    said = {text.get_text() for text in drawn[1].axes[0].texts}
+    assert "– ✗" not in said
+    nothing = {**right, "student_alone": np.full_like(labels, -1)}
+    sample_tasks(support, query, labels, nothing, tmp_path / "none.png")
+    said = {text.get_text() for text in drawn[2].axes[0].texts}
+    assert {"– ✗", "student alone"} <= said
 
     def red(path: Path) -> bool:  # the colour of a wrong answer
         pixels = np.asarray(Image.open(path).convert("RGB"))
