@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,19 @@ __all__ = ["WeightsFile", "header", "read_weights"]
 _CHECKSUM = "sha256"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files of torch.save began before it wrote archives (torch 1.5 and earlier)."""
+
+_DAMAGE = (
+    zipfile.BadZipFile,
+    EOFError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
+"""What torch.load raises for damaged files; an old one is read as a stream without checks."""
 
 
 class WeightsFile(NamedTuple):
@@ -141,7 +155,7 @@ def _read_pt(file: Path, setting: str) -> dict[str, Tensor]:
             f"{setting}: '{file}' holds more than weights, which could run code; save its "
             "state_dict() alone"
         ) from error
-    except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise _damaged(file, setting, error) from error
     except OSError as error:
         raise _unreadable(file, setting, error) from error

@@ -137,7 +137,12 @@ def carry_out(
         group: processes that share the run.
     """
     config = prepared.config
-    journal = Journal(folder.checkpoints, config.checkpoint_minutes, config.checkpoint_steps)
+    journal = Journal(
+        folder.checkpoints,
+        config.checkpoint_minutes,
+        config.checkpoint_steps,
+        student_card(prepared).header(),
+    )
     progress = Progress(quiet=quiet)
     recorder = Recorder(folder, tracker, progress, journal, stop)
     if group.size > 1:

@@ -31,10 +31,18 @@ class Journal:
         minutes: time between two checkpoints of a stage; None: not by time. A save that takes
             long is followed by a longer time, so that saving stays below 1 % of the run.
         steps: updates between two checkpoints of a stage; None: not by steps.
+        card: goes into every state: what the student expects of its input, and its classes.
     """
 
-    def __init__(self, folder: Path, minutes: float | None = 1.0, steps: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        minutes: float | None = 1.0,
+        steps: int | None = None,
+        card: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
+        self._card = dict(card or {})
         self.minutes = minutes
         self.steps = steps
         self._done: list[str] = []
@@ -101,7 +109,7 @@ class Journal:
 
     def finish(self, stage: str, state: Mapping[str, Any]) -> None:
         """Keep the outcome of a stage that is done."""
-        save_state(self.folder, PREFIX + stage, {**state, "after": list(self._done)})
+        save_state(self.folder, PREFIX + stage, {**state, **self._card, "after": list(self._done)})
         self._done.append(stage)
         self._saved_at = time.monotonic()
 
@@ -128,8 +136,8 @@ class Journal:
         """Write `last` (the one before becomes `previous`) and, if it is given, `best`."""
         began = time.monotonic()
         if best is not None:
-            save_state(self.folder, "best", best)
-        save_state(self.folder, "last", {**state, "after": list(self._done)})
+            save_state(self.folder, "best", {**best, **self._card})
+        save_state(self.folder, "last", {**state, **self._card, "after": list(self._done)})
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - began
 

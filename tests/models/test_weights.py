@@ -61,6 +61,16 @@ def test_pt_files(tmp_path: Path, wrap: str | None) -> None:
     assert same(first, second)
 
 
+def test_files_of_an_old_torch(tmp_path: Path) -> None:
+    first, second = network(), network()
+    torch.save(first.state_dict(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    load_weights(second, tmp_path / "old.pt")
+    assert same(first, second)
+    content = (tmp_path / "old.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(content[: len(content) // 2])
+    refused(network(), tmp_path / "cut.pt", "is damaged")
+
+
 def test_a_run_folder_holds_both(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     teacher, student = network(8), network(4)

@@ -17,7 +17,7 @@ from safetensors import safe_open
 import metakd
 from metakd.errors import UserError
 from metakd.models.card import Card
-from metakd.runs.checkpoints import load_weights
+from metakd.runs.checkpoints import load_state, load_weights
 
 TINY = (
     "dataset=image_folder",
@@ -33,6 +33,7 @@ TINY = (
     "meta_train.iterations=2",
     "meta_train.validate_every=2",
     "meta_train.validate_tasks=4",
+    "checkpoint_steps=1",
     "task.ways=3",
     "task.queries=3",
     "task.train_ways=3",
@@ -107,6 +108,13 @@ def test_every_file_of_weights_has_a_card(run: Path) -> None:
         assert card.chosen_on == tuple(some("b", 3))
         assert card.tested_on == tuple(some("c", 4))
         assert card.classes == (tuple(some("a", 6)) if name == "teacher" else ())
+    for name in ("last", "best"):
+        state = load_state(run / "checkpoints", name)
+        assert state is not None
+        kept = Card.from_header(state)
+        assert kept is not None
+        assert kept.preprocessing is not None
+        assert kept.preprocessing.plain() == recorded["student"]
 
 
 def test_the_other_folders_training_pictures_change_no_figure(
