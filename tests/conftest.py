@@ -128,3 +128,18 @@ def made_up(default_settings: dict[str, Any]) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture
+def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A TORCH_HOME in which torchvision finds (random) weights of a ResNet-18."""
+    import torch
+    import torchvision
+
+    folder = tmp_path / "torch home"
+    monkeypatch.setenv("TORCH_HOME", str(folder))
+    (folder / "hub" / "checkpoints").mkdir(parents=True)
+    torch.manual_seed(11)
+    weights = torchvision.models.resnet18().state_dict()
+    torch.save(weights, folder / "hub" / "checkpoints" / "resnet18-f37072fd.pth")
+    return folder

@@ -8,12 +8,19 @@ from pathlib import Path
 
 import yaml
 
+from metakd.config.base_head import check_base_head
 from metakd.config.locate import Choices
 from metakd.config.schema import Config
 from metakd.config.values import LEARNED_MODES, check_values
 from metakd.errors import UserError
 
-__all__ = ["check", "idle_settings", "teacher_learns", "teacher_settings", "unused_settings"]
+__all__ = [
+    "check",
+    "idle_settings",
+    "teacher_learns",
+    "teacher_settings",
+    "unused_settings",
+]
 
 PIPELINE_SETTINGS: dict[str, frozenset[str]] = {
     "dataset": frozenset({"augment", "views"}),
@@ -187,7 +194,11 @@ def _check_distillation(config: Config) -> None:
         )
     if not distill.uses_teacher:
         return
-    trained = config.pretrain.enabled or config.teacher.checkpoint is not None
+    trained = (
+        config.pretrain.enabled
+        or config.teacher.checkpoint is not None
+        or config.teacher.pretrained
+    )
     if teacher_learns(config):
         _check_learning_teacher(config, trained)
     elif not trained:
@@ -195,6 +206,7 @@ def _check_distillation(config: Config) -> None:
             f"distill={distill.name} needs a teacher: type pretrain=default, "
             "teacher.checkpoint=FILE, or distill=none"
         )
+    check_base_head(config)
     if not algorithm.distill_on:
         raise UserError(
             f"distill={distill.name}: algorithm={algorithm.name} cannot distil; type distill=none"

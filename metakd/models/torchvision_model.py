@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -13,14 +15,20 @@ __all__ = ["TorchvisionModel"]
 
 _CLASSES = 1000  # torchvision's classifiers end in this many logits unless told otherwise
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+"""Names under which these two keep them."""
 
 
 class TorchvisionModel(nn.Module):
     """A classifier of `torchvision.models` without its last layer.
 
     Its batch norm is replaced by ours (same parameters and buffers, explicit modes). Grey images
-    are repeated to three channels. Pretrained weights were trained on ImageNet images normalised
-    by ImageNet's mean and deviation; ours are normalised by the dataset's own, which comes close.
+    are repeated to three channels.
+
+    Attributes:
+        embedding_size: width of what the last layer was given.
+        expected_statistics: (mean, standard deviation) of the pixels, by channel, with which the
+            weights were trained; None for weights that are trained here.
 
     Args:
         input_shape: (channels, height, width) of an example; 1 or 3 channels.
@@ -32,6 +40,7 @@ class TorchvisionModel(nn.Module):
     """
 
     embedding_size: int
+    expected_statistics: tuple[tuple[float, ...], tuple[float, ...]] | None
 
     def __init__(
         self,
@@ -51,7 +60,11 @@ class TorchvisionModel(nn.Module):
                 f"torchvision models take grey or colour images, not examples of shape "
                 f"{list(input_shape)}"
             )
-        self.model = replace_batchnorm(_without_classifier(_load(model, pretrained), model))
+        network = _load(model, pretrained)
+        self._name = model
+        self._classifier = _classifier_of(network, model)
+        self.model = replace_batchnorm(_without(network, self._classifier))
+        self.expected_statistics = _statistics_of(model) if pretrained else None
         self.embedding_size = self._dry_run(model, input_shape)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -60,6 +73,27 @@ class TorchvisionModel(nn.Module):
             images = images.expand(-1, 3, -1, -1)
         embeddings: Tensor = self.model(images)
         return embeddings
+
+    def translated(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return weights under the names that they have here.
+
+        A file of torchvision's own is a whole classifier's state dict (`conv1.weight` … `fc.bias`).
+        Its last layer, over ImageNet's classes, is left out, and what the weights expect of their
+        input becomes `expected_statistics`. Any other file is returned as it is.
+        """
+        if any(name.startswith("model.") for name in tensors):
+            return dict(tensors)
+        last = (f"{self._classifier}.weight", f"{self._classifier}.bias")
+        if last[0] not in tensors:
+            return dict(tensors)
+        left_out = (*last, *_AUXILIARY)
+        found = {f"model.{k}": v for k, v in tensors.items() if not k.startswith(left_out)}
+        for name, tensor in self.state_dict().items():
+            if name.endswith(".num_batches_tracked"):  # files from before torch 0.4.1 lack it
+                found.setdefault(name, torch.zeros_like(tensor))
+        if tensors[last[0]].shape[0] == _CLASSES:
+            self.expected_statistics = _statistics_of(self._name)
+        return found
 
     def _dry_run(self, name: str, input_shape: tuple[int, ...]) -> int:
         was_training = self.training
@@ -101,8 +135,14 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _without_classifier(network: nn.Module, name: str) -> nn.Module:
-    """Replace the last layer that yields class logits by the identity."""
+def _statistics_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and deviation that torchvision's own weights of a classifier expect."""
+    transforms = torchvision.models.get_model_weights(name)["DEFAULT"].transforms()
+    return tuple(transforms.mean), tuple(transforms.std)
+
+
+def _classifier_of(network: nn.Module, name: str) -> str:
+    """Return the path of the last layer that yields class logits."""
     last = None
     for path, layer in network.named_modules():
         linear = isinstance(layer, nn.Linear) and layer.out_features == _CLASSES
@@ -111,6 +151,11 @@ def _without_classifier(network: nn.Module, name: str) -> nn.Module:
             last = path
     if last is None:
         raise UserError(f"torchvision's {name} has no classifier layer that we could take off")
-    parent, _, child = last.rpartition(".")
+    return last
+
+
+def _without(network: nn.Module, path: str) -> nn.Module:
+    """Replace a layer by the identity."""
+    parent, _, child = path.rpartition(".")
     setattr(network.get_submodule(parent), child, nn.Identity())
     return network

@@ -74,6 +74,9 @@ def fill(
     """
     own = network.state_dict()
     backbone, head = split_network(file.tensors)
+    # An architecture from elsewhere may know how its files are called there.
+    translated = getattr(getattr(network, "backbone", network), "translated", dict)
+    backbone = translated(backbone)
     if any(k.startswith(_BACKBONE) for k in own):
         found = {_BACKBONE + k: v for k, v in backbone.items()}
         if skip_head:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from metakd.config.base_head import needs_base_head
 from metakd.config.schema import ArchitectureConfig, Config
 from metakd.data.images import ImageData
 from metakd.data.preprocessing import Preprocessing
@@ -28,7 +29,6 @@ __all__ = [
     "checkpoint_of",
     "described",
     "expected_by",
-    "needs_base_head",
     "without_card",
 ]
 
@@ -101,17 +101,6 @@ def without_card(source: str, assumed: Preprocessing) -> str:
     )
 
 
-def needs_base_head(config: Config) -> bool:
-    """Tell whether the teacher's outputs for the meta-train classes are asked for."""
-    distill = config.distill
-    logits = "logits" in distill.needs or (distill.name == "embedding" and distill.kd_weight > 0)
-    if not distill.uses_teacher or not logits:
-        return False
-    warm = config.warmstart.enabled and config.warmstart.epochs > 0
-    batches = config.algorithm.trains_on == "batches" and config.meta_train.iterations > 0
-    return distill.teacher_mode in ("head", "feedback") or warm or batches
-
-
 def _fill_teacher(
     network: Network, file: WeightsFile, data: ImageData, config: Config
 ) -> tuple[tuple[str, ...], list[str]]:
@@ -176,14 +165,16 @@ def build_teacher(config: Config, data: ImageData, known: Preprocessing | None) 
     shape = data.example_shape if expects is None else expects.shape
     seed = config.teacher.seed or 0
     backbone = build_backbone(config.teacher, shape, config.plugins, seed)
-    if expects is None:
-        expects = expected_by(backbone, card, data.preprocessing)
     classes, lines = data.part("train").class_names, list[str]()
     network = Network(backbone, len(classes))
+    if config.teacher.pretrained and not config.pretrain.enabled:
+        classes = ()  # its own head was over ImageNet's classes; this one is not trained
     if file is not None:
         classes, lines = _fill_teacher(network, file, data, config)
-        if card is None:
+        if card is None and getattr(backbone, "expected_statistics", None) is None:
             lines.append(without_card(file.source, data.preprocessing))
+    if expects is None:
+        expects = expected_by(backbone, card, data.preprocessing)
     adapt_input(backbone, data.preprocessing, expects)
     lay_out_channels_last(backbone)
     return BuiltTeacher(network, expects, card, classes, lines)

@@ -58,7 +58,7 @@ class Prepared:
         cache_root: folder of caches.
         student: the student's backbone at its start.
         teacher: the teacher (not trained yet unless a checkpoint was given), None without one.
-        teacher_is_trained: its weights come from a checkpoint.
+        teacher_is_trained: its weights come from a checkpoint, or from elsewhere and stay so.
         student_card: what the student's checkpoint says of itself, if it says anything.
         teacher_card: likewise.
         teacher_input: what the teacher expects of its input; None without one.
@@ -236,14 +236,15 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     second_order = config.algorithm.adapts and not config.algorithm.first_order
     seed = _student_seed(config)
     student = build_backbone(config.student, data.example_shape, config.plugins, seed)
+    if student_file is not None:
+        fill(student, student_file)
     if isinstance(data, ImageData) and isinstance(everything, ImageData) and expected is None:
         # Weights from elsewhere that are no checkpoint of ours may say what they expect.
         expects = expected_by(student, None, data.preprocessing)
         everything, data = change_both(everything, data, methodcaller("seen_as", expects))
-    if student_file is not None:
-        fill(student, student_file)
-        if isinstance(data, ImageData) and student_card is None:
-            warnings.append(without_card(student_file.source, data.preprocessing))
+    silent = student_card is None and getattr(student, "expected_statistics", None) is None
+    if student_file is not None and silent and isinstance(data, ImageData):
+        warnings.append(without_card(student_file.source, data.preprocessing))
     if isinstance(data, ImageData):
         _check_classes(config, data, judging=known.judging)
     if not second_order:
@@ -258,7 +259,8 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         cache_root=cache_root,
         student=student.to(device),
         teacher=None,
-        teacher_is_trained=config.teacher.checkpoint is not None,
+        teacher_is_trained=config.teacher.checkpoint is not None
+        or (config.teacher.pretrained and not config.pretrain.enabled),
         student_card=student_card,
         teacher_input=known.teacher,
         warnings=warnings,

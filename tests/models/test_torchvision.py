@@ -10,8 +10,10 @@ import torchvision
 from torch import nn
 
 from metakd.errors import UserError
+from metakd.models.network import Network
 from metakd.models.normalization import BatchNorm2d, batchable, batchnorm_mode
 from metakd.models.torchvision_model import TorchvisionModel
+from metakd.models.weights import load_weights
 
 
 @pytest.mark.parametrize(
@@ -88,3 +90,41 @@ def test_pretrained_weights_from_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_
     )
     net = TorchvisionModel((3, 64, 64), model="squeezenet1_1", pretrained=True)
     assert torch.equal(net.model.features[0].weight, weights["features.0.weight"])
+
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_weights_in_torch_s_folder_are_what_pretrained_reads(torch_home: Path) -> None:
+    net = TorchvisionModel((3, 32, 32), model="resnet18", pretrained=True).eval()
+    theirs = torch.load(torch_home / "hub/checkpoints/resnet18-f37072fd.pth", weights_only=True)
+    assert torch.equal(net.model.layer4[1].bn2.weight, theirs["layer4.1.bn2.weight"])
+    assert net.expected_statistics == IMAGENET
+    assert TorchvisionModel((3, 32, 32), model="resnet18").expected_statistics is None
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["today's", "without counters"])
+def test_a_file_of_torchvision_s_own_is_a_checkpoint(torch_home: Path, old: bool) -> None:
+    whole = torchvision.models.resnet18().eval()
+    file = torch_home / "hub/checkpoints/resnet18-f37072fd.pth"
+    weights = torch.load(file, weights_only=True)
+    whole.load_state_dict(weights)
+    if old:
+        torch.save({k: v for k, v in weights.items() if "num_batches" not in k}, file)
+    net = TorchvisionModel((3, 32, 32), model="resnet18").eval()
+    load_weights(net, file)
+    assert net.expected_statistics == IMAGENET
+    network = Network(TorchvisionModel((3, 32, 32), model="resnet18"), 7).eval()
+    head = network.head.weight.clone()
+    load_weights(network, file, "teacher", skip_head=True)
+    assert torch.equal(network.head.weight, head)
+    whole.fc = nn.Identity()
+    x = torch.randn(2, 3, 32, 32)
+    for backbone in (net, network.backbone):
+        torch.testing.assert_close(backbone(x), whole(x))
+
+
+def test_a_file_of_another_classifier_is_refused(torch_home: Path) -> None:
+    file = torch_home / "hub/checkpoints/resnet18-f37072fd.pth"
+    with pytest.raises(UserError, match="another architecture"):
+        load_weights(TorchvisionModel((3, 32, 32), model="resnet34"), file)

@@ -1,0 +1,88 @@
+"""A teacher that was trained elsewhere and stays as it is: no training, no head, its own pixels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import metakd
+from metakd.errors import UserError
+from metakd.pipeline.inputs import expected_by
+from metakd.pipeline.prepare import prepare
+from metakd.runs.checkpoints import load_weights
+from metakd.runs.folder import open_run
+
+FROZEN = ("teacher=torchvision", "teacher.model=resnet18", "pretrain=none")
+TINY = (
+    "dataset.images_per_class=4",
+    "dataset.image_size=32",
+    "student.width=4",
+    "task.queries=2",
+    "task.train_queries=2",
+    "task.meta_batch=1",
+    "warmstart=none",
+    "meta_train.iterations=1",
+    "meta_train.validate_tasks=2",
+    "evaluate.tasks=2",
+    "evaluate.shots=[]",
+    "tracker=none",
+)
+
+
+def test_it_teaches_as_it_is(
+    torch_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metakd.pipeline.run.draw_figures", lambda *_: None)
+    results = metakd.train(
+        *TINY, *FROZEN, "teacher.pretrained=true", f"hydra.run.dir={tmp_path / 'run'}"
+    )
+    assert "accuracy" in results["teacher"]["fewshot"]
+    assert "pretrain_s" not in results["timing"]
+    run = open_run(tmp_path / "run")
+    assert not [m for m in run.read_metrics() if m["stage"] == "pretrain"]
+    theirs = torch.load(torch_home / "hub/checkpoints/resnet18-f37072fd.pth", weights_only=True)
+    kept = load_weights(tmp_path / "run" / "checkpoints", "teacher")
+    assert torch.equal(
+        kept["backbone.model.layer1.0.conv1.weight"], theirs["layer1.0.conv1.weight"]
+    )
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["external_pretraining"] == [
+        "teacher: pretrained resnet18"
+    ]
+
+
+@pytest.mark.parametrize("given", ["teacher.pretrained=true", "teacher.checkpoint={}"])
+def test_it_sees_pixels_as_it_was_trained_with(torch_home: Path, given: str) -> None:
+    word = given.format(torch_home / "hub/checkpoints/resnet18-f37072fd.pth")
+    prepared = prepare(metakd.compose(*TINY, *FROZEN, word))
+    assert prepared.teacher_is_trained
+    assert prepared.teacher_classes == ()  # ImageNet's are not these
+    expects = prepared.teacher_input
+    assert expects is not None
+    assert expects.mean == pytest.approx((0.449,), abs=1e-3)  # grey: the mean over ImageNet's three
+    assert expects == expected_by(prepared.teacher.backbone, None, prepared.data.preprocessing)
+    assert prepared.data.preprocessing.mean != expects.mean  # the student has its own
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("distill=kd", "warmstart=default"),
+        ("distill=kd", "algorithm=supervised"),
+        ("distill=kd", "distill.teacher_mode=head"),
+    ],
+)
+def test_outputs_that_it_does_not_have_are_refused(words: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match=r"no outputs for the meta-train classes.*; type distill="):
+        metakd.compose(*TINY, *FROZEN, "teacher.pretrained=true", *words)
+
+
+@pytest.mark.parametrize("mode", ["prototype", "linear"])
+def test_modes_without_outputs_are_possible(mode: str) -> None:
+    words = ("distill=kd", f"distill.teacher_mode={mode}", "teacher.pretrained=true")
+    assert metakd.compose(*TINY, *FROZEN, *words)
+    assert metakd.compose(*FROZEN, "teacher.pretrained=true")  # embeddings, with a warm start
+    with pytest.raises(UserError, match="needs a teacher"):
+        metakd.compose(*TINY, *FROZEN, "distill=kd")
