@@ -19,6 +19,7 @@ from metakd.reports.summary import print_uncut
 from metakd.runs.folder import open_run
 from metakd.searching.figures import Tried, draw_history, draw_pareto
 from metakd.searching.plan import PART, Search
+from metakd.searching.repeats import is_repeated
 from metakd.searching.settings import DIRECTIONS, MEASURES
 from metakd.sweeps.recipe import shown
 from metakd.sweeps.state import Sweep
@@ -78,7 +79,7 @@ def tried_of(sweep: Sweep, study: optuna.Study) -> list[Tried]:
     found = []
     for trial in study.get_trials(deepcopy=False):
         state = trial.state.name.lower()
-        if state not in ("complete", "pruned"):
+        if state not in ("complete", "pruned") or is_repeated(trial):
             continue
         last = None
         if trial.intermediate_values:

@@ -137,6 +137,8 @@ def _carry_out(sweep: Sweep, search: Search, extras: Sequence[str]) -> int:
     sweep.most = trials.most
     source = SearchSource(sweep, search, trials)
     status = Driver(sweep, extras, source=source).carry_out()
+    for line in trials.remarks():
+        console.print(line, markup=False)
     report(sweep, search, trials.study, Console())
     return status
 

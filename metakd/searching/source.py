@@ -41,7 +41,10 @@ class SearchSource:
     def ask(self) -> Job | None:
         """Return the job of the next trial; None if all have been asked."""
         asked = self.trials.ask()
-        return None if asked is None else self._job(*asked)
+        if asked is None:
+            self.sweep.most = 0  # there will be no others than those that are there
+            return None
+        return self._job(*asked)
 
     def look(self, running: Collection[int]) -> list[int]:
         """Pass the validations on; return the jobs whose trial is hopeless by now, each once."""
@@ -95,7 +98,7 @@ class SearchSource:
                 f"'{self.sweep.folder / JOURNAL}': lacks trial {missing[0]}, of which there is a "
                 f"job; it still goes on with metakd train resume={self.sweep.folder / 'NUMBER'}"
             )
-        for number, values in self.trials.open_trials().items():
+        for number, values in self.trials.open_trials(numbers).items():
             if number not in numbers:
                 self.sweep.jobs.append(self._job(number, values))
         self.sweep.jobs.sort(key=lambda job: job.number)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,13 @@ from typing import TYPE_CHECKING
 
 from metakd.config.schema import SweepConfig
 from metakd.errors import UserError
+from metakd.searching.repeats import (
+    earlier,
+    every_combination,
+    is_repeated,
+    key_of,
+    tell_again,
+)
 from metakd.searching.settings import DIRECTIONS
 from metakd.searching.space import Parameter, Range, Value, Values, is_active
 
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
 
 __all__ = ["JOURNAL", "STUDY", "Budget", "Trials", "require_optuna"]
 
@@ -31,6 +39,12 @@ JOURNAL = "optuna.journal"
 STUDY = "metakd"
 HOPELESS = "hopeless"
 """User attribute of a trial that was asked to end: the meta-iterations that it had done."""
+
+PATIENCE = 10
+"""Suggestions in a row that were tried before, until one that was not is drawn at random."""
+
+LIMIT = 100
+"""Such suggestions in a row that end a search."""
 
 
 @dataclass(frozen=True)
@@ -89,40 +103,96 @@ class Trials:
         self.study = opened(folder / JOURNAL, settings.objectives)
         self.study.pruner = _pruner(settings, budget)
         self.most = settings.trials or 0
+        self._every = every_combination(parameters, fixed)
+        self._stuck = False
+        if self._every is not None and grid is None:
+            self.most = min(self.most, len(self._every))
         if grid is not None:
             self._enqueue(list(grid))
             known = len(self.study.get_trials(deepcopy=False))
             self.most = min(settings.trials or known, known)
 
     def ask(self) -> tuple[int, dict[str, Value]] | None:
-        """Return number and values of the next trial; None if there are no more."""
+        """Return number and values of the next trial; None if there are no more.
+
+        Settings that an earlier trial has are not returned: its result is told once more. So the
+        numbers of trials that are run have gaps.
+        """
         from optuna.trial import TrialState
 
-        trials = self.study.get_trials(deepcopy=False)
-        waiting = [t.number for t in trials if t.state == TrialState.WAITING]
-        if len(trials) - len(waiting) >= self.most:
-            return None
-        # A sampler of its own for each trial: what is asked depends on the results so far, and
-        # not on whether this process has been killed in between.
-        self.study.sampler = self._sampler(waiting[0] if waiting else len(trials))
-        with _quiet():
-            trial = self.study.ask()
-            values = self._decide(trial)
-        self._live[trial.number] = trial
-        return trial.number, values
+        repeats = 0
+        while True:
+            trials = self.study.get_trials(deepcopy=False)
+            waiting = [t.number for t in trials if t.state == TrialState.WAITING]
+            if len(trials) - len(waiting) - self.repeated() >= self.most:
+                return None
+            if repeats >= LIMIT:
+                self._stuck = True
+                return None
+            if not waiting and self._every is not None:
+                left = self._left(trials)
+                if not left:
+                    return None
+                if repeats >= PATIENCE:
+                    self.study.enqueue_trial(left[self._draw(len(trials), len(left))])
+                    waiting = [len(trials)]
+            # A sampler of its own for each trial: what is asked depends on the results so far, and
+            # not on whether this process has been killed in between.
+            number = waiting[0] if waiting else len(trials)
+            self.study.sampler = self._sampler(number, alone=repeats >= PATIENCE)
+            with _quiet():
+                trial = self.study.ask()
+                values = self._decide(trial)
+                before = earlier(self.study, trial.number, trial.params)
+                if before is None:
+                    self._live[trial.number] = trial
+                    return trial.number, values
+                tell_again(self.study, trial, before)
+            repeats += 1
 
-    def open_trials(self) -> dict[int, dict[str, Value]]:
+    def repeated(self) -> int:
+        """Return how many trials were not run, since an earlier one had the same settings."""
+        return sum(map(is_repeated, self.study.get_trials(deepcopy=False)))
+
+    def remarks(self) -> list[str]:
+        """Return lines on why the search had fewer trials than it was asked for."""
+        lines = []
+        repeated, asked = self.repeated(), self.settings.trials or 0
+        if repeated:
+            lines.append(
+                f"suggested again: {repeated} times settings that had been tried, whose results "
+                "are the same and counted as they were; nothing was run again"
+            )
+        if self._every is not None and asked > len(self._every):
+            lines.append(
+                f"the space has {len(self._every)} combinations; sweep.trials={asked} cannot try "
+                "more"
+            )
+        if self._stuck:
+            lines.append(f"the search ends early: {LIMIT} suggestions in a row held nothing new")
+        return lines
+
+    def open_trials(self, known: Collection[int] = ()) -> dict[int, dict[str, Value]]:
         """Return number and values of the trials that are neither complete nor given up.
 
         A process that was killed may have left one of which not all values were drawn; they are.
+
+        Args:
+            known: those that have a job; another one may have been about to be left out as tried.
         """
         from optuna.trial import TrialState
 
         found = {}
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self.study.sampler = self._sampler(frozen.number)
+            trial = self._trial(frozen.number)
             with _quiet():
-                found[frozen.number] = self._decide(self._trial(frozen.number))
+                values = self._decide(trial)
+                before = earlier(self.study, trial.number, trial.params)
+                if before is None or trial.number in known:
+                    found[trial.number] = values
+                else:
+                    tell_again(self.study, trial, before)
         return found
 
     def note(self, number: int, done: int, value: float) -> None:
@@ -201,13 +271,26 @@ class Trials:
         for values in grid[known:]:
             self.study.enqueue_trial(dict(values))
 
-    def _sampler(self, number: int) -> BaseSampler:
+    def _left(self, trials: Sequence[FrozenTrial]) -> list[dict[str, Value]]:
+        """Return the combinations of a finite space of which there is no trial."""
+        tried = {key_of(trial.params) for trial in trials}
+        return [values for values in self._every or () if key_of(values) not in tried]
+
+    def _draw(self, number: int, below: int) -> int:
+        """Return a whole number from 0 to `below` - 1, decided by the seed and the trial."""
         import numpy as np
-        from optuna import samplers
 
         words = np.random.SeedSequence([self.settings.seed, number]).generate_state(1)
-        seed, startup = int(words[0]), self.settings.startup
+        return int(words[0]) % below
+
+    def _sampler(self, number: int, alone: bool = False) -> BaseSampler:
+        """Return the sampler of a trial; `alone`: one that looks at no other trial."""
+        from optuna import samplers
+
+        seed, startup = self._draw(number, 1 << 32), self.settings.startup
         with _quiet():
+            if alone:
+                return samplers.RandomSampler(seed=seed)
             if self.settings.sampler == "gp":
                 return samplers.GPSampler(
                     seed=seed, n_startup_trials=startup, warn_independent_sampling=False

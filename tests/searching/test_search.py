@@ -50,7 +50,15 @@ def states(folder: Path, *objectives: str) -> list[str]:
 def test_searched_killed_and_gone_on_with(metakd: Any, begun: Any, tmp_path: Path) -> None:
     """Two at a time; one trial is killed, then the search; nothing is asked or done twice."""
     folder = tmp_path / "s"
-    words = ["-m", "sweep=optuna", WIDTHS, "name=stay", "sweep.trials=6", "sweep.jobs=2"]
+    # So many choices that none comes twice at first.
+    words = [
+        "-m",
+        "sweep=optuna",
+        "student.width=range(10,91)",
+        "name=stay",
+        "sweep.trials=6",
+        "sweep.jobs=2",
+    ]
     search = begun(*words, f"hydra.sweep.dir={folder}")
     until(lambda: {"2 new", "3 new"} <= set(story(folder)))
     assert states(folder) == ["COMPLETE", "COMPLETE", "RUNNING", "RUNNING"]
@@ -67,10 +75,14 @@ def test_searched_killed_and_gone_on_with(metakd: Any, begun: Any, tmp_path: Pat
     assert answer.status == 0, text
     assert "7 of 7 jobs done, 0 failed" in text
     count = Counter(line for line in story(folder) if line.endswith((" new", " end")))
-    assert count == {f"{n} {what}": 1 for n in range(7) for what in ("new", "end")}
+    numbers = [job["number"] for job in jobs(folder)]
+    assert len(numbers) == 7
+    assert count == {f"{n} {what}": 1 for n in numbers for what in ("new", "end")}
     assert {"2 again", "3 again"} <= set(story(folder))
     assert [job["overrides"] for job in jobs(folder)][: len(before)] == before
-    assert states(folder) == ["COMPLETE"] * 7
+    assert set(states(folder)) == {"COMPLETE"}
+    assert len(states(folder)) > numbers[-1]
+    assert ("suggested again" in text) == (len(states(folder)) > 7)
     assert "what accuracy depended on" in text or "best trials" in text
     line = next(line for line in text.splitlines() if "metakd train -m student_alone" in line)
     assert "evaluate.part" not in line
@@ -87,6 +99,18 @@ def test_searched_killed_and_gone_on_with(metakd: Any, begun: Any, tmp_path: Pat
         refused = metakd("-m", *words, f"hydra.sweep.dir={folder}")
         assert (refused.status, refused.text.count("\n")) == (2, 1)
     assert len(story(folder)) == len(set(story(folder)))
+
+
+def test_a_space_that_is_tried_out_ends_the_search(metakd: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    words = ["-m", "sweep=optuna", "student.width=10,20", "sweep.trials=9"]
+    answer = metakd(*words, f"hydra.sweep.dir={folder}")
+    assert answer.status == 0
+    assert "2 of 2 jobs done" in answer.text
+    assert "the space has 2 combinations; sweep.trials=9 cannot try more" in answer.text
+    assert len([line for line in story(folder) if line.endswith(" new")]) == 2
+    again = metakd(f"resume={folder}", "sweep.trials=12")
+    assert (again.status, "2 of 2 jobs done" in again.text) == (0, True)
 
 
 @LINUX

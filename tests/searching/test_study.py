@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from metakd.errors import UserError
+from metakd.searching.outcome import tried_of
 from metakd.searching.settings import read_settings
 from metakd.searching.space import combinations, read_space
 from metakd.searching.study import JOURNAL, Budget, Trials
+from metakd.sweeps.state import Sweep
 
 pytest.importorskip("optuna")
 
@@ -45,7 +47,7 @@ def searched(
     found = []
     while (asked := trials.ask()) is not None:
         number, values = asked
-        assert number == len(found)
+        assert number >= len(found)
         trials.tell(number, [objective(values)])
         found.append(values)
     return found
@@ -122,6 +124,7 @@ def test_conditional_values_are_drawn_only_then(tmp_path: Path) -> None:
         return float(values.get("distill.temperature", 0))
 
     values = searched(trials_of(tmp_path, CONDITIONAL, trials=20, startup=5), good)
+    assert len(values) == 5  # there are no others
     assert {v["distill"] for v in values} == {"none", "kd"}
     for one in values:
         assert ("distill.temperature" in one) == (one["distill"] == "kd")
@@ -143,6 +146,73 @@ def test_a_grid_is_every_combination_once(tmp_path: Path) -> None:
 def test_a_grid_can_be_cut_short(tmp_path: Path) -> None:
     trials = trials_of(tmp_path, CONDITIONAL, grid=True, sampler="grid", trials=2)
     assert len(searched(trials, lambda v: 0.0)) == 2
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
+def test_nothing_is_tried_twice(tmp_path: Path, sampler: str) -> None:
+    """Until all combinations are done; what is suggested again is told again."""
+    space = {**CONDITIONAL, "student.width": {"low": 4, "high": 8, "step": 2}}
+
+    def good(values: Mapping[str, Any]) -> float:
+        return float(values["student.width"] + values.get("distill.temperature", 0))
+
+    trials = trials_of(tmp_path, space, sampler=sampler, trials=40, startup=3)
+    assert trials.most == 15
+    values = searched(trials, good)
+    assert len(values) == 15
+    assert len({tuple(sorted(v.items())) for v in values}) == 15
+    told = trials.study.trials
+    assert len(told) == 15 + trials.repeated()
+    assert all(t.value == good(t.params) for t in told)
+    said = " ".join(trials.remarks())
+    assert "the space has 15 combinations; sweep.trials=40" in said
+    assert (f"suggested again: {trials.repeated()} times" in said) == (trials.repeated() > 0)
+    tried = tried_of(Sweep(tmp_path, []), trials.study)
+    assert len({tuple(sorted(t.params.items())) for t in tried}) == len(tried) == 15
+
+
+def test_repetitions_do_not_count(tmp_path: Path) -> None:
+    """Of two choices one leaves nothing to choose; many suggestions are alike."""
+    space = {
+        "distill": {"choices": ["none", "kd"]},
+        "distill.temperature": {"low": 1.0, "high": 4.0, "only_if": {"distill": "kd"}},
+    }
+    trials = trials_of(tmp_path, space, sampler="tpe", trials=8, startup=2, seed=1)
+    values = searched(trials, lambda v: float("distill.temperature" not in v))
+    assert len(values) == 8
+    assert sum(v == {"distill": "none"} for v in values) == 1
+    repeated = [t for t in trials.study.trials if "repeats" in t.user_attrs]
+    assert len(repeated) == trials.repeated() > 0
+    assert {(t.params["distill"], t.value) for t in repeated} == {("none", 1.0)}
+    assert trials.remarks()[0].startswith(f"suggested again: {len(repeated)} times")
+    again = trials_of(tmp_path, space, sampler="tpe", trials=8, startup=2, seed=1)
+    assert again.ask() is None
+
+
+def test_what_runs_is_not_started_again(tmp_path: Path) -> None:
+    space = {"student.width": {"choices": [4, 8, 16]}}
+    trials = trials_of(tmp_path, space, sampler="random", trials=9)
+    asked = [trials.ask() for _ in range(4)]
+    assert asked[3] is None
+    assert {a[1]["student.width"] for a in asked[:3] if a} == {4, 8, 16}
+    for one in asked[:3]:
+        assert one is not None
+        trials.tell(one[0], [0.5])
+    assert trials.ask() is None
+
+
+def test_killed_before_it_was_left_out(tmp_path: Path) -> None:
+    space = {"student.width": {"choices": [4]}}
+    trials = trials_of(tmp_path, space, trials=3)
+    assert trials.ask() == (0, {"student.width": 4})
+    trials.tell(0, [0.5])
+    trials.study.ask()  # whoever asked was killed then
+    again = trials_of(tmp_path, space, trials=3)
+    assert again.open_trials() == {}
+    assert (again.study.trials[1].value, again.repeated()) == (0.5, 1)
+    # One that an older version has started is gone on with.
+    trials.study.ask()
+    assert trials_of(tmp_path, space, trials=3).open_trials([2]) == {2: {"student.width": 4}}
 
 
 def validated(trials: Trials, curve: Callable[[int], float]) -> int | None:
