@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from metakd.comparing.cells import clean, value_of
+from metakd.comparing.columns import CHOICES
 from metakd.comparing.compare import Comparison
 from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Row
@@ -43,7 +44,7 @@ def varying(rows: Sequence[Row], comparison: Comparison) -> list[str]:
             for name in comparison.settings.values()
             if len({value_of(row[0], name, comparison) for row in rows}) > 1
         ),
-        key=lambda name: "." in name,
+        key=lambda name: name not in CHOICES,
     )
 
 
@@ -75,7 +76,7 @@ def row_names(rows: Sequence[Row], comparison: Comparison) -> tuple[dict[Row, st
         value = value_of(row[0], name, comparison)
         if value == MISSING:
             return ""
-        return value if "." not in name else f"{short[name]}={value}"
+        return value if name in CHOICES else f"{short[name]}={value}"
 
     said: dict[str, list[str]] = {n: [of_setting(row, n) for row in rows] for n in settings}
     said["name"] = [clean(row[0].name) for row in rows]

@@ -45,10 +45,10 @@ def cost(
     Returns:
         `parameters`; `macs`: multiply-adds for one example; `bytes`: size of weights and buffers
         as saved in float32; `latency_ms`: median time of one example; `latency_ms_spread`: half
-        the range of the medians of the five rounds in which it was measured, other things being
-        done between them; `latency_batch_ms`: of a batch of 64, absent if measuring it would take
-        over 5 s; on CUDA `peak_memory_bytes`: the most memory that is taken during such a batch,
-        weights included.
+        the range of the medians of the rounds in which it was measured, of five the slowest (a
+        disturbance) left out; `latency_batch_ms`: of a batch of 64, absent if measuring it would
+        take over 5 s; on CUDA `peak_memory_bytes`: the most memory that is taken during such a
+        batch, weights included.
     """
     device = torch.device(device)
     measured: dict[str, float] = {
@@ -172,6 +172,6 @@ class _Repeated:
 
     @property
     def spread(self) -> float:
-        """Return half the range of the rounds' medians, in seconds."""
-        medians = [statistics.median(times) for times in self._rounds]
-        return (max(medians) - min(medians)) / 2
+        """Return half the range of the rounds' medians, the slowest left out, in seconds."""
+        medians = sorted(statistics.median(times) for times in self._rounds)[:-1]
+        return (medians[-1] - medians[0]) / 2

@@ -154,6 +154,19 @@ def test_names_that_settings_do_not_tell_apart(made_up: Made, tmp_path: Path) ->
     assert screen_report(comparison, 100).tables[0].columns[1].header == "meta_train.lr"
 
 
+def test_a_switch_is_no_choice(made_up: Made, tmp_path: Path) -> None:
+    """`student_alone=false` has no dot, but `false` alone would name nothing."""
+    made_up(tmp_path / "a", settings={"student_alone": False, "algorithm.name": "maml"})
+    made_up(tmp_path / "b", settings={"student_alone": True, "algorithm.name": "maml"})
+    made_up(tmp_path / "c", settings={"student_alone": True})
+    comparison = compare([tmp_path])
+    names, used = row_names(comparison.comparable[0].rows, comparison)
+    assert used == ["algorithm", "student_alone"]
+    assert sorted(names.values()) == [
+        *("maml student_alone=false", "maml student_alone=true", "protonet student_alone=true"),
+    ]
+
+
 def test_single_runs_of_different_seeds_are_named_by_them(made_up: Made, tmp_path: Path) -> None:
     for seed in (3, 4):
         made_up(tmp_path / str(seed), seed=seed)

@@ -196,9 +196,11 @@ def test_validation_is_the_first_curve_in_percent(
     until(page, "metakd.drawn?.length === 1")
     assert page.input_value("#metric") == "validate/accuracy"
     assert series(page)[0]["data"] == [[9, 25], [19, 37.5]]
+    assert page.is_disabled("#smooth")
     assert "validate/accuracy (%)" in page.inner_text("#metric")
     assert "37.50" in page.inner_text("#curves table")
     page.select_option("#metric", "loss")  # a loss stays as it was logged
+    assert page.is_enabled("#smooth")
     until(page, "metakd.drawn?.length > 1")
     assert max(value for line in series(page) for _, value in line["data"]) == 2.0
 

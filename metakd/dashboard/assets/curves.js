@@ -64,7 +64,9 @@
     })));
     if (mine !== asked) return; // a later question was asked meanwhile
     choices(all);
-    const weight = Number(smooth.value);
+    // Validation is a mean over many tasks; it is shown as it was measured.
+    smooth.disabled = metric.value.startsWith("validate/");
+    const weight = smooth.disabled ? 0 : Number(smooth.value);
     smoothing.textContent = weight ? weight.toFixed(2) : "none";
     const names = metakd.names(all.map((one) => one.row));
     const drawn = all.map((one, i) => ({ ...one, name: names[i], points: metakd.points(one.stages, stage.value, metric.value, across.value) }));
@@ -115,7 +117,7 @@
       place.append(
         element("div", { class: "bar" },
           element("label", {}, "Metric ", metric), element("label", {}, "Stage ", stage), element("label", {}, "Over ", across),
-          element("label", { title: "curves of fewer than 15 points are not smoothed" }, "Smoothing ", smooth, smoothing), element("label", {}, log, "logarithmic")),
+          element("label", { title: "validation, and curves of fewer than 15 points, are not smoothed" }, "Smoothing ", smooth, smoothing), element("label", {}, log, "logarithmic")),
         hint, chart.place, table);
     },
     draw: () => metakd.drawCurves(),
