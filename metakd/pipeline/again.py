@@ -36,6 +36,7 @@ from metakd.pipeline.measure import (
 )
 from metakd.pipeline.prepare import Prepared, notes_of, prepare
 from metakd.pipeline.seen import left_out, overlap
+from metakd.pipeline.suspicion import doubts_of, keep
 from metakd.pipeline.teaching import adapting_teacher
 from metakd.reports.summary import summary
 from metakd.runs.checkpoints import load_weights
@@ -109,9 +110,11 @@ def evaluate_run(
     )
     folder.write_per_class(class_rows(prepared, judged))
     results = folder.write_results(results)
+    doubts = doubts_of(judged, composed.config)
+    keep(folder, doubts)
     folder.finish("finished")
     if not quiet:
-        summary(results, Console())
+        summary(results, Console(), doubts)
         recorder.say(f"results: {folder.path}")
     return {**results, "folder": str(folder.path)}
 

@@ -42,6 +42,7 @@ from metakd.pipeline.measure import (
 from metakd.pipeline.mirror import mirror_student
 from metakd.pipeline.prepare import Prepared, notes_of
 from metakd.pipeline.shared import prepare_together
+from metakd.pipeline.suspicion import counts, doubt_teacher, doubts_of, keep
 from metakd.pipeline.target import fine_tune_student
 from metakd.pipeline.use import calibrate_run
 from metakd.registry import build, resolve
@@ -181,7 +182,7 @@ def carry_out(
             tracker.finish(status)
             folder.unlock()
     if not quiet:
-        summary(results, Console())
+        summary(results, Console(), folder.read_run().get("warnings", ()))
         recorder.say(f"results: {folder.path}")
     return {**results, "folder": str(folder.path)}
 
@@ -227,7 +228,11 @@ def provenance_of(prepared: Prepared) -> dict[str, Any]:
 def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) -> dict[str, Any]:
     """Train, judge and write the results; without a folder (another process has it) no results."""
     config, data = prepared.config, prepared.data
+    said = counts(data)
+    if said is not None:
+        recorder.say(said)
     taught = get_teacher(prepared, recorder)
+    doubt_teacher(prepared, recorder, taught)
     teacher = None
     if taught is not None:
         _save_teacher(prepared, folder, taught.network)
@@ -267,6 +272,7 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     learners = {name: model.algorithm for name, model in models.items()}
     known = learners if final is None else {**learners, "teacher": final}
     calibrate_run(prepared, folder, known, recorder)
+    keep(folder, doubts_of(judged, config))
     results: dict[str, Any] = {
         name: {**judged[name].figures(), "cost": cost_of(model.algorithm.backbone, data)}
         for name, model in models.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.segment import Segments
 from rich.table import Table
+from rich.text import Text
 
 from metakd.reports.doubts import MARK, divergence_lines
 
@@ -21,16 +22,18 @@ MODELS = {"student": "student", "student_alone": "student alone", "teacher": "te
 Figures = Mapping[str, Any]
 
 
-def summary(results: Figures, console: Console) -> None:
+def summary(results: Figures, console: Console, warnings: Sequence[str] = ()) -> None:
     """Print what a run found.
 
     Rows: the student, its undistilled twin, the teacher; columns: few-shot figures with 95 %
     intervals, the target's top-1, cost. Below it, what is not in the table: other batch-norm modes
-    and steps, teacher : student ratios, fidelity, the paired gain (`gains` in results.json).
+    and steps, teacher : student ratios, fidelity, the paired gain (`gains` in results.json). Last,
+    what gives reason to doubt these figures.
 
     Args:
         results: results.json's content.
         console: where to; plain text where it is no terminal.
+        warnings: lines of doubt.
     """
     present = [m for m in MODELS if m in results]
     names = {m: _name(m, results) for m in present}
@@ -50,6 +53,8 @@ def summary(results: Figures, console: Console) -> None:
     print_uncut(table, console)
     for line in _lines_below(results, names):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
+    for line in warnings:
+        console.print(Text.assemble(("warning: ", "bold red"), line), soft_wrap=True)
 
 
 def print_uncut(table: Table, console: Console) -> None:

@@ -92,6 +92,7 @@ RUN: Mapping[str, Rule] = {
     "teacher": TEXT,
     "teacher_scale": AMOUNT,
     "error": TEXT,
+    "warnings": TEXTS,
     "evaluates": TEXT,
     "reproduces": TEXT,
     "resumed": OBJECTS,

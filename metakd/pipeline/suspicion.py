@@ -1,0 +1,207 @@
+"""What a run should not keep to itself: what it is trained on, and figures that cannot be right."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from metakd.config.schema import Config
+from metakd.data.dataset import RegressionTasks
+from metakd.data.images import PARTS, ImageData
+from metakd.distillation.teacher import FrozenTeacher
+from metakd.pipeline.learners import Taught
+from metakd.pipeline.measure import Judged, batchnorm_modes, precision_of, steps_at_test
+from metakd.pipeline.prepare import Prepared
+from metakd.reports.divergence import answers
+from metakd.reports.statistics import mean_ci95, paired_difference
+from metakd.reports.summary import MODELS
+from metakd.runs.folder import RunFolder
+from metakd.stages.evaluate import evaluate, evaluation_tasks
+from metakd.stages.random_state import random_state, restore_random_state
+from metakd.stages.recorder import Recorder
+
+__all__ = ["NEAR", "TASKS", "counts", "doubt_teacher", "doubts_of", "keep"]
+
+TASKS = 100
+"""Meta-validation tasks on which teacher and student are held against each other, at most."""
+
+NEAR = 0.1
+"""Near chance: less than this share of what there is to win above it."""
+
+
+def counts(data: ImageData | RegressionTasks) -> str | None:
+    """Return how many classes and images each part has, in a line; None for regression."""
+    if not isinstance(data, ImageData):
+        return None
+    found = []
+    for part in PARTS:
+        images = data.part(part)
+        found.append(f"{part} {images.classes} classes, {len(images.labels)} images")
+    return "; ".join(found)
+
+
+def doubt_teacher(prepared: Prepared, recorder: Recorder, taught: Taught | None) -> None:
+    """Warn of a teacher from which there is little to learn, before the student trains.
+
+    It is judged on the first tasks by which the student will be chosen, as it will answer, and
+    beside it the student as it is now. A teacher near chance, or not better than that student on
+    the same tasks (the 95 % interval of the paired difference is not above 0), is said, and kept
+    in run.json. No random number is drawn, and process 0 does it alone.
+
+    Args:
+        prepared: what the run works on.
+        recorder: where the warning goes.
+        taught: the teacher; one that is not trained before the student is not judged.
+    """
+    config, data = prepared.config, prepared.data
+    frozen = None if taught is None else taught.frozen
+    helps = config.distill.uses_teacher or config.algorithm.teaches
+    if frozen is None or not helps or not isinstance(data, ImageData) or recorder.group.rank:
+        return
+    if config.task.ways > data.part("validate").classes:
+        return  # no such task can be drawn; what needs one says so
+    tasks = min(TASKS, max(2, config.meta_train.validate_tasks))
+    state = random_state()
+    try:
+        teacher = _teacher_values(frozen, data, config, tasks)
+        student = _student_values(prepared, tasks)
+    finally:
+        restore_random_state(state)
+    line = _doubt(teacher.tolist(), student.tolist(), config)
+    if line is not None:
+        recorder.warn(line)
+        keep(recorder.folder, [line])
+
+
+def doubts_of(judged: Mapping[str, Judged], config: Config) -> list[str]:
+    """Return what the final figures give reason to doubt, with what to type, a line each.
+
+    Args:
+        judged: by model; all on the same tasks.
+        config: of the run.
+    """
+    if judged["student"].headline.kind == "regression":
+        return []
+    values = {name: one.headline.values.tolist() for name, one in judged.items()}
+    alone = values.get("student_alone")
+    found = []
+    if alone is not None:
+        said = f"the student alone, without a teacher ({_percent(alone)})"
+        gain, half = paired_difference(values["student"], alone)
+        if gain + half < 0:
+            found.append(
+                f"distillation does harm: the distilled student ({_percent(values['student'])}) "
+                f"is worse than {said}, by {-100 * gain:.1f} ± {100 * half:.1f} points on the "
+                f"same {len(alone)} tasks; type {_instead(config)}"
+            )
+        if "teacher" in values:
+            gain, half = paired_difference(values["teacher"], alone)
+            if gain + half < 0:
+                found.append(
+                    f"the teacher ({_percent(values['teacher'])}) is worse than {said}, by "
+                    f"{-100 * gain:.1f} ± {100 * half:.1f} points on the same {len(alone)} tasks; "
+                    f"type {_instead(config)}"
+                )
+    for name, one in judged.items():
+        chance = 1.0 / one.headline.ways
+        mean, half = mean_ci95(values[name])
+        if mean - half <= chance and not one.headline.diverged.any():
+            iterations = 4 * config.meta_train.iterations or 1000
+            more = f"meta_train.iterations={iterations}, or another meta_train.lr"
+            remedy = _instead(config) if name == "teacher" else more
+            found.append(
+                f"the {MODELS[name]} is at chance: {_percent(values[name])}, where guessing gives "
+                f"{100 * chance:.1f} %; type {remedy}"
+            )
+    return found
+
+
+def keep(folder: RunFolder | None, lines: Iterable[str]) -> None:
+    """Add lines to the `warnings` of run.json; one that stands there already is not repeated."""
+    if folder is None:
+        return
+    before = folder.read_run().get("warnings", [])
+    new = [line for line in lines if line not in before]
+    if new:
+        folder.update(warnings=[*before, *new])
+
+
+def _teacher_values(teacher: FrozenTeacher, data: ImageData, config: Config, tasks: int) -> Tensor:
+    """Return the teacher's accuracy on each task, [tasks] float64."""
+    task = config.task
+    stream = evaluation_tasks(
+        data,
+        "validate",
+        ways=task.ways,
+        shots=task.shots,
+        queries=task.queries,
+        tasks=tasks,
+        seed=config.evaluate.seed,
+    )
+    found = []
+    for batch in stream:
+        right = answers(teacher.predict(batch, "validate")) == batch.query_targets
+        found.append(right.double().mean(1).cpu())
+    return torch.cat(found)
+
+
+def _student_values(prepared: Prepared, tasks: int) -> Tensor:
+    """Return the accuracy of the student at its start on the same tasks, [tasks] float64."""
+    config, task = prepared.config, prepared.config.task
+    torch.manual_seed(config.seed)  # for the algorithm's own head, as when it is trained
+    algorithm = prepared.algorithm(copy.deepcopy(prepared.student))
+    steps = steps_at_test(config)
+    return evaluate(
+        algorithm,
+        prepared.data,
+        part="validate",
+        ways=task.ways,
+        shots=task.shots,
+        queries=task.queries,
+        tasks=tasks,
+        seed=config.evaluate.seed,
+        steps=None if steps is None else [steps],
+        batchnorm=batchnorm_modes(algorithm, False)[0],
+        precision=precision_of(config, prepared.precision),
+    )[0].values
+
+
+def _doubt(teacher: list[float], student: list[float], config: Config) -> str | None:
+    chance = 1.0 / config.task.ways
+    mean, half = mean_ci95(teacher)
+    gain, apart = paired_difference(teacher, student)
+    reasons = []
+    if mean - half <= chance or mean < chance + NEAR * (1.0 - chance):
+        reasons.append(f"near chance ({100 * chance:.1f} %)")
+    if gain - apart <= 0:
+        reasons.append("not better than the student before its training")
+    if not reasons:
+        return None
+    return (
+        f"there is little to learn from this teacher: it is right in {_percent(teacher)} on "
+        f"{len(teacher)} meta-validation tasks, {' and '.join(reasons)}; the student before its "
+        f"training is right in {_percent(student)} on the same tasks; type {_instead(config)}"
+    )
+
+
+def _percent(values: list[float]) -> str:
+    mean, half = mean_ci95(values)
+    return f"{100 * mean:.1f} ± {100 * half:.1f} %"
+
+
+def _instead(config: Config) -> str:
+    """Return what to type for a better teacher, or to do without one."""
+    found = []
+    if config.teacher.checkpoint is not None:
+        found.append("another teacher.checkpoint=…")
+    elif config.pretrain.enabled:
+        found.append(f"pretrain.epochs={max(10, 4 * config.pretrain.epochs)}")
+    if not config.teacher.pretrained:
+        torchvision = "" if config.teacher.name == "torchvision" else "teacher=torchvision "
+        found.append(f"{torchvision}teacher.pretrained=true")
+    if not config.algorithm.teaches:
+        found.append("distill=none")
+    return ", or ".join(found) if found else "another teacher"

@@ -1,0 +1,197 @@
+"""What a run says by itself: what it is trained on, and figures that nobody should believe."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import metakd
+from metakd.pipeline import run as story
+from metakd.pipeline import suspicion
+from metakd.pipeline.suspicion import doubts_of
+
+SMALL = (
+    "dataset.image_size=16",
+    "dataset.images_per_class=20",
+    "student.width=8",
+    "teacher.width=8",
+    "pretrain.epochs=1",
+    "warmstart=none",
+    "meta_train.iterations=2",
+    "meta_train.validate_every=2",
+    "meta_train.validate_tasks=40",
+    "task.meta_batch=2",
+    "evaluate.tasks=20",
+    "evaluate.shots=[]",
+    "evaluate.transductive=false",
+    "tracker=none",
+)
+HOPELESS = ("pretrain.lr=1e-9", "pretrain.cache=false")
+
+
+def run(folder: Path, *overrides: str, quiet: bool = True) -> dict[str, Any]:
+    composed = metakd.compose(*SMALL, *overrides, f"hydra.run.dir={folder}")
+    return story.train(composed, quiet=quiet)
+
+
+def recorded(folder: Path) -> list[str]:
+    return json.loads((folder / "run.json").read_text()).get("warnings", [])  # type: ignore[no-any-return]
+
+
+def test_a_hopeless_teacher_is_told_before_the_student_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told_first: list[str] = []
+    trained = story.train_student
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        told_first.append(capsys.readouterr().err)
+        return trained(*arguments, **named)
+
+    monkeypatch.setattr(story, "train_student", watched)
+    run(tmp_path / "run", *HOPELESS, quiet=False)
+    assert re.search(
+        r"train \d+ classes, \d+ images; validate \d+ classes, \d+ images; test \d+", told_first[0]
+    )
+    assert "warning: there is little to learn from this teacher" in told_first[0]
+    line = recorded(tmp_path / "run")[0]
+    assert line in told_first[0]
+    # Both figures, what to compare them with, and what to type.
+    assert re.search(r"right in \d+\.\d ± \d+\.\d % on 40 meta-validation tasks", line)
+    assert re.search(r"training is right in \d+\.\d ± \d+\.\d % on the same tasks", line)
+    assert "pretrain.epochs=10" in line
+    assert "teacher=torchvision teacher.pretrained=true" in line
+    assert "distill=none" in line
+    assert f"warning: {line}" in capsys.readouterr().out  # again, below the table
+
+
+def test_a_good_teacher_is_not_doubted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path / "run", "pretrain.epochs=6", "student_alone=false")
+    assert "little to learn" not in capsys.readouterr().err
+    assert recorded(tmp_path / "run") == []
+
+
+def test_no_figure_depends_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = (*HOPELESS, "algorithm=fomaml", "algorithm.inner_steps=1", "student_alone=false")
+    settings = (*settings, "algorithm.inner_steps_test=1", "task.train_ways=5")
+    state: list[torch.Tensor] = []
+    trained = story.train_student
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        state.append(torch.get_rng_state())
+        return trained(*arguments, **named)
+
+    monkeypatch.setattr(story, "train_student", watched)
+    told = run(tmp_path / "told", *settings)
+    monkeypatch.setattr(story, "doubt_teacher", lambda *_: None)
+    untold = run(tmp_path / "untold", *settings)
+    assert torch.equal(*state)
+    assert told["student"]["fewshot_all"] == untold["student"]["fewshot_all"]
+    assert told["teacher"]["fewshot_all"] == untold["teacher"]["fewshot_all"]
+    for name in ("student", "teacher"):
+        files = [tmp_path / f / "checkpoints" / f"{name}.safetensors" for f in ("told", "untold")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert recorded(tmp_path / "told")
+
+
+def test_a_resumed_run_does_not_say_it_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(story, "train_student", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run", *HOPELESS, "student_alone=false")
+    before = recorded(tmp_path / "run")
+    assert len(before) == 1
+    metakd.resume(tmp_path / "run")
+    after = recorded(tmp_path / "run")
+    assert after[: len(before)] == before
+    assert len(set(after)) == len(after)
+    assert sum("little to learn" in line for line in after) == 1
+
+
+def test_another_process_than_the_first_says_nothing() -> None:
+    recorder = SimpleNamespace(group=SimpleNamespace(rank=1))
+    config = SimpleNamespace(
+        distill=SimpleNamespace(uses_teacher=True), algorithm=SimpleNamespace(teaches=False)
+    )
+    prepared = SimpleNamespace(config=config, data=None)
+    taught = SimpleNamespace(frozen=object())
+    suspicion.doubt_teacher(prepared, recorder, taught)  # type: ignore[arg-type]
+
+
+# --- the words, by hand
+
+
+def config(**teacher: Any) -> Any:
+    return metakd.compose(*SMALL, **teacher).config if teacher else metakd.compose(*SMALL).config
+
+
+def judged(**values: list[float]) -> dict[str, Any]:
+    return {
+        name: SimpleNamespace(
+            headline=SimpleNamespace(
+                kind="classification",
+                ways=5,
+                values=torch.tensor(v, dtype=torch.float64),
+                diverged=torch.zeros(len(v), dtype=torch.bool),
+            )
+        )
+        for name, v in values.items()
+    }
+
+
+def test_harm_is_said_with_both_figures() -> None:
+    alone = [0.6, 0.7, 0.65, 0.7]
+    lines = doubts_of(
+        judged(student=[0.4, 0.5, 0.45, 0.52], student_alone=alone, teacher=[0.5, 0.6, 0.55, 0.6]),
+        config(),
+    )
+    assert len(lines) == 2
+    # Deviations 0.05377 and 0.04787; times 1.96 / 2.
+    assert lines[0].startswith("distillation does harm: the distilled student (46.8 ± 5.3 %)")
+    # Differences 20, 20, 20, 18: mean 19.5, deviation 1, half 1.96 / 2.
+    assert "the student alone, without a teacher (66.2 ± 4.7 %), by 19.5 ± 1.0 points" in lines[0]
+    assert "on the same 4 tasks" in lines[0]
+    assert "distill=none" in lines[0]
+    assert lines[1].startswith("the teacher (56.2 ± 4.7 %) is worse than the student alone")
+    assert "by 10.0 ± 0.0 points" in lines[1]
+
+
+def test_what_is_not_resolved_is_not_said() -> None:
+    both = judged(student=[0.5, 0.7, 0.6, 0.8], student_alone=[0.6, 0.6, 0.7, 0.72])
+    assert doubts_of(both, config()) == []
+
+
+def test_chance_is_said() -> None:
+    lines = doubts_of(judged(student=[0.2, 0.25, 0.15, 0.21]), config())
+    assert len(lines) == 1
+    assert lines[0].startswith(
+        "the student is at chance: 20.2 ± 4.0 %, where guessing gives 20.0 %"
+    )
+    assert doubts_of(judged(student=[0.3, 0.35, 0.31]), config()) == []
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "words"),
+    [
+        ([0.27, 0.27, 0.28], [0.2, 0.2, 0.2], "near chance (20.0 %); the"),
+        ([0.1, 0.9, 0.2], [0.0, 0.0, 0.0], "near chance (20.0 %) and not better than"),
+        ([0.5, 0.6, 0.7], [0.5, 0.6, 0.71], "tasks, not better than the student before"),
+        ([0.5, 0.6, 0.7], [0.4, 0.5, 0.61], None),
+    ],
+)
+def test_what_makes_a_teacher_doubtful(
+    teacher: list[float], student: list[float], words: str | None
+) -> None:
+    line = suspicion._doubt(teacher, student, config())
+    assert line is None if words is None else words in str(line)
