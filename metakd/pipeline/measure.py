@@ -23,7 +23,7 @@ from metakd.reports.divergence import are_finite
 from metakd.reports.fidelity import expected_calibration_error
 from metakd.reports.fidelity import fidelity as fidelity_of
 from metakd.reports.statistics import paired_difference
-from metakd.stages.evaluate import Measurement, embed_part, evaluate
+from metakd.stages.evaluate import Measurement, embed_part, embeds_alone, evaluate
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
 
@@ -160,7 +160,9 @@ def _judge(
     curve = curve_steps(e.steps, headline)
     total = len(shot_list) * len(modes) * e.tasks + (len(modes) * e.curve_tasks if curve else 0)
     embeddings = None
-    if isinstance(algorithm, MetricAlgorithm) and isinstance(data, ImageData):
+    metric = isinstance(algorithm, MetricAlgorithm) and embeds_alone(algorithm.backbone)
+    if metric and isinstance(data, ImageData):
+        assert isinstance(algorithm, MetricAlgorithm)
         embeddings = embed_part(algorithm, data, e.part, precision, group=recorder.group)
     with recorder.bar("evaluate", total, f"evaluate {title}") as bar:
 
@@ -233,7 +235,9 @@ def _judge_embedding(
     e, task = config.evaluate, config.task
     outputs = max(1, data.part("train").classes)  # of a head that is not asked
     head = Supervised(backbone, outputs, head="centroid").to(data.device)
-    embeddings = embed_part(head, data, e.part, precision, group=recorder.group)
+    embeddings = None
+    if embeds_alone(backbone):
+        embeddings = embed_part(head, data, e.part, precision, group=recorder.group)
     judged = Judged()
     shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
     with recorder.bar("evaluate", len(shot_list) * e.tasks, "evaluate teacher") as bar:

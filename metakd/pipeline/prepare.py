@@ -36,6 +36,7 @@ from metakd.pipeline.construction import build_backbone, load_data, settings_of
 from metakd.pipeline.inputs import Known, build_teacher, checkpoint_of, expected_by, without_card
 from metakd.pipeline.seen import change_both, without_learned
 from metakd.registry import build, resolve, settings_used
+from metakd.stages.evaluate import embeds_alone
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision, choose_precision
 
@@ -312,6 +313,13 @@ def _try_out(prepared: Prepared, *, judging: bool) -> None:
     config = prepared.config
     if judging:
         return
+    helps = config.distill.uses_teacher or config.algorithm.teaches
+    if prepared.teacher is not None and helps and not embeds_alone(prepared.teacher):
+        raise UserError(
+            f"teacher.checkpoint: '{config.teacher.checkpoint}' has batch norm without running "
+            "statistics: what this teacher says of an image would depend on which others it sees "
+            "with it; save one that keeps them (track_running_stats=True), or type distill=none"
+        )
     algorithm = prepared.algorithm(copy.deepcopy(prepared.student))
     size = int(algorithm.backbone.embedding_size)  # type: ignore[arg-type]
     if prepared.teacher is not None and config.distill.uses_teacher:

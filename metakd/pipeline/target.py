@@ -17,6 +17,7 @@ from metakd.distillation.teacher import FrozenTeacher
 from metakd.distillation.teacher_modes import prototype_logits_on_support
 from metakd.pipeline.learners import Student
 from metakd.pipeline.prepare import Prepared, optimization_of
+from metakd.stages.evaluate import embeds_alone
 from metakd.stages.fine_tune import TargetResult, fine_tune
 from metakd.stages.recorder import Recorder
 
@@ -49,8 +50,8 @@ def fine_tune_student(
         batch_size=config.finetune.batch_size,
         freeze_backbone=config.finetune.freeze_backbone,
         l2sp=config.finetune.l2sp,
-        # The meta-learner's body was trained without running statistics.
-        recalibrate=config.algorithm.adapts,
+        # The meta-learner's body was trained without running statistics, or its file had none.
+        recalibrate=config.algorithm.adapts or not embeds_alone(student.algorithm.backbone),
         optimization=optimization_of(config.finetune),
         precision=prepared.precision,
         seed=config.seed,

@@ -10,14 +10,14 @@ from statistics import median
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metakd.algorithms.algorithm import Algorithm, MetricAlgorithm
 from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
 from metakd.data.tasks import TaskBatch
 from metakd.distributed.group import ALONE, Group
-from metakd.models.normalization import batchnorm_mode
+from metakd.models.normalization import batchnorm_mode, has_batchnorm, has_running_statistics
 from metakd.reports.divergence import answers, diverged_tasks
 from metakd.reports.statistics import mean_ci95
 from metakd.stages.precision import Precision
@@ -28,6 +28,7 @@ __all__ = [
     "TASKS_PER_STEP",
     "Measurement",
     "embed_part",
+    "embeds_alone",
     "evaluate",
     "evaluation_tasks",
     "in_order",
@@ -163,6 +164,14 @@ def evaluation_tasks(
         yield batch if left >= TASKS_PER_STEP else batch.first(left)
 
 
+def embeds_alone(backbone: nn.Module) -> bool:
+    """Tell whether an image's embedding depends on that image alone, so that it is made once.
+
+    Batch norm without running statistics normalises by other images.
+    """
+    return not has_batchnorm(backbone) or has_running_statistics(backbone)
+
+
 @torch.no_grad()
 def embed_part(
     algorithm: MetricAlgorithm,
@@ -174,7 +183,8 @@ def embed_part(
 ) -> Tensor:
     """Return the embeddings [images, size] of every clean image of `part`, float32.
 
-    Batch norm uses running statistics (inductive). Several processes embed a share each.
+    Batch norm uses running statistics (inductive), which there must be (`embeds_alone`). Several
+    processes embed a share each.
     """
     count = len(data.part(part).labels)
     algorithm.eval()
@@ -235,7 +245,11 @@ def evaluate(
         group: processes that share the tasks; all return the same.
     """
     mode = batchnorm or "inductive"
-    gather = isinstance(algorithm, MetricAlgorithm) and mode == "inductive"
+    gather = (
+        isinstance(algorithm, MetricAlgorithm)
+        and mode == "inductive"
+        and embeds_alone(algorithm.backbone)
+    )
     if gather and embeddings is None:
         assert isinstance(algorithm, MetricAlgorithm) and isinstance(data, ImageData)
         embeddings = embed_part(algorithm, data, part, precision, group=group)

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import metakd
+from metakd.errors import UserError
 from metakd.pipeline import run as story
 from metakd.pipeline import suspicion
 from metakd.pipeline.suspicion import doubts_of
@@ -195,3 +197,50 @@ def test_what_makes_a_teacher_doubtful(
 ) -> None:
     line = suspicion._doubt(teacher, student, config())
     assert line is None if words is None else words in str(line)
+
+
+# --- weights without running statistics
+
+
+def test_a_teacher_without_running_statistics_is_refused_or_judged(tmp_path: Path) -> None:
+    run(tmp_path / "first", "student_alone=false")
+    found = load_file(tmp_path / "first" / "checkpoints" / "teacher.safetensors")
+    kept = {k: v for k, v in found.items() if "running_" not in k and "tracked" not in k}
+    assert len(kept) < len(found)
+    file = tmp_path / "bare.safetensors"
+    save_file(kept, file)
+    given = (f"teacher.checkpoint={file}", "pretrain=none")
+    with pytest.raises(UserError, match="has batch norm without running statistics") as refused:
+        run(tmp_path / "refused", *given)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "refused").exists()
+    judged_only = run(tmp_path / "judged", *given, "distill=none")
+    # By each task's support set (what that gives is held against a hand-worked case in stages).
+    teacher = judged_only["teacher"]["fewshot"]
+    assert teacher["tasks"] == 20
+    assert 0.15 < teacher["accuracy"] < 1
+    assert "diverged" not in teacher
+
+
+def test_a_student_without_running_statistics_runs_to_the_end(tmp_path: Path) -> None:
+    backbone = metakd_backbone(tmp_path)
+    results = run(
+        tmp_path / "run",
+        f"student.checkpoint={backbone}",
+        "distill=none",
+        "finetune=default",
+        "finetune.epochs=1",
+    )
+    assert 0 <= results["student"]["target"]["top1"] <= 1
+
+
+def metakd_backbone(folder: Path) -> Path:
+    """Write a student's backbone as it is before training, without running statistics."""
+    from metakd.pipeline.prepare import prepare
+
+    network = prepare(metakd.compose(*SMALL, "distill=none")).student
+    state = {k: v.contiguous() for k, v in network.state_dict().items()}
+    kept = {k: v for k, v in state.items() if "running_" not in k and "tracked" not in k}
+    assert len(kept) < len(state)
+    save_file(kept, folder / "student.safetensors")
+    return folder / "student.safetensors"

@@ -14,7 +14,8 @@ from metakd.algorithms.algorithm import Algorithm
 from metakd.algorithms.protonet import ProtoNet
 from metakd.data.images import ImageData
 from metakd.data.tasks import TaskBatch
-from metakd.stages.evaluate import embed_part, evaluate, evaluation_tasks
+from metakd.models.normalization import BatchNorm2d
+from metakd.stages.evaluate import embed_part, embeds_alone, evaluate, evaluation_tasks
 from metakd.stages.precision import Precision
 
 FULL = Precision(None, "cpu")
@@ -182,3 +183,24 @@ def test_errors_of_which_some_are_no_figures_have_no_mean(off: float, median: bo
     row = next(iter(measured.rows("student")))
     assert row["diverged"] == 1
     assert row["mse"] == ("" if math.isnan(off) else measured.values[0].item())
+
+
+def test_a_network_without_running_statistics_is_judged_by_each_support_set(
+    tiny: ImageData,
+) -> None:
+    class Normed(nn.Sequential):
+        embedding_size = 64
+
+    torch.manual_seed(0)
+    learner = ProtoNet(Normed(BatchNorm2d(1, track_running_stats=False), nn.Flatten()))
+    assert not embeds_alone(learner.backbone)
+    assert embeds_alone(Normed(BatchNorm2d(1), nn.Flatten()))
+    measured = judged(learner, tiny, batchnorm="inductive")[0]
+    tasks = evaluation_tasks(tiny, "test", ways=3, shots=2, queries=4, tasks=50, seed=7)
+    first = next(tasks)
+    # By hand: one channel, so standardising by the support set's pixels is a shift and a factor.
+    support, query = first.support[0].flatten(1), first.query[0].flatten(1)
+    scale = (support.var(correction=0) + 1e-5).rsqrt()
+    means = torch.stack([support[first.support_targets[0] == w].mean(0) for w in range(3)])
+    distances = torch.cdist(query * scale, means * scale).pow(2)
+    assert torch.allclose(measured.logits[0], -distances, rtol=1e-3, atol=1e-2)
