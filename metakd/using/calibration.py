@@ -15,7 +15,7 @@ from metakd.algorithms.algorithm import Algorithm, MetricAlgorithm
 from metakd.data.images import ImageData
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.calibration import fit_scale
-from metakd.stages.evaluate import embed_part, evaluation_tasks
+from metakd.stages.evaluate import embed_part, embeds_alone, evaluation_tasks
 from metakd.stages.precision import Precision
 from metakd.using.known import QUANTILES, SCORES, auroc, quantiles_of, rejection_curve
 
@@ -131,7 +131,7 @@ def judged_tasks(
         precision: number format of forward passes.
     """
     drawn = min(2 * ways, data.part(part).classes)
-    gather = isinstance(algorithm, MetricAlgorithm)
+    gather = isinstance(algorithm, MetricAlgorithm) and embeds_alone(algorithm.backbone)
     embeddings = embed_part(algorithm, data, part, precision) if gather else None  # type: ignore[arg-type]
     algorithm.eval()
     logits, targets = [], []
