@@ -160,8 +160,8 @@ class Trials:
         repeated, asked = self.repeated(), self.settings.trials or 0
         if repeated:
             lines.append(
-                f"suggested again: {repeated} times settings that had been tried, whose results "
-                "are the same and counted as they were; nothing was run again"
+                f"suggested again: {repeated} times settings that an earlier trial has, which "
+                "would give the same; nothing was run twice"
             )
         if self._every is not None and asked > len(self._every):
             lines.append(
