@@ -15,6 +15,7 @@ import torch
 
 from metakd.config.compose import Composed
 from metakd.config.recorded import NOT_THE_RUN, differences, reproduction_composed
+from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError
 from metakd.pipeline.cards import known_of
 from metakd.pipeline.prepare import prepare
@@ -103,7 +104,8 @@ def _as_many_threads(recorded: Any, progress: Progress) -> Iterator[None]:
 def _run_again(
     run: RunFolder, info: Mapping[str, Any], composed: Composed, output: Path | None, quiet: bool
 ) -> RunFolder:
-    prepared = prepare(composed, known_of(run, info, composed))
+    with reading_shown_by(Progress(quiet=quiet).bar):
+        prepared = prepare(composed, known_of(run, info, composed))
     if info.get("data_checksum") not in (None, prepared.data.checksum):
         raise UserError(
             f"run '{run.path}' had other data (checksum {str(info['data_checksum'])[:12]}, now "

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from metakd.config.compose import Composed
 from metakd.config.recorded import NOT_THE_RUN, differences, recorded_composed
+from metakd.data.reading_progress import reading_shown_by
 from metakd.distributed.group import ALONE, Group
 from metakd.errors import UserError
 from metakd.pipeline.cards import known_of
@@ -20,6 +21,7 @@ from metakd.runs.folder import RunFolder, check_writable, open_run
 from metakd.runs.interrupts import interrupts
 from metakd.runs.provenance import changes
 from metakd.stages.recorder import Recorder
+from metakd.tracking.progress import Progress
 from metakd.tracking.tracker import Tracker
 
 __all__ = ["resume"]
@@ -64,7 +66,8 @@ def resume(
         return {**results, "folder": str(run.path)}
     composed = group.together(lambda: _composed(run, info, overrides, config_dir, changed))
     known = group.together(lambda: known_of(run, info, composed))
-    prepared = prepare_together(composed, group, known)
+    with reading_shown_by(Progress(quiet=quiet or group.rank > 0).bar):
+        prepared = prepare_together(composed, group, known)
 
     def same_data() -> None:
         if info.get("data_checksum") not in (None, prepared.data.checksum) and not changed:

@@ -79,7 +79,7 @@ def train(composed: Composed, *, quiet: bool = False, group: Group = ALONE) -> d
         RunError: the run could not go on; what was trained so far is kept.
         KeyboardInterrupt: interrupted; a checkpoint was written.
     """
-    with reading_shown_by(Progress(quiet=quiet).bar):
+    with reading_shown_by(Progress(quiet=quiet or group.rank > 0).bar):
         prepared = prepare_together(composed, group)
     place, unique = _place(composed)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import metakd
 from metakd.config.compose import compose
@@ -15,6 +17,7 @@ from metakd.errors import UserError
 from metakd.pipeline.learners import get_teacher
 from metakd.pipeline.measure import curve_steps, evaluation_stage
 from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.run import provenance_of
 from metakd.stages.evaluate import evaluation_tasks
 from metakd.stages.recorder import Recorder
 
@@ -117,3 +120,28 @@ def test_curve_steps() -> None:
     assert curve_steps(None, 50) == [0, 1, 2, 3, 5, 10, 20]
     assert curve_steps([0, 4, 10], 10) == [0, 4]
     assert curve_steps([1], None) == []
+
+
+def test_what_is_doubtful_about_pictures_is_warned_of_each_time_and_recorded(
+    tmp_path: Path,
+) -> None:
+    for c in range(10):
+        (tmp_path / "mine" / str(c)).mkdir(parents=True)
+        for i in range(3):
+            noise = np.random.default_rng(10 * c + i).integers(0, 256, (4, 4, 3), np.uint8)
+            Image.fromarray(noise).save(tmp_path / "mine" / str(c) / f"{i}.png")
+    (tmp_path / "mine" / "3" / "0.png").write_bytes(b"no picture")
+    settings = (
+        *("dataset=image_folder", f"dataset.folder={tmp_path / 'mine'}", "dataset.image_size=16"),
+        *("dataset.augment=[]", "dataset.views=1", "evaluate.shots=[]", f"cache_root={tmp_path}"),
+        *("task.ways=2", "task.train_ways=2", "task.train_queries=1", "task.queries=1"),
+    )
+    with pytest.raises(UserError, match=r"3/0.png cannot be read.*unreadable=skip"):
+        prepared(*settings)
+    for _ in range(2):
+        skipped = prepared(*settings, "dataset.options.unreadable=skip")
+        lines = [line for line in skipped.warnings if "left out" in line]
+        assert len(lines) == 1
+        assert "1 image was left out" in lines[0]
+        assert provenance_of(skipped)["data_notes"] == lines
+    assert provenance_of(prepared())["data_notes"] == []
