@@ -68,13 +68,13 @@ def guarded(action: Callable[[], int]) -> int:
     try:
         return action()
     except UserError as error:
-        print("metakd:", str(error).replace("\n", " "), file=sys.stderr)
+        _complain(str(error).replace("\n", " "))
         return 2
     except RunError as error:
-        print("metakd:", str(error).replace("\n", " "), file=sys.stderr)
+        _complain(str(error).replace("\n", " "))
         return 1
     except KeyboardInterrupt:
-        print("metakd: interrupted", file=sys.stderr)
+        _complain("interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # `metakd list | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,11 +82,18 @@ def guarded(action: Callable[[], int]) -> int:
     except Exception as error:  # the last stop: one line and status 1, the traceback kept
         logs = [n for n in getattr(error, "__notes__", ()) if n.startswith(NOTE)]
         if not logs:
-            traceback.print_exc()
+            with contextlib.suppress(OSError):
+                traceback.print_exc()
         where = f" (traceback in {logs[0].removeprefix(NOTE)})" if logs else ""
         reason = " ".join(str(error).split())
-        print(f"metakd: unexpected {type(error).__name__}: {reason}{where}", file=sys.stderr)
+        _complain(f"unexpected {type(error).__name__}: {reason}{where}")
         return 1
+
+
+def _complain(line: str) -> None:
+    """Print a line on standard error; if nobody reads it, the exit status has to say enough."""
+    with contextlib.suppress(OSError):
+        print("metakd:", line, file=sys.stderr)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

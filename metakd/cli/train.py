@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from metakd.cli.opening import opening
 from metakd.cli.parser import Parser
 from metakd.cli.plugins import look_here_for
 from metakd.config.locate import Choices, user_folder
 from metakd.distributed.join import joined, refuse
 from metakd.errors import UserError
+from metakd.tracking.progress import Progress
 
 __all__ = ["run", "train_parser"]
 
@@ -201,6 +203,8 @@ def _train(overrides: Sequence[str], config_dir: str | None) -> int:
 
     with joined() as group:
         composed = group.together(checked)
+        if group.rank == 0:
+            Progress().say(opening(composed.config))
         look_here_for(composed.config.plugins)
         from metakd import pipeline
 

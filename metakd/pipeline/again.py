@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import Tensor, nn
 
 from metakd.algorithms.algorithm import Algorithm
@@ -43,6 +42,7 @@ from metakd.runs.checkpoints import load_weights
 from metakd.runs.folder import RunFolder, check_writable, open_run
 from metakd.stages.recorder import Recorder
 from metakd.tracking.progress import Progress
+from metakd.tracking.terminal import Terminal
 
 __all__ = ["evaluate_run"]
 
@@ -114,7 +114,7 @@ def evaluate_run(
     keep(folder, doubts)
     folder.finish("finished")
     if not quiet:
-        summary(results, Console(), doubts)
+        summary(results, Terminal(), doubts)
         recorder.say(f"results: {folder.path}")
     return {**results, "folder": str(folder.path)}
 

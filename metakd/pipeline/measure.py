@@ -19,6 +19,7 @@ from metakd.distillation.calibration import fit_scale
 from metakd.models.cost import cost
 from metakd.models.network import Network
 from metakd.models.normalization import has_batchnorm
+from metakd.pipeline.evaluation_cost import task_cost
 from metakd.reports.divergence import are_finite
 from metakd.reports.fidelity import expected_calibration_error
 from metakd.reports.fidelity import fidelity as fidelity_of
@@ -158,18 +159,24 @@ def _judge(
     shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
     modes = batchnorm_modes(algorithm, e.transductive)
     curve = curve_steps(e.steps, headline)
-    total = len(shot_list) * len(modes) * e.tasks + (len(modes) * e.curve_tasks if curve else 0)
+    steps = None if headline is None else [headline]
+    plan = [(shots, steps, mode, e.tasks) for mode in modes for shots in shot_list]
+    plan += [(task.shots, curve, mode, e.curve_tasks) for mode in modes if curve]
     embeddings = None
     metric = isinstance(algorithm, MetricAlgorithm) and embeds_alone(algorithm.backbone)
     if metric and isinstance(data, ImageData):
         assert isinstance(algorithm, MetricAlgorithm)
         embeddings = embed_part(algorithm, data, e.part, precision, group=recorder.group)
-    with recorder.bar("evaluate", total, f"evaluate {title}") as bar:
 
-        def measure(
-            shots: int, steps: list[int] | None, mode: str | None, tasks: int
-        ) -> list[Measurement]:
-            return evaluate(
+    def weight(shots: int, steps: list[int] | None, mode: str | None) -> float:
+        known = embeddings is not None and mode != "transductive"
+        return task_cost(task.ways, shots, task.queries, steps, embedded=known)
+
+    phases = [(tasks, weight(shots, steps, mode)) for shots, steps, mode, tasks in plan]
+    total, name = sum(tasks for tasks, _ in phases), title.replace("_", " ")
+    with recorder.bar("evaluate", total, f"evaluate {name}", phases=phases) as bar:
+        for shots, steps, mode, tasks in plan:
+            judged.measurements += evaluate(
                 algorithm,
                 data,
                 part=e.part,
@@ -186,14 +193,6 @@ def _judge(
                 bar=bar,
                 group=recorder.group,
             )
-
-        for mode in modes:
-            for shots in shot_list:
-                steps = None if headline is None else [headline]
-                judged.measurements += measure(shots, steps, mode, e.tasks)
-        if curve:
-            for mode in modes:
-                judged.measurements += measure(task.shots, curve, mode, e.curve_tasks)
     return judged
 
 

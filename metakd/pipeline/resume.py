@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from metakd.config.compose import Composed
 from metakd.config.recorded import NOT_THE_RUN, differences, recorded_composed
 from metakd.data.reading_progress import reading_shown_by
@@ -22,6 +20,7 @@ from metakd.runs.interrupts import interrupts
 from metakd.runs.provenance import changes
 from metakd.stages.recorder import Recorder
 from metakd.tracking.progress import Progress
+from metakd.tracking.terminal import Terminal
 from metakd.tracking.tracker import Tracker
 
 __all__ = ["resume"]
@@ -61,7 +60,7 @@ def resume(
     if info.get("status") == "finished":
         results = run.read_results()
         if not quiet and group.rank == 0:
-            summary(results, Console())
+            summary(results, Terminal())
             print(f"'{run.path}' was finished already; nothing was done")
         return {**results, "folder": str(run.path)}
     composed = group.together(lambda: _composed(run, info, overrides, config_dir, changed))

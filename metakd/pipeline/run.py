@@ -10,7 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import nn
 
 from metakd.config.brings import described
@@ -25,6 +24,7 @@ from metakd.errors import UserError
 from metakd.models.card import Card
 from metakd.models.weights_file import header
 from metakd.pipeline.alone import keep_as_student_alone, student_alone
+from metakd.pipeline.announce import networks
 from metakd.pipeline.cards import inputs_of, record_data, student_card, teacher_card, tuned_card
 from metakd.pipeline.construction import settings_of
 from metakd.pipeline.draw import class_rows, draw_figures
@@ -57,6 +57,7 @@ from metakd.stages.recorder import Recorder
 from metakd.stages.shared_recorder import SharedRecorder
 from metakd.tracking.none import NoTracker
 from metakd.tracking.progress import Progress
+from metakd.tracking.terminal import Terminal
 from metakd.tracking.tracker import Tracker
 
 __all__ = ["carry_out", "external_pretraining", "provenance_of", "tracker_of", "train"]
@@ -79,7 +80,9 @@ def train(composed: Composed, *, quiet: bool = False, group: Group = ALONE) -> d
         RunError: the run could not go on; what was trained so far is kept.
         KeyboardInterrupt: interrupted; a checkpoint was written.
     """
-    with reading_shown_by(Progress(quiet=quiet or group.rank > 0).bar):
+    progress = Progress(quiet=quiet or group.rank > 0)
+    progress.say(f"preparing dataset {composed.config.dataset.name} …")
+    with reading_shown_by(progress.bar):
         prepared = prepare_together(composed, group)
     place, unique = _place(composed)
 
@@ -156,6 +159,7 @@ def carry_out(
             record_data(prepared, folder)
             for line in described(prepared.composed.brought):
                 recorder.say(line)
+            recorder.say(f"{networks(prepared)}\nrun: {folder.path}")
             for line in prepared.warnings:
                 recorder.warn(line)
             results = _stages(prepared, folder, recorder)
@@ -182,7 +186,7 @@ def carry_out(
             tracker.finish(status)
             folder.unlock()
     if not quiet:
-        summary(results, Console(), folder.read_run().get("warnings", ()))
+        summary(results, Terminal(), folder.read_run().get("warnings", ()))
         recorder.say(f"results: {folder.path}")
     return {**results, "folder": str(folder.path)}
 

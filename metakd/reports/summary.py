@@ -14,7 +14,7 @@ from rich.text import Text
 
 from metakd.reports.doubts import MARK, divergence_lines
 
-__all__ = ["MODELS", "headlines", "print_uncut", "summary"]
+__all__ = ["MODELS", "headlines", "print_uncut", "short_count", "summary"]
 
 MODELS = {"student": "student", "student_alone": "student alone", "teacher": "teacher"}
 """Models of results.json and what they are called, in the order of the table."""
@@ -121,7 +121,7 @@ def _target(model: Figures) -> str:
 
 def _count(model: Figures, key: str) -> str:
     value = model.get("cost", {}).get(key)
-    return "" if value is None else _short(value)
+    return "" if value is None else short_count(value)
 
 
 def _latency(model: Figures) -> str:
@@ -137,7 +137,7 @@ _COLUMNS = {
 }
 
 
-def _short(value: float) -> str:
+def short_count(value: float) -> str:
     """Return three digits and a unit: 28.7k, 1.20M."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= limit:

@@ -15,6 +15,7 @@ from metakd.runs.checkpoints import save_state
 from metakd.runs.folder import RunFolder
 from metakd.runs.interrupts import Stop
 from metakd.runs.journal import Journal
+from metakd.tracking.pace import Phases
 from metakd.tracking.progress import Bar, Progress
 from metakd.tracking.tracker import Tracker
 
@@ -71,15 +72,20 @@ class Recorder:
 
     @contextmanager
     def bar(
-        self, stage: str, total: int, title: str | None = None, start: int = 0
+        self,
+        stage: str,
+        total: int,
+        title: str | None = None,
+        start: int = 0,
+        phases: Phases = (),
     ) -> Iterator[Bar]:
         """Mark the run as being in `stage` and show a bar of `total` steps under `title`.
 
-        `start` steps were done before, by an earlier process.
+        `start` steps were done before, by an earlier process; `phases` say which cost more.
         """
         if self.folder is not None:
             self.folder.stage(stage.removesuffix("_alone"), total)
-        with self.progress.bar(title or stage.replace("_", " "), total, start) as bar:
+        with self.progress.bar(title or stage.replace("_", " "), total, start, phases) as bar:
             yield bar
 
     def whole(self) -> AbstractContextManager[None]:

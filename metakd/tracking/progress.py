@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,15 +16,34 @@ from rich.progress import (
     Task,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
 from rich.text import Text
+
+from metakd.tracking.pace import Pace, Phases
+from metakd.tracking.terminal import Terminal
 
 __all__ = ["Bar", "Progress"]
 
 LINE_EVERY_S = 10.0
 """Plain output: seconds between two lines of the same bar."""
+
+LINE = 100
+"""Plain output: characters of a line."""
+
+TIMING = 23
+"""Characters of rate and time left beside a bar: ``12.3 s/step 10:14:41 left``, as a rule less."""
+
+FIRST = ("loss", "validate/accuracy", "validate/mse", "student/accuracy", "teacher/accuracy")
+"""Metrics in the order of their importance; where there is no room for all, others are left out."""
+
+NAMES = {
+    "student/accuracy": "accuracy",
+    "validate/accuracy": "val",
+    "validate/mse": "val error",
+    "teacher/accuracy": "teacher",
+}
+"""Short names."""
 
 
 class Bar(Protocol):
@@ -46,34 +64,38 @@ class Progress:
 
     def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
         self.quiet = quiet
-        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self._console = Terminal(file=stream or sys.stderr, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def bar(self, stage: str, total: int, start: int = 0) -> Iterator[Bar]:
+    def bar(self, stage: str, total: int, start: int = 0, phases: Phases = ()) -> Iterator[Bar]:
         """Show the progress of `stage` while the block runs.
 
         Args:
             stage: its name.
             total: its number of steps.
             start: steps done before (a resumed run); they do not count for the rate.
+            phases: of steps that cost differently, for the time that is left.
         """
+        pace = Pace(total, start, time.monotonic(), phases)
         if self.quiet:
             yield _NoBar()
         elif self._console.is_terminal:
+            width = self._console.width
+            bar = 28 if width >= 120 else 10 if width >= 90 else 8
+            room = width - (4 + len(stage) + bar + 2 * len(str(total)) + 1 + TIMING + 5)
             columns: list[ProgressColumn] = [
                 SpinnerColumn(),
-                TextColumn("[bold]{task.description}"),
-                BarColumn(bar_width=28),
+                TextColumn("[bold]{task.description}", markup=True),
+                BarColumn(bar_width=bar),
                 MofNCompleteColumn(),
-                _RateColumn(),
-                TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+                _Timing(pace),
                 TextColumn("[dim]{task.fields[metrics]}"),
             ]
             with RichProgress(*columns, console=self._console, refresh_per_second=5) as rich:
                 task = rich.add_task(stage, total=total, completed=start, metrics="")
-                yield _RichBar(rich, task)
+                yield _RichBar(rich, task, pace, max(room, 0))
         else:
-            plain = _PlainBar(self._print, stage, total, start)
+            plain = _PlainBar(self._print, stage, pace)
             yield plain
             plain.end()
 
@@ -100,14 +122,20 @@ class _NoBar:
 class _RichBar:
     """A line of a terminal that is drawn anew."""
 
-    def __init__(self, rich: RichProgress, task: TaskID) -> None:
+    def __init__(self, rich: RichProgress, task: TaskID, pace: Pace, room: int) -> None:
         self._rich = rich
         self._task = task
+        self._pace = pace
+        self._room = room
+        self._metrics: dict[str, float] = {}
 
     def advance(self, steps: int = 1, metrics: Mapping[str, float] | None = None) -> None:
         """Move the bar."""
+        self._pace.moved(steps, time.monotonic())
         if metrics:
-            self._rich.update(self._task, advance=steps, metrics=_words(metrics))
+            self._metrics |= metrics
+            words = _words(self._metrics, self._room)
+            self._rich.update(self._task, advance=steps, metrics=words)
         else:
             self._rich.update(self._task, advance=steps)
 
@@ -115,48 +143,57 @@ class _RichBar:
 class _PlainBar:
     """Lines for a log file: the first after `LINE_EVERY_S`, and one at the end."""
 
-    def __init__(self, say: _Say, stage: str, total: int, start: int) -> None:
+    def __init__(self, say: _Say, stage: str, pace: Pace) -> None:
         self._say = say
         self._stage = stage
-        self._total = total
-        self._start = self._done = start
-        self._began = self._said = time.monotonic()
+        self._pace = pace
+        self._said = time.monotonic()
         self._metrics: dict[str, float] = {}
 
     def advance(self, steps: int = 1, metrics: Mapping[str, float] | None = None) -> None:
         """Count, and print a line if the last one is some time ago."""
-        self._done += steps
-        if metrics:
-            self._metrics = dict(metrics)
         now = time.monotonic()
+        self._pace.moved(steps, now)
+        self._metrics |= metrics or {}
         if now - self._said < LINE_EVERY_S:
             return
         self._said = now
-        seconds = now - self._began
-        rate = (self._done - self._start) / seconds
-        left = (self._total - self._done) / rate if rate > 0 else 0.0
-        self._line(f"{_rate_words(rate)}, {_clock(left)} left")
+        self._line(_timing(self._pace, now))
 
     def end(self) -> None:
         """Print the last line."""
-        self._line(f"{_clock(time.monotonic() - self._began)}")
+        self._line(_clock(self._pace.elapsed(time.monotonic())))
 
     def _line(self, timing: str) -> None:
-        metrics = f"  {_words(self._metrics)}" if self._metrics else ""
-        self._say(f"{self._stage}: {self._done}/{self._total}  {timing}{metrics}")
+        line = f"{self._stage}: {self._pace.done}/{self._pace.total}  {timing}"
+        words = _words(self._metrics, LINE - len(line) - 2)
+        self._say(f"{line}  {words}" if words else line)
 
 
 class _Say(Protocol):
     def __call__(self, text: str) -> None: ...
 
 
-class _RateColumn(ProgressColumn):
-    """Steps in a second, or seconds of a step."""
+class _Timing(ProgressColumn):
+    """Rate and time left; at the end the time that it took."""
+
+    def __init__(self, pace: Pace) -> None:
+        super().__init__()
+        self._pace = pace
 
     def render(self, task: Task) -> Text:
-        """Return the rate as text."""
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else _rate_words(speed), style="cyan")
+        """Return both as text of a width that does not change from one moment to the next."""
+        now = time.monotonic()
+        over = self._pace.done >= self._pace.total
+        text = _clock(self._pace.elapsed(now)) if over else _timing(self._pace, now)
+        return Text(text.ljust(TIMING), style="cyan")
+
+
+def _timing(pace: Pace, now: float) -> str:
+    left = pace.left(now)
+    if left is None:
+        return "…"
+    return f"{_rate_words(pace.rate())}, {_clock(left)} left"
 
 
 def _rate_words(rate: float) -> str:
@@ -171,12 +208,16 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _words(metrics: Mapping[str, float]) -> str:
-    """Return e.g. ``loss 0.312  accuracy 81.2 %``."""
-    words = []
-    for name, value in metrics.items():
-        short = name.removeprefix("student/").replace("/", " ")
-        words.append(
-            f"{short} {100 * value:.1f} %" if name.endswith("accuracy") else f"{short} {value:.3g}"
-        )
-    return "  ".join(words)
+def _words(metrics: Mapping[str, float], room: int) -> str:
+    """Return e.g. ``loss 0.312  accuracy 81.2 %``: whole figures, as many as there is room for."""
+    text = ""
+    others = [name for name in metrics if name not in FIRST]
+    for name in [*(name for name in FIRST if name in metrics), *others]:
+        short = NAMES.get(name, name.replace("/", " "))
+        percent = name.endswith("accuracy")
+        value = f"{100 * metrics[name]:.1f} %" if percent else f"{metrics[name]:.3g}"
+        longer = f"{text}  {short} {value}" if text else f"{short} {value}"
+        if len(longer) > room:
+            break
+        text = longer
+    return text
