@@ -40,6 +40,7 @@ BOOKKEEPING = frozenset(
         "output_root",
         "data_root",
         "cache_root",
+        "student_alone_cache",
         "tags",
         "plugins",
         "resume",

@@ -124,7 +124,7 @@ def _reading(comparison: Comparison) -> Iterator[str]:
         n = len(comparison.pairs)
         yield (
             "difference: to the baseline, on the same tasks and seed by seed; t interval"
-            + (f", it and p corrected for {n} comparisons (Holm)." if n > 1 else ".")
+            + (f"; interval and p corrected for {n} comparisons (Holm)." if n > 1 else ".")
         )
     if any(any(on) for comparable in comparison.comparable for on in comparable.fronts.values()):
         yield "*: on the front: no other row of the table is better at that cost or a lower one."
