@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from metakd.data.class_names import class_name
 from metakd.data.class_pictures import PictureSettings, read_class_pictures
 from metakd.data.class_split import by_class, check_classes, hold_out
 from metakd.data.images import PARTS, PreparedImages
@@ -148,7 +149,7 @@ class MiniImagenet:
         """Return file name and class of each image of `part`."""
         path = self._list(part)
         try:
-            with open(path, encoding="utf-8", newline="") as file:
+            with open(path, encoding="utf-8-sig", newline="") as file:
                 rows = [(row["filename"], row["label"]) for row in csv.DictReader(file)]
         except (OSError, ValueError, KeyError, csv.Error) as error:
             raise UserError(
@@ -171,7 +172,7 @@ class MiniImagenet:
                     f"dataset mini_imagenet: the list {path}, entry {number}, {wrong}: correct it"
                 )
             seen.add(name)
-        return rows
+        return [(name, class_name(label)) for name, label in rows]
 
     def _check_there(self, path: Path, part: str) -> None:
         if not path.is_file():

@@ -86,3 +86,16 @@ def test_a_class_in_two_lists_is_refused(tmp_path: Path) -> None:
     dataset = MiniImagenet(tmp_path, folder=str(folder), splits=str(folder / "lists"))
     with pytest.raises(UserError, match=r"'n01' stands in 'train' and in 'test'"):
         dataset.load()
+
+
+def test_lists_of_windows_and_accents(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    write(folder, folder / "lists")
+    train, test = folder / "lists" / "train.csv", folder / "lists" / "test.csv"
+    rows = train.read_text().replace(",n01", ",caf\u00e9").replace("\n", "\r\n")
+    train.write_bytes(b"\xef\xbb\xbf" + rows.encode())
+    dataset = MiniImagenet(tmp_path, folder=str(folder), splits=str(folder / "lists"))
+    assert dataset.load().parts["train"].class_names == ("caf\u00e9", "n02")
+    test.write_text(test.read_text().replace(",n04", ",cafe\u0301"), encoding="utf-8")
+    with pytest.raises(UserError, match="'caf\u00e9' stands in 'train' and in 'test'"):
+        dataset.load()
