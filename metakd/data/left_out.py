@@ -27,8 +27,8 @@ def left_out(found: ClassFolders, places: Mapping[str, Path]) -> tuple[str, ...]
         found: what lies in the folder.
         places: the folders of the classes that are used, by class.
     """
-    unused = [path for path in found.all_folders() if path not in places.values()]
-    unused = [path for path in unused if _pictures(path)]
+    used = set(places.values())
+    unused = [path for path in found.all_folders() if path not in used and _pictures(path)]
     above = [found.folder, *found.part_folders]
     kinds = [
         (
