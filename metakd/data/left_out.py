@@ -55,7 +55,7 @@ def left_out(found: ClassFolders, places: Mapping[str, Path]) -> tuple[str, ...]
             (path for place in places.values() for path in other_files(place)),
             "file",
             "of other kinds in class folders",
-            f"pictures end in {', '.join(SUFFIXES)}; convert these, or give them the right ending",
+            f"pictures end in {', '.join(SUFFIXES[:8])} …: convert these, or rename them",
         ),
         _kind(
             found.folder,

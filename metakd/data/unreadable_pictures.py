@@ -34,8 +34,9 @@ def refusal(wrong: Mapping[Path, str]) -> str:
 
 def left_out(wrong: Mapping[Path, str]) -> str:
     """Return the line that says which files were left out."""
-    noun = "image was" if len(wrong) == 1 else "images were"
-    return f"{len(wrong)} {noun} left out, since they cannot be read: {_listed(wrong)}"
+    if len(wrong) == 1:
+        return f"1 image was left out, since it cannot be read: {_listed(wrong)}"
+    return f"{len(wrong)} images were left out, since they cannot be read: {_listed(wrong)}"
 
 
 def reason_of(error: Exception, path: Path | None = None) -> str:
