@@ -4,8 +4,10 @@ From Python, what the command line does is one line::
 
     import metakd
 
-    results = metakd.train("algorithm=maml", "task.shots=5")
+    results = metakd.train(algorithm="maml", **{"task.shots": 5})
     results["student"]["fewshot"]["accuracy"]
+
+Settings are typed as on the command line (``"algorithm=maml"``) or given by name.
 """
 
 from __future__ import annotations
@@ -18,49 +20,141 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from metakd.comparing.records import Records
     from metakd.config.compose import Composed
+    from metakd.from_python.results import Results
+    from metakd.from_python.sweeps import Ablation, Jobs
     from metakd.using.classifier import FewShotClassifier
     from metakd.using.regressor import FewShotRegressor
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "compare", "compose", "evaluate", "load", "reproduce", "resume", "train"]
+__all__ = [
+    "__version__",
+    "ablate",
+    "compare",
+    "compose",
+    "evaluate",
+    "load",
+    "reproduce",
+    "resume",
+    "sweep",
+    "train",
+]
 
 
-def compose(*overrides: str, config_dir: str | Path | None = None) -> Composed:
+def compose(*overrides: str, config_dir: str | Path | None = None, **settings: Any) -> Composed:
     """Compose a run's config as `metakd train OVERRIDES` does and check it.
 
     Args:
         overrides: what would be typed, e.g. ``"algorithm=maml"``.
         config_dir: folder of the user's own config files (`--config-dir`).
+        settings: the same by name, e.g. ``algorithm="maml", **{"task.shots": 5}``.
 
     Raises:
+        TypeError: an override that is no text, a setting that cannot be typed.
         UserError: something that cannot be used, with the nearest valid name.
     """
+    return _composed("compose", overrides, config_dir, settings)
+
+
+def _composed(
+    function: str, overrides: Sequence[str], config_dir: str | Path | None, settings: Any
+) -> Composed:
     from metakd.config.checks import check
     from metakd.config.compose import compose as compose_config
+    from metakd.from_python.settings import words_of
 
-    composed = compose_config(overrides, None if config_dir is None else Path(config_dir))
+    words = words_of(function, overrides, settings)
+    composed = compose_config(words, None if config_dir is None else Path(config_dir))
     check(composed.config)
     return composed
 
 
 def train(
-    *overrides: str, config_dir: str | Path | None = None, quiet: bool = True
-) -> dict[str, Any]:
+    *overrides: str, config_dir: str | Path | None = None, quiet: bool = True, **settings: Any
+) -> Results:
     """Run the whole pipeline and return the content of results.json, and the run's `folder`.
 
     Args:
         overrides: what would be typed after `metakd train`.
         config_dir: folder of the user's own config files (`--config-dir`).
         quiet: neither progress nor the final table.
+        settings: the same by name, e.g. ``algorithm="maml", **{"task.shots": 5}``.
 
     Raises:
+        TypeError: an override that is no text, a setting that cannot be typed.
         UserError: something that was given cannot be used; no run folder was made.
     """
-    composed = compose(*overrides, config_dir=config_dir)
+    composed = _composed("train", overrides, config_dir, settings)
     from metakd import pipeline
+    from metakd.from_python.results import Results
 
-    return pipeline.train(composed, quiet=quiet)
+    return Results(pipeline.train(composed, quiet=quiet))
+
+
+def sweep(
+    *overrides: str,
+    jobs: int | None = None,
+    config_dir: str | Path | None = None,
+    quiet: bool = True,
+    **settings: Any,
+) -> Jobs:
+    """Run every combination, or search, as `metakd train -m OVERRIDES` does.
+
+    ``metakd.sweep("seed=0,1,2", distill=["none", "kd"], jobs=2)``; a job that fails takes no other
+    along and raises nothing: see the `status` of each.
+
+    Args:
+        overrides: what would be typed; ``"resume=FOLDER"`` goes on with a multirun.
+        jobs: at a time; None: as typed (`sweep.jobs`), else 1.
+        config_dir: folder of the user's own config files.
+        quiet: neither table nor lines.
+        settings: the same by name; a list holds the values of several runs (for a setting that
+            takes a list itself: a list of lists).
+
+    Raises:
+        TypeError: an override that is no text, a setting that cannot be typed.
+        UserError: a combination that is impossible, a folder that cannot be used; nothing ran.
+    """
+    from metakd.from_python.settings import words_of
+    from metakd.from_python.sweeps import swept
+
+    words = words_of("sweep", overrides, settings, several=True)
+    words += [] if jobs is None else [f"sweep.jobs={jobs}"]
+    return swept(words, None if config_dir is None else str(config_dir), quiet)
+
+
+def ablate(
+    *overrides: str,
+    jobs: int | None = None,
+    shots: int | Sequence[int] = (),
+    config_dir: str | Path | None = None,
+    quiet: bool = True,
+    **settings: Any,
+) -> Ablation:
+    """Tell what meta-learning and distillation each contribute, as `metakd ablate` does.
+
+    Args:
+        overrides: what would be typed; ``"resume=FOLDER"`` goes on with ablations.
+        jobs: at a time; None: as typed (`sweep.jobs`), else 1.
+        shots: numbers of shots to compare on; none: those of the headlines.
+        config_dir: folder of the user's own config files.
+        quiet: neither table nor lines.
+        settings: the same by name; ``seed=[0, 1, 2]`` are several seeds.
+
+    Returns:
+        the jobs, with `verdicts`, the sentences on what helped.
+
+    Raises:
+        TypeError: an override that is no text, a setting that cannot be typed.
+        UserError: something that cannot be used; nothing ran.
+    """
+    from metakd.from_python.settings import words_of
+    from metakd.from_python.sweeps import ablated
+
+    words = words_of("ablate", overrides, settings, several=True)
+    words += [] if jobs is None else [f"sweep.jobs={jobs}"]
+    wanted = [shots] if isinstance(shots, int) else shots
+    return ablated(words, None if config_dir is None else str(config_dir), wanted, quiet)
 
 
 def resume(
@@ -69,7 +163,8 @@ def resume(
     config_dir: str | Path | None = None,
     changed: bool = False,
     quiet: bool = True,
-) -> dict[str, Any]:
+    **settings: Any,
+) -> Results:
     """Go on with a run that was stopped, to the same end; return the content of results.json.
 
     Args:
@@ -78,35 +173,52 @@ def resume(
         config_dir: folder of the user's own config files.
         changed: allow overrides that make it another run.
         quiet: neither progress nor the final table.
+        settings: overrides by name.
 
     Raises:
+        TypeError: an override that is no text, a setting that cannot be typed.
         UserError: not a run, one in progress, or one with another config or other data.
     """
     from metakd import pipeline
+    from metakd.from_python.results import Results
+    from metakd.from_python.settings import words_of
 
-    return pipeline.resume(Path(run), overrides, config_dir, changed=changed, quiet=quiet)
+    words = words_of("resume", overrides, settings)
+    return Results(pipeline.resume(Path(run), words, config_dir, changed=changed, quiet=quiet))
 
 
 def evaluate(
     run: str | Path,
     *overrides: str,
+    images: str | Path | None = None,
     config_dir: str | Path | None = None,
     quiet: bool = True,
-) -> dict[str, Any]:
+    **settings: Any,
+) -> Results:
     """Judge a finished run's models again, as `metakd evaluate RUN OVERRIDES` does.
 
     Args:
         run: the run's folder.
         overrides: what is to be different, e.g. ``"task.shots=5"``, ``"dataset=omniglot"``.
+        images: a folder that holds a folder of pictures for each new class (`--images`).
         config_dir: folder of the user's own config files (`--config-dir`).
         quiet: neither progress nor the final table.
+        settings: the same by name.
 
     Raises:
+        TypeError: an override that is no text, a setting that cannot be typed.
         UserError: not a run, or it cannot be judged so.
     """
     from metakd import pipeline
+    from metakd.from_python.results import Results
+    from metakd.from_python.settings import words_of
 
-    return pipeline.evaluate_run(Path(run), overrides, config_dir, quiet=quiet)
+    words = words_of("evaluate", overrides, settings)
+    if images is not None:
+        from metakd.config.judging import images_overrides
+
+        words = [*images_overrides(str(images)), *words]
+    return Results(pipeline.evaluate_run(Path(run), words, config_dir, quiet=quiet))
 
 
 def load(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from metakd.comparing.compare import Comparison
     from metakd.sweeps.state import Job, Sweep
 
-__all__ = ["ablate_parser", "multirun_of", "run"]
+__all__ = ["ablate_parser", "carried_out", "concluded", "multirun_of", "run"]
 
 HELP = """\
 usage: metakd ablate [GROUP=CHOICE ...] [SETTING=VALUE ...] [seed=0,1,2] [OPTIONS]
@@ -82,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError("--json and --markdown: choose one of them")
     shots = shots_of(asked.shots)
     with _aside(asked.json or asked.markdown):
-        status, sweep = _carried_out(asked.overrides, asked.config_dir)
+        status, sweep = carried_out(asked.overrides, asked.config_dir)
     _report(sweep, shots, "json" if asked.json else "markdown" if asked.markdown else "")
     return status
 
@@ -138,7 +138,7 @@ def _is_own(word: str) -> bool:
     return word.startswith(("algorithm=", "distill="))
 
 
-def _carried_out(overrides: Sequence[str], config_dir: str | None) -> tuple[int, Sweep]:
+def carried_out(overrides: Sequence[str], config_dir: str | None) -> tuple[int, Sweep]:
     """Run what is to be run; return the exit status, and what became of each job."""
     from metakd.cli.train import resumed
     from metakd.sweeps.driver import Driver
@@ -202,23 +202,40 @@ def _part(job: Job) -> str:
     return PARTS[meta + 2 * distils]
 
 
-def _report(sweep: Sweep, shots: Sequence[int], form: str) -> None:
-    """Print the comparison, which part helped, and what is missing."""
-    from metakd.comparing.ablation import ablation, effects_json, verdicts
+def concluded(sweep: Sweep, shots: Sequence[int]) -> list[str]:
+    """Return the sentences on which part helped, and a line for each part that lacks runs."""
+    from metakd.comparing.ablation import verdicts
+
+    found = _compared(sweep, shots)
+    return [*([] if found is None else verdicts(found[1])), *_missing(sweep)]
+
+
+def _compared(sweep: Sweep, shots: Sequence[int]) -> tuple[Comparison, Ablation] | None:
+    """Return the runs side by side, and what the parts do; None if there is no run."""
+    from metakd.comparing.ablation import ablation
     from metakd.comparing.compare import compare
 
     algorithm, distill = _choices(sweep)
     # Without "..": as the comparison calls them.
     parts = {Path(os.path.abspath(sweep.run_folder(job))): _part(job) for job in sweep.asked}
     there = [path for path in parts if (path / "run.json").exists()]
-    missing = [*_missing(sweep)]
     if not there:
+        return None
+    plain = [job for job in sweep.asked if _part(job) == "plain" and job.status == "finished"]
+    comparison = compare(there, baseline=sweep.run_folder(plain[0]) if plain else None, shots=shots)
+    return comparison, ablation(comparison, parts, algorithm, distill)
+
+
+def _report(sweep: Sweep, shots: Sequence[int], form: str) -> None:
+    """Print the comparison, which part helped, and what is missing."""
+    from metakd.comparing.ablation import effects_json, verdicts
+
+    both, missing = _compared(sweep, shots), [*_missing(sweep)]
+    if both is None:
         for line in missing:
             print(f"metakd: {line}", file=sys.stderr)
         return
-    plain = [job for job in sweep.asked if _part(job) == "plain" and job.status == "finished"]
-    comparison = compare(there, baseline=sweep.run_folder(plain[0]) if plain else None, shots=shots)
-    found = ablation(comparison, parts, algorithm, distill)
+    comparison, found = both
     lines = [*verdicts(found), *missing]
     if form == "json":
         from metakd.comparing.machine import as_json

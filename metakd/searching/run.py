@@ -24,13 +24,20 @@ from metakd.sweeps.recipe import Recipe
 from metakd.sweeps.run import check_recorded, opened
 from metakd.sweeps.state import Sweep, is_outside, merged
 
-__all__ = ["go_on", "start"]
+__all__ = ["go_on", "searched", "start"]
 
 KEPT = ("objectives", "seed")
 """Settings of a search that stay as they were when it goes on."""
 
 
 def start(recipe: Recipe, words: Sequence[str], config_dir: str | None = None) -> int:
+    """Search, and return the exit status: 0, or 1 if a trial failed; see `searched`."""
+    return searched(recipe, words, config_dir)[0]
+
+
+def searched(
+    recipe: Recipe, words: Sequence[str], config_dir: str | None = None
+) -> tuple[int, Sweep]:
     """Search; in a folder that holds this search already, go on with it.
 
     Args:
@@ -39,7 +46,7 @@ def start(recipe: Recipe, words: Sequence[str], config_dir: str | None = None) -
         config_dir: the user's own configuration folder.
 
     Returns:
-        the exit status: 0, or 1 if a trial failed.
+        the exit status: 0, or 1 if a trial failed; and what became of each trial.
 
     Raises:
         UserError: a space that cannot be searched, or a folder that cannot be used; nothing ran.
@@ -53,7 +60,7 @@ def start(recipe: Recipe, words: Sequence[str], config_dir: str | None = None) -
             _check_same(sweep, search)
         sweep.directory = os.getcwd()
         sweep.config_dir = None if config_dir is None else os.path.abspath(config_dir)
-        return _carry_out(sweep, search, ())
+        return _carry_out(sweep, search, ()), sweep
     finally:
         sweep.unlock()
 

@@ -1,0 +1,1 @@
+"""What calls from Python take and give beside what the command line does: settings, results."""
