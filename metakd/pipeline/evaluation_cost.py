@@ -9,6 +9,9 @@ __all__ = ["task_cost"]
 STEP = 3.0
 """A step of adaptation: forwards once, and backwards about twice as much."""
 
+CALLS = 40.0
+"""What a step costs however few images it is of; a small network's is calls for the most part."""
+
 KNOWN = 0.05
 """What is left to do for an image whose embedding is known."""
 
@@ -28,4 +31,4 @@ def task_cost(
     support, asked = ways * shots, ways * queries
     if steps is None:
         return (support + asked) * (KNOWN if embedded else 1.0)
-    return support * STEP * max(steps) + asked * len(steps)
+    return (support * STEP + CALLS) * max(steps) + asked * len(steps)

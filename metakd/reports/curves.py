@@ -173,6 +173,8 @@ def _draw_quality(axes: Axes, metrics: _Of, who: str, scale: StageScale) -> list
         axes.set_yscale("log")
     tidy(axes, ylabel=f"{NAMES[who]}: " + ("accuracy (%)" if percent else "squared error"))
     _leave_room(axes, shown)
+    if percent:  # the room for the legend is no accuracy
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}" if value <= 100 else "")
     return [axes]
 
 

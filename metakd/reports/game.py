@@ -146,8 +146,9 @@ def _offsets(figure: Figure, place: SubplotSpec, of: _Of) -> list[Axes]:
     for i, (name, label) in enumerate(shown):
         below = i + 1 == len(shown)
         axes = _axes(figure, grid[i, 0], "" if i else "generator's offsets", label)
-        running_line(axes, of[f"adversarial/offset_{name}"], _PLAYERS["generator"], label)
-        axes.set_ylim(bottom=0.0)
+        points = of[f"adversarial/offset_{name}"]
+        running_line(axes, points, _PLAYERS["generator"], label)
+        axes.set_ylim(0.0, 1.15 * max(value for _, value in points) or 1.0)
         axes.locator_params(axis="y", nbins=4)
         axes.tick_params(labelbottom=below)
         drawn.append(axes)
