@@ -44,7 +44,7 @@ from metakd.stages.recorder import Recorder
 from metakd.tracking.progress import Progress
 from metakd.tracking.terminal import Terminal
 
-__all__ = ["evaluate_run"]
+__all__ = ["evaluate_run", "judged_composed", "prepare_judging"]
 
 JUDGED_AGAIN = ("dataset", "task", "evaluate", "device", "precision", "data_root", "cache_root")
 ALSO = ("algorithm.inner_steps_test", "algorithm.inner_lr", "algorithm.head", "plugins")
@@ -74,20 +74,13 @@ def evaluate_run(
     """
     run = open_run(path)
     info = run.read_run()
-    composed = recorded_composed(run.path, info, overrides, config_dir)
-    for key in composed.typed:
-        if key.partition(".")[0] not in JUDGED_AGAIN and key not in ALSO:
-            raise UserError(
-                f"{key}: a trained run is only judged again; what can differ is "
-                f"{', '.join((*JUDGED_AGAIN, *ALSO))}." + nearest(key, (*JUDGED_AGAIN, *ALSO))
-            )
-    only_judged(composed.config)
-    with reading_shown_by(Progress(quiet=quiet).bar):
-        prepared = prepare(composed, _known(run, info, composed))
-    _check_new(prepared, run, info)
+    composed = judged_composed(run, overrides, config_dir)
+    progress = Progress(quiet=quiet)
+    with reading_shown_by(progress.bar):
+        prepared = prepare_judging(run, composed)
     moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     check_writable(run.path / "evaluations")
-    recorder = Recorder(progress=Progress(quiet=quiet))
+    recorder = Recorder(progress=progress)
     for line in prepared.warnings:
         recorder.warn(line)
     own = prepared.data.checksum == info.get("data_checksum")
@@ -117,6 +110,37 @@ def evaluate_run(
         summary(results, Terminal(), doubts)
         recorder.say(f"results: {folder.path}")
     return {**results, "folder": str(folder.path)}
+
+
+def judged_composed(
+    run: RunFolder, overrides: Sequence[str] = (), config_dir: str | Path | None = None
+) -> Composed:
+    """Return a run's configuration, changed by `overrides`, to judge its models with.
+
+    Raises:
+        UserError: an override that is about training.
+    """
+    composed = recorded_composed(run.path, run.read_run(), overrides, config_dir)
+    for key in composed.typed:
+        if key.partition(".")[0] not in JUDGED_AGAIN and key not in ALSO:
+            raise UserError(
+                f"{key}: a trained run is only judged again; what can differ is "
+                f"{', '.join((*JUDGED_AGAIN, *ALSO))}." + nearest(key, (*JUDGED_AGAIN, *ALSO))
+            )
+    only_judged(composed.config)
+    return composed
+
+
+def prepare_judging(run: RunFolder, composed: Composed) -> Prepared:
+    """Return what a run's models are judged on, made as they expect it and new to them.
+
+    Raises:
+        UserError: data that is missing, or of classes that they have learned from.
+    """
+    info = run.read_run()
+    prepared = prepare(composed, _known(run, info, composed))
+    _check_new(prepared, run, info)
+    return prepared
 
 
 def _known(run: RunFolder, info: Mapping[str, Any], composed: Composed) -> Known:

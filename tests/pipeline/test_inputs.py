@@ -327,3 +327,14 @@ def test_weights_without_a_card_say_what_is_assumed(
     said = capsys.readouterr()
     assert "does not say what its network expects" in said.out + said.err
     assert "16x16 pixels, colour, mean 0." in said.out + said.err
+
+
+def test_shown_as_files_the_student_answers_as_it_was_judged(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    import predict_as_evaluated
+
+    monkeypatch.setattr("sys.argv", ["predict_as_evaluated.py", str(run), "--tasks", "6"])
+    assert predict_as_evaluated.main() == 0
+    assert "6 tasks: " in capsys.readouterr().out
