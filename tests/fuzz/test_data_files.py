@@ -21,7 +21,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 import metakd.data.omniglot as omniglot
 from metakd.data.cache import read_checked, write_checked
@@ -67,7 +67,22 @@ def picture(form: str) -> bytes:
     return file.getvalue()
 
 
-PICTURES = [picture(form) for form in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")]
+def unusual_picture(mode: str, form: str) -> bytes:
+    file = io.BytesIO()
+    values = np.random.default_rng(0).uniform(0, 1, (9, 7))
+    deep = values.astype(np.float32) if mode == "F" else (65535 * values).astype(np.uint16)
+    plain = Image.fromarray((255 * values).astype(np.uint8))
+    kind = Image.fromarray(deep) if mode in ("F", "I;16") else plain.convert("RGB").convert(mode)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    kind.save(file, form, icc_profile=profile)
+    return file.getvalue()
+
+
+PICTURES = [
+    *(picture(form) for form in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")),
+    *(unusual_picture(mode, "PNG") for mode in ("I;16", "RGBA", "LA", "P", "1")),
+    *(unusual_picture(mode, "TIFF") for mode in ("I;16", "F", "RGBA", "CMYK", "LAB")),
+]
 
 
 @settings(max_examples=300)
