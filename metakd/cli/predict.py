@@ -38,7 +38,7 @@ Instead of a run, name a folder that save(...) wrote; one that was saved with it
 examples:
   metakd predict outputs/NAME/DATE_TIME --examples trees/few trees/new
   metakd predict RUN --examples trees/few a.jpg b.jpg --unknown 0.05 --json > answers.json
-  metakd predict trees_student trees/new --csv answers.csv
+  metakd predict trees_student trees/new --csv answers.csv --figure confusion.png
 
 options:
   --examples FOLDER    a folder for each class, with one or more pictures
@@ -46,6 +46,7 @@ options:
                        about this share is marked, too (a threshold chosen on meta-validation)
   --json               print that alone
   --csv FILE           write a row for each picture, too
+  --figure FILE        draw which class is taken for which (PNG)
   --save FOLDER        keep the student with what it has learned; see docs/using.md
   --which MODEL        student (default), student_alone, teacher
   --device DEVICE      auto (default), cpu, cuda, cuda:1, mps
@@ -60,7 +61,7 @@ def predict_parser() -> Parser:
     """Return the parser of this command's options."""
     parser = Parser("predict", HELP)
     parser.add_argument("words", nargs="*")
-    for name in ("examples", "unknown", "csv", "save"):
+    for name in ("examples", "unknown", "csv", "figure", "save"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--which", default="student")
@@ -131,6 +132,8 @@ def run(arguments: Sequence[str]) -> int:
         print(f"metakd: {reason}", file=sys.stderr)
     if asked.csv is not None:
         _write(Path(asked.csv).expanduser(), _table(naming))
+    if asked.figure is not None:
+        _draw(naming, Path(asked.figure).expanduser())
     if asked.json:
         print(json.dumps(naming.content(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
@@ -170,8 +173,8 @@ def _note_other_tasks(model: FewShotClassifier) -> None:
     if (calibration.ways, calibration.shots, calibration.shots) != (len(shown), fewest, most):
         number = str(fewest) if fewest == most else f"{fewest} to {most}"
         _note(
-            f"the threshold of --unknown was chosen on {calibration.ways} classes with "
-            f"{calibration.shots} examples each; here are {len(shown)} with {number}, so the "
+            f"the threshold of --unknown was chosen on tasks of {calibration.ways} classes with "
+            f"{calibration.shots} shown of each; here are {len(shown)} with {number}, so the "
             "rate of false alarms may be another"
         )
 
@@ -217,7 +220,7 @@ def _summary(naming: Naming, unknown: float | None) -> list[str]:
 
 def _confusion(naming: Naming) -> list[str]:
     if len(naming.classes) > WIDEST:
-        return [f"  (confusion of {len(naming.classes)} classes: see --json)"]
+        return [f"  (confusion of {len(naming.classes)} classes: see --json, or --figure)"]
     table = [[str(n) for n in row] for row in naming.confusion()]
     head = [str(i + 1) for i in range(len(naming.classes))]
     column = max(len(cell) for row in [*table, head] for cell in row) + 2
@@ -243,3 +246,14 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise UserError(f"'{path}' cannot be written ({error.strerror or error})") from error
+
+
+def _draw(naming: Naming, path: Path) -> None:
+    if "confusion" not in naming.figures():
+        raise UserError("--figure: nothing to draw: no picture lies in a folder of its class")
+    from metakd.reports.confusion import confusion_figure
+
+    try:
+        confusion_figure(naming.confusion(), naming.classes, path, "metakd predict")
+    except (OSError, ValueError) as error:  # an ending that matplotlib does not know
+        raise UserError(f"'{path}' cannot be written ({error})") from error

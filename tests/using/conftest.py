@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import metakd
 from metakd.algorithms.algorithm import Algorithm
 from metakd.config.compose import compose
+from metakd.config.recorded import recorded_composed
 from metakd.config.schema import Config
 from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
 from metakd.data.preprocessing import Preprocessing
-from metakd.pipeline.prepare import settings_of
+from metakd.pipeline.prepare import prepare, settings_of
 from metakd.pipeline.use import recipe_of
 from metakd.registry import build, resolve
+from metakd.runs.folder import open_run
 from metakd.using.bundle import learner_of
 from metakd.using.calibration import Calibration
 from metakd.using.learner import Trained
@@ -135,3 +139,37 @@ def made_up_learner(made: Any, used: Any, tiny: ImageData) -> Callable[..., Any]
         return used(recipe, learner.state_dict(), tiny, **{"batch_size": 4, **settings})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def glyph_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run on glyphs of 16 x 16 pixels, with a teacher and an undistilled twin."""
+    folder = tmp_path_factory.mktemp("runs") / "glyphs"
+    metakd.train(
+        "dataset.image_size=16",
+        "student.width=8",
+        "teacher.width=8",
+        "pretrain.epochs=1",
+        "warmstart.epochs=1",
+        "meta_train.iterations=4",
+        "meta_train.validate_every=4",
+        "meta_train.validate_tasks=4",
+        "task.train_ways=5",
+        "task.meta_batch=2",
+        "task.queries=6",
+        "evaluate.tasks=12",
+        "evaluate.shots=[]",
+        "evaluate.transductive=false",
+        "tracker=none",
+        f"hydra.run.dir={folder}",
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def glyphs(glyph_run: Path) -> ImageData:
+    """The data of that run."""
+    run = open_run(glyph_run)
+    data = prepare(recorded_composed(run.path, run.read_run())).data
+    assert isinstance(data, ImageData)
+    return data
