@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from metakd.algorithms.algorithm import Algorithm
@@ -20,8 +19,8 @@ from metakd.config.schema import ArchitectureConfig, Config
 from metakd.data.images import ImageData
 from metakd.data.load import data_root_from
 from metakd.errors import UserError, nearest
-from metakd.models.card import Card
 from metakd.models.network import Network
+from metakd.pipeline.cards import card_of_run
 from metakd.pipeline.construction import settings_of
 from metakd.pipeline.measure import precision_of, steps_at_test
 from metakd.pipeline.prepare import Prepared, choose_device
@@ -106,7 +105,7 @@ def _of_run(run: RunFolder, which: str, plugins: Sequence[str]) -> Trained:
     config = recompose(run.path / ".hydra" / "config.yaml", words).config
     weights = load_weights(run.checkpoints, which)
     file = run.checkpoints / f"{which}.safetensors"
-    card = _card(file)
+    card = card_of_run(run, which)
     if config.dataset.kind == "regression":
         shape = _numbers(config)
     elif card is None or card.preprocessing is None:
@@ -208,15 +207,6 @@ def _numbers(config: Config) -> tuple[int, ...]:
     return shape
 
 
-def _card(file: Path) -> Card | None:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return Card.from_header(opened.metadata())
-    except (OSError, SafetensorError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"'{file}' is damaged ({reason}); choose another or train again") from error
-
-
 def _calibration(run: RunFolder, which: str) -> Calibration | None:
     """Return what the run found of the model's confidence; None, said in a line, if nothing."""
     path = run.checkpoints / CALIBRATION
@@ -260,7 +250,8 @@ def calibrate_run(
     for name, model in models.items():
         steps, precision = steps_at_test(config), precision_of(config, prepared.precision)
         if isinstance(model, Network):
-            model = Supervised(model.backbone, data.part("train").classes, head="centroid")
+            outputs = max(1, data.part("train").classes)  # of a head that is not asked
+            model = Supervised(model.backbone, outputs, head="centroid")
             model.to(data.device)
             steps, precision = None, prepared.precision
         elif name == "teacher":

@@ -18,7 +18,8 @@ from metakd.config.recorded import recorded_composed
 from metakd.config.schema import Config
 from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
 from metakd.data.preprocessing import Preprocessing
-from metakd.pipeline.prepare import prepare, settings_of
+from metakd.pipeline.construction import settings_of
+from metakd.pipeline.prepare import prepare
 from metakd.pipeline.use import recipe_of
 from metakd.registry import build, resolve
 from metakd.runs.folder import open_run

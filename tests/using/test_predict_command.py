@@ -198,7 +198,7 @@ def test_examples_that_are_asked_about(predict: Any, glyph_run: Path, photos: Pa
         (["{run}", "--examples", "{photos}/loose", "{photos}/loose"], "it holds no folders"),
         (["{run}", "--examples", "{photos}", "{photos}/loose"], "'few' holds no picture"),
         (["{run}", "--examples", "{photos}/few", "{photos}/no.png"], "no such picture or folder"),
-        (["{run}", "--examples", "{photos}/few", "{photos}"], "no picture in this folder"),
+        (["{run}", "--examples", "{photos}/few", "{run}/.hydra"], "no picture in this folder"),
         (["{run}", "{photos}/loose", "--unknown", "5"], "between 0 and 1"),
         (["{run}", "{photos}/loose", "--which", "studnet"], "Did you mean 'student'"),
         (["{run}", "{photos}/loose", "--batch-size", "no"], "whole number"),

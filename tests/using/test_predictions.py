@@ -18,7 +18,7 @@ from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
 from metakd.data.sinusoid import SinusoidTasks
 from metakd.models.network import Network
-from metakd.pipeline.prepare import settings_of
+from metakd.pipeline.construction import settings_of
 from metakd.pipeline.teaching import adapting_teacher_config
 from metakd.pipeline.use import recipe_of
 from metakd.registry import build, resolve
