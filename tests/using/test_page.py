@@ -41,7 +41,9 @@ def test_the_page(
     reader: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scope: dict[str, Any] = {}
-    blocks = re.findall(r"^```(bash|python)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r"^```(bash|python)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL
+    )
     assert [language for language, _ in blocks].count("python") == 4
     for language, text in blocks:
         if language == "python":
@@ -75,7 +77,8 @@ def run_line(line: str, capfd: pytest.CaptureFixture[str]) -> None:
 def test_the_function_of_the_page(
     used: Callable[..., Any], made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    *_, text = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    page = PAGE.read_text(encoding="utf-8")
+    *_, text = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     words = ("algorithm=maml", "student=mlp", "student.width=8", "dataset=sinusoid")
     learner, recipe = made((1,), 1, *words, "pretrain=none", "warmstart=none")
     model = used(recipe, learner.state_dict(), None)
