@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1, 2 or 130."""
     # Not list(...): once imported, the module `list` of this package hides the builtin here.
     words = [*(sys.argv[1:] if arguments is None else arguments)]
+    _show_what_can_be_shown()
     if threading.current_thread() is not threading.main_thread():
         return guarded(lambda: _dispatch(words))
     signal.signal(signal.SIGTERM, _interrupt)
@@ -54,6 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     _on_signals(lambda number, frame: os._exit(status))
     return status
+
+
+def _show_what_can_be_shown() -> None:
+    """Let a character that the terminal's encoding lacks become a `?` in place of an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # not a text file, or closed
+            if (stream.encoding or "").lower().replace("-", "") != "utf8":
+                stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 
 
 def _on_signals(action: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
@@ -102,10 +111,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _dispatch(words: list[str]) -> int:
     command = words[0] if words else "--help"
+    if command == "help" and len(words) > 1:
+        command, words = words[1], [words[1], "--help"]
+    elif words[1:] == ["help"] and not os.path.exists("help"):
+        words = [command, "--help"]
     if command in ("--help", "-h", "help"):
         print(_help())
         return 0
-    if command in ("--version", "-V"):
+    if command in ("--version", "-V", "version"):
         from metakd import __version__
 
         print(f"metakd {__version__}")

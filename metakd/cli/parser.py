@@ -10,6 +10,9 @@ from metakd.errors import UserError, nearest
 
 __all__ = ["Parser"]
 
+SETTINGS = ("overrides", "words")
+"""Names of what a command that takes settings (`key=value`) calls them."""
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises UserError and lets options stand anywhere."""
@@ -36,8 +39,13 @@ class Parser(argparse.ArgumentParser):
         known, rest = self.parse_known_intermixed_args(list(arguments))
         unknown = [word for word in rest if word.startswith("-")]
         if unknown or rest:
-            word = (unknown or rest)[0].partition("=")[0]
-            raise UserError(
-                f"{word}: no such option of {self.prog}.{nearest(word, self.options())}"
-            )
+            whole = (unknown or rest)[0]
+            word = whole.partition("=")[0]
+            hint = nearest(word, self.options())
+            if any(action.dest in SETTINGS for action in self._actions):
+                from metakd.config.typed_otherwise import as_option
+
+                place = list(arguments).index(whole) + 1
+                hint = as_option(whole, arguments[place] if place < len(arguments) else "") or hint
+            raise UserError(f"{word}: no such option of {self.prog}.{hint}")
         return known

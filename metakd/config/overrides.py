@@ -15,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from metakd.config.locate import Choices
 from metakd.config.suggest import expected, field_types, known_settings, unknown_setting
+from metakd.config.texts import as_typed, quote
+from metakd.config.typed_otherwise import malformed, missing_choice
 from metakd.errors import UserError, nearest
 from metakd.plain_data import UnreadableError, parse_yaml, read_text
 
@@ -40,13 +42,6 @@ NULLABLE_GROUPS = frozenset({"experiment", "sweep"})
 """Groups that may be left without a choice."""
 
 
-def _quote(text: str) -> str:
-    """Return `text` as a quoted string of the grammar, which only quotes can break."""
-    text = re.sub(r"(\\*)'", lambda m: m.group(1) * 2 + "\\'", text)
-    trailing = len(text) - len(text.rstrip("\\"))
-    return "'" + text + "\\" * trailing + "'"
-
-
 def _is_quoted(value: str) -> bool:
     return len(value) >= 2 and value[0] == value[-1] and value[0] in "'\""
 
@@ -67,46 +62,35 @@ def quoted(override: str, *, sweeps: bool = False) -> str:
         return override
     if value.startswith("~/"):  # a shell expands ~ only where a word begins
         value = str(Path(value).expanduser())
-    return f"{key}={_quote(value)}"
+    return f"{key}={quote(value)}"
 
 
 def parse(overrides: Sequence[str], *, sweeps: bool = False) -> list[Override]:
     """Parse what was typed.
 
-    A value of a textual setting that the grammar cannot read (`name=été`) is taken as it stands.
+    A value of a textual setting that the grammar cannot read (`name=été`), or would read as a
+    number (`name=1e3`), is taken as it stands.
 
     Raises:
         UserError: an argument that is not `key=value`.
     """
     parser = OverridesParser.create()
     found = []
-    for typed in overrides:
+    for number, typed in enumerate(overrides):
+        following = overrides[number + 1] if number + 1 < len(overrides) else ""
         if not typed.partition("=")[0].strip("+~ "):
-            raise UserError(_malformed(typed))
+            raise UserError(malformed(typed, following))
         text = quoted(typed, sweeps=sweeps)
         try:
-            found.append(parser.parse_override(text))
+            found.append(as_typed(parser.parse_override(text), parser))
             continue
         except HydraException as error:
             key, equals, value = text.partition("=")
             textual = field_types().get(key.lstrip("+")) in (str, str | None)
             if not (equals and textual):
-                raise UserError(_malformed(typed)) from error
-        found.append(parser.parse_override(f"{key}={_quote(value)}"))
+                raise UserError(malformed(typed, following)) from error
+        found.append(parser.parse_override(f"{key}={quote(value)}"))
     return found
-
-
-def _malformed(typed: str) -> str:
-    if "=" not in typed:
-        hint = nearest(typed, known_settings())
-        return f"'{typed}': settings are typed as key=value.{hint}"
-    key, _, value = typed.partition("=")
-    if not key.strip("+~ "):
-        return f"'{typed}': the name of a setting is missing before '='"
-    return (
-        f"'{typed}': cannot read this; quote values that hold special characters, "
-        f"for instance \"{key}='{value}'\" with both kinds of quotes"
-    )
 
 
 def choice_options(file: Path) -> dict[str, Any]:
@@ -184,6 +168,9 @@ def _check_choice(override: Override, choices: Choices) -> None:
     if isinstance(value, list) and group not in NULLABLE_GROUPS:
         raise UserError(f"{text}: '{group}' takes one choice")
     for name in value if isinstance(value, list) else [value]:
+        otherwise = missing_choice(group, str(name), choices)
+        if otherwise:
+            raise UserError(otherwise)
         choices.file(group, str(name))
 
 

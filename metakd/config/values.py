@@ -59,7 +59,14 @@ MOST_JOBS = 1024
 POSITIVE: Test = (lambda x: x > 0), "above 0"
 SHARE: Test = (lambda x: 0 <= x < 1), "from 0 to below 1"
 
+SEED: Test = (lambda x: -(2**63) <= x < 2**63, "from -2^63 to 2^63 - 1")
+
 RANGES: dict[str, Test] = {
+    "seed": SEED,
+    "teacher.seed": SEED,
+    "student.seed": SEED,
+    "evaluate.seed": SEED,
+    "dataset.split_seed": SEED,
     "dataset.images_per_class": _least(2),
     "dataset.image_size": _least(1),
     "dataset.views": _least(0),
@@ -142,10 +149,11 @@ def check_values(config: Config) -> None:
                 raise UserError(f"{key}={one}: expected one of {', '.join(WORDS[key])}.{hint}")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", config.device):
         devices = ("auto", "cpu", "cuda", "cuda:1", "mps")
-        raise UserError(
-            f"device={config.device}: expected one of {', '.join(devices)}."
-            + nearest(config.device, devices)
-        )
+        named = re.sub(r"^(gpu|nvidia)(?=$|:)", "cuda", config.device, flags=re.IGNORECASE)
+        hint = nearest(config.device, devices)
+        if named != config.device:
+            hint = f" Did you mean '{named}'?"
+        raise UserError(f"device={config.device}: expected one of {', '.join(devices)}.{hint}")
     _check_name(config.name)
     for step in _steps(config):
         if step.schedule == "step" and step.halve_every is None:

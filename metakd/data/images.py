@@ -282,8 +282,16 @@ class ImageData:
             UserError: an empty part, more ways than classes, a class with too few images, no group
                 that is large enough, an unknown sampling.
         """
+        images = self.filled(part)
+        if ways > images.classes:
+            known = {name for p in self.prepared.parts.values() for name in p.class_names}
+            raise UserError(
+                f"{ways}-way tasks need {ways} classes, and {images.classes} of your {len(known)} "
+                f"classes are meta-{part}: type task.ways={images.classes} or less (of training "
+                "tasks: task.train_ways), or give more classes"
+            )
         draw = EpisodeDraw(
-            self.filled(part),
+            images,
             ways=ways,
             shots=shots,
             queries=queries,

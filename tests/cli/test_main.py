@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -29,6 +30,50 @@ def test_every_command_has_help_with_an_example(metakd, command: str) -> None:
 
 def test_version(metakd) -> None:
     assert metakd("--version").out == f"metakd {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["version"], ["-V"]])
+def test_version_in_other_words(metakd, words: list[str]) -> None:
+    assert metakd(*words).out == f"metakd {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["help", "train"], ["train", "help"], ["help", "list"]])
+def test_help_in_other_words(metakd, words: list[str]) -> None:
+    (command,) = {*words} - {"help"}
+    assert metakd(*words).out == metakd(command, "--help").out
+    assert metakd("help").out == metakd("--help").out
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["train", "maml"], "Did you mean 'algorithm=maml'?"),
+        (["train", "algorithm", "maml"], "Did you mean 'algorithm=maml'?"),
+        (["train", "--algorithm", "maml"], "type algorithm=maml"),
+        (["train", "--algorithm=maml"], "type algorithm=maml"),
+        (["train", "--resume", "outputs/a"], "type resume=outputs/a"),
+        (["train", "--meta-train.lr", "--cfg", "job"], "type meta_train.lr=VALUE"),
+        (["train", "--cgf", "job"], "Did you mean '--cfg'?"),
+        (["ablate", "--seed=3"], "type seed=3"),
+        (["list", "--algorithm"], "no such option"),
+    ],
+)
+def test_settings_typed_as_options_or_words(metakd, words: list[str], hint: str) -> None:
+    answer = metakd(*words)
+    assert answer.status == 2
+    assert hint in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_an_encoding_without_our_letters() -> None:
+    surroundings = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    for words, status in ((["list"], 0), (["train", "name=${τ}"], 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", "metakd", *words], capture_output=True, env=surroundings
+        )
+        assert done.returncode == status, done.stderr
+        assert b"Traceback" not in done.stderr
+        assert b"?" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from metakd.config.compose import compose
+from metakd.config.torchvision_names import CLASSIFIERS
 from metakd.errors import UserError
 
 MISTAKES = {
@@ -35,6 +36,13 @@ MISTAKES = {
     "foo": "key=value",
     "=3": "missing before '='",
     "student.width=[": "cannot read this",
+    "teacher=resnet18": "type teacher=torchvision teacher.model=resnet18",
+    "student=mobilenet_v3_small": "type student=torchvision student.model=mobilenet_v3_small",
+    "teacher=none": "type distill=none",
+    "maml": "Did you mean 'algorithm=maml'?",
+    "omniglot": "Did you mean 'dataset=omniglot'?",
+    "evaluate.shots=[1,5": "']' is missing at its end; a list is one word",
+    "evaluate.shots=[1,": '"evaluate.shots=[1]"',
     "task={ways: 3}": "choose by name",
     "name=${foo}": "foo",
     "hydra.run.dirr=x": "dirr",
@@ -56,3 +64,21 @@ def test_mistake(typed: str) -> None:
 def test_folder_that_is_not_there() -> None:
     with pytest.raises(UserError, match="--config-dir /nope: there is no such folder"):
         compose([], "/nope")
+
+
+def test_a_name_and_its_value_as_two_words() -> None:
+    for words, hint in {
+        ("algorithm", "maml"): "Did you mean 'algorithm=maml'?",
+        ("task.ways", "3"): "Did you mean 'task.ways=3'?",
+        ("resume", "runs/a"): "Did you mean 'resume=runs/a'?",
+    }.items():
+        with pytest.raises(UserError) as error:
+            compose(words)
+        assert hint in str(error.value)
+
+
+def test_the_names_of_torchvision_s_classifiers() -> None:
+    import torchvision
+
+    assert {*torchvision.models.list_models(module=torchvision.models)} >= CLASSIFIERS
+    assert "resnet18" in CLASSIFIERS

@@ -183,7 +183,7 @@ def test_views_of_a_stream(make_data) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ways": 10}, "10-way tasks need 10 classes, there are 9"),
+        ({"ways": 10}, "10-way tasks need 10 classes, and 9 of your .* are meta-train"),
         ({"queries": 30}, "class 'class4' has 9 images.*2 shots \\+ 30 queries"),
         ({"sampling": "superclas"}, "Did you mean 'superclass'"),
         ({"shots": 0}, "shots=0"),
