@@ -144,9 +144,10 @@ def _diverged(comparison: Comparison, label: Label) -> Iterator[str]:
         return
     said = ", ".join(f"{label(row)} {share(part)} ({what})" for row, _, what, part in found[:6])
     more = f" and {len(found) - 6} more" if len(found) > 6 else ""
-    accuracy = any(frame is not None and frame.measure == "accuracy" for _, frame, _, _ in found)
-    how = "count as wrong answers" if accuracy else "have no squared error, so there is no mean"
+    measures = {frame.measure for _, frame, _, _ in found if frame is not None}
+    ways = {"accuracy": "they count as wrong answers", "mse": "there is no mean of such errors"}
+    how = ", ".join(words for measure, words in ways.items() if measure in measures)
     yield (
-        f"{MARK}: of some tasks the predictions are not finite numbers; they {how}: {said}{more}; "
+        f"{MARK}: some tasks diverged, so that predictions are no numbers ({how}): {said}{more}; "
         "see algorithm.inner_lr and algorithm.inner_steps_test."
     )

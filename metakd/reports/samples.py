@@ -127,7 +127,8 @@ def sample_functions(
 
 
 def _letter(number: int) -> str:
-    return string.ascii_uppercase[number % 26]
+    """Return the letter of a class; a dash for -1, which is no answer."""
+    return "–" if number < 0 else string.ascii_uppercase[number % 26]
 
 
 def _image(axes: Axes, image: NDArray[Any], x: float, y: float, low: float, high: float) -> None:

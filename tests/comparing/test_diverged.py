@@ -61,7 +61,7 @@ def test_an_accuracy_is_marked_and_explained(accuracies: Path) -> None:
     assert found["lost"].endswith(" †")
     lines = [line for line in report(comparison).lines if line.startswith("†")]
     assert len(lines) == 1
-    assert "count as wrong answers: lost 50 % (student 1-shot); see algorithm.inner_lr" in lines[0]
+    assert "(they count as wrong answers): lost 50 % (student 1-shot); see algo" in lines[0]
     assert "†" in as_markdown(report(comparison))
     assert "†" in as_html(report(comparison))
     assert r"$\dagger$" in as_latex(report(comparison))
@@ -75,6 +75,7 @@ def test_an_error_that_is_none_stands_in_the_table_of_the_others(errors: Path) -
     assert found["sound"].startswith("1.5000 ± ")
     text = "\n".join(report(comparison).lines)
     assert "50 % of its tasks diverged: there is no mean squared error" in text
+    assert "(there is no mean of such errors): lost 50 % (student 5-shot)" in text
     assert comparison.pairs == ()
 
 
