@@ -230,7 +230,7 @@ def test_the_page(
     assert known["again"]["student"]["fewshot"]["shots"] == 5
     assert "finished ['seed=0', 'distill=none'" in said
     assert said.endswith("['distillation helped']\n")
-    assert len(known["parts"]) == 12
+    assert len(known["parts"]) == 8
 
 
 def test_nothing_but_training_imports_torch() -> None:
