@@ -111,9 +111,10 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _check_same(own: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
     """Raise UserError at the first name, in the network's order, that does not match."""
     blame = f"{source} was saved from another architecture:"
+    keeps = any(k.endswith(_STATISTICS) for k in found)  # then every such layer must
     for name, tensor in own.items():
         if name not in found:
-            if name.endswith(_STATISTICS):
+            if name.endswith(_STATISTICS) and not (keeps and name.endswith(_STATISTICS[:2])):
                 continue
             if name.startswith(_HEAD) and not any(k.startswith(_HEAD) for k in found):
                 raise UserError(f"{source} holds a backbone alone; a head is needed here, too")

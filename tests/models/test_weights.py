@@ -204,3 +204,12 @@ def test_other_bad_files(tmp_path: Path) -> None:
     refused(network(), tmp_path / "whole.pt", "more than weights")
     torch.save({"epoch": 3}, tmp_path / "other.pt")
     refused(network(), tmp_path / "other.pt", "no state dict")
+
+
+@pytest.mark.parametrize(
+    "lost", [("blocks.1.norm.running_mean",), (".running_mean", ".running_var")]
+)
+def test_some_running_statistics_are_not_enough(tmp_path: Path, lost: tuple[str, ...]) -> None:
+    state = {k: v for k, v in network().state_dict().items() if not k.endswith(lost)}
+    save_file(state, tmp_path / "some.safetensors")
+    refused(network(), tmp_path / "some.safetensors", r"it has no 'backbone.*running_mean'")
