@@ -290,3 +290,20 @@ def test_own_images_need_no_code(tmp_path: Path) -> None:
     assert results["student"]["fewshot"]["ways"] == 2
     recorded = yaml.safe_load((tmp_path / "run" / ".hydra" / "config.yaml").read_text())
     assert recorded["dataset"]["name"] == "image_folder"
+
+
+def test_a_run_is_used_with_its_plugins(
+    own: Path, run: tuple[dict[str, Any], Counter[str]], tmp_path: Path
+) -> None:
+    folder = run[0]["folder"]
+    with pytest.raises(UserError, match=r"plugins=\[mine"):
+        metakd.load(folder)
+    model = metakd.load(folder, plugins=["mine"])
+    _, *sides = model.trained.recipe.example_shape
+    pictures = np.random.default_rng(0).integers(0, 256, (6, *sides), dtype=np.uint8)
+    found = model.fit(pictures[:4], list("aabb")).predict_proba(pictures)
+    model.save(tmp_path / "saved")
+    with pytest.raises(UserError, match=r"plugins=\[mine"):
+        metakd.load(tmp_path / "saved")
+    again = metakd.load(tmp_path / "saved", plugins=["mine"])
+    assert np.array_equal(again.predict_proba(pictures), found)
