@@ -70,11 +70,16 @@ def load_data(
     free = getattr(dataset_class, "any_size", False) and "dataset.image_size" not in composed.typed
     if free and expected is not None and expected.height == expected.width:
         settings["image_size"] = expected.height  # read at once as large as it is looked at
+    options = dict(config.dataset.options)
+    for name in ("background", "white"):  # as the pictures were read that the weights know
+        if expected is not None and name in options:
+            typed = f"dataset.options.{name}" in composed.typed
+            options[name] = options[name] if typed else getattr(expected.reading, name)
     dataset = build(
         dataset_class,
         data_root_from(config.data_root),
         settings=settings,
-        options=config.dataset.options,
+        options=options,
     )
     if split is not None and hasattr(dataset, "recorded_split"):
         dataset.recorded_split = {part: list(names) for part, names in split.items()}

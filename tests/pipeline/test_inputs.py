@@ -338,3 +338,29 @@ def test_shown_as_files_the_student_answers_as_it_was_judged(
     monkeypatch.setattr("sys.argv", ["predict_as_evaluated.py", str(run), "--tasks", "6"])
     assert predict_as_evaluated.main() == 0
     assert "6 tasks: " in capsys.readouterr().out
+
+
+def test_transparent_pictures_lie_on_the_background_that_the_weights_know(
+    photos: Path, tmp_path: Path
+) -> None:
+    def clear(part: str, name: str) -> None:
+        for path in (tmp_path / "clear" / part / name).iterdir():
+            picture = Image.open(path).convert("RGBA")
+            picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+            picture.save(path)
+
+    shutil.copytree(photos, tmp_path / "clear")
+    for name in some("c", 4):
+        clear("test", name)
+    dark = [
+        "distill=none",
+        f"dataset.folder={tmp_path / 'clear'}",
+        "dataset.options.background=0",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    ]
+    own = metakd.train(*TINY, *dark)["student"]["fewshot"]
+    shutil.copytree(tmp_path / "clear", tmp_path / "copy")
+    words = ["dataset=image_folder", f"dataset.folder={tmp_path / 'copy'}"]
+    assert metakd.evaluate(tmp_path / "run", *words)["student"]["fewshot"] == own
+    light = metakd.evaluate(tmp_path / "run", *words, "dataset.options.background=255")
+    assert light["student"]["fewshot"] != own
