@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -204,7 +205,8 @@ def _train(overrides: Sequence[str], config_dir: str | None) -> int:
     with joined() as group:
         composed = group.together(checked)
         if group.rank == 0:
-            Progress().say(opening(composed.config))
+            # Standard error is kept for what goes wrong until the run begins.
+            Progress(stream=sys.stdout).say(opening(composed.config))
         look_here_for(composed.config.plugins)
         from metakd import pipeline
 

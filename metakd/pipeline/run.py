@@ -80,9 +80,10 @@ def train(composed: Composed, *, quiet: bool = False, group: Group = ALONE) -> d
         RunError: the run could not go on; what was trained so far is kept.
         KeyboardInterrupt: interrupted; a checkpoint was written.
     """
-    progress = Progress(quiet=quiet or group.rank > 0)
-    progress.say(f"preparing dataset {composed.config.dataset.name} …")
-    with reading_shown_by(progress.bar):
+    silent = quiet or group.rank > 0
+    # A run that is refused says so in one line on standard error, and nothing else there.
+    Progress(silent, sys.stdout).say(f"preparing dataset {composed.config.dataset.name} …")
+    with reading_shown_by(Progress(silent).bar):
         prepared = prepare_together(composed, group)
     place, unique = _place(composed)
 

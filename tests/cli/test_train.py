@@ -49,8 +49,7 @@ def test_refused_in_one_line(metakd, pipeline, words: list[str]) -> None:
 def test_user_error_of_the_pipeline(metakd, pipeline) -> None:
     pipeline.error = UserError("no data in X")
     answer = metakd("train")
-    assert answer.status == 2
-    assert answer.err.endswith("loading torch …\nmetakd: no data in X\n")
+    assert (answer.status, answer.err) == (2, "metakd: no data in X\n")
 
 
 def test_interrupted(metakd, pipeline) -> None:
@@ -63,8 +62,8 @@ def test_unexpected_error_names_the_log(metakd, pipeline) -> None:
     pipeline.error.add_note("metakd.log: /a/run/metakd.log")
     answer = metakd("train")
     assert answer.status == 1
-    assert answer.err.endswith(
-        "…\nmetakd: unexpected RuntimeError: two lines (traceback in /a/run/metakd.log)\n"
+    assert answer.err == (
+        "metakd: unexpected RuntimeError: two lines (traceback in /a/run/metakd.log)\n"
     )
 
 
