@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from metakd.errors import UserError
 from metakd.pipeline.cards import student_card
@@ -10,7 +12,15 @@ from metakd.pipeline.prepare import Prepared
 from metakd.pipeline.use import load
 from metakd.stages.recorder import Recorder
 
-__all__ = ["mirror_student"]
+__all__ = ["mirror_classes", "mirror_student"]
+
+
+def mirror_classes(rows: Sequence[Mapping[str, Any]], recorder: Recorder) -> None:
+    """Give the tracker each model's accuracy on each class, if there are classes."""
+    if recorder.tracker is None or not rows:
+        return
+    columns = list(rows[0])
+    recorder.tracker.table("per_class", columns, [[row[c] for c in columns] for row in rows])
 
 
 def mirror_student(prepared: Prepared, folder: Path, recorder: Recorder) -> None:

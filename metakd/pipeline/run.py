@@ -39,7 +39,7 @@ from metakd.pipeline.measure import (
     precision_of,
     start_of,
 )
-from metakd.pipeline.mirror import mirror_student
+from metakd.pipeline.mirror import mirror_classes, mirror_student
 from metakd.pipeline.prepare import Prepared, notes_of
 from metakd.pipeline.shared import prepare_together
 from metakd.pipeline.suspicion import counts, doubt_teacher, doubts_of, keep
@@ -303,10 +303,12 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     folder.write_episodes(
         row for name, j in judged.items() for m in j.measurements for row in m.rows(name)
     )
-    folder.write_per_class(class_rows(prepared, judged))
+    by_class = list(class_rows(prepared, judged))
+    folder.write_per_class(by_class)
     results = folder.write_results(results)
     if recorder.tracker is not None:
         recorder.tracker.summary(results)
+    mirror_classes(by_class, recorder)
     mirror_student(prepared, folder.path, recorder)
     try:
         draw_figures(prepared, folder, recorder, results, judged, student.objective)

@@ -271,3 +271,4 @@ def test_a_table_and_the_student_are_kept_when_asked(folder: Path) -> None:
     assert f"student-{info['wandb_run_id']}" in text
     assert kept["student"]["fewshot"]["tasks"] == 4
     assert "preprocessing" in text
+    assert "tables/per_class" in text
