@@ -23,6 +23,7 @@ SHORT = (
     "meta_train.validate_tasks=20",
     "task.meta_batch=1",
     "pretrain.epochs=1",
+    "pretrain.updates=null",
     "warmstart.epochs=0",
     "evaluate.tasks=20",
     "evaluate.curve_tasks=20",
@@ -71,7 +72,7 @@ def test_there_are_experiments() -> None:
 
 
 @each
-def test_runs(name: str, file: Path, tmp_path: Path, pictures: Path) -> None:
+def test_runs(name: str, file: Path, tmp_path: Path, pictures: Path, torch_home: Path) -> None:
     recipe = yaml.safe_load(file.read_text())
     chosen = {k: v for entry in recipe["defaults"] for k, v in entry.items()}
     images = chosen["override /dataset"] != "sinusoid"
@@ -89,11 +90,15 @@ def test_runs(name: str, file: Path, tmp_path: Path, pictures: Path) -> None:
 def test_names_its_source_and_its_command(name: str, file: Path) -> None:
     text = file.read_text()
     assert text.startswith("# @package _global_\n# ")
-    assert f"# metakd train experiment={name}\n" in text
+    own = " dataset.folder=photos" if "override /dataset: image_folder" in text else ""
+    assert f"# metakd train experiment={name}{own}\n" in text
 
 
 @pytest.mark.real_data
-@each
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [(n, f) for n, f in zip(NAMES, FILES, strict=True) if not n.startswith("photos/")],
+)
 def test_runs_on_its_own_data(name: str, file: Path, tmp_path: Path, real_data: Path) -> None:
     results = shortened(
         name, file, tmp_path / "run", "pretrain=none", "distill=none", f"data_root={real_data}"

@@ -253,6 +253,8 @@ class PretrainConfig(OptimizerConfig):
     enabled: bool = True
     epochs: int = 10
     """Passes over the meta-train images."""
+    updates: int | None = None
+    """At least so many updates, by more epochs where images are few; null: `epochs` decides."""
     batch_size: int = 128
     """Images of an update."""
     label_smoothing: float = 0.1
@@ -271,6 +273,8 @@ class WarmstartConfig(OptimizerConfig):
     enabled: bool = True
     epochs: int = 1
     """Passes over the meta-train images."""
+    updates: int | None = None
+    """At least so many updates, by more epochs where images are few; null: `epochs` decides."""
     batch_size: int = 128
     """Images of an update."""
     label_smoothing: float = 0.0

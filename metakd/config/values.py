@@ -84,6 +84,8 @@ RANGES: dict[str, Test] = {
     "meta_train.iterations": _least(0),
     "meta_train.validate_every": _least(1),
     "meta_train.validate_tasks": _least(2),
+    "pretrain.updates": _least(1),
+    "warmstart.updates": _least(1),
     "pretrain.validate_fraction": SHARE,
     "finetune.shots": _least(1),
     "finetune.l2sp": _least(0),

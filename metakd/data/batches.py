@@ -68,6 +68,15 @@ class BatchStream:
         self._order = EpochOrder(key, len(index), index.device)
         self.batches_per_epoch = len(index) // self._size
 
+    def steps(self, epochs: int, updates: int | None = None) -> int:
+        """Return the number of batches in `epochs` passes, or in as many as make `updates`.
+
+        No passes stay none.
+        """
+        if epochs and updates is not None:
+            epochs = max(epochs, -(-updates // self.batches_per_epoch))
+        return epochs * self.batches_per_epoch
+
     def batch(self, step: int) -> ExampleBatch:
         """Return batch `step`: [n, channels, height, width] images, [n] labels."""
         epoch, position = divmod(step, self.batches_per_epoch)

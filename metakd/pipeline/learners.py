@@ -94,6 +94,7 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
                 key=key_of_teacher(prepared, network, network.backbone),
                 cache_root=prepared.cache_root if config.pretrain.cache else None,
                 epochs=config.pretrain.epochs,
+                updates=config.pretrain.updates,
                 batch_size=config.pretrain.batch_size,
                 label_smoothing=config.pretrain.label_smoothing,
                 validate_fraction=config.pretrain.validate_fraction,
@@ -166,6 +167,7 @@ def train_student(
             if teacher is None
             else lambda batch: teacher.answer_batch(batch, objective.needs),
             epochs=config.warmstart.epochs,
+            updates=config.warmstart.updates,
             batch_size=config.warmstart.batch_size,
             label_smoothing=config.warmstart.label_smoothing,
             optimization=optimization_of(config.warmstart),

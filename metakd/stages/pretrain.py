@@ -64,6 +64,7 @@ def pretrain(
     precision: Precision,
     seed: int,
     recorder: Recorder,
+    updates: int | None = None,
 ) -> Fitted:
     """Train `network` in place to tell the meta-train classes apart.
 
@@ -81,6 +82,7 @@ def pretrain(
         precision: number format.
         seed: decides order and augmentation.
         recorder: where metrics go.
+        updates: at least so many, in further passes; None: `epochs` alone decides.
 
     Returns:
         the loop's outcome, whose `best` is the best accuracy on held-out images.
@@ -98,7 +100,7 @@ def pretrain(
         learner,
         objective,
         batches.batch,
-        steps=epochs * batches.batches_per_epoch,
+        steps=batches.steps(epochs, updates),
         optimization=optimization,
         precision=precision,
         recorder=recorder,

@@ -67,6 +67,7 @@ def trained_teacher(
     precision: Precision,
     seed: int,
     recorder: Recorder,
+    updates: int | None = None,
 ) -> tuple[Network, float, bool]:
     """Return (trained network, seconds of training, whether it came from the cache).
 
@@ -86,6 +87,7 @@ def trained_teacher(
         precision: number format.
         seed: decides order and augmentation (the initial weights are decided already).
         recorder: where metrics go.
+        updates: at least so many, in further passes; None: `epochs` alone decides.
     """
     folder = None if cache_root is None else cache_root / "teachers"
     seconds = 0.0
@@ -107,6 +109,7 @@ def trained_teacher(
             precision=precision,
             seed=seed,
             recorder=recorder,
+            updates=updates,
         )
         seconds = fitted.seconds
         if folder is not None:

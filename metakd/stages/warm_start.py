@@ -32,6 +32,7 @@ def warm_start(
     seed: int,
     recorder: Recorder,
     stage: str = "warmstart",
+    updates: int | None = None,
 ) -> Fitted:
     """Train `backbone` in place with labels and, if `answers_to` is given, a teacher's answers.
 
@@ -50,6 +51,7 @@ def warm_start(
         seed: decides order and augmentation.
         recorder: where metrics go.
         stage: name under which they go.
+        updates: at least so many, in further passes; None: `epochs` alone decides.
     """
     learner = Supervised(backbone, data.part("train").classes).to(data.device)
     batches = data.batches(
@@ -60,7 +62,7 @@ def warm_start(
         learner,
         objective,
         batches.batch,
-        steps=epochs * batches.batches_per_epoch,
+        steps=batches.steps(epochs, updates),
         optimization=optimization,
         precision=precision,
         recorder=recorder,

@@ -60,3 +60,12 @@ def test_settings_that_cannot_be_used(make_data) -> None:
         stream(make_data([4]), index=torch.tensor([], dtype=torch.int64))
     with pytest.raises(UserError, match=r"batch_size=0"):
         stream(make_data([4]), batch_size=0)
+
+
+def test_enough_updates_however_few_the_images(make_data) -> None:
+    batches = stream(make_data([15, 20]))  # four an epoch
+    assert batches.steps(3) == batches.steps(3, None) == 12
+    assert batches.steps(3, 12) == 12
+    assert batches.steps(3, 13) == 16  # whole epochs
+    assert batches.steps(3, 5) == 12  # at least the epochs that were asked for
+    assert batches.steps(0, 100) == 0  # switched off stays so
