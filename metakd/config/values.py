@@ -11,7 +11,7 @@ from metakd.config.schema import Config
 from metakd.config.suggest import known_settings
 from metakd.errors import UserError, nearest
 
-__all__ = ["FROZEN_MODES", "LEARNED_MODES", "WORDS", "check_values"]
+__all__ = ["FROZEN_MODES", "LEARNED_MODES", "WORDS", "check_device", "check_values"]
 
 SCHEDULES = ("constant", "cosine", "one_cycle", "linear", "step")
 OPTIMIZERS = ("sgd", "plain_sgd", "adam", "adamw")
@@ -129,6 +129,21 @@ RANGES: dict[str, Test] = {
 """What a number has to be; each element of a list."""
 
 
+def check_device(device: str) -> None:
+    """Refuse the name of no device.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", str(device)):
+        devices = ("auto", "cpu", "cuda", "cuda:1", "mps")
+        named = re.sub(r"^(gpu|nvidia)(?=$|:)", "cuda", str(device), flags=re.IGNORECASE)
+        hint = nearest(str(device), devices)
+        if named != str(device):
+            hint = f" Did you mean '{named}'?"
+        raise UserError(f"device={device}: expected one of {', '.join(devices)}.{hint}")
+
+
 def check_values(config: Config) -> None:
     """Refuse a value that its setting can never have.
 
@@ -149,13 +164,7 @@ def check_values(config: Config) -> None:
             if key in WORDS and one not in WORDS[key] and not _foreign(config, key):
                 hint = nearest(str(one), WORDS[key])
                 raise UserError(f"{key}={one}: expected one of {', '.join(WORDS[key])}.{hint}")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", config.device):
-        devices = ("auto", "cpu", "cuda", "cuda:1", "mps")
-        named = re.sub(r"^(gpu|nvidia)(?=$|:)", "cuda", config.device, flags=re.IGNORECASE)
-        hint = nearest(config.device, devices)
-        if named != config.device:
-            hint = f" Did you mean '{named}'?"
-        raise UserError(f"device={config.device}: expected one of {', '.join(devices)}.{hint}")
+    check_device(config.device)
     _check_name(config.name)
     for step in _steps(config):
         if step.schedule == "step" and step.halve_every is None:

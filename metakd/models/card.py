@@ -27,7 +27,8 @@ class Card:
         classes: names behind the outputs of its head, in their order; empty without such a head.
         trained_on: names of the classes it has learned from, here or before.
         chosen_on: names of the classes it was chosen by (meta-validation).
-        tested_on: names of the classes that its dataset keeps for tests (meta-test).
+        tested_on: names of the classes that its dataset keeps for tests (meta-test); without those
+            that it has learned from elsewhere, as from a checkpoint or in fine-tuning.
     """
 
     preprocessing: Preprocessing | None

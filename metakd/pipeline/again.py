@@ -104,7 +104,8 @@ def evaluate_run(
     folder.write_per_class(class_rows(prepared, judged))
     results = folder.write_results(results)
     doubts = doubts_of(judged, composed.config)
-    keep(folder, doubts)
+    said = [line for line in prepared.warnings if line not in notes_of(prepared.everything)]
+    keep(folder, [*said, *doubts])
     folder.finish("finished")
     if not quiet:
         summary(results, Terminal(), doubts)

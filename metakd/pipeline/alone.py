@@ -25,10 +25,11 @@ from metakd.pipeline.prepare import Prepared
 from metakd.stages.kept import from_cache_or_made
 from metakd.stages.recorder import Recorder
 
-__all__ = ["keep_as_student_alone", "student_alone"]
+__all__ = ["STAGES", "keep_as_student_alone", "student_alone"]
 
 SUFFIX = "_alone"
 STAGES = ("warmstart", "meta_train")
+"""Of which a student's training consists."""
 
 
 def student_alone(prepared: Prepared, recorder: Recorder) -> Student:

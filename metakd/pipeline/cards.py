@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from metakd.config.compose import Composed
-from metakd.data.images import PARTS, ClassImages, ImageData
+from metakd.data.images import ImageData
 from metakd.data.picture_marks import picture_marks
 from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
@@ -19,12 +18,14 @@ from metakd.models.network import Network
 from metakd.models.weights_file import read_weights
 from metakd.pipeline.inputs import Known
 from metakd.pipeline.prepare import Prepared
-from metakd.runs.checkpoints import load_weights, save_weights
+from metakd.pipeline.seen import overlap
+from metakd.runs.checkpoints import load_state, load_weights, save_weights
 from metakd.runs.folder import RunFolder
 from metakd.runs.split import read_split, split_text, write_split
 
 __all__ = [
     "card_of_run",
+    "card_so_far",
     "inputs_of",
     "known_of",
     "record_data",
@@ -44,9 +45,9 @@ def student_card(prepared: Prepared, *, alone: bool = False) -> Card:
     data, config = prepared.data, prepared.config
     if not isinstance(data, ImageData):
         return Card(None, data.name)
-    earlier = _names(prepared.student_card)
+    earlier = [prepared.own_card, prepared.student_card]
     if not alone and (config.distill.uses_teacher or config.algorithm.teaches):
-        earlier |= _names(prepared.teacher_card)  # what the teacher knows is passed on
+        earlier.append(prepared.teacher_card)  # what the teacher knows is passed on
     classes = data.part("train").class_names if config.algorithm.trains_on == "batches" else ()
     return _card(data, data.preprocessing, classes, earlier)
 
@@ -56,35 +57,46 @@ def teacher_card(prepared: Prepared, teacher: nn.Module) -> Card:
     data = prepared.data
     assert isinstance(data, ImageData)
     classes = prepared.teacher_classes if isinstance(teacher, Network) else ()
-    return _card(data, prepared.teacher_input, classes, _names(prepared.teacher_card))
+    return _card(data, prepared.teacher_input, classes, [prepared.own_card, prepared.teacher_card])
 
 
 def tuned_card(prepared: Prepared, classes: tuple[str, ...]) -> Card:
     """Return the card of a student that was fine-tuned on `classes`."""
     data = prepared.data
     assert isinstance(data, ImageData)
-    earlier = {*_names(prepared.student_card), *_names(prepared.teacher_card), *classes}
-    return _card(data, data.preprocessing, classes, earlier)
+    earlier = [prepared.own_card, prepared.student_card, prepared.teacher_card]
+    return _card(data, data.preprocessing, classes, earlier, classes)
 
 
 def _card(
     data: ImageData,
     preprocessing: Preprocessing | None,
     classes: tuple[str, ...],
-    earlier: set[str],
+    earlier: Sequence[Card | None],
+    tuned: Sequence[str] = (),
 ) -> Card:
+    """Return a card.
+
+    Args:
+        data: what the network was trained on.
+        preprocessing: what it expects of its input.
+        classes: of its head's outputs.
+        earlier: cards of the networks that it learned from.
+        tuned: classes that it was trained on beside meta-train's.
+    """
+    cards = [card for card in earlier if card is not None]
+    test = data.part("test")
+    # Of these it has seen more than other pictures of a dataset that is split by images.
+    learned = {*tuned, *(name for card in cards for name in overlap(test, card, data.name).names)}
+    trained = {*data.part("train").class_names, *tuned, *(n for c in cards for n in c.trained_on)}
     return Card(
         preprocessing,
         data.name,
         classes=classes,
-        trained_on=tuple(sorted(earlier | {*data.part("train").class_names})),
+        trained_on=tuple(sorted(trained)),
         chosen_on=data.part("validate").class_names,
-        tested_on=data.part("test").class_names,
+        tested_on=tuple(name for name in test.class_names if name not in learned),
     )
-
-
-def _names(card: Card | None) -> set[str]:
-    return set() if card is None else set(card.trained_on)
 
 
 def inputs_of(prepared: Prepared) -> dict[str, Any]:
@@ -103,14 +115,9 @@ def record_data(prepared: Prepared, folder: RunFolder) -> None:
     data, everything = prepared.data, prepared.everything
     if not isinstance(data, ImageData) or not isinstance(everything, ImageData):
         return
-    parts = {p: _listed(everything.part(p)) for p in PARTS}
-    write_split(folder.path, split_text(data.name, parts))
+    write_split(folder.path, split_text(data.name, prepared.dealt))
     marks = {p: picture_marks(data.part(p).images) for p in ("train", "validate")}
     save_weights(folder.checkpoints, PICTURES, marks)
-
-
-def _listed(images: ClassImages) -> tuple[tuple[str, ...], list[int]]:
-    return images.class_names, torch.bincount(images.labels, minlength=images.classes).tolist()
 
 
 def seen_pictures(run: RunFolder) -> Tensor | None:
@@ -124,6 +131,19 @@ def card_of_run(run: RunFolder, name: str) -> Card | None:
     """Return the card of one of a run's models; None: it has none, or there is no such model."""
     file = run.checkpoints / f"{name}.safetensors"
     return read_weights(file).card if file.exists() else None
+
+
+def card_so_far(run: RunFolder) -> Card | None:
+    """Return what the states of an unfinished run say that it has learned from; None: nothing."""
+    for path in sorted(run.checkpoints.glob("*.pt"), key=lambda file: file.stem != "last"):
+        state = load_state(run.checkpoints, path.stem)
+        try:
+            card = None if state is None else Card.from_header(state)
+        except ValueError:
+            card = None
+        if card is not None:
+            return card
+    return None
 
 
 def known_of(

@@ -13,12 +13,12 @@ from torch import nn
 from metakd.config.compose import Composed
 from metakd.config.schema import ArchitectureConfig
 from metakd.data.dataset import RegressionTasks
-from metakd.data.images import ImageData
+from metakd.data.images import PARTS, ImageData
 from metakd.data.load import data_root_from, load_dataset
 from metakd.data.preprocessing import Preprocessing
 from metakd.registry import build, resolve
 
-__all__ = ["build_backbone", "load_data", "settings_of"]
+__all__ = ["build_backbone", "dealt_out", "load_data", "settings_of"]
 
 
 def settings_of(section: Any) -> dict[str, Any]:
@@ -91,3 +91,16 @@ def load_data(
         views=config.dataset.views,
         preprocessing=expected,
     )
+
+
+def dealt_out(
+    data: ImageData | RegressionTasks,
+) -> dict[str, tuple[tuple[str, ...], list[int]]]:
+    """Return by part the names of its classes and the number of images of each."""
+    if not isinstance(data, ImageData):
+        return {}
+    parts = {part: data.part(part) for part in PARTS}
+    return {
+        part: (images.class_names, torch.bincount(images.labels, minlength=images.classes).tolist())
+        for part, images in parts.items()
+    }

@@ -48,7 +48,11 @@ def key_of_teacher(prepared: Prepared, network: nn.Module, backbone: nn.Module) 
             **_network(backbone, config.teacher, network),
             "expects": None if expects is None else expects.plain(),
         },
-        training={**_stage(config.pretrain, "cache"), **_images(prepared)},
+        training={
+            **_stage(config.pretrain, "cache"),
+            **_images(prepared),
+            "deterministic": config.deterministic,
+        },
         data_checksum=data.checksum,
         precision=prepared.precision.name,
         device_type=prepared.device.type,

@@ -41,12 +41,14 @@ class Known:
         student: what its students expect of their input; None: not recorded, or no images.
         teacher: likewise.
         split: its classes by part; None: the dataset's own split.
+        trained: what its networks have learned from so far; None: nothing yet, or not recorded.
         judging: its models are only judged: nothing is trained, no training class is needed.
     """
 
     student: Preprocessing | None = None
     teacher: Preprocessing | None = None
     split: Mapping[str, Sequence[str]] | None = None
+    trained: Card | None = None
     judging: bool = False
 
 

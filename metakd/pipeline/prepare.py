@@ -20,6 +20,7 @@ from metakd.algorithms.host_memory import keep_freed_memory
 from metakd.config.checks import check, teacher_settings, unused_settings
 from metakd.config.compose import Composed
 from metakd.config.schema import AlgorithmConfig, Config, OptimizerConfig
+from metakd.config.values import check_device
 from metakd.data.counter_random import stream_key
 from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
@@ -32,7 +33,7 @@ from metakd.models.input_adapter import adapt_input
 from metakd.models.layout import lay_out_channels_last
 from metakd.models.network import Network
 from metakd.models.weights import fill
-from metakd.pipeline.construction import build_backbone, load_data, settings_of
+from metakd.pipeline.construction import build_backbone, dealt_out, load_data, settings_of
 from metakd.pipeline.inputs import Known, build_teacher, checkpoint_of, expected_by, without_card
 from metakd.pipeline.seen import change_both, without_learned
 from metakd.registry import build, resolve, settings_used
@@ -62,8 +63,11 @@ class Prepared:
         teacher_is_trained: its weights come from a checkpoint, or from elsewhere and stay so.
         student_card: what the student's checkpoint says of itself, if it says anything.
         teacher_card: likewise.
+        own_card: of networks that an earlier process of this run has begun to train.
         teacher_input: what the teacher expects of its input; None without one.
         teacher_classes: of the outputs of the teacher's head; empty where they are not known.
+        dealt: by part the names of its classes, and how many images each has, before any class is
+            left out that a checkpoint knows; empty for data that is no images.
         warnings: lines that the user should see.
     """
 
@@ -79,8 +83,10 @@ class Prepared:
     teacher_is_trained: bool = False
     student_card: Card | None = None
     teacher_card: Card | None = None
+    own_card: Card | None = None
     teacher_input: Preprocessing | None = None
     teacher_classes: tuple[str, ...] = ()
+    dealt: dict[str, tuple[tuple[str, ...], list[int]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def backbone_of_teacher(self) -> nn.Module:
@@ -163,8 +169,9 @@ def choose_device(asked: str) -> torch.device:
     """Return the device that `asked` (`auto`, `cpu`, `cuda`, `cuda:1`, `mps`) means.
 
     Raises:
-        UserError: this machine has no such device.
+        UserError: this machine has no such device, or none is called so.
     """
+    check_device(asked)
     if asked == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -263,7 +270,9 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         teacher_is_trained=config.teacher.checkpoint is not None
         or (config.teacher.pretrained and not config.pretrain.enabled),
         student_card=student_card,
+        own_card=known.trained,
         teacher_input=known.teacher,
+        dealt=dealt_out(everything),
         warnings=warnings,
     )
     wants_teacher = (
@@ -285,15 +294,19 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
 
 def _leave_out_learned(prepared: Prepared) -> None:
     """See to it that what is judged on is new to the checkpoints (`metakd.pipeline.seen`)."""
-    for who in ("student", "teacher"):
-        card: Card | None = getattr(prepared, f"{who}_card")
+    config = prepared.config
+    cards = {
+        f"student.checkpoint={config.student.checkpoint}": prepared.student_card,
+        f"teacher.checkpoint={config.teacher.checkpoint}": prepared.teacher_card,
+        "this run, before it was resumed,": prepared.own_card,
+    }
+    for whose, card in cards.items():
         everything, data = prepared.everything, prepared.data
         if card is None or not isinstance(data, ImageData):
             continue
         assert isinstance(everything, ImageData)
-        whose = f"{who}.checkpoint={getattr(prepared.config, who).checkpoint}"
         prepared.everything, prepared.data, lines = without_learned(
-            everything, data, card, prepared.config, whose
+            everything, data, card, config, whose
         )
         prepared.warnings += lines
 

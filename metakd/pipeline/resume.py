@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from metakd.config.recorded import NOT_THE_RUN, differences, recorded_composed
 from metakd.data.reading_progress import reading_shown_by
 from metakd.distributed.group import ALONE, Group
 from metakd.errors import UserError
-from metakd.pipeline.cards import known_of
+from metakd.pipeline.cards import card_so_far, known_of
 from metakd.pipeline.run import carry_out, follow, provenance_of, tracker_of
 from metakd.pipeline.shared import prepare_together
 from metakd.reports.summary import summary
@@ -64,7 +65,7 @@ def resume(
             print(f"'{run.path}' was finished already; nothing was done")
         return {**results, "folder": str(run.path)}
     composed = group.together(lambda: _composed(run, info, overrides, config_dir, changed))
-    known = group.together(lambda: known_of(run, info, composed))
+    known = group.together(lambda: replace(known_of(run, info, composed), trained=card_so_far(run)))
     with reading_shown_by(Progress(quiet=quiet or group.rank > 0).bar):
         prepared = prepare_together(composed, group, known)
 
@@ -99,6 +100,8 @@ def resume(
             if info.get("start") is None:  # it was killed before it had said what it is
                 run.start(now)
             else:
+                # Of a run that goes on with other data: what it is judged by again.
+                run.update(data_checksum=now["data_checksum"], data_notes=now["data_notes"])
                 run.resume({"command": now["command"], "from": journal.kept(), **group.describe()})
             found = changes(info, now)
             if found:

@@ -23,7 +23,7 @@ from metakd.distributed.group import ALONE, Group
 from metakd.errors import UserError
 from metakd.models.card import Card
 from metakd.models.weights_file import header
-from metakd.pipeline.alone import keep_as_student_alone, student_alone
+from metakd.pipeline.alone import STAGES, keep_as_student_alone, student_alone
 from metakd.pipeline.announce import networks
 from metakd.pipeline.cards import inputs_of, record_data, student_card, teacher_card, tuned_card
 from metakd.pipeline.construction import settings_of
@@ -242,13 +242,16 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     if taught is not None:
         _save_teacher(prepared, folder, taught.network)
         teacher = taught.frozen if config.distill.uses_teacher else None
+    # Part of what an earlier process began may have been done with other settings or sources.
+    whole = not any(recorder.begun(stage) for stage in STAGES)
     student = train_student(prepared, recorder, taught)
     if taught is not None and taught.learned is not None:
         _save_teacher(prepared, folder, taught.learned)
     _save(folder, "student", student.algorithm, student_card(prepared))
     models: dict[str, Student] = {"student": student}
     if config.student_alone and not _distils(config):
-        keep_as_student_alone(prepared, recorder, student)
+        if whole:
+            keep_as_student_alone(prepared, recorder, student)
     elif config.student_alone and taught is not None:
         models["student_alone"] = student_alone(prepared, recorder)
         _save(

@@ -34,10 +34,8 @@ def split_text(dataset: str, parts: Mapping[str, tuple[Sequence[str], Sequence[i
 
 
 def write_split(folder: Path, text: str) -> None:
-    """Write split.json into a run's folder unless it is there: a run keeps its first split."""
-    path = folder / _FILE
-    if not path.exists():
-        write_text(path, text)
+    """Write split.json into a run's folder; a run that goes on with other data has another one."""
+    write_text(folder / _FILE, text)
 
 
 def read_split(folder: Path) -> dict[str, list[str]] | None:

@@ -96,6 +96,9 @@ def trained_teacher(
         network.load_state_dict(weights)
         network.to(data.device)
 
+    # Part of what an earlier process began may have been done with other settings or sources.
+    whole = not recorder.begun("pretrain")
+
     def make() -> None:
         nonlocal seconds
         fitted = pretrain(
@@ -112,7 +115,7 @@ def trained_teacher(
             updates=updates,
         )
         seconds = fitted.seconds
-        if folder is not None:
+        if folder is not None and whole:
             state = network.state_dict()
             write_checked(folder, key, state, {"seconds": fitted.seconds, "accuracy": fitted.best})
 

@@ -76,7 +76,12 @@ def save(learner: Learner, folder: Path, *, examples: bool) -> None:
         write_text(new / FILE, text + "\n")
         if folder.exists():
             os.replace(folder, old)
-        os.replace(new, folder)
+        try:
+            os.replace(new, folder)
+        except OSError:
+            if old.exists():
+                os.replace(old, folder)  # what was there stays there
+            raise
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
@@ -115,8 +120,10 @@ def _fitted(
 
 def _check_place(folder: Path) -> None:
     try:
+        inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
+        # It is replaced as a whole: what a user has put beside a saved learner would be lost.
         taken = folder.is_file() or (
-            folder.is_dir() and any(folder.iterdir()) and not (folder / FILE).is_file()
+            bool(inside) and not (FILE in inside and inside <= {FILE, _WEIGHTS, _FITTED})
         )
     except OSError as error:
         raise UserError(

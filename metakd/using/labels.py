@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from metakd.errors import UserError
 
@@ -31,7 +32,7 @@ def labels_of(given: Any, examples: int) -> list[Hashable]:
     listed = given.tolist() if hasattr(given, "tolist") else list(given)
     if len(listed) != examples:
         raise UserError(f"labels: {len(listed)} for {examples} examples; give one for each")
-    found = [label.item() if isinstance(label, np.generic) else label for label in listed]
+    found = [_plain(label) for label in listed]
     for label in found:
         try:
             hash(label)
@@ -43,6 +44,21 @@ def labels_of(given: Any, examples: int) -> list[Hashable]:
         if isinstance(label, float) and math.isnan(label):
             raise UserError("labels: nan is no class; leave out examples without a label")
     return found
+
+
+def _plain(label: Any) -> Any:
+    """Return a number of NumPy's or torch's as Python's: a tensor's hash is not that of its value.
+
+    Raises:
+        UserError: a tensor of several numbers.
+    """
+    if isinstance(label, Tensor) and label.ndim:
+        raise UserError(
+            f"labels: a tensor {list(label.shape)} is no class; give one number or text for each "
+            "example"
+        )
+    plain = isinstance(label, (np.generic, Tensor)) or getattr(label, "shape", None) == ()
+    return label.item() if plain else label
 
 
 def classes_of(labels: Sequence[Hashable]) -> list[Hashable]:

@@ -67,9 +67,15 @@ class FewShotRegressor(Learner):
         return found[:, 0] if self._flat else found
 
     def score(self, inputs: Any, targets: Any) -> float:
-        """Return R², 1 - Σ(y - ŷ)² / Σ(y - mean y)², as scikit-learn's regressors do."""
+        """Return R², 1 - Σ(y - ŷ)² / Σ(y - mean y)², as scikit-learn's regressors do.
+
+        Raises:
+            UserError: another number of targets than of inputs, or `predict`'s reasons.
+        """
         values = self._targets(targets).numpy().astype(np.float64)
         found = self._outputs(inputs).numpy()
+        if len(found) != len(values):
+            raise UserError(f"targets: {len(values)} for {len(found)} inputs; give one for each")
         spread = ((values - values.mean(0)) ** 2).sum(0)
         missed = ((values - found) ** 2).sum(0)
         return float(np.mean(1.0 - missed / np.where(spread > 0, spread, np.nan)))

@@ -167,3 +167,32 @@ def test_stopped_after_it_was_taken(
     metakd.resume(tmp_path / "second")
     assert trained == ["_alone"]
     assert lines(tmp_path / "second") == lines(tmp_path / "first")
+
+
+def test_what_was_trained_with_two_settings_is_nobodys_twin_and_nobodys_teacher(
+    tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun with one rate and gone on with another: its last settings alone do not make it."""
+    words = ["meta_train.lr=0.00128", "checkpoint_steps=1", f"cache_root={tmp_path / 'cache'}"]
+    log = Recorder.log
+
+    def stops_in(stage: str, run_in: str, *more: str) -> None:
+        def stopped(self: Recorder, at: str, step: int, metrics: Any) -> None:
+            log(self, at, step, metrics)
+            if at == stage and step:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Recorder, "log", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                run(tmp_path / run_in, *words, *more)
+
+    stops_in("meta_train", "student", "distill=none")
+    metakd.resume(tmp_path / "student", "meta_train.lr=0.00129", changed=True)
+    teacher = ["distill=kd", "student_alone=false"]
+    stops_in("pretrain", "teacher", *teacher, "pretrain.batch_size=16")
+    metakd.resume(tmp_path / "teacher", "pretrain.lr=0.07", changed=True)
+    assert not [*(tmp_path / "cache").glob("students/*.safetensors")]
+    assert not [*(tmp_path / "cache").glob("teachers/*.safetensors")]
+    run(tmp_path / "other", "meta_train.lr=0.00129", *words[1:], "distill=kd")
+    assert trained == ["_alone"]

@@ -68,6 +68,7 @@ def test_the_same_teacher(words: tuple[str, ...]) -> None:
         "dataset.augment=[flip]",
         "dataset.images_per_class=21",
         "finetune=default finetune.target=all",
+        "deterministic=true",
     ],
 )
 def test_another_teacher(word: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -131,6 +132,10 @@ def test_a_saved_learner_is_replaced_and_nothing_else(
     model.fit(shown[0], list("xxyyzz")).save(tmp_path / "saved")
     assert metakd.load(tmp_path / "saved").classes_.tolist() == ["x", "y", "z"]
     assert [p.name for p in tmp_path.iterdir()] == ["saved"]
+    (tmp_path / "saved" / "notes.txt").write_text("mine, too")
+    with pytest.raises(UserError, match="holds something else"):
+        model.save(tmp_path / "saved")
+    assert (tmp_path / "saved" / "notes.txt").exists()
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.txt").write_text("mine")
     for place in (tmp_path / "photos", tmp_path / "photos" / "a.txt"):
@@ -139,6 +144,26 @@ def test_a_saved_learner_is_replaced_and_nothing_else(
     with pytest.raises(UserError, match="cannot be written"):
         model.save(tmp_path / "photos" / "a.txt" / "deeper")
     assert (tmp_path / "photos" / "a.txt").read_text() == "mine"
+
+
+def test_what_was_saved_before_stays_where_nothing_new_can_take_its_place(
+    made_up_learner: Made, shown: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = made_up_learner("protonet").fit(*shown)
+    model.save(tmp_path / "saved")
+    replace = os.replace
+
+    def refuses(source: Path, target: Path) -> None:
+        if Path(source).name.endswith(".new"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuses)
+        with pytest.raises(UserError, match="No space left"):
+            model.save(tmp_path / "saved")
+    assert [p.name for p in tmp_path.iterdir()] == ["saved"]
+    assert metakd.load(tmp_path / "saved").classes_.tolist() == ["a", "b", "c"]
 
 
 def test_labels_that_json_cannot_hold(made_up_learner: Made, shown: Any, tmp_path: Path) -> None:

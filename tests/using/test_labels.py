@@ -21,6 +21,8 @@ from metakd.using.labels import as_array, classes_of, labels_of, plain_labels
         (torch.tensor([2, 0]), [2, 0]),
         (np.array(["oak", "elm"]), ["oak", "elm"]),
         ([("a", 1), None], [("a", 1), None]),
+        ([torch.tensor(4), torch.tensor(4)], [4, 4]),
+        ([np.array("oak"), np.array(2)], ["oak", 2]),
     ],
 )
 def test_labels_become_plain_values(given: Any, found: list[Any]) -> None:
@@ -37,6 +39,8 @@ def test_labels_become_plain_values(given: Any, found: list[Any]) -> None:
         (5, "not int"),
         ([["a"], ["b"]], "has no hash"),
         ([float("nan"), 1.0], "nan is no class"),
+        ([torch.tensor(float("nan")), 1.0], "nan is no class"),
+        ([torch.tensor([1, 2]), 1], r"a tensor \[2\] is no class"),
     ],
 )
 def test_labels_that_are_none(given: Any, message: str) -> None:

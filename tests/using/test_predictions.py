@@ -17,6 +17,7 @@ from metakd.config.locate import Choices
 from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
 from metakd.data.sinusoid import SinusoidTasks
+from metakd.errors import UserError
 from metakd.models.network import Network
 from metakd.pipeline.construction import settings_of
 from metakd.pipeline.teaching import adapting_teacher_config
@@ -166,6 +167,8 @@ def test_regression(algorithm: str, made: Any, used: Any) -> None:
         assert model.score(asked, truth) == pytest.approx(
             1 - ((truth - predicted) ** 2).sum() / spread, rel=1e-4
         )
+        with pytest.raises(UserError, match="for 1 inputs; give one for each"):
+            model.score(asked[:1], truth)
 
 
 def test_bfloat16_gives_the_same_answers(tiny: ImageData, made: Any, used: Any) -> None:

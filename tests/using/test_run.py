@@ -93,6 +93,8 @@ def test_a_run_without_calibration_says_so(
 def test_refused(glyph_run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Did you mean 'teacher'"):
         metakd.load(glyph_run, "techer")
+    with pytest.raises(UserError, match="Did you mean 'cuda'"):
+        metakd.load(glyph_run, device="gpu")
     copy = shutil.copytree(glyph_run, tmp_path / "copy")
     (copy / "checkpoints" / "teacher.safetensors").unlink()
     with pytest.raises(UserError, match="has no teacher; it has student, student_alone"):

@@ -1,0 +1,151 @@
+"""What networks have learned from stays known: through checkpoints, fine-tuning, resumption."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+import metakd
+from metakd.errors import UserError
+from metakd.models.card import Card
+from metakd.stages.recorder import Recorder
+
+TINY = (
+    "dataset=image_folder",
+    "dataset.image_size=16",
+    "dataset.augment=[]",
+    "algorithm=protonet",
+    "student=conv4",
+    "student.width=8",
+    "distill=none",
+    "warmstart=none",
+    "meta_train.iterations=4",
+    "meta_train.validate_every=4",
+    "meta_train.validate_tasks=4",
+    "checkpoint_steps=1",
+    "task.ways=3",
+    "task.queries=3",
+    "task.train_ways=3",
+    "task.meta_batch=2",
+    "evaluate.tasks=6",
+    "evaluate.shots=[]",
+    "student_alone=false",
+    "tracker=none",
+)
+
+
+def draw(folder: Path, names: str) -> None:
+    """Write pictures of classes that have one letter each: noise of a brightness of its own."""
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        random = np.random.default_rng(ord(name))
+        for i in range(6):
+            pixels = random.integers(0, 100, (16, 16, 3)) + 5 * (ord(name) - ord("a"))
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.png")
+
+
+def parts(folder: Path, train: str, val: str, test: str) -> Path:
+    for part, names in {"train": train, "val": val, "test": test}.items():
+        draw(folder / part, names)
+    return folder
+
+
+def run(folder: Path, photos: Path, *words: str) -> dict[str, Any]:
+    return metakd.train(*TINY, f"dataset.folder={photos}", f"hydra.run.dir={folder}", *words)
+
+
+def card(file: Path) -> Card:
+    with safe_open(file, framework="pt") as opened:
+        found = Card.from_header(opened.metadata())
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return parts(tmp_path_factory.mktemp("seen") / "photos", "abcd", "efg", "hijk")
+
+
+@pytest.fixture(scope="module")
+def first(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose student is fine-tuned on the meta-test classes afterwards."""
+    folder = tmp_path_factory.mktemp("seen") / "first"
+    run(folder, photos, "finetune=default", "finetune.epochs=1", "finetune.batch_size=8")
+    return folder
+
+
+def test_a_fine_tuned_student_knows_the_classes_of_its_target(
+    photos: Path, first: Path, tmp_path: Path
+) -> None:
+    assert card(first / "checkpoints" / "student.safetensors").tested_on == tuple("hijk")
+    tuned = first / "checkpoints" / "student_target.safetensors"
+    assert card(tuned).trained_on == tuple("abcdhijk")
+    assert card(tuned).tested_on == ()
+    with pytest.raises(UserError, match="trained on 4 of the 4 meta-test classes"):
+        run(tmp_path / "no", photos, f"student.checkpoint={tuned}")
+
+
+def test_what_was_judged_all_the_same_is_not_new_to_the_next(first: Path, tmp_path: Path) -> None:
+    other = parts(tmp_path / "other", "lmno", "efg", "abcx")
+    words = (f"student.checkpoint={first}", "evaluate.seen=keep")
+    run(tmp_path / "kept", other, *words)
+    student = tmp_path / "kept" / "checkpoints" / "student.safetensors"
+    assert card(student).trained_on == tuple("abcdlmno")
+    assert card(student).tested_on == ("x",)
+    with pytest.raises(UserError, match="trained on 3 of the 4 meta-test classes"):
+        run(tmp_path / "no", other, f"student.checkpoint={student}")
+
+
+def test_a_run_that_leaves_classes_out_can_be_repeated(first: Path, tmp_path: Path) -> None:
+    other = parts(tmp_path / "other", "lmno", "efg", "abxyz")
+    words = (f"student.checkpoint={first}", "evaluate.seen=leave_out")
+    own = run(tmp_path / "run", other, *words)
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert split["test"] == {"classes": list("abxyz"), "images": [6] * 5}
+    again = metakd.evaluate(tmp_path / "run")
+    assert again["student"]["fewshot"] == own["student"]["fewshot"]
+    said = json.loads((Path(again["folder"]) / "run.json").read_text())["warnings"]
+    assert any("trained on 2 of the 5 meta-test classes" in line for line in said)
+    assert metakd.reproduce(tmp_path / "run", output=tmp_path / "again")["same"]
+
+
+def test_a_run_that_goes_on_with_another_split_knows_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "photos", "abcdefghijklmnopqrst")
+    log = Recorder.log
+
+    def stopped(self: Recorder, stage: str, step: int, metrics: Any) -> None:
+        log(self, stage, step, metrics)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "log", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run", tmp_path / "photos", "meta_train.validate_every=1")
+    before = json.loads((tmp_path / "run" / "split.json").read_text())
+    other = "dataset.split_seed=3"
+    with pytest.raises(UserError, match=r"before it was resumed, was trained on \d of the 4"):
+        metakd.resume(tmp_path / "run", other, changed=True)
+    metakd.resume(tmp_path / "run", other, "evaluate.seen=keep", changed=True)
+    after = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert after["test"] != before["test"]
+    student = card(tmp_path / "run" / "checkpoints" / "student.safetensors")
+    both = {*before["train"]["classes"], *after["train"]["classes"]}
+    assert set(student.trained_on) == both
+    assert set(student.tested_on) == {*after["test"]["classes"]} - both
+    # Judged again on what it was judged on at its end.
+    own = json.loads((tmp_path / "run" / "results.json").read_text())
+    again = metakd.evaluate(tmp_path / "run")
+    assert again["student"]["fewshot"] == own["student"]["fewshot"]
+    shutil.rmtree(tmp_path / "photos" / after["validate"]["classes"][0])
+    with pytest.raises(UserError, match="put it back"):
+        metakd.evaluate(tmp_path / "run")
