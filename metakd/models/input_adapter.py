@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metakd.data.preprocessing import LUMA, Preprocessing
+from metakd.errors import UserError
 
 __all__ = ["InputAdapter", "adapt_input"]
 
@@ -61,6 +62,16 @@ def adapt_input(network: nn.Module, given: Preprocessing, wanted: Preprocessing)
     """Let `network` take images that were prepared as `given`; nothing if that is what it expects.
 
     A hook and no module: the names of its weights stay as they are.
+
+    Raises:
+        UserError: images of so many channels cannot become images of others.
     """
+    channels = (given.channels, wanted.channels)
+    if channels[0] != channels[1] and set(channels) != {1, 3}:
+        raise UserError(
+            f"the teacher expects images of {wanted.channels} channels, and these have "
+            f"{given.channels}: only grey (1) and colour (3) become each other; choose another "
+            "teacher"
+        )
     if (given.shape, given.mean, given.std) != (wanted.shape, wanted.mean, wanted.std):
         network.register_forward_pre_hook(InputAdapter(given, wanted))

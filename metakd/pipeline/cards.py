@@ -172,4 +172,6 @@ def known_of(
     other = composed.typed & {*OTHER_DATA, "dataset.options.all_test"}
     own = not other or (moved and other == {"dataset.folder"})
     split = read_split(run.path) if own else None
-    return Known(student=found["student"], teacher=found["teacher"], split=split)
+    typed = {word.lstrip("+ ").partition("=")[0] for word in run.read_overrides()}
+    sized = "dataset.image_size" in typed and "dataset" not in composed.typed
+    return Known(student=found["student"], teacher=found["teacher"], split=split, sized=sized)

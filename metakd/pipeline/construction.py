@@ -51,6 +51,8 @@ def load_data(
     device: torch.device,
     expected: Preprocessing | None,
     split: Mapping[str, Sequence[str]] | None,
+    *,
+    sized: bool = False,
 ) -> ImageData | RegressionTasks:
     """Return the config's data, as the networks expect it where their weights say so.
 
@@ -60,6 +62,7 @@ def load_data(
         device: where the data lives from now on.
         expected: what the networks expect; None: the data's own size and statistics.
         split: class names of each part, as a run recorded them; None: the dataset's own.
+        sized: the size at which pictures are read was typed, if not now, then for the run.
 
     Raises:
         UserError: the data is missing or damaged.
@@ -67,7 +70,8 @@ def load_data(
     config = composed.config
     dataset_class = resolve(config.dataset._target_, "metakd.data", config.plugins)
     settings = settings_of(config.dataset)
-    free = getattr(dataset_class, "any_size", False) and "dataset.image_size" not in composed.typed
+    sized = sized or "dataset.image_size" in composed.typed
+    free = getattr(dataset_class, "any_size", False) and not sized
     if free and expected is not None and expected.height == expected.width:
         settings["image_size"] = expected.height  # read at once as large as it is looked at
     options = dict(config.dataset.options)

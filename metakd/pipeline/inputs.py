@@ -41,6 +41,8 @@ class Known:
         student: what its students expect of their input; None: not recorded, or no images.
         teacher: likewise.
         split: its classes by part; None: the dataset's own split.
+        sized: pictures are read at the size of its configuration, which was typed, and not at that
+            which its student expects.
         trained: what its networks have learned from so far; None: nothing yet, or not recorded.
         judging: its models are only judged: nothing is trained, no training class is needed.
     """
@@ -48,6 +50,7 @@ class Known:
     student: Preprocessing | None = None
     teacher: Preprocessing | None = None
     split: Mapping[str, Sequence[str]] | None = None
+    sized: bool = False
     trained: Card | None = None
     judging: bool = False
 

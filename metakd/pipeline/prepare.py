@@ -234,7 +234,9 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     expected = known.student
     if expected is None and student_card is not None:
         expected = student_card.preprocessing
-    everything = data = load_data(composed, cache_root, device, expected, known.split)
+    everything = data = load_data(
+        composed, cache_root, device, expected, known.split, sized=known.sized
+    )
     warnings += notes_of(everything)
     if isinstance(data, ImageData) and config.finetune.enabled and config.finetune.target == "all":
         # The target's test images must not be seen by any earlier stage.

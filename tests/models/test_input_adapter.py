@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
 from metakd.data.preprocessing import Preprocessing
+from metakd.errors import UserError
 from metakd.models.input_adapter import InputAdapter, adapt_input
 
 GIVEN = Preprocessing(3, 6, 6, (0.2, 0.4, 0.6), (0.5, 0.25, 0.1))
@@ -45,3 +47,10 @@ def test_what_is_alike_is_left_alone() -> None:
     network = nn.Linear(2, 2)
     adapt_input(network, GIVEN, copy.deepcopy(GIVEN))
     assert not network._forward_pre_hooks
+
+
+def test_other_channels_are_refused() -> None:
+    four = Preprocessing(4, 8, 8, (0.5,) * 4, (0.2,) * 4)
+    colour = Preprocessing(3, 8, 8, (0.5,) * 3, (0.2,) * 3)
+    with pytest.raises(UserError, match="expects images of 3 channels, and these have 4"):
+        adapt_input(nn.Identity(), four, colour)

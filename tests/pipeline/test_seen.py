@@ -149,3 +149,16 @@ def test_a_run_that_goes_on_with_another_split_knows_both(
     shutil.rmtree(tmp_path / "photos" / after["validate"]["classes"][0])
     with pytest.raises(UserError, match="put it back"):
         metakd.evaluate(tmp_path / "run")
+
+
+def test_a_typed_size_is_read_again(first: Path, tmp_path: Path) -> None:
+    """Read smaller than the student expects, then enlarged: so it was judged, so it is again."""
+    other = parts(tmp_path / "other", "lmno", "efg", "xyz")
+    words = (f"student.checkpoint={first}", "dataset.image_size=5", "evaluate.tasks=40")
+    own = run(tmp_path / "run", other, *words)["student"]["fewshot"]
+    assert metakd.evaluate(tmp_path / "run")["student"]["fewshot"] == own
+    before, after = (
+        json.loads((folder / "run.json").read_text())["data_checksum"]
+        for folder in (tmp_path / "run", max((tmp_path / "run" / "evaluations").iterdir()))
+    )
+    assert before == after
