@@ -13,8 +13,10 @@ import pytest
 import metakd
 from metakd.cli import COMMANDS
 from metakd.cli.ablate import ablate_parser, multirun_of
+from metakd.cli.evaluate import evaluate_parser
 from metakd.cli.sweep import combinations, expanded
 from metakd.cli.train import replayed, resumed, train_parser
+from metakd.config.judging import images_overrides
 from metakd.config.locate import ALIASES, Choices, user_folder
 from metakd.errors import UserError
 from metakd.searching.corners import corners
@@ -111,7 +113,10 @@ def test_command_composes(page: Path, line: str, reader: Path) -> None:
         for job in [] if resumes else combinations(multirun_of(typed))[0]:
             metakd.compose(*job)
     elif command == "evaluate":
-        metakd.compose(*words[1:])
+        judged = evaluate_parser().read(words)
+        job = judged.words[1:] + (images_overrides(judged.images) if judged.images else [])
+        make_what_it_names(job)
+        metakd.compose(*job)
     elif command == "list":
         folder = words[words.index("--config-dir") + 1] if "--config-dir" in words else None
         groups = Choices(user_folder(folder)).groups()

@@ -9,7 +9,7 @@ from metakd.cli.parser import Parser
 from metakd.cli.plugins import look_here_for
 from metakd.errors import UserError
 
-__all__ = ["run"]
+__all__ = ["evaluate_parser", "run"]
 
 HELP = """\
 usage: metakd evaluate RUN [GROUP=CHOICE ...] [SETTING=VALUE ...]
@@ -35,13 +35,18 @@ Settings: dataset, task and evaluate with all that belongs to them, algorithm.in
 device, precision, data_root, cache_root."""
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Evaluate a run again."""
+def evaluate_parser() -> Parser:
+    """Return the parser of this command's options."""
     parser = Parser("evaluate", HELP)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--images")
     parser.add_argument("--config-dir", "-cd")
-    asked = parser.read(arguments)
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Evaluate a run again."""
+    asked = evaluate_parser().read(arguments)
     if asked.help:
         print(HELP)
         return 0

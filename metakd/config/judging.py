@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from metakd.config.overrides import quoted
 from metakd.config.schema import Config
 
 __all__ = ["images_overrides", "only_judged"]
@@ -22,6 +21,6 @@ def images_overrides(folder: str) -> list[str]:
     """Return the overrides that judge on a folder of nothing but new classes."""
     return [
         "dataset=image_folder",
-        quoted(f"dataset.folder={folder}"),
+        f"dataset.folder={folder}",
         "dataset.options.all_test=true",
     ]
