@@ -166,7 +166,7 @@ def _check_new(prepared: Prepared, run: RunFolder, info: Mapping[str, Any]) -> N
             if name == "student":
                 prepared.warnings.append(without_card(f"the run '{run.path}'", data.preprocessing))
             continue
-        found = overlap(data.part(part), card, data.name, pictures)
+        found = overlap(data, part, card, pictures)
         names, line = left_out(
             data.part(part),
             part,

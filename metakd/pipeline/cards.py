@@ -87,7 +87,7 @@ def _card(
     cards = [card for card in earlier if card is not None]
     test = data.part("test")
     # Of these it has seen more than other pictures of a dataset that is split by images.
-    learned = {*tuned, *(name for card in cards for name in overlap(test, card, data.name).names)}
+    learned = {*tuned, *(name for card in cards for name in overlap(data, "test", card).names)}
     trained = {*data.part("train").class_names, *tuned, *(n for c in cards for n in c.trained_on)}
     return Card(
         preprocessing,

@@ -36,20 +36,20 @@ class Overlap:
 
 
 def overlap(
-    images: ClassImages, card: Card, dataset: str, known_pictures: Tensor | None = None
+    data: ImageData, part: str, card: Card, known_pictures: Tensor | None = None
 ) -> Overlap:
-    """Return which classes of `images` a network has learned from.
+    """Return which classes of a part of the data a network has learned from.
 
     Args:
-        images: of the part that it is to be judged on.
+        data: the dataset.
+        part: that it is to be judged on.
         card: what its weights say.
-        dataset: name of the dataset that the images belong to.
         known_pictures: [n] int64 marks of the pictures that it has learned from.
     """
-    trained = set(card.trained_on)
-    if card.dataset == dataset:
-        # Splits by images: the same classes, other pictures, as the dataset's protocol has it.
-        trained -= set(card.tested_on)
+    images, trained = data.part(part), set(card.trained_on)
+    if card.dataset == data.name:
+        # Split by images then and now: the same classes, other pictures, as the protocol has it.
+        trained -= {*card.tested_on} & {*data.part("train").class_names}
     by_name = {name for name in images.class_names if name in trained}
     by_picture: set[str] = set()
     if known_pictures is not None and len(known_pictures):
@@ -130,7 +130,7 @@ def without_learned(
         UserError: as `left_out`.
     """
     part, lines = config.evaluate.part, list[str]()
-    found = overlap(data.part(part), card, data.name)
+    found = overlap(data, part, card)
     names, line = left_out(
         data.part(part),
         part,
@@ -144,7 +144,7 @@ def without_learned(
         everything, data = change_both(everything, data, change)
     if line is not None:
         lines.append(line)
-    chosen = overlap(data.part("validate"), card, data.name)
+    chosen = overlap(data, "validate", card)
     if chosen.names and part != "validate":
         lines.append(
             f"{whose} was trained on {len(chosen.names)} of the "

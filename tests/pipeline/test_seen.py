@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors import safe_open
 
 import metakd
+from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
 from metakd.errors import UserError
 from metakd.models.card import Card
+from metakd.pipeline.seen import overlap
 from metakd.stages.recorder import Recorder
 
 TINY = (
@@ -162,3 +166,31 @@ def test_a_typed_size_is_read_again(first: Path, tmp_path: Path) -> None:
         for folder in (tmp_path / "run", max((tmp_path / "run" / "evaluations").iterdir()))
     )
     assert before == after
+
+
+def by_class(names: dict[str, str]) -> ImageData:
+    def images(letters: str) -> ClassImages:
+        labels = torch.arange(len(letters)).repeat_interleave(2)
+        return ClassImages(
+            images=torch.randint(0, 256, (len(labels), 1, 4, 4), dtype=torch.uint8),
+            labels=labels,
+            class_names=tuple(letters),
+            groups=torch.zeros(len(letters), dtype=torch.int64),
+            held_out=torch.zeros(len(labels), dtype=torch.bool),
+        )
+
+    return ImageData(PreparedImages({part: images(names[part]) for part in PARTS}, "digits"))
+
+
+def test_a_split_by_images_and_one_by_classes() -> None:
+    """Other pictures of the same classes are a protocol; of a split by classes they are not new."""
+    every = by_class({"train": "abcde", "validate": "abcde", "test": "abcde"})
+    some = by_class({"train": "ab", "validate": "c", "test": "de"})
+    network = Card(None, "digits", trained_on=tuple("abcde"), tested_on=tuple("abcde"))
+    assert overlap(every, "test", network).names == ()
+    assert overlap(some, "test", network).names == ("d", "e")
+    assert overlap(some, "validate", network).names == ("c",)
+    fewer = Card(None, "digits", trained_on=tuple("ab"), tested_on=tuple("de"))
+    assert overlap(some, "test", fewer).names == ()
+    assert overlap(every, "test", fewer).names == ("a", "b")
+    assert overlap(every, "test", dataclasses.replace(network, dataset="x")).names == tuple("abcde")
