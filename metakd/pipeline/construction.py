@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +75,22 @@ def load_data(
     free = getattr(dataset_class, "any_size", False) and not sized
     if free and expected is not None and expected.height == expected.width:
         settings["image_size"] = expected.height  # read at once as large as it is looked at
-    options = dict(config.dataset.options)
+    options, typed = dict(config.dataset.options), dict[str, Any]()
     for name in ("background", "white"):  # as the pictures were read that the weights know
-        if expected is not None and name in options:
-            typed = f"dataset.options.{name}" in composed.typed
-            options[name] = options[name] if typed else getattr(expected.reading, name)
+        if expected is None or name not in options:
+            continue
+        if f"dataset.options.{name}" in composed.typed:
+            typed[name] = options[name]
+        else:
+            options[name] = getattr(expected.reading, name)
     dataset = build(
         dataset_class,
         data_root_from(config.data_root),
         settings=settings,
         options=options,
     )
+    if expected is not None and typed:  # the constructor has checked them
+        expected = replace(expected, reading=replace(expected.reading, **typed))
     if split is not None and hasattr(dataset, "recorded_split"):
         dataset.recorded_split = {part: list(names) for part, names in split.items()}
     return load_dataset(

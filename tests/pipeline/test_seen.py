@@ -168,6 +168,21 @@ def test_a_typed_size_is_read_again(first: Path, tmp_path: Path) -> None:
     assert before == after
 
 
+def test_a_typed_background_is_taken_again(first: Path, tmp_path: Path) -> None:
+    """The student's checkpoint knew another one; from now on its pictures lie on this one."""
+    other = parts(tmp_path / "other", "lmno", "efg", "xyz")
+    for file in other.rglob("*.png"):
+        picture = Image.open(file).convert("RGBA")
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+        picture.save(file)
+    words = (f"student.checkpoint={first}", "dataset.options.background=0", "evaluate.tasks=40")
+    own = run(tmp_path / "run", other, *words)["student"]["fewshot"]
+    assert metakd.evaluate(tmp_path / "run")["student"]["fewshot"] == own
+    expects = card(tmp_path / "run" / "checkpoints" / "student.safetensors").preprocessing
+    assert expects is not None
+    assert expects.reading.background == 0
+
+
 def by_class(names: dict[str, str]) -> ImageData:
     def images(letters: str) -> ClassImages:
         labels = torch.arange(len(letters)).repeat_interleave(2)
