@@ -83,9 +83,11 @@ def evaluate_run(
     recorder = Recorder(progress=progress)
     for line in prepared.warnings:
         recorder.warn(line)
-    own = prepared.data.checksum == info.get("data_checksum")
-    # On other data the scale that belongs to the run's classes holds.
-    scale = None if own else info.get("teacher_scale")
+    data, ways = prepared.data, composed.config.task.ways
+    own = data.checksum == info.get("data_checksum")
+    fitted = own and isinstance(data, ImageData) and data.part("validate").classes >= ways
+    # On other data, or where meta-validation has too few classes, the recorded scale holds.
+    scale = None if fitted else info.get("teacher_scale")
     judged, results = _judge_all(prepared, run, recorder, scale)
     folder = RunFolder.create(run.path / "evaluations" / moment)
     folder.start(

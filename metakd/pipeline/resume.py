@@ -100,8 +100,9 @@ def resume(
             if info.get("start") is None:  # it was killed before it had said what it is
                 run.start(now)
             else:
-                # Of a run that goes on with other data: what it is judged by again.
-                run.update(data_checksum=now["data_checksum"], data_notes=now["data_notes"])
+                # Of a run that goes on with other data: what it is taken up by again.
+                about_data = ("data_checksum", "data_notes", "preprocessing")
+                run.update(**{name: now[name] for name in about_data if name in now})
                 run.resume({"command": now["command"], "from": journal.kept(), **group.describe()})
             found = changes(info, now)
             if found:

@@ -157,6 +157,12 @@ def test_glyphs_learner_judged_on_colour_pictures(photos: Path, tmp_path: Path) 
     assert recorded["student"]["height"] == 16
 
 
+def test_more_ways_than_meta_validation_has_classes(run: Path) -> None:
+    """The teacher's scale is then the recorded one, as on other data."""
+    found = metakd.evaluate(run, "task.ways=4")
+    assert {found[who]["fewshot"]["ways"] for who in ("student", "teacher")} == {4}
+
+
 def flat(folder: Path, names: Iterable[str]) -> Path:
     for name in names:
         draw(folder, name)
