@@ -120,7 +120,7 @@ class Learner:
         """Write a folder that `metakd.load` reads without the run: tensors and JSON.
 
         Args:
-            path: the folder; one that holds a saved learner is replaced.
+            path: the folder; one that holds a saved learner and nothing else is replaced.
             examples: keep the pictures that were shown, where `partial_fit` needs them. A learner
                 that classifies by embeddings keeps those, and never a picture.
 
