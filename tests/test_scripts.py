@@ -146,3 +146,23 @@ def test_a_full_disk_ends_in_a_line_and_the_run_goes_on_when_there_is_space(
     trials = faults.Trials(tmp_path, 1)
     trials.disk()
     assert trials.tallies["disk"].survived == 1, trials.tallies
+
+
+def test_every_algorithm_is_run_and_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import every_algorithm
+
+    for name in Choices().of("algorithm"):
+        words = every_algorithm.command(name, tmp_path / name)
+        assert metakd.compose(*words[4:]).config.algorithm.name == name
+    measured = [
+        {"accuracy": 0.5, "tasks": 600, "shots": 1, "batchnorm": "inductive"},
+        {"accuracy": 0.75, "tasks": 600, "shots": 5, "batchnorm": "inductive"},
+        {"accuracy": 0.9, "tasks": 600, "shots": 1, "batchnorm": "transductive"},
+        {"accuracy": 0.1, "tasks": 100, "shots": 1, "batchnorm": "inductive"},
+    ]
+    student = {"fewshot": measured[0], "fewshot_all": measured}
+    (tmp_path / "results.json").write_text(json.dumps({"student": student}))
+    (tmp_path / "seconds.txt").write_text("12.3\n")
+    line = every_algorithm.row("adversarial", tmp_path)
+    assert line == "| adversarial | distill=kd | 12.3 | 50.0 / 75.0 |  |  |"
