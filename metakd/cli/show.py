@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from metakd.config.checks import check
 from metakd.config.compose import compose, composing, typed_plugins
+from metakd.config.downloaded import with_downloaded
 from metakd.config.loading import CONFIG_NAME, search_path
 from metakd.config.locate import Choices, user_folder
 from metakd.config.overrides import check_override, parse
@@ -59,7 +60,8 @@ def show(asked: argparse.Namespace) -> int:
         sys.stdout.write(_job(composed.source, asked.package, asked.resolve))
         return 0
     parsed = parse(asked.overrides)
-    lines = [check_override(o, Choices(folder)) for o in parsed]
+    choices = Choices(folder)
+    lines, _ = with_downloaded([check_override(o, choices) for o in parsed], parsed, choices)
     lines += [word for words in composed.brought.values() for word in words]
     with hydra_application(folder, typed_plugins(parsed)) as hydra:
         if asked.cfg:

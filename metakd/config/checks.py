@@ -161,7 +161,7 @@ def _check_classes(config: Config) -> None:
 def _check_images(config: Config) -> None:
     task, dataset = config.task, config.dataset
     most = dataset.images_per_class
-    if most is None:
+    if most is None or task.fit:  # what fits is told once the data is there
         return
     shots = max([task.shots, *config.evaluate.shots])
     where = "task.shots" if shots == task.shots else "evaluate.shots"
@@ -357,6 +357,7 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         "evaluate.curve_tasks": not config.algorithm.adapts and "the algorithm takes no steps",
         "finetune.distill": not config.distill.uses_teacher and "nothing is distilled",
         "dataset.views": not config.dataset.augment and "images are not augmented",
+        "task.fit": config.dataset.kind == "regression" and "tasks are functions, without classes",
     }
     lines = [
         f"{key} changes nothing: {why}" for key, why in nothing.items() if key in typed and why

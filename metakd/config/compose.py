@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from metakd.config.brings import KEY
 from metakd.config.checks import idle_settings
+from metakd.config.downloaded import with_downloaded
 from metakd.config.loading import Loaded, complete, load
 from metakd.config.locate import ALIASES, Choices, user_folder
 from metakd.config.overrides import check_override, choice_options, option_names, parse
@@ -54,6 +55,7 @@ class Composed:
         config_dir: the user's own configuration folder.
         brought: by choice (`algorithm=reptile`), what it brought for other groups, as it could be
             typed; only what would have been otherwise.
+        said: lines about what was decided by what lies on this machine.
     """
 
     config: Config
@@ -67,6 +69,7 @@ class Composed:
     config_dir: Path | None = None
     source: str = ""
     brought: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    said: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """Return the typed configuration as plain dictionaries, lists and values."""
@@ -131,12 +134,12 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     folder = user_folder(config_dir)
     choices = Choices(folder)
     parsed = parse(overrides)
-    lines = [check_override(o, choices) for o in parsed]
+    lines, said = with_downloaded([check_override(o, choices) for o in parsed], parsed, choices)
     with composing(choices, typed_plugins(parsed)):
         loaded = load(lines, folder, choices, typed_plugins(parsed))
     files = {group: choices.file(group, loaded.picked[group]) for group in GROUPS}
     own = {group: set(choice_options(file)) for group, file in files.items()}
-    return _finished(loaded, overrides, parsed, choices, own)
+    return replace(_finished(loaded, overrides, parsed, choices, own), said=said)
 
 
 def recompose(

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from metakd.config.brings import KEY
+from metakd.config.downloaded import IF_DOWNLOADED
 from metakd.config.locate import ALIASES, Choices, conf_folder
 from metakd.config.suggest import known_groups
 from metakd.errors import UserError
@@ -212,6 +213,8 @@ def checked_files(plugins: Sequence[str] = ()) -> Iterator[None]:
             group = config_path.partition("/")[0]
             if group in known_groups() and isinstance(loaded.config, DictConfig):
                 loaded.config.pop(KEY, None)  # no setting: metakd.config.brings applies it
+            if group == "experiment" and isinstance(loaded.config, DictConfig):
+                loaded.config.pop(IF_DOWNLOADED, None)  # likewise: metakd.config.downloaded
             return loaded
 
     # A launcher's process registers Hydra's own class beside the one that it is handed: it takes

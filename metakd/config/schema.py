@@ -83,6 +83,10 @@ class TaskConfig:
     """Support examples of each class in training; null: as `shots`."""
     train_queries: int | None = None
     """Query examples of each class in training; null: as `queries`."""
+    fit: bool = False
+    """Lower `queries` and `train_queries`, never raise them, to what the smallest class of each
+    part allows beside the shots that are asked for. A line says so, and a run records the numbers
+    that hold."""
     meta_batch: int = 4
     """Tasks in a meta-iteration."""
     train_tasks: int | None = None

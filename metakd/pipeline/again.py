@@ -99,13 +99,13 @@ def evaluate_run(
             "data_notes": notes_of(prepared.everything),
         }
     )
-    folder.write_config(composed.yaml, composed.overrides)
+    folder.write_config(prepared.composed.yaml, composed.overrides)
     folder.write_episodes(
         row for name, j in judged.items() for m in j.measurements for row in m.rows(name)
     )
     folder.write_per_class(class_rows(prepared, judged))
     results = folder.write_results(results)
-    doubts = doubts_of(judged, composed.config)
+    doubts = doubts_of(judged, prepared.config)
     said = [line for line in prepared.warnings if line not in notes_of(prepared.everything)]
     keep(folder, [*said, *doubts])
     folder.finish("finished")

@@ -36,6 +36,7 @@ from metakd.models.weights import fill
 from metakd.pipeline.construction import build_backbone, dealt_out, load_data, settings_of
 from metakd.pipeline.inputs import Known, build_teacher, checkpoint_of, expected_by, without_card
 from metakd.pipeline.seen import change_both, without_learned
+from metakd.pipeline.task_sizes import check_tasks, fit_queries
 from metakd.registry import build, resolve, settings_used
 from metakd.stages.evaluate import embeds_alone
 from metakd.stages.optimization import Optimization
@@ -51,7 +52,8 @@ class Prepared:
     """Everything a run works on.
 
     Attributes:
-        composed: the config and how it was typed.
+        composed: the config and how it was typed; with the numbers of queries that hold, where
+            `task.fit` lowers them.
         config: the config itself.
         device: where it runs.
         precision: number format of the stages that may use bfloat16.
@@ -256,7 +258,10 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     if student_file is not None and silent and isinstance(data, ImageData):
         warnings.append(without_card(student_file.source, data.preprocessing))
     if isinstance(data, ImageData):
-        _check_classes(config, data, judging=known.judging)
+        composed, fitted = fit_queries(composed, data, judging=known.judging)
+        config = composed.config
+        warnings += fitted
+        check_tasks(config, data, judging=known.judging)
     if not second_order:
         lay_out_channels_last(student)
     prepared = Prepared(
@@ -350,40 +355,3 @@ def _try_out(prepared: Prepared, *, judging: bool) -> None:
             f"{config.algorithm.outer_optimizer}, not {config.meta_train.optimizer}; see its file "
             "in conf/algorithm for the rate and schedule"
         )
-
-
-def _check_classes(config: Config, data: ImageData, *, judging: bool) -> None:
-    """Draw one batch of every stream that the run will use: a task that cannot be made says so."""
-    task = config.task
-    train = (
-        task.train_ways or task.ways,
-        task.train_shots or task.shots,
-        task.train_queries or task.queries,
-    )
-    wanted: list[tuple[str, tuple[int, int, int], str, int | None]]
-    wanted = [
-        (config.evaluate.part, (task.ways, shots, task.queries), "uniform", None)
-        for shots in {task.shots, *config.evaluate.shots}
-    ]
-    if not judging:
-        wanted.insert(0, ("validate", (task.ways, task.shots, task.queries), "uniform", None))
-    if judging:
-        pass  # neither the teacher's scale nor the student is fitted to anything
-    elif config.distill.uses_teacher and config.distill.teacher_mode != "head":
-        # The teacher's scale is fitted on validation tasks like those that it answers.
-        wanted.append(("validate", (task.ways, train[1], train[2]), "uniform", None))
-    training = config.algorithm.trains_on == "episodes" and config.meta_train.iterations > 0
-    if training and not judging:
-        wanted.append(("train", train, task.sampling, task.train_tasks))
-    for part, (ways, shots, queries), sampling, number in wanted:
-        data.tasks(
-            part,
-            ways=ways,
-            shots=shots,
-            queries=queries,
-            tasks=1,
-            seed=config.seed,
-            stage="check",
-            sampling=sampling,
-            number=number,
-        ).batch(0)

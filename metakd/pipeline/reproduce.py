@@ -125,11 +125,11 @@ def _run_again(
 
         def begin(recorder: Recorder) -> None:
             asked = [w for w in run.read_overrides() if not w.startswith("hydra.")]
-            folder.write_config(composed.yaml, [*asked, *composed.overrides])
+            folder.write_config(prepared.composed.yaml, [*asked, *composed.overrides])
             repeated = os.path.relpath(run.path, folder.path)
             folder.start({**provenance_of(prepared), "reproduces": repeated})
             found = tracker.start(
-                composed.plain(), folder.path, prepared.config.name, composed.config.tags
+                prepared.composed.plain(), folder.path, prepared.config.name, composed.config.tags
             )
             if found:
                 folder.update(**found)

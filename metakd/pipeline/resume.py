@@ -95,7 +95,7 @@ def resume(
             journal = recorder.journal
             assert journal is not None
             run.rewind(journal.kept())
-            run.write_config(composed.yaml, _overrides_of(run, composed))
+            run.write_config(prepared.composed.yaml, _overrides_of(run, composed))
             now = provenance_of(prepared) | group.describe()
             if info.get("start") is None:  # it was killed before it had said what it is
                 run.start(now)
@@ -113,7 +113,7 @@ def resume(
             config = prepared.config
             run_id = info.get("wandb_run_id")
             tracked = tracker.start(
-                composed.plain(),
+                prepared.composed.plain(),
                 run.path,
                 config.name,
                 config.tags,

@@ -100,10 +100,10 @@ def train(composed: Composed, *, quiet: bool = False, group: Group = ALONE) -> d
         folder, tracker = own
 
         def begin(recorder: Recorder) -> None:
-            folder.write_config(composed.yaml, composed.overrides)
+            folder.write_config(prepared.composed.yaml, composed.overrides)
             folder.start(provenance_of(prepared) | group.describe())
             found = tracker.start(
-                composed.plain(), folder.path, prepared.config.name, composed.config.tags
+                prepared.composed.plain(), folder.path, prepared.config.name, composed.config.tags
             )
             if found:
                 folder.update(**found)
@@ -158,7 +158,7 @@ def carry_out(
             journal.open() if goes_on else journal.begin()
             begin(recorder)
             record_data(prepared, folder)
-            for line in described(prepared.composed.brought):
+            for line in (*prepared.composed.said, *described(prepared.composed.brought)):
                 recorder.say(line)
             recorder.say(f"{networks(prepared)}\nrun: {folder.path}")
             for line in prepared.warnings:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import yaml
+from PIL import Image
 
 import metakd
 from metakd.errors import UserError
@@ -86,3 +90,42 @@ def test_modes_without_outputs_are_possible(mode: str) -> None:
     assert metakd.compose(*FROZEN, "teacher.pretrained=true")  # embeddings, with a warm start
     with pytest.raises(UserError, match="needs a teacher"):
         metakd.compose(*TINY, *FROZEN, "distill=kd")
+
+
+def test_the_recipe_for_photographs_takes_it_if_it_is_there(
+    torch_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    for c in range(25):
+        (tmp_path / "photos" / str(c)).mkdir(parents=True)
+        for i in range(6 + c % 3):
+            pixels = random.integers(0, 255, (28, 28, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / str(c) / f"{i}.png")
+    lines: list[str] = []
+    for name in ("say", "warn"):
+        monkeypatch.setattr(
+            f"metakd.tracking.progress.Progress.{name}", lambda self, text: lines.append(text)
+        )
+    monkeypatch.setattr("metakd.pipeline.run._stages", lambda *_: {})  # what begins is looked at
+    words = ("experiment=photos/small", f"dataset.folder={tmp_path / 'photos'}", "tracker=none")
+
+    def begun(name: str, *more: str) -> dict[str, Any]:
+        lines.clear()
+        folder = tmp_path / name
+        metakd.train(*words, "dataset.image_size=28", *more, f"hydra.run.dir={folder}")
+        recorded: dict[str, Any] = yaml.safe_load((folder / ".hydra/config.yaml").read_text())
+        (queries,) = (line for line in lines if "instead of" in line)
+        assert queries.startswith("task.queries=1 instead of 10: class ")  # five are shots
+        assert recorded["task"]["queries"] == 1
+        return recorded
+
+    found = begun("with")
+    assert (found["teacher"]["model"], found["teacher"]["pretrained"]) == ("resnet18", True)
+    assert not found["pretrain"]["enabled"]
+    assert sum("experiment=photos/pretrained is taken" in line for line in lines) == 1
+    assert begun("typed", "teacher=conv4")["teacher"]["name"] == "conv4"
+    assert sum("is taken as it is, since teacher is typed" in line for line in lines) == 1
+    (torch_home / "hub" / "checkpoints" / "resnet18-f37072fd.pth").unlink()
+    found = begun("without")
+    assert (found["teacher"]["name"], found["pretrain"]["updates"]) == ("conv4", 600)
+    assert sum("is taken as it is: " in line for line in lines) == 1

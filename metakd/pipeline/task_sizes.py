@@ -1,0 +1,150 @@
+"""Of which sizes a run's tasks are; whether the data allows them; what they are lowered to."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from omegaconf import OmegaConf
+
+from metakd.config.compose import Composed
+from metakd.config.schema import Config
+from metakd.data.images import ImageData
+from metakd.errors import UserError
+
+__all__ = ["check_tasks", "fit_queries"]
+
+
+@dataclass(frozen=True)
+class _Tasks:
+    """The tasks of one stream: the part they are made from, their size, how they are drawn."""
+
+    part: str
+    ways: int
+    shots: int
+    queries: int
+    shots_key: str
+    queries_key: str
+    sampling: str = "uniform"
+    number: int | None = None
+
+    def room(self, data: ImageData) -> tuple[int, str, int]:
+        """Return how many queries fit, and the class that allows the fewest and its images."""
+        images = data.filled(self.part)
+        counts = images.members[1]
+        fewest = int(counts.min())
+        # `partition` deals a class's images out to so many tasks.
+        share = (self.number or 1) if self.sampling == "partition" else 1
+        return fewest // share - self.shots, images.class_names[int(counts.argmin())], fewest
+
+
+def _wanted(config: Config, *, judging: bool) -> list[_Tasks]:
+    """Return every kind of task that the run will draw."""
+    task = config.task
+    train_shots, train_queries = task.train_shots or task.shots, task.train_queries or task.queries
+    train_keys = (
+        "task.shots" if task.train_shots is None else "task.train_shots",
+        "task.train_queries",
+    )
+    own = ("task.shots", "task.queries")
+    wanted = []
+    if not judging:
+        wanted.append(_Tasks("validate", task.ways, task.shots, task.queries, *own))
+    for shots in {task.shots, *config.evaluate.shots}:
+        keys = own if shots == task.shots else ("evaluate.shots", "task.queries")
+        wanted.append(_Tasks(config.evaluate.part, task.ways, shots, task.queries, *keys))
+    if judging:
+        return wanted  # neither the teacher's scale nor the student is fitted to anything
+    if config.distill.uses_teacher and config.distill.teacher_mode != "head":
+        # The teacher's scale is fitted on validation tasks like those that it answers.
+        wanted.append(_Tasks("validate", task.ways, train_shots, train_queries, *train_keys))
+    if config.algorithm.trains_on == "episodes" and config.meta_train.iterations > 0:
+        ways, drawn = task.train_ways or task.ways, (task.sampling, task.train_tasks)
+        wanted.append(_Tasks("train", ways, train_shots, train_queries, *train_keys, *drawn))
+    return wanted
+
+
+def check_tasks(config: Config, data: ImageData, *, judging: bool) -> None:
+    """Draw one batch of every stream that the run will use: a task that cannot be made says so.
+
+    Args:
+        config: of the run.
+        data: what the tasks are made from.
+        judging: the run is only judged again; nothing is trained.
+
+    Raises:
+        UserError: as `ImageData.tasks`.
+    """
+    for tasks in _wanted(config, judging=judging):
+        data.tasks(
+            tasks.part,
+            ways=tasks.ways,
+            shots=tasks.shots,
+            queries=tasks.queries,
+            tasks=1,
+            seed=config.seed,
+            stage="check",
+            sampling=tasks.sampling,
+            number=tasks.number,
+        ).batch(0)
+
+
+def fit_queries(
+    composed: Composed, data: ImageData, *, judging: bool
+) -> tuple[Composed, list[str]]:
+    """Lower the query images of tasks to what the smallest class of each part allows (`task.fit`).
+
+    Args:
+        composed: the config; it is left as it is.
+        data: what the tasks are made from.
+        judging: the run is only judged again; only the tasks that it is judged on count.
+
+    Returns:
+        the config with the numbers that hold, also in its `yaml`, and a line for each number that
+        is another one now. Where all fit already, what was given, and no line.
+
+    Raises:
+        UserError: not even one query fits beside the shots, or a part is empty.
+    """
+    if not composed.config.task.fit:
+        return composed, []
+    config, lines = copy.deepcopy(composed.config), []
+    task = config.task
+    wanted = _wanted(config, judging=judging)
+    queries, line = _lowered(task.queries, "task.queries", wanted, data)
+    lines += line
+    train, line = _lowered(task.train_queries or queries, "task.train_queries", wanted, data)
+    lines += line
+    if not lines:
+        return composed, []
+    kept = OmegaConf.create(composed.yaml)
+    task.queries = queries
+    if train != (task.train_queries or queries):
+        task.train_queries = train
+    OmegaConf.update(kept, "task.queries", task.queries)
+    OmegaConf.update(kept, "task.train_queries", task.train_queries)
+    return dataclasses.replace(composed, config=config, yaml=OmegaConf.to_yaml(kept)), lines
+
+
+def _lowered(
+    asked: int, key: str, wanted: Iterable[_Tasks], data: ImageData
+) -> tuple[int, list[str]]:
+    """Return the most queries up to `asked` that fit, and the line that says why there are less."""
+    queries, lines = asked, []
+    for tasks in wanted:
+        if tasks.queries_key != key:
+            continue
+        room, name, images = tasks.room(data)
+        share = f" for {tasks.number} tasks" if tasks.sampling == "partition" else ""
+        why = f"class '{name}' of meta-{tasks.part} has {images} images{share}"
+        if room < 1:
+            raise UserError(
+                f"task.fit: {why}, and {tasks.shots_key} asks for {tasks.shots} shots: not one "
+                f"query is left; lower {tasks.shots_key}, or leave that class out"
+            )
+        if room < queries:
+            queries = room
+            lines = [f"{key}={queries} instead of {asked}: {why}, and {tasks.shots} are shots"]
+    return queries, lines
