@@ -34,5 +34,5 @@ def test_it_is_said_before_torch_is_loaded() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}
     )
-    assert done.stderr.startswith(f"metakd {metakd.__version__}: glyphs, protonet, student")
+    assert done.stdout.startswith(f"metakd {metakd.__version__}: glyphs, protonet, student")
     assert "import of torch halted" in done.stderr
