@@ -39,3 +39,27 @@ def test_what_it_writes(script: ModuleType, tmp_path: Path) -> None:
         assert twin.read_bytes() == file.read_bytes()
     assert len(sizes) > 8
     assert {p.name for p in (tmp_path / "c").iterdir()} <= set(names)
+
+
+def test_another_folder_differs_in_its_training_pictures_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "scripts"))
+    import other_folder
+
+    from metakd.runs.split import split_text, write_split
+
+    for name in ("elm", "oak", "yew"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4), (200, 100, 50)).save(tmp_path / "photos" / name / "1.png")
+    parts = {"train": (["elm"], [1]), "validate": (["oak"], [1]), "test": (["yew"], [1])}
+    (tmp_path / "run").mkdir()
+    write_split(tmp_path / "run", split_text("image_folder", parts))
+    made = other_folder.make(tmp_path / "photos", tmp_path / "run", tmp_path / "other", 0.5, 5)
+    assert made == 3
+    colours = {
+        part: Image.open(tmp_path / "other" / part / name / "1.png").getpixel((0, 0))
+        for part, name in (("train", "elm"), ("val", "oak"), ("test", "yew"))
+    }
+    assert colours["train"] == (100, 50, 25)
+    assert colours["val"] == colours["test"] == (200, 100, 50)
