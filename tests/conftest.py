@@ -48,6 +48,14 @@ def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path(DATA)
 
 
+@pytest.fixture(scope="module")
+def without_figures() -> Iterator[None]:
+    """Runs of this module draw no pictures, which takes half of a tiny run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("metakd.pipeline.run.draw_figures", lambda *_: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def default_settings() -> dict[str, Any]:
     """The configuration that a run of the default command records."""

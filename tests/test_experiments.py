@@ -13,6 +13,8 @@ from PIL import Image
 import metakd
 from metakd.config.locate import conf_folder
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 FILES = sorted(p for p in (conf_folder() / "experiment").rglob("*.yaml"))
 NAMES = [str(p.relative_to(conf_folder() / "experiment").with_suffix("")) for p in FILES]
 

@@ -14,6 +14,8 @@ from jsonschema import Draft202012Validator
 import metakd
 from metakd.runs.folder import open_run
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 NOT_TRAINED = (
     "algorithm=maml",

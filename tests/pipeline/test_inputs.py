@@ -19,6 +19,8 @@ from metakd.errors import UserError
 from metakd.models.card import Card
 from metakd.runs.checkpoints import load_state, load_weights
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 TINY = (
     "dataset=image_folder",
     "dataset.image_size=16",

@@ -21,6 +21,8 @@ from metakd.pipeline.run import provenance_of
 from metakd.stages.evaluate import evaluation_tasks
 from metakd.stages.recorder import Recorder
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 TWINS = ("teacher=conv4", "student=conv4", "teacher.width=8", "student.width=8", "tracker=none")
 
 

@@ -21,6 +21,8 @@ from metakd.runs.checkpoints import load_weights, save_state
 from metakd.runs.folder import open_run
 from metakd.stages import training
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 SHORT = (
     "dataset.images_per_class=8",
     "dataset.image_size=16",

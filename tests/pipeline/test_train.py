@@ -166,8 +166,9 @@ def test_without_a_teacher_there_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("algorithm", ["maml", "fomaml", "anil", "reptile", "supervised"])
 @pytest.mark.parametrize("distill", ["none", "kd"])
 def test_every_algorithm_with_and_without_distillation(
-    algorithm: str, distill: str, tmp_path: Path
+    algorithm: str, distill: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("metakd.pipeline.run.draw_figures", lambda *_: None)
     on = "support" if algorithm == "reptile" else "query"
     results = small(
         tmp_path / "run",
