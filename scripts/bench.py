@@ -40,9 +40,9 @@ from bench_baselines import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metakd.algorithms.algorithm import Algorithm
+from metakd.adaptation.algorithm import Algorithm
+from metakd.adaptation.host_memory import keep_freed_memory
 from metakd.algorithms.anil import ANIL
-from metakd.algorithms.host_memory import keep_freed_memory
 from metakd.algorithms.maml import MAML
 from metakd.algorithms.protonet import ProtoNet
 from metakd.algorithms.reptile import Reptile

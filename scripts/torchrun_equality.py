@@ -29,9 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metakd.algorithms.algorithm import Algorithm
-from metakd.algorithms.co_learning import Exchange
-from metakd.algorithms.co_meta import CoLearner
+from metakd.adaptation.algorithm import Algorithm
 from metakd.algorithms.maml import MAML
 from metakd.algorithms.protonet import ProtoNet
 from metakd.algorithms.reptile import Reptile
@@ -48,6 +46,8 @@ from metakd.stages.fit import fit
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
+from metakd.teaching.co_learning import Exchange
+from metakd.teaching.co_meta import CoLearner
 
 CASES = ("protonet", "kd", "maml", "fomaml", "reptile", "carried", "co_meta", "supervised")
 PROCESSES = 2

@@ -1,1 +1,1 @@
-"""Meta-algorithms, one a file; `algorithm.py` is their interface."""
+"""Meta-algorithms, one a file; what they are built from is in `metakd/adaptation/`."""

@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from metakd.algorithms.algorithm import Algorithm
+from metakd.adaptation.algorithm import Algorithm
+from metakd.adaptation.differentiation import Tensors
+from metakd.adaptation.inner_loop import tasks_of
+from metakd.adaptation.solver import Solver, solver_of
+from metakd.adversarial.game import Game
+from metakd.adversarial.game_watch import GameWatch
+from metakd.adversarial.generated_starts import predict_from, relative_spread
+from metakd.adversarial.generator import ChunkedHypernetwork, gaussian_noise
 from metakd.algorithms.anil import ANIL
-from metakd.algorithms.co_learning import Exchange, Pair, pair_gradient
-from metakd.algorithms.differentiation import Tensors
-from metakd.algorithms.game import Game
-from metakd.algorithms.game_watch import GameWatch
-from metakd.algorithms.generated_starts import predict_from, relative_spread
-from metakd.algorithms.inner_loop import tasks_of
 from metakd.algorithms.maml import MAML
 from metakd.algorithms.protonet import ProtoNet
-from metakd.algorithms.solver import Solver, solver_of
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.errors import UserError, nearest
-from metakd.models.generator import ChunkedHypernetwork, gaussian_noise
+from metakd.teaching.co_learning import Exchange, Pair, pair_gradient
 
 __all__ = ["BASES", "GENERATES", "STARTS", "Adversarial"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from metakd.algorithms.annealing import Annealing
-from metakd.algorithms.gradient_learner import GradientLearner
-from metakd.algorithms.layer_step_rates import descent
-from metakd.algorithms.outer_gradients import unrolled
+from metakd.adaptation.annealing import Annealing
+from metakd.adaptation.gradient_learner import GradientLearner
+from metakd.adaptation.layer_step_rates import descent
+from metakd.adaptation.outer_gradients import unrolled
 
 __all__ = ["ANIL"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from metakd.algorithms.gradient_learner import GradientLearner
-from metakd.algorithms.implicit_gradient import ImplicitGradient
-from metakd.algorithms.update_rules import GradientDescent
+from metakd.adaptation.gradient_learner import GradientLearner
+from metakd.adaptation.implicit_gradient import ImplicitGradient
+from metakd.adaptation.update_rules import GradientDescent
 from metakd.errors import UserError
 
 __all__ = ["IMAML"]

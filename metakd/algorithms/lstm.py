@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from metakd.algorithms.differentiation import Tensors
-from metakd.algorithms.gradient_learner import GradientLearner
-from metakd.algorithms.outer_gradients import unrolled
-from metakd.algorithms.update_rules import UpdateRule
+from metakd.adaptation.differentiation import Tensors
+from metakd.adaptation.gradient_learner import GradientLearner
+from metakd.adaptation.outer_gradients import unrolled
+from metakd.adaptation.update_rules import UpdateRule
 from metakd.errors import UserError
 
 __all__ = ["LSTMMetaLearner", "LearnedCell", "preprocessed"]

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metakd.algorithms.differentiation import Tensors
-from metakd.algorithms.gradient_learner import GradientLearner
-from metakd.algorithms.learned_tensors import LearnedTensors
-from metakd.algorithms.outer_gradients import unrolled
-from metakd.algorithms.update_rules import UpdateRule
+from metakd.adaptation.differentiation import Tensors
+from metakd.adaptation.gradient_learner import GradientLearner
+from metakd.adaptation.learned_tensors import LearnedTensors
+from metakd.adaptation.outer_gradients import unrolled
+from metakd.adaptation.update_rules import UpdateRule
 
 __all__ = ["LearnedRates", "MetaSGD"]
 

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from metakd.algorithms.embedding_learner import EmbeddingLearner
-from metakd.algorithms.task_classifiers import cosine_similarities, prototypes
+from metakd.adaptation.embedding_learner import EmbeddingLearner
+from metakd.adaptation.task_classifiers import cosine_similarities, prototypes
 from metakd.distillation.divergences import widened
 from metakd.errors import UserError
 

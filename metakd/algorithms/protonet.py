@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metakd.algorithms.embedding_learner import EmbeddingLearner
-from metakd.algorithms.task_classifiers import cosine_similarities, prototypes, squared_distances
+from metakd.adaptation.embedding_learner import EmbeddingLearner
+from metakd.adaptation.task_classifiers import cosine_similarities, prototypes, squared_distances
 from metakd.errors import UserError, nearest
 
 __all__ = ["ProtoNet"]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from metakd.algorithms.gradient_learner import GradientLearner
-from metakd.algorithms.outer_gradients import Contribution, displacement
-from metakd.algorithms.update_rules import AdamWithoutMomentum, GradientDescent, UpdateRule
+from metakd.adaptation.gradient_learner import GradientLearner
+from metakd.adaptation.outer_gradients import Contribution, displacement
+from metakd.adaptation.update_rules import AdamWithoutMomentum, GradientDescent, UpdateRule
 from metakd.data.counter_random import bits_at, derive, smallest, stream_key
 from metakd.data.tasks import TaskBatch
 from metakd.errors import UserError, nearest

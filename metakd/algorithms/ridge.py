@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metakd.algorithms.embedding_learner import EmbeddingLearner
+from metakd.adaptation.embedding_learner import EmbeddingLearner
 from metakd.distillation.divergences import widened
 from metakd.errors import UserError
 

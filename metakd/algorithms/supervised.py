@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from metakd.algorithms.embedding_learner import EmbeddingLearner
-from metakd.algorithms.inner_loop import accuracy
-from metakd.algorithms.task_classifiers import centroid_logits, logistic_logits
+from metakd.adaptation.embedding_learner import EmbeddingLearner
+from metakd.adaptation.inner_loop import accuracy
+from metakd.adaptation.task_classifiers import centroid_logits, logistic_logits
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.errors import UserError, nearest

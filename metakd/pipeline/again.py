@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from metakd.algorithms.algorithm import Algorithm
+from metakd.adaptation.algorithm import Algorithm
 from metakd.config.checks import teacher_learns
 from metakd.config.compose import Composed
 from metakd.config.judging import only_judged

@@ -29,7 +29,16 @@ SHAPES = frozenset({"width", "widths", "depth"})
 """Settings of our own architectures that decide which weights there are, and nothing else."""
 
 CODE = fingerprint(
-    "models", "data", "algorithms", "distillation", "distributed", "stages", "pipeline"
+    "models",
+    "data",
+    "distillation",
+    "adaptation",
+    "adversarial",
+    "teaching",
+    "algorithms",
+    "distributed",
+    "stages",
+    "pipeline",
 )
 """Of the sources that decide what a student is, read when the program starts."""
 

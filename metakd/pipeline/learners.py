@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from metakd.algorithms.algorithm import Algorithm
+from metakd.adaptation.algorithm import Algorithm
 from metakd.config.checks import teacher_learns
 from metakd.config.schema import Config
 from metakd.config.values import LEARNED_MODES

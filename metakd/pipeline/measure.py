@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from metakd.algorithms.algorithm import Algorithm, MetricAlgorithm
-from metakd.algorithms.gradient_learner import GradientLearner
+from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
+from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.algorithms.supervised import Supervised
 from metakd.config.schema import Config
 from metakd.data.dataset import RegressionTasks

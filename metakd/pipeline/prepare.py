@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metakd.algorithms.algorithm import Algorithm
-from metakd.algorithms.host_memory import keep_freed_memory
+from metakd.adaptation.algorithm import Algorithm
+from metakd.adaptation.host_memory import keep_freed_memory
 from metakd.config.checks import check, teacher_settings, unused_settings
 from metakd.config.compose import Composed
 from metakd.config.schema import AlgorithmConfig, Config, OptimizerConfig

@@ -9,11 +9,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from metakd.adaptation.algorithm import Algorithm
 from metakd.algorithms.adversarial import Adversarial
-from metakd.algorithms.algorithm import Algorithm
-from metakd.algorithms.co_learning import Exchange
-from metakd.algorithms.co_meta import CoLearner
-from metakd.algorithms.feedback import FeedbackLearner
 from metakd.algorithms.maml import MAML
 from metakd.config.schema import AlgorithmConfig, Config
 from metakd.data.images import ImageData
@@ -21,6 +18,9 @@ from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.network import Network
 from metakd.pipeline.prepare import Prepared
+from metakd.teaching.co_learning import Exchange
+from metakd.teaching.co_meta import CoLearner
+from metakd.teaching.feedback import FeedbackLearner
 
 __all__ = ["adapting_teacher", "adapting_teacher_config", "exchange_of", "join", "teacher_of"]
 

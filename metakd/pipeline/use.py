@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from metakd.algorithms.algorithm import Algorithm
-from metakd.algorithms.gradient_learner import GradientLearner
+from metakd.adaptation.algorithm import Algorithm
+from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.algorithms.supervised import Supervised
 from metakd.config.compose import recompose
 from metakd.config.overrides import quoted

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from metakd.algorithms.algorithm import Algorithm, MetricAlgorithm
+from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
 from metakd.data.tasks import TaskBatch

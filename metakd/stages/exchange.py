@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from metakd.algorithms.algorithm import Algorithm
+from metakd.adaptation.algorithm import Algorithm
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Objective
 from metakd.distributed.group import Group

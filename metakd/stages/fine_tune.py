@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metakd.algorithms.inner_loop import accuracy
+from metakd.adaptation.inner_loop import accuracy
 from metakd.algorithms.supervised import Supervised
 from metakd.data.counter_random import permutation, stream_key
 from metakd.data.images import ImageData

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
-from metakd.algorithms.algorithm import Algorithm
-from metakd.algorithms.embedding_learner import EmbeddingLearner
-from metakd.algorithms.gradient_learner import GradientLearner
-from metakd.algorithms.outer_gradients import MultiStep, unrolled
+from metakd.adaptation.algorithm import Algorithm
+from metakd.adaptation.embedding_learner import EmbeddingLearner
+from metakd.adaptation.gradient_learner import GradientLearner
+from metakd.adaptation.outer_gradients import MultiStep, unrolled
+from metakd.adaptation.task_workers import workers
 from metakd.algorithms.supervised import Supervised
-from metakd.algorithms.task_workers import workers
 from metakd.data.available_memory import available_memory
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metakd.algorithms.gradient_learner import GradientLearner
+from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, TaskAnswers, target_loss
 from metakd.runs.journal import Journal

@@ -14,12 +14,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
+from metakd.adaptation.differentiation import Tensors, detached
+from metakd.adaptation.gradient_learner import GradientLearner
+from metakd.adaptation.inner_loop import Examples, InnerLoop, Task
+from metakd.adversarial.generated_starts import best_start, from_start
 from metakd.algorithms.adversarial import Adversarial
-from metakd.algorithms.algorithm import Algorithm, MetricAlgorithm
-from metakd.algorithms.differentiation import Tensors, detached
-from metakd.algorithms.generated_starts import best_start, from_start
-from metakd.algorithms.gradient_learner import GradientLearner
-from metakd.algorithms.inner_loop import Examples, InnerLoop, Task
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.objective import Objective
 from metakd.models.normalization import (

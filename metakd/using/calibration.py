@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metakd.algorithms.algorithm import Algorithm, MetricAlgorithm
+from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.data.images import ImageData
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.calibration import fit_scale

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metakd.algorithms.algorithm import Algorithm
+from metakd.adaptation.algorithm import Algorithm
 from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
 from metakd.stages.precision import Precision

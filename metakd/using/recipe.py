@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metakd.adaptation.algorithm import Algorithm
 from metakd.algorithms.adversarial import Adversarial
-from metakd.algorithms.algorithm import Algorithm
 from metakd.errors import UserError
 from metakd.models.layout import lay_out_channels_last
 from metakd.models.normalization import has_batchnorm, set_running_statistics

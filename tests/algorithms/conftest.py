@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metakd.algorithms import task_workers
+from metakd.adaptation import task_workers
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.objective import Answer, TaskAnswers
 from metakd.models.normalization import BatchNorm2d

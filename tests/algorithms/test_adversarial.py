@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metakd.algorithms.adversarial import Adversarial
-from metakd.algorithms.co_learning import Exchange
 from metakd.algorithms.maml import MAML
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
+from metakd.teaching.co_learning import Exchange
 
 pytestmark = pytest.mark.usefixtures("two_workers")
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metakd.algorithms.annealing import Annealing
+from metakd.adaptation.annealing import Annealing
+from metakd.adaptation.outer_gradients import unrolled
 from metakd.algorithms.maml import MAML
-from metakd.algorithms.outer_gradients import unrolled
 from metakd.algorithms.reptile import Reptile
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.objective import Objective

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+from metakd.adaptation.inner_loop import tasks_of
 from metakd.algorithms.boil import BOIL
-from metakd.algorithms.inner_loop import tasks_of
 from metakd.distillation.objective import Objective
 
 

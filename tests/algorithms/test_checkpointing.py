@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from metakd.algorithms.checkpointing import recomputed
-from metakd.algorithms.inner_loop import tasks_of
+from metakd.adaptation.checkpointing import recomputed
+from metakd.adaptation.inner_loop import tasks_of
+from metakd.adaptation.solver import GradientSolver
 from metakd.algorithms.maml import MAML
-from metakd.algorithms.solver import GradientSolver
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.embedding import EmbeddingMatch
 from metakd.distillation.objective import Objective

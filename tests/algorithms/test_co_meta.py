@@ -12,8 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metakd.algorithms.anil import ANIL
-from metakd.algorithms.co_learning import Exchange
-from metakd.algorithms.co_meta import CoLearner
 from metakd.algorithms.maml import MAML
 from metakd.algorithms.protonet import ProtoNet
 from metakd.algorithms.reptile import Reptile
@@ -21,6 +19,8 @@ from metakd.data.tasks import TaskBatch
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
+from metakd.teaching.co_learning import Exchange
+from metakd.teaching.co_meta import CoLearner
 
 pytestmark = pytest.mark.usefixtures("two_workers")
 

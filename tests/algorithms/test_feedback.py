@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metakd.algorithms.feedback import FeedbackLearner
 from metakd.algorithms.maml import MAML
 from metakd.algorithms.protonet import ProtoNet
 from metakd.algorithms.supervised import Supervised
@@ -19,6 +18,7 @@ from metakd.data.tasks import ExampleBatch
 from metakd.distillation.kd import KD
 from metakd.errors import UserError
 from metakd.models.network import Network
+from metakd.teaching.feedback import FeedbackLearner
 
 STUDENTS = {
     "protonet": lambda body: ProtoNet(body),

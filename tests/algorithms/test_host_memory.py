@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import resource, torch
-from metakd.algorithms.host_memory import keep_freed_memory
+from metakd.adaptation.host_memory import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 def touch():

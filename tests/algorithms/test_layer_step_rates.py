@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from metakd.adaptation.layer_step_rates import LayerStepRates
 from metakd.algorithms.anil import ANIL
 from metakd.algorithms.boil import BOIL
-from metakd.algorithms.layer_step_rates import LayerStepRates
 from metakd.algorithms.maml import MAML
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError

@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from metakd.algorithms.learned_tensors import LearnedTensors
+from metakd.adaptation.learned_tensors import LearnedTensors
 
 
 def made() -> LearnedTensors:

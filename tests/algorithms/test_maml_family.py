@@ -10,19 +10,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from metakd.adaptation.gradient_learner import GradientLearner
+from metakd.adaptation.update_rules import UpdateRule
 from metakd.algorithms.boil import BOIL
-from metakd.algorithms.co_learning import Exchange
-from metakd.algorithms.co_meta import CoLearner
-from metakd.algorithms.feedback import FeedbackLearner
-from metakd.algorithms.gradient_learner import GradientLearner
 from metakd.algorithms.lstm import LSTMMetaLearner
 from metakd.algorithms.maml import MAML
 from metakd.algorithms.meta_curvature import MetaCurvature
 from metakd.algorithms.meta_sgd import MetaSGD
-from metakd.algorithms.update_rules import UpdateRule
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Objective
 from metakd.models.network import Network
+from metakd.teaching.co_learning import Exchange
+from metakd.teaching.co_meta import CoLearner
+from metakd.teaching.feedback import FeedbackLearner
 
 pytestmark = pytest.mark.usefixtures("two_workers")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metakd.algorithms.embedding_learner import EmbeddingLearner
+from metakd.adaptation.embedding_learner import EmbeddingLearner
 from metakd.algorithms.metabaseline import MetaBaseline
 from metakd.algorithms.protonet import ProtoNet
 from metakd.algorithms.relation import Relation

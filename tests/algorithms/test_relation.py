@@ -11,9 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metakd.algorithms.co_learning import Exchange
-from metakd.algorithms.co_meta import CoLearner
-from metakd.algorithms.feedback import FeedbackLearner
 from metakd.algorithms.protonet import ProtoNet
 from metakd.algorithms.relation import Relation, squared_score_error
 from metakd.distillation.embedding import EmbeddingMatch
@@ -23,6 +20,9 @@ from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.errors import UserError
 from metakd.models.conv4 import Conv4
 from metakd.models.network import Network
+from metakd.teaching.co_learning import Exchange
+from metakd.teaching.co_meta import CoLearner
+from metakd.teaching.feedback import FeedbackLearner
 
 
 class Identity(nn.Identity):

@@ -143,7 +143,7 @@ def test_validation_that_gives_no_answer_chooses_nothing(
 ) -> None:
     import torch
 
-    from metakd.algorithms.gradient_learner import GradientLearner
+    from metakd.adaptation.gradient_learner import GradientLearner
 
     sound = GradientLearner.predict
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metakd.algorithms.algorithm import Algorithm
+from metakd.adaptation.algorithm import Algorithm
 from metakd.algorithms.protonet import ProtoNet
 from metakd.data.images import ImageData
 from metakd.data.tasks import TaskBatch

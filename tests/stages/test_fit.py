@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metakd.algorithms.algorithm import Algorithm
+from metakd.adaptation.algorithm import Algorithm
 from metakd.distillation.objective import Objective
 from metakd.stages.finite import NotFiniteError
 from metakd.stages.fit import Fitted, fit

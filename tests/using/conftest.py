@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import metakd
-from metakd.algorithms.algorithm import Algorithm
+from metakd.adaptation.algorithm import Algorithm
 from metakd.config.compose import compose
 from metakd.config.recorded import recorded_composed
 from metakd.config.schema import Config

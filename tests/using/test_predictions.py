@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from metakd.algorithms.algorithm import Algorithm
+from metakd.adaptation.algorithm import Algorithm
 from metakd.algorithms.maml import MAML
 from metakd.algorithms.supervised import Supervised
 from metakd.config.compose import compose

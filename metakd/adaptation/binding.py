@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from metakd.algorithms.differentiation import Tensors
+from metakd.adaptation.differentiation import Tensors
 
 __all__ = ["Bound"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metakd.algorithms.differentiation import Tensors
+from metakd.adaptation.differentiation import Tensors
 
 __all__ = ["AdamWithoutMomentum", "GradientDescent", "UpdateRule"]
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from metakd.adversarial.generator import ChunkedHypernetwork, gaussian_noise, he_scale
 from metakd.models.conv4 import Conv4
-from metakd.models.generator import ChunkedHypernetwork, gaussian_noise, he_scale
 
 SHAPES = {
     "teacher": {

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import Tensor
 
-from metakd.algorithms.game import (
+from metakd.adversarial.discriminator import SEES, Discriminator
+from metakd.adversarial.game import (
     Game,
     dealt,
     discriminator_value,
@@ -18,9 +20,17 @@ from metakd.algorithms.game import (
 )
 from metakd.distillation.optimal_transport import sinkhorn_divergence
 from metakd.errors import UserError
-from metakd.models.discriminator import SEES, Discriminator
 
 CRITICS = ("gan", "lsgan", "wasserstein")
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(before)
 
 
 def _play(tasks: int = 2, n: int = 6, classes: int = 3) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from metakd.adversarial.discriminator import SEES, Discriminator
 from metakd.errors import UserError
-from metakd.models.discriminator import SEES, Discriminator
 
 
 def _predictions(seed: int = 0) -> tuple[Tensor, Tensor]:

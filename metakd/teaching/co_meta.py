@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from metakd.algorithms.algorithm import Algorithm
-from metakd.algorithms.co_learning import Exchange, Pair, pair_gradient
-from metakd.algorithms.inner_loop import tasks_of
-from metakd.algorithms.solver import Solver, solver_of
+from metakd.adaptation.algorithm import Algorithm
+from metakd.adaptation.inner_loop import tasks_of
+from metakd.adaptation.solver import Solver, solver_of
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.teaching.co_learning import Exchange, Pair, pair_gradient
 
 __all__ = ["CoLearner"]
 

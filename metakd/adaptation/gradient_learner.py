@@ -7,17 +7,17 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-from metakd.algorithms.algorithm import Algorithm
-from metakd.algorithms.annealing import Annealing
-from metakd.algorithms.differentiation import by_autograd, detached
-from metakd.algorithms.inner_loop import InnerLoop, Task, tasks_of
-from metakd.algorithms.outer_gradients import Contribution, MultiStep, OuterGradient, unrolled
-from metakd.algorithms.task_execution import (
+from metakd.adaptation.algorithm import Algorithm
+from metakd.adaptation.annealing import Annealing
+from metakd.adaptation.differentiation import by_autograd, detached
+from metakd.adaptation.inner_loop import InnerLoop, Task, tasks_of
+from metakd.adaptation.outer_gradients import Contribution, MultiStep, OuterGradient, unrolled
+from metakd.adaptation.task_execution import (
     choose_execution,
     mean_over_tasks,
     stack_over_tasks,
 )
-from metakd.algorithms.update_rules import UpdateRule
+from metakd.adaptation.update_rules import UpdateRule
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.errors import UserError, nearest

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from metakd.algorithms.differentiation import Tensors
-from metakd.algorithms.update_rules import GradientDescent, UpdateRule
+from metakd.adaptation.differentiation import Tensors
+from metakd.adaptation.update_rules import GradientDescent, UpdateRule
 from metakd.errors import UserError, nearest
 
 __all__ = ["LayerStepRates", "descent"]

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from metakd.algorithms.algorithm import MetricAlgorithm
-from metakd.algorithms.inner_loop import accuracy
+from metakd.adaptation.algorithm import MetricAlgorithm
+from metakd.adaptation.inner_loop import accuracy
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.errors import UserError, nearest

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from metakd.algorithms.differentiation import Tensors, detached
-from metakd.algorithms.inner_loop import InnerLoop, Task
+from metakd.adaptation.differentiation import Tensors, detached
+from metakd.adaptation.inner_loop import InnerLoop, Task
 
 __all__ = ["Contribution", "MultiStep", "OuterGradient", "displacement", "unrolled"]
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from metakd.algorithms.algorithm import Algorithm
-from metakd.algorithms.binding import Bound
-from metakd.algorithms.differentiation import Tensors, detached
-from metakd.algorithms.inner_loop import tasks_of
-from metakd.algorithms.solver import Solver, solver_of
+from metakd.adaptation.algorithm import Algorithm
+from metakd.adaptation.binding import Bound
+from metakd.adaptation.differentiation import Tensors, detached
+from metakd.adaptation.inner_loop import tasks_of
+from metakd.adaptation.solver import Solver, solver_of
 from metakd.algorithms.supervised import Supervised
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.divergences import unit

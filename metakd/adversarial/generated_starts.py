@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metakd.algorithms.algorithm import Algorithm
+from metakd.adaptation.algorithm import Algorithm
 from metakd.data.tasks import TaskBatch
 
 __all__ = ["best_start", "from_start", "predict_from", "relative_spread"]

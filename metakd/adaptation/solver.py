@@ -12,13 +12,13 @@ from typing import Protocol
 
 import torch
 
-from metakd.algorithms.algorithm import Algorithm
-from metakd.algorithms.binding import Bound
-from metakd.algorithms.differentiation import Tensors, by_autograd
-from metakd.algorithms.embedding_learner import EmbeddingLearner
-from metakd.algorithms.gradient_learner import GradientLearner
-from metakd.algorithms.inner_loop import InnerLoop, Task
-from metakd.algorithms.outer_gradients import unrolled
+from metakd.adaptation.algorithm import Algorithm
+from metakd.adaptation.binding import Bound
+from metakd.adaptation.differentiation import Tensors, by_autograd
+from metakd.adaptation.embedding_learner import EmbeddingLearner
+from metakd.adaptation.gradient_learner import GradientLearner
+from metakd.adaptation.inner_loop import InnerLoop, Task
+from metakd.adaptation.outer_gradients import unrolled
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
 from metakd.models.network import Prediction

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from metakd.algorithms.binding import Bound
-from metakd.algorithms.checkpointing import recomputed
-from metakd.algorithms.differentiation import Differentiate, Tensors, detached
-from metakd.algorithms.update_rules import UpdateRule
+from metakd.adaptation.binding import Bound
+from metakd.adaptation.checkpointing import recomputed
+from metakd.adaptation.differentiation import Differentiate, Tensors, detached
+from metakd.adaptation.update_rules import UpdateRule
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.models.network import Network, Prediction

@@ -9,9 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from metakd.algorithms.differentiation import Tensors, detached, pullback
-from metakd.algorithms.inner_loop import InnerLoop, Task
-from metakd.algorithms.outer_gradients import Contribution
+from metakd.adaptation.differentiation import Tensors, detached, pullback
+from metakd.adaptation.inner_loop import InnerLoop, Task
+from metakd.adaptation.outer_gradients import Contribution
 
 __all__ = ["ImplicitGradient", "conjugate_gradient"]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from metakd.algorithms.game_watch import GameWatch
+from metakd.adversarial.game_watch import GameWatch
 
 HEALTHY: dict[str, Any] = {
     "generator_gradient": 0.02,

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metakd.adversarial.discriminator import Discriminator
 from metakd.distillation.divergences import kl
 from metakd.distillation.optimal_transport import sinkhorn_divergence
 from metakd.errors import UserError, nearest
-from metakd.models.discriminator import Discriminator
 
 __all__ = [
     "DISCRIMINATES",

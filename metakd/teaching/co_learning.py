@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metakd.algorithms.differentiation import Tensors, detached
-from metakd.algorithms.inner_loop import Examples, Task
-from metakd.algorithms.solver import Solver
-from metakd.algorithms.task_workers import in_order, workers
+from metakd.adaptation.differentiation import Tensors, detached
+from metakd.adaptation.inner_loop import Examples, Task
+from metakd.adaptation.solver import Solver
+from metakd.adaptation.task_workers import in_order, workers
 from metakd.distillation.objective import Answer, Objective, target_loss
 from metakd.models.network import Prediction
 

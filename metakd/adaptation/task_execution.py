@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
-from metakd.algorithms.differentiation import by_autograd, by_transform
-from metakd.algorithms.inner_loop import InnerLoop, Task
-from metakd.algorithms.task_workers import in_order, workers
+from metakd.adaptation.differentiation import by_autograd, by_transform
+from metakd.adaptation.inner_loop import InnerLoop, Task
+from metakd.adaptation.task_workers import in_order, workers
 from metakd.errors import UserError, nearest
 from metakd.models.normalization import batchable
 from metakd.models.randomness import is_random

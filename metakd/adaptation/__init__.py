@@ -1,0 +1,1 @@
+"""What algorithms are built from: their interface, inner loops, update rules, outer gradients."""

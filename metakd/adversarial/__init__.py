@@ -1,0 +1,1 @@
+"""Adversarial meta-transfer: the game, its discriminator, the generator of starts."""
