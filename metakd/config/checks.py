@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from metakd.config.base_head import check_base_head
 from metakd.config.locate import Choices
+from metakd.config.needs import check_needs, declared_needs
 from metakd.config.schema import Config
 from metakd.config.values import LEARNED_MODES, check_values
 from metakd.errors import UserError
@@ -206,7 +206,6 @@ def _check_distillation(config: Config) -> None:
             f"distill={distill.name} needs a teacher: type pretrain=default, "
             "teacher.checkpoint=FILE, or distill=none"
         )
-    check_base_head(config)
     if not algorithm.distill_on:
         raise UserError(
             f"distill={distill.name}: algorithm={algorithm.name} cannot distil; type distill=none"
@@ -218,29 +217,9 @@ def _check_distillation(config: Config) -> None:
                 f"{' and '.join(algorithm.distill_on)} only; "
                 f"type distill.on={algorithm.distill_on[0]}"
             )
-    tunes = config.finetune.enabled and config.finetune.distill
-    if tunes and config.finetune.shots == 1 and "logits" in distill.needs:
-        raise UserError(
-            f"finetune.distill=true with finetune.shots=1: distill={distill.name} needs the "
-            "teacher's prototypes, which leave the image itself out; type finetune.shots=2 or more"
-        )
-    # `embedding` reads logits only when its kd_weight is above 0.
-    if "logits" not in distill.needs and not (
-        distill.name == "embedding" and distill.kd_weight > 0
-    ):
-        return
-    mode = distill.teacher_mode
-    if mode not in algorithm.teacher_modes:
-        able = ", ".join(algorithm.teacher_modes) or "none"
-        raise UserError(f"distill.teacher_mode={mode}: algorithm={algorithm.name} can use {able}")
-    shots = config.task.train_shots or config.task.shots
-    one_shot = shots == 1 and algorithm.trains_on == "episodes"
-    if one_shot and mode in ("prototype", "linear") and distill.on in ("support", "both"):
-        raise UserError(
-            f"distill.on={distill.on} with teacher_mode={mode} and one shot: leaving the "
-            "example out leaves nothing of its class; type task.train_shots=2 or more, "
-            "or distill.teacher_mode=head"
-        )
+    needs = declared_needs(distill)
+    if needs is not None:
+        check_needs(config, needs)
 
 
 def teacher_learns(config: Config) -> bool:
@@ -277,11 +256,6 @@ def _check_learning_teacher(config: Config, trained: bool) -> None:
     if mode not in algorithm.teacher_modes:
         able = ", ".join(algorithm.teacher_modes) or "none"
         raise UserError(f"distill.teacher_mode={mode}: algorithm={algorithm.name} can use {able}")
-    if "embeddings" in distill.needs:
-        raise UserError(
-            f"distill={distill.name} follows the embeddings of a teacher that stays as it is, and "
-            f"teacher_mode={mode} moves it; type distill=kd or distill=kd_convex"
-        )
     if distill.on != "query":
         raise UserError(
             f"distill.on={distill.on}: a teacher of mode {mode} has seen the support set's labels "

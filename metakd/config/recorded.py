@@ -67,6 +67,9 @@ def recorded_composed(
         UserError: as `recompose`.
     """
     composed = recompose(run / ".hydra" / "config.yaml", overrides, config_dir)
+    if isinstance(composed.config.distill.needs, list):
+        # As runs recorded it that knew no weights that switch it on; its class knows.
+        composed.config.distill.needs = None
     recorded = info.get("directory")
     if not isinstance(recorded, str):
         return composed

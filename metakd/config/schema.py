@@ -184,8 +184,9 @@ class DistillConfig:
     _target_: str = MISSING
     uses_teacher: bool = True
     """Fact: false for `none`."""
-    needs: list[str] = field(default_factory=list)
-    """Fact: what it reads of the teacher: `logits`, `embeddings`."""
+    needs: Any = None
+    """Fact: what it reads of the teacher, as its class says: a list of `logits`, `embeddings`, or
+    for each the weights that switch it on; null: asked of the class."""
     ce_weight: float = 1.0
     """Weight of the loss on the labels (additive forms)."""
     kd_weight: float = 1.0

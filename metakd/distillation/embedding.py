@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from metakd.distillation.divergences import similarity_of_units, unit, widened
 from metakd.distillation.kd import check_temperature, check_weight, soft_target_loss
-from metakd.distillation.objective import Answer, Objective, named_total
+from metakd.distillation.objective import Answer, Needs, Objective, named_total
 from metakd.errors import UserError
 from metakd.models.network import Prediction
 
@@ -46,6 +48,10 @@ class EmbeddingMatch(Objective):
         UserError: a weight is negative, all are 0, or the temperature is not positive.
     """
 
+    needs: ClassVar[Needs] = {
+        "embeddings": ("embedding_weight", "similarity_weight"),
+        "logits": ("kd_weight",),
+    }
     teacher_mean: Tensor
 
     def __init__(
@@ -71,8 +77,6 @@ class EmbeddingMatch(Objective):
                 "all weights of distill=embedding are 0, so nothing would be learnt; set one of "
                 "distill.ce_weight, embedding_weight, similarity_weight, kd_weight above 0"
             )
-        needs = {"embeddings"} if embedding_weight or similarity_weight else set()
-        self.needs = frozenset(needs | ({"logits"} if kd_weight else set()))
         self.projection = (
             nn.Linear(student_size, teacher_size, bias=False) if embedding_weight else None
         )

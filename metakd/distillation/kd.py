@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from metakd.distillation.divergences import kd_loss, widened
-from metakd.distillation.objective import Answer, Objective, named_total
+from metakd.distillation.objective import Answer, Needs, Objective, named_total
 from metakd.errors import UserError
 from metakd.models.network import Prediction
 
@@ -56,6 +58,8 @@ class KD(Objective):
         UserError: a weight is negative, both are 0, or the temperature is not positive.
     """
 
+    needs: ClassVar[Needs] = {"logits": ("kd_weight",)}
+
     def __init__(
         self,
         student_size: int = 0,
@@ -75,7 +79,6 @@ class KD(Objective):
                 "distill.ce_weight and distill.kd_weight are both 0, so nothing would be learnt; "
                 "set one above 0"
             )
-        self.needs = frozenset({"logits"} if kd_weight else ())
 
     @property
     def mean_over_examples(self) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +14,13 @@ from torch.nn import functional as F
 
 from metakd.models.network import Prediction
 
-__all__ = ["Answer", "LabelLoss", "Objective", "TaskAnswers", "named_total", "target_loss"]
+__all__ = ["Answer", "LabelLoss", "Needs", "Objective", "TaskAnswers", "named_total", "target_loss"]
 
 LabelLoss = Callable[[Tensor, Tensor, float], Tensor]
 """Maps outputs, targets and label smoothing to the mean loss on the labels; see `target_loss`."""
+
+Needs = Collection[str] | Mapping[str, Sequence[str]]
+"""Parts of a teacher's answer by name; or by name the weights that ask for it; see `Objective`."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,20 @@ class Objective(nn.Module):
     """
 
     label_smoothing: float = 0.0
-    needs: frozenset[str] = frozenset()
-    """What it reads of the teacher's answer: `logits`, `embeddings`, both or nothing."""
+    needs: ClassVar[Needs] = ()
+    """What it reads of the teacher's answer: names (`logits`, `embeddings`), or by name the weights
+    (settings and attributes) of which one other than 0 asks for it."""
+
+    @classmethod
+    def needed(cls, settings: Mapping[str, Any]) -> frozenset[str]:
+        """Return what one with these settings reads; what is missing is as by default."""
+        defaults = {k: p.default for k, p in inspect.signature(cls).parameters.items()}
+        return _resolved(cls.needs, {**defaults, **settings})
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """What this one reads of the teacher's answer."""
+        return _resolved(self.needs, vars(self))
 
     @property
     def mean_over_examples(self) -> bool:
@@ -142,3 +159,10 @@ class Objective(nn.Module):
         """
         loss = self.label_loss(student.logits, targets)
         return {"loss": loss, "loss/ce": loss}
+
+
+def _resolved(needs: Needs, values: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names in `needs` that the weights in `values` ask for."""
+    if not isinstance(needs, Mapping):
+        return frozenset(needs)
+    return frozenset(name for name, weights in needs.items() if any(values[w] for w in weights))

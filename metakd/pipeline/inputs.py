@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from metakd.config.base_head import needs_base_head
+from metakd.config.needs import asks_base_head
 from metakd.config.schema import ArchitectureConfig, Config
 from metakd.data.images import ImageData
 from metakd.data.preprocessing import Preprocessing
@@ -107,7 +107,7 @@ def without_card(source: str, assumed: Preprocessing) -> str:
 
 
 def _fill_teacher(
-    network: Network, file: WeightsFile, data: ImageData, config: Config
+    network: Network, file: WeightsFile, data: ImageData, config: Config, needs: frozenset[str]
 ) -> tuple[tuple[str, ...], list[str]]:
     """Put a checkpoint's weights into the teacher; its head by the names of its classes.
 
@@ -120,7 +120,7 @@ def _fill_teacher(
     classes = data.part("train").class_names
     head = match_head(file, classes)
     if head.rows is None:
-        if needs_base_head(config):
+        if asks_base_head(config, needs):
             raise UserError(
                 f"{file.source}: {head.reason}, and distill={config.distill.name} with "
                 f"teacher_mode={config.distill.teacher_mode} asks it for them on whole batches or "
@@ -153,13 +153,16 @@ class BuiltTeacher:
     lines: list[str]
 
 
-def build_teacher(config: Config, data: ImageData, known: Preprocessing | None) -> BuiltTeacher:
+def build_teacher(
+    config: Config, data: ImageData, known: Preprocessing | None, needs: frozenset[str]
+) -> BuiltTeacher:
     """Build the teacher; read its checkpoint, if one is named.
 
     Args:
         config: the run's.
         data: whose images it is given.
         known: what it expects of its input, where a run recorded that.
+        needs: what the student's loss reads of its answers.
 
     Raises:
         UserError: the checkpoint cannot be used.
@@ -175,7 +178,7 @@ def build_teacher(config: Config, data: ImageData, known: Preprocessing | None) 
     if config.teacher.pretrained and not config.pretrain.enabled:
         classes = ()  # its own head was over ImageNet's classes; this one is not trained
     if file is not None:
-        classes, lines = _fill_teacher(network, file, data, config)
+        classes, lines = _fill_teacher(network, file, data, config, needs)
         if card is None and getattr(backbone, "expected_statistics", None) is None:
             lines.append(without_card(file.source, data.preprocessing))
     if expects is None:

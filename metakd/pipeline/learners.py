@@ -114,7 +114,7 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
         autocast=prepared.precision.dtype,
         channels_last=prepared.precision.dtype is not None,
     )
-    if calibrates(config):
+    if calibrates(prepared):
         task = config.task
         teacher.calibrate(
             data.tasks(
@@ -165,7 +165,7 @@ def train_student(
             objective,
             answers_to=None
             if teacher is None
-            else lambda batch: teacher.answer_batch(batch, objective.needs),
+            else lambda batch: teacher.answer_batch(batch, objective.reads),
             epochs=config.warmstart.epochs,
             updates=config.warmstart.updates,
             batch_size=config.warmstart.batch_size,
@@ -190,12 +190,11 @@ def train_student(
     return student
 
 
-def calibrates(config: Config) -> bool:
+def calibrates(prepared: Prepared) -> bool:
     """Tell whether logits that need a fitted scale are asked of the teacher."""
-    distill = config.distill
-    logits = "logits" in distill.needs or (distill.name == "embedding" and distill.kd_weight > 0)
+    distill = prepared.config.distill
     modes = ("prototype", "linear", "feedback")
-    return distill.uses_teacher and distill.teacher_mode in modes and logits
+    return distill.uses_teacher and distill.teacher_mode in modes and "logits" in prepared.needs
 
 
 def _objective(prepared: Prepared, taught: Taught | None, student_size: int) -> Objective:
@@ -250,7 +249,7 @@ def _meta_train(
         )
         student.objective.label_smoothing = stage.label_smoothing
 
-    needs = student.objective.needs
+    needs = student.objective.reads
 
     def answers_to(batch: TaskBatch | ExampleBatch) -> TaskAnswers | Answer:
         assert teacher is not None

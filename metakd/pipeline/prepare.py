@@ -35,6 +35,7 @@ from metakd.models.network import Network
 from metakd.models.weights import fill
 from metakd.pipeline.construction import build_backbone, dealt_out, load_data, settings_of
 from metakd.pipeline.inputs import Known, build_teacher, checkpoint_of, expected_by, without_card
+from metakd.pipeline.loss import build_objective, needs_of_loss
 from metakd.pipeline.seen import change_both, without_learned
 from metakd.pipeline.task_sizes import check_tasks, fit_queries
 from metakd.registry import build, resolve, settings_used
@@ -62,6 +63,7 @@ class Prepared:
         cache_root: folder of caches.
         student: the student's backbone at its start.
         teacher: the teacher (not trained yet unless a checkpoint was given), None without one.
+        needs: what the loss reads of the teacher's answer.
         teacher_is_trained: its weights come from a checkpoint, or from elsewhere and stay so.
         student_card: what the student's checkpoint says of itself, if it says anything.
         teacher_card: likewise.
@@ -82,6 +84,7 @@ class Prepared:
     cache_root: Path
     student: nn.Module
     teacher: Network | None
+    needs: frozenset[str] = frozenset()
     teacher_is_trained: bool = False
     student_card: Card | None = None
     teacher_card: Card | None = None
@@ -134,19 +137,9 @@ class Prepared:
         return algorithm.to(self.device)
 
     def objective(self, student_size: int, teacher_size: int, teacher_mean: Tensor) -> Objective:
-        """Return the config's distillation for embeddings of these sizes."""
-        distill = self.config.distill
-        cls = resolve(distill._target_, "metakd.distillation", self.config.plugins)
-        torch.manual_seed(self.config.seed)  # for a learned projection
-        objective: Objective = build(
-            cls,
-            student_size,
-            teacher_size,
-            teacher_mean,
-            settings=settings_of(distill),
-            options=distill.options,
-        )
-        return objective.to(self.device)
+        """Return the config's distillation for embeddings of these sizes; see `build_objective`."""
+        built = build_objective(self.config, student_size, teacher_size, teacher_mean)
+        return built.to(self.device)
 
 
 def notes_of(data: ImageData | RegressionTasks) -> list[str]:
@@ -219,6 +212,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     """
     config = composed.config
     check(config)
+    needs = needs_of_loss(config)
     device = choose_device(config.device)
     if config.deterministic:
         # Without it cuBLAS refuses to be deterministic; read at its first call.
@@ -274,6 +268,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         cache_root=cache_root,
         student=student.to(device),
         teacher=None,
+        needs=needs,
         teacher_is_trained=config.teacher.checkpoint is not None
         or (config.teacher.pretrained and not config.pretrain.enabled),
         student_card=student_card,
@@ -288,7 +283,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         or config.teacher.checkpoint is not None
     )
     if wants_teacher and isinstance(data, ImageData) and not known.judging:
-        built = build_teacher(config, data, known.teacher)
+        built = build_teacher(config, data, known.teacher, needs)
         prepared.teacher = built.network.to(device)
         prepared.teacher_card, prepared.teacher_input = built.card, built.expects
         prepared.teacher_classes = built.classes

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from metakd.config.needs import declared_needs
 from metakd.config.schema import DistillConfig
 from metakd.distillation.objective import Answer, Objective
 from metakd.models.network import Prediction
@@ -31,8 +32,9 @@ def test_choice(file: Path) -> None:
     assert file.read_text().startswith("# "), "the first line is what `metakd list` shows"
     objective, config = _objective(file)
     assert config.name == file.stem
-    assert objective.needs == frozenset(config.needs)
-    assert config.uses_teacher == bool(config.needs)
+    said = declared_needs(config)
+    assert said is None or objective.reads == said
+    assert config.uses_teacher == bool(objective.reads)
     answer = Answer(torch.randn(6, 5), torch.randn(6, 7))
     student = Prediction(torch.randn(6, 5), torch.randn(6, 4))
     terms = objective(student, torch.randint(5, (6,)), answer)

@@ -135,14 +135,14 @@ def test_weights_of_0_cost_nothing() -> None:
     assert set(only_similarity(student, labels, answer)) == {"loss", "loss/similarity"}
     assert only_similarity.projection is None
     no_embeddings = EmbeddingMatch(4, 7, embedding_weight=0.0, similarity_weight=0.0).double()
-    assert no_embeddings.needs == frozenset()
+    assert no_embeddings.reads == frozenset()
     assert set(no_embeddings(Prediction(student.logits), labels, Answer())) == {"loss", "loss/ce"}
 
 
 def test_logits_can_be_matched_too() -> None:
     student, labels, answer = _random()
     objective = EmbeddingMatch(4, 7, kd_weight=3.0, temperature=2.0).double()
-    assert objective.needs == {"embeddings", "logits"}
+    assert objective.reads == {"embeddings", "logits"}
     terms = objective(student, labels, answer)
     assert answer.logits is not None
     expected = 4 * F.kl_div(

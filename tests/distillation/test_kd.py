@@ -58,7 +58,7 @@ def test_a_weight_of_0_costs_nothing() -> None:
     student, labels, answer = _example()
     objective = KD(kd_weight=0.0)
     assert set(objective(student, labels, Answer())) == {"loss", "loss/ce"}
-    assert objective.needs == frozenset()
+    assert objective.reads == frozenset()
     assert set(KD(ce_weight=0.0)(student, labels, answer)) == {"loss", "loss/kd"}
 
 

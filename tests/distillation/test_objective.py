@@ -26,7 +26,7 @@ def test_the_answer_is_ignored() -> None:
     with_answer = objective(Prediction(logits), labels, Answer(torch.randn(6, 5)))
     assert with_answer["loss"].item() == objective(Prediction(logits), labels, None)["loss"].item()
     assert not list(objective.parameters())
-    assert objective.needs == frozenset()
+    assert objective.reads == frozenset()
 
 
 def test_cross_entropy_and_squared_error_by_hand() -> None:

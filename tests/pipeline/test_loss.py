@@ -1,0 +1,107 @@
+"""What a loss reads of the teacher: its class says it, and its file cannot say otherwise."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import metakd
+from metakd.config.compose import Composed
+from metakd.errors import UserError
+from metakd.pipeline.learners import calibrates
+from metakd.pipeline.loss import needs_of_loss
+from metakd.pipeline.prepare import prepare
+
+LOSSES = '''
+from metakd.distillation.embedding import EmbeddingMatch
+from metakd.distillation.kd import KD
+
+
+class Reads(KD):
+    """As KD."""
+
+
+class Hides(KD):
+    """Says one thing in the class and another in what is built."""
+
+    def __init__(self, student_size=0, teacher_size=0, teacher_mean=None, *, ce_weight=1.0):
+        super().__init__(student_size, teacher_size, teacher_mean, ce_weight=ce_weight)
+        self.needs = ("embeddings",)
+
+
+class Renamed(EmbeddingMatch):
+    """As EmbeddingMatch."""
+'''
+
+
+@pytest.fixture
+def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Composed]]:
+    """Compose a run whose loss is of the user's own module and file."""
+    (tmp_path / "own_losses.py").write_text(LOSSES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def compose(cls: str, more: str = "", *words: str) -> Composed:
+        folder = tmp_path / "conf" / "distill"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "own.yaml").write_text(f"# Own\n_target_: own_losses.{cls}\n{more}")
+        own = ("plugins=[own_losses]", "distill=own", "dataset.images_per_class=20", "device=cpu")
+        return metakd.compose(*own, *words, config_dir=tmp_path / "conf")
+
+    yield compose
+    sys.modules.pop("own_losses", None)
+
+
+def test_a_file_that_says_nothing_leaves_it_to_the_class(
+    composed: Callable[..., Composed],
+) -> None:
+    silent = prepare(composed("Reads"))
+    assert silent.needs == {"logits"}
+    assert calibrates(silent)
+    unread = prepare(composed("Reads", "kd_weight: 0.0\n"))
+    assert unread.needs == frozenset()
+    assert not calibrates(unread)
+
+
+@pytest.mark.parametrize("said", ["[]", "[embeddings]", "{logits: [ce_weight]}"])
+def test_a_file_that_says_otherwise_is_refused(
+    composed: Callable[..., Composed], said: str
+) -> None:
+    weights = "ce_weight: 0.0\nkd_weight: 1.0\n"
+    with pytest.raises(UserError, match=r"distill=own: its file says needs: .* Reads reads \[log"):
+        needs_of_loss(composed("Reads", f"needs: {said}\n{weights}").config)
+
+
+@pytest.mark.parametrize("said", ["logits", "3", "{logits: kd_weight}", "[1]"])
+def test_needs_that_are_no_names(composed: Callable[..., Composed], said: str) -> None:
+    with pytest.raises(UserError, match=r"distill\.needs=.*expected names like \[logits"):
+        needs_of_loss(composed("Reads", f"needs: {said}\n").config)
+
+
+def test_a_weight_that_is_no_setting(composed: Callable[..., Composed]) -> None:
+    with pytest.raises(UserError, match="no setting 'kd_wait'"):
+        needs_of_loss(composed("Reads", "needs: {logits: [kd_wait]}\n").config)
+
+
+def test_what_is_built_cannot_differ_from_its_class(
+    composed: Callable[..., Composed],
+) -> None:
+    with pytest.raises(UserError, match=r"class Hides says needs: \[logits\].*\[embeddings\]"):
+        prepare(composed("Hides"))
+
+
+def test_the_same_loss_under_another_name_is_treated_alike(
+    composed: Callable[..., Composed],
+) -> None:
+    assert not calibrates(prepare(composed("Renamed", "ce_weight: 0.2\nkd_weight: 0.0\n")))
+    assert calibrates(prepare(composed("Renamed", "ce_weight: 0.2\nkd_weight: 0.5\n")))
+    imported = (
+        "teacher=torchvision",
+        "teacher.model=resnet18",
+        "teacher.pretrained=true",
+        "pretrain=none",
+    )
+    with pytest.raises(UserError, match="no outputs for the meta-train classes"):
+        needs_of_loss(composed("Renamed", "kd_weight: 0.5\n", *imported).config)
