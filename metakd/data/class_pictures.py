@@ -37,7 +37,7 @@ class PictureSettings:
 
     @classmethod
     def checked(
-        cls, *, crop: bool, background: Any, white: Any, unreadable: Any
+        cls, *, crop: Any, background: Any, white: Any, unreadable: Any
     ) -> PictureSettings:
         """Return the settings that were typed.
 
@@ -45,6 +45,10 @@ class PictureSettings:
             UserError: a value that is none.
         """
         option = "dataset.options"
+        if not isinstance(crop, bool):
+            raise UserError(
+                f"{option}.crop={crop}: type true (cut out the middle square) or false (squeeze)"
+            )
         if isinstance(background, bool) or background not in range(256):
             raise UserError(
                 f"{option}.background={background}: give a grey level from 0 (black) to 255 (white)"

@@ -37,7 +37,7 @@ class _Listing(NamedTuple):
 
 
 class ImageFolder:
-    """Pictures in class folders, as RGB, cut to the middle square and scaled.
+    """Pictures in class folders, as RGB, brought to a square and scaled.
 
     The folder holds either a folder for each class (``cats/*.jpg``, ``dogs/*.jpg`` …), dealt out
     to meta-train, meta-validation and meta-test as 60 / 20 / 20 % of the *classes* by
@@ -52,6 +52,7 @@ class ImageFolder:
         split_seed: decides the split without lists, and the held-out fifth of each class.
         image_size: height and width in pixels.
         all_test: every class folder is a meta-test class, wherever it lies.
+        crop: cut the middle square out of a picture that is not square; otherwise squeeze it.
         background: grey level (0 … 255) under transparent pixels.
         white: value of white in pictures of more than 8 bits; None: told by each file.
         unreadable: `refuse` pictures that cannot be read, or `skip` them.
@@ -75,6 +76,7 @@ class ImageFolder:
         split_seed: int = 0,
         image_size: int | None = 84,
         all_test: bool = False,
+        crop: bool = True,
         background: int = 255,
         white: float | None = None,
         unreadable: str = "refuse",
@@ -83,7 +85,7 @@ class ImageFolder:
         self._splits = Path(splits).expanduser() if splits else None
         self._seed, self._size = split_seed, image_size or 84
         self._pictures = PictureSettings.checked(
-            crop=True, background=background, white=white, unreadable=unreadable
+            crop=crop, background=background, white=white, unreadable=unreadable
         )
         self._all_test = all_test
         self.recorded_split: dict[str, list[str]] | None = None

@@ -12,7 +12,7 @@ __all__ = ["LARGEST_SCALE", "SMALLEST_SCALE", "fit_scale"]
 SMALLEST_SCALE, LARGEST_SCALE = 1e-3, 1e3
 
 
-def fit_scale(logits: Tensor, targets: Tensor) -> float:
+def fit_scale(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> float:
     """Return the scale s that maximises the likelihood of `targets` under softmax(s · logits).
 
     The mean log-likelihood is concave in s, so its derivative, the mean of z_y - E_s[z], falls
@@ -25,6 +25,8 @@ def fit_scale(logits: Tensor, targets: Tensor) -> float:
     Args:
         logits: [n, classes] at scale 1.
         targets: [n] int64.
+        smoothing: share of each target that goes to the other classes, evenly. Above 0 there is a
+            best scale also where all examples are classified rightly.
 
     Raises:
         ValueError: there is no example, or none whose logits are finite.
@@ -37,9 +39,12 @@ def fit_scale(logits: Tensor, targets: Tensor) -> float:
     z, targets = logits[finite].double(), targets[finite]
     # Differences to the target's logit: their sum loses no digits where all is nearly certain.
     ahead = z.gather(-1, targets.unsqueeze(-1)) - z
+    others = max(1, z.shape[-1] - 1)
+    taken = smoothing / others * float(ahead.sum(-1).mean()) if smoothing else 0.0
 
     def slope(log_scale: float) -> float:
-        return float((torch.softmax(math.exp(log_scale) * z, dim=-1) * ahead).sum(-1).mean())
+        expected = (torch.softmax(math.exp(log_scale) * z, dim=-1) * ahead).sum(-1).mean()
+        return float(expected) - taken
 
     low, high = math.log(SMALLEST_SCALE), math.log(LARGEST_SCALE)
     for _ in range(50):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from metakd.config.schema import ArchitectureConfig
 from metakd.data.dataset import RegressionTasks
 from metakd.data.images import PARTS, ImageData
 from metakd.data.load import data_root_from, load_dataset
-from metakd.data.preprocessing import Preprocessing
+from metakd.data.preprocessing import Preprocessing, Reading
 from metakd.registry import build, resolve
 
 __all__ = ["build_backbone", "dealt_out", "load_data", "settings_of"]
@@ -52,6 +52,7 @@ def load_data(
     device: torch.device,
     expected: Preprocessing | None,
     split: Mapping[str, Sequence[str]] | None,
+    reading: Reading | None,
     *,
     sized: bool = False,
 ) -> ImageData | RegressionTasks:
@@ -63,6 +64,8 @@ def load_data(
         device: where the data lives from now on.
         expected: what the networks expect; None: the data's own size and statistics.
         split: class names of each part, as a run recorded them; None: the dataset's own.
+        reading: how pictures are read where neither `expected` nor what was typed says it; None:
+            as the dataset reads them.
         sized: the size at which pictures are read was typed, if not now, then for the run.
 
     Raises:
@@ -76,13 +79,13 @@ def load_data(
     if free and expected is not None and expected.height == expected.width:
         settings["image_size"] = expected.height  # read at once as large as it is looked at
     options, typed = dict(config.dataset.options), dict[str, Any]()
-    for name in ("background", "white"):  # as the pictures were read that the weights know
-        if expected is None or name not in options:
-            continue
+    reading = reading if expected is None else expected.reading
+    # As the pictures were read that the weights know.
+    for name, value in () if reading is None else asdict(reading).items():
         if f"dataset.options.{name}" in composed.typed:
             typed[name] = options[name]
-        else:
-            options[name] = getattr(expected.reading, name)
+        elif name in options:
+            options[name] = value
     dataset = build(
         dataset_class,
         data_root_from(config.data_root),

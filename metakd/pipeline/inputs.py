@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -11,7 +11,7 @@ from torch import nn
 from metakd.config.needs import asks_base_head
 from metakd.config.schema import ArchitectureConfig, Config
 from metakd.data.images import ImageData
-from metakd.data.preprocessing import Preprocessing
+from metakd.data.preprocessing import Preprocessing, Reading
 from metakd.errors import UserError
 from metakd.models.card import Card
 from metakd.models.class_head import match_head
@@ -29,6 +29,7 @@ __all__ = [
     "checkpoint_of",
     "described",
     "expected_by",
+    "reading_of",
     "without_card",
 ]
 
@@ -106,6 +107,31 @@ def without_card(source: str, assumed: Preprocessing) -> str:
     )
 
 
+def reading_of(file: WeightsFile | None) -> Reading | None:
+    """Return how the pictures were read that a checkpoint has learned from, if it says it."""
+    known = None if file is None or file.card is None else file.card.preprocessing
+    return None if known is None else known.reading
+
+
+def _read_otherwise(config: Config, data: ImageData, expects: Preprocessing) -> list[str]:
+    """Return a line if the teacher has learned from pictures that were read in another way."""
+    own, options = data.preprocessing.reading, config.dataset.options
+    wanted = asdict(expects.reading).items()
+    other = [(n, value) for n, value in wanted if n in options and value != getattr(own, n)]
+    if not other:
+        return []
+    here = ", ".join(f"dataset.options.{n}={_typed(getattr(own, n))}" for n, _ in other)
+    there = " ".join(f"dataset.options.{n}={_typed(value)}" for n, value in other)
+    return [
+        f"pictures are read with {here}; the teacher has learned from pictures read with {there}: "
+        "type that to read them so for both networks"
+    ]
+
+
+def _typed(value: bool | float | None) -> str:
+    return "null" if value is None else str(value).lower()
+
+
 def _fill_teacher(
     network: Network, file: WeightsFile, data: ImageData, config: Config, needs: frozenset[str]
 ) -> tuple[tuple[str, ...], list[str]]:
@@ -154,20 +180,24 @@ class BuiltTeacher:
 
 
 def build_teacher(
-    config: Config, data: ImageData, known: Preprocessing | None, needs: frozenset[str]
+    config: Config,
+    data: ImageData,
+    known: Preprocessing | None,
+    needs: frozenset[str],
+    file: WeightsFile | None,
 ) -> BuiltTeacher:
-    """Build the teacher; read its checkpoint, if one is named.
+    """Build the teacher, with the weights of its checkpoint, if it has one.
 
     Args:
         config: the run's.
         data: whose images it is given.
         known: what it expects of its input, where a run recorded that.
         needs: what the student's loss reads of its answers.
+        file: its checkpoint.
 
     Raises:
         UserError: the checkpoint cannot be used.
     """
-    file = checkpoint_of(config.teacher, "teacher")
     card = None if file is None else file.card
     expects = card.preprocessing if known is None and card is not None else known
     shape = data.example_shape if expects is None else expects.shape
@@ -184,5 +214,6 @@ def build_teacher(
     if expects is None:
         expects = expected_by(backbone, card, data.preprocessing)
     adapt_input(backbone, data.preprocessing, expects)
+    lines += _read_otherwise(config, data, expects)
     lay_out_channels_last(backbone)
     return BuiltTeacher(network, expects, card, classes, lines)

@@ -34,7 +34,14 @@ from metakd.models.layout import lay_out_channels_last
 from metakd.models.network import Network
 from metakd.models.weights import fill
 from metakd.pipeline.construction import build_backbone, dealt_out, load_data, settings_of
-from metakd.pipeline.inputs import Known, build_teacher, checkpoint_of, expected_by, without_card
+from metakd.pipeline.inputs import (
+    Known,
+    build_teacher,
+    checkpoint_of,
+    expected_by,
+    reading_of,
+    without_card,
+)
 from metakd.pipeline.loss import build_objective, needs_of_loss
 from metakd.pipeline.seen import change_both, without_learned
 from metakd.pipeline.task_sizes import check_tasks, fit_queries
@@ -230,8 +237,20 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     expected = known.student
     if expected is None and student_card is not None:
         expected = student_card.preprocessing
+    wants_teacher = (
+        config.distill.uses_teacher
+        or config.algorithm.teaches
+        or config.teacher.checkpoint is not None
+    ) and not known.judging
+    teacher_file = checkpoint_of(config.teacher, "teacher") if wants_teacher else None
     everything = data = load_data(
-        composed, cache_root, device, expected, known.split, sized=known.sized
+        composed,
+        cache_root,
+        device,
+        expected,
+        known.split,
+        reading_of(teacher_file),
+        sized=known.sized,
     )
     warnings += notes_of(everything)
     if isinstance(data, ImageData) and config.finetune.enabled and config.finetune.target == "all":
@@ -277,13 +296,8 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         dealt=dealt_out(everything),
         warnings=warnings,
     )
-    wants_teacher = (
-        config.distill.uses_teacher
-        or config.algorithm.teaches
-        or config.teacher.checkpoint is not None
-    )
-    if wants_teacher and isinstance(data, ImageData) and not known.judging:
-        built = build_teacher(config, data, known.teacher, needs)
+    if wants_teacher and isinstance(data, ImageData):
+        built = build_teacher(config, data, known.teacher, needs, teacher_file)
         prepared.teacher = built.network.to(device)
         prepared.teacher_card, prepared.teacher_input = built.card, built.expects
         prepared.teacher_classes = built.classes

@@ -185,7 +185,11 @@ def _shown(batch: TaskBatch, ways: int) -> TaskBatch:
 
 
 def calibrate(judged: Judged, *, part: str, tasks: int, ways: int, shots: int) -> Calibration:
-    """Fit the scale by likelihood, and choose the score that finds most unknown queries.
+    """Fit the scale by smoothed likelihood, and choose the score that finds most unknown queries.
+
+    The targets are smoothed as in J. Platt, "Probabilistic Outputs for Support Vector Machines"
+    (1999), section 2.2: n answers, all of them right, make nobody surer than (n + 1) / (n + 2). By
+    likelihood alone the scale would have no bound there.
 
     Args:
         judged: answers to tasks of `part`.
@@ -197,7 +201,7 @@ def calibrate(judged: Judged, *, part: str, tasks: int, ways: int, shots: int) -
     Raises:
         ValueError: there is no answer.
     """
-    scale = fit_scale(judged.known, judged.targets)
+    scale = fit_scale(judged.known, judged.targets, smoothing=1 / (len(judged.targets) + 2))
     known, unknown = scale * judged.known.double(), scale * judged.unknown.double()
     found: dict[str, float] = {}
     if len(unknown):

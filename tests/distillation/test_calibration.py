@@ -33,6 +33,17 @@ def test_scaling_the_logits_scales_the_answer_inversely() -> None:
     assert fit_scale(5 * z, labels) == pytest.approx(fit_scale(z, labels) / 5, rel=1e-6)
 
 
+def test_smoothed_targets() -> None:
+    draw = torch.Generator().manual_seed(1)
+    z = torch.randn(200, 4, generator=draw, dtype=torch.float64)
+    labels = torch.multinomial((1.5 * z).softmax(-1), 1, generator=draw)[:, 0]
+    fitted = fit_scale(z, labels, smoothing=0.1)
+    scale = torch.tensor(fitted, dtype=torch.float64, requires_grad=True)
+    target = torch.full_like(z, 0.1 / 3).scatter(1, labels[:, None], 0.9)
+    (slope,) = torch.autograd.grad(F.cross_entropy(scale * z, target), scale)
+    assert abs(slope.item()) < 1e-9
+
+
 def test_where_the_likelihood_has_no_maximum_the_nearer_end_is_given() -> None:
     z = torch.eye(3)
     assert fit_scale(z, torch.tensor([0, 1, 2])) == pytest.approx(LARGEST_SCALE)

@@ -15,8 +15,10 @@ from PIL import Image
 from safetensors import safe_open
 
 import metakd
+from metakd.data.images import ImageData
 from metakd.errors import UserError
 from metakd.models.card import Card
+from metakd.pipeline.prepare import prepare
 from metakd.runs.checkpoints import load_state, load_weights
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -372,3 +374,50 @@ def test_transparent_pictures_lie_on_the_background_that_the_weights_know(
     assert metakd.evaluate(tmp_path / "run", *words)["student"]["fewshot"] == own
     light = metakd.evaluate(tmp_path / "run", *words, "dataset.options.background=255")
     assert light["student"]["fewshot"] != own
+
+
+def squeezed(folder: Path) -> Path:
+    """Write wide pictures whose middle square says nothing of their class."""
+    for part, letter, count in (("train", "a", 4), ("val", "b", 3), ("test", "c", 4)):
+        for number in range(count):
+            (folder / part / f"{letter}{number}").mkdir(parents=True)
+            for i in range(6):
+                pixels = np.full((16, 48, 3), 100, np.uint8)
+                draw_side = np.random.default_rng([ord(letter), number, i])
+                pixels[:, :12] = draw_side.integers(0, 90, (16, 1, 1)) + 40 * number
+                path = folder / part / f"{letter}{number}" / f"{i}.png"
+                Image.fromarray(pixels).save(path)
+    return folder
+
+
+def test_how_pictures_become_square_goes_with_the_weights(tmp_path: Path) -> None:
+    """A network that learned from squeezed pictures is shown squeezed ones, whoever reads them."""
+    photos = squeezed(tmp_path / "photos")
+    words = ["dataset.options.crop=false", f"dataset.folder={photos}"]
+    run = tmp_path / "run"
+    own = metakd.train(*TINY, *words, f"hydra.run.dir={run}")["student"]["fewshot"]
+    shutil.copytree(photos / "test", tmp_path / "new")
+    new = ["dataset=image_folder", f"dataset.folder={tmp_path / 'new'}"]
+    new += ["dataset.options.all_test=true"]
+    assert metakd.evaluate(run, *new)["student"]["fewshot"] == own
+    cut = metakd.evaluate(run, *new, "dataset.options.crop=true")["student"]["fewshot"]
+    assert cut != own
+
+    def started(*words: str) -> tuple[bool, bool, list[str]]:
+        """Return whether pictures are cropped, whether they differ from the run's, what is said."""
+        composed = metakd.compose(*TINY, f"dataset.folder={photos}", "pretrain=none", *words)
+        prepared = prepare(composed)
+        assert isinstance(prepared.data, ImageData)
+        crop = prepared.data.preprocessing.reading.crop
+        pixels = prepared.data.test.images
+        plain = bool((pixels == 100).all())  # the middle alone
+        return crop, plain, [line for line in prepared.warnings if "options.crop" in line]
+
+    student = [f"student.checkpoint={run}", "distill=none"]
+    assert started(*student) == (False, False, [])
+    assert started(*student, "dataset.options.crop=true") == (True, True, [])
+    teacher = f"teacher.checkpoint={run}"
+    assert started(teacher) == (False, False, [])
+    crop, plain, said = started(teacher, "dataset.options.crop=true")
+    assert crop and plain
+    assert "the teacher has learned from pictures read with dataset.options.crop=false" in said[0]

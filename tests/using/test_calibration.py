@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -61,7 +62,8 @@ def test_scale_score_and_threshold() -> None:
     known[torch.arange(500), targets] += 2
     unknown = torch.randn(400, 4, generator=generator) - 1
     found = calibrate(Judged(known, targets, unknown), part="validate", tasks=20, ways=4, shots=1)
-    assert found.scale == fit_scale(known, targets)
+    assert found.scale == fit_scale(known, targets, smoothing=1 / 502)
+    assert found.scale == pytest.approx(fit_scale(known, targets), rel=0.02)
     assert found.score == max(found.auroc, key=lambda name: found.auroc[name])
     assert found.auroc.keys() == SCORES.keys()
     assert found.auroc[found.score] > 0.8
@@ -73,6 +75,21 @@ def test_scale_score_and_threshold() -> None:
     assert at["found"] > 0.1
     assert Calibration.from_plain(json.loads(json.dumps(found.plain()))) == found
     assert found.plain()["temperature"] == pytest.approx(1 / found.scale)
+
+
+def test_a_validation_without_an_error_gives_no_certainty() -> None:
+    """Platt's targets: with one gap everywhere the right class gets (n + 1) / (n + 2)."""
+    known, targets = 7 * torch.eye(3).repeat(5, 1), torch.arange(3).repeat(5)
+    found = calibrate(Judged(known, targets, known[:0]), part="validate", tasks=5, ways=3, shots=1)
+    confidence = (found.scale * known.double()).softmax(-1).amax(-1)
+    assert confidence.tolist() == pytest.approx([16 / 17] * 15)
+    assert found.scale == pytest.approx(math.log(2 * 16) / 7)
+    # An error in many: next to what the likelihood alone says.
+    known, targets = torch.eye(2).repeat(500, 1), torch.arange(2).repeat(500)
+    targets[0] = 1
+    found = calibrate(Judged(known, targets, known[:0]), part="validate", tasks=9, ways=2, shots=1)
+    share = (1 - 1 / 1002) * 999 / 1000 + (1 / 1002) / 1000
+    assert float((found.scale * known[0].double()).softmax(-1)[0]) == pytest.approx(share)
 
 
 def test_without_strangers_there_is_a_threshold_all_the_same() -> None:
