@@ -24,7 +24,7 @@ __all__ = [
 
 PIPELINE_SETTINGS: dict[str, frozenset[str]] = {
     "dataset": frozenset({"augment", "views"}),
-    "teacher": frozenset({"checkpoint", "seed"}),
+    "teacher": frozenset({"checkpoint", "same_classes", "seed"}),
     "student": frozenset({"checkpoint", "seed"}),
     "algorithm": frozenset(),
     "distill": frozenset(),

@@ -123,6 +123,8 @@ class ArchitectureConfig:
     """Accept pretrained weights whose training data holds the dataset's meta-test classes."""
     checkpoint: str | None = None
     """Start from this .safetensors, weights-only .pt, or run folder."""
+    same_classes: bool = False
+    """The teacher's checkpoint is of another dataset, but classes of equal names are the same."""
     seed: int | None = None
     """Seed of the initial weights (and of the teacher's training); null: `seed` for the student,
     0 for the teacher, so that students of different seeds learn from the same teacher."""

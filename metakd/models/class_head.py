@@ -25,12 +25,16 @@ class MatchedHead(NamedTuple):
     assumed: str = ""
 
 
-def match_head(file: WeightsFile, classes: Sequence[str]) -> MatchedHead:
-    """Match the outputs of a file's head with classes, by their names.
+def match_head(
+    file: WeightsFile, classes: Sequence[str], dataset: str, *, same: bool = False
+) -> MatchedHead:
+    """Match the outputs of a file's head with classes of the same dataset, by their names.
 
     Args:
         file: the weights.
         classes: names of the classes that the head is to tell apart, in order.
+        dataset: name of the dataset that they are of.
+        same: classes of another dataset are the same where their names are.
     """
     weight = split_network(file.tensors)[1].get("weight")
     if weight is None:
@@ -49,6 +53,18 @@ def match_head(file: WeightsFile, classes: Sequence[str]) -> MatchedHead:
         )
     if len(names) != len(weight):
         return MatchedHead(None, "its head is not one over classes with names")
+    origin = file.card.dataset if file.card is not None else ""
+    assumed = ""
+    if not origin:
+        assumed = "it does not say its dataset; classes that are called the same are the same"
+    elif origin != dataset and same:
+        assumed = f"classes of {origin} and {dataset} that are called the same are the same"
+    elif origin != dataset:
+        return MatchedHead(
+            None,
+            f"its head is over classes of dataset {origin}, and these are of {dataset}, whatever "
+            "they are called (if equal names mean equal classes, type teacher.same_classes=true)",
+        )
     number = {name: row for row, name in enumerate(names)}
     unknown = [name for name in classes if name not in number]
     if unknown:
@@ -58,4 +74,4 @@ def match_head(file: WeightsFile, classes: Sequence[str]) -> MatchedHead:
             f"its head does not know {len(unknown)} of the {len(classes)} meta-train classes "
             f"({shown})",
         )
-    return MatchedHead(tuple(number[name] for name in classes))
+    return MatchedHead(tuple(number[name] for name in classes), assumed=assumed)

@@ -144,7 +144,7 @@ def _fill_teacher(
         UserError: another architecture; a head is needed and does not know the classes.
     """
     classes = data.part("train").class_names
-    head = match_head(file, classes)
+    head = match_head(file, classes, data.name, same=config.teacher.same_classes)
     if head.rows is None:
         if asks_base_head(config, needs):
             raise UserError(

@@ -184,7 +184,7 @@ def recipe_of(
 
 def _architecture(config: ArchitectureConfig) -> Part:
     settings = settings_of(config)
-    for start in ("checkpoint", "pretrained", "pretrained_anyway", "seed"):
+    for start in ("checkpoint", "same_classes", "pretrained", "pretrained_anyway", "seed"):
         settings.pop(start, None)  # its weights are the run's own
     return Part(config._target_, settings, dict(config.options))
 

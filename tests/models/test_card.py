@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,17 +44,33 @@ def file(outputs: int | None, card: Card | None) -> WeightsFile:
 
 
 def test_heads_are_matched_by_name() -> None:
-    assert match_head(file(3, CARD), ["oak", "elm"]).rows == (1, 0)
-    unknown = match_head(file(3, CARD), ["oak", "yew", "fir"])
+    assert match_head(file(3, CARD), ["oak", "elm"], "photos") == ((1, 0), "", "")
+    unknown = match_head(file(3, CARD), ["oak", "yew", "fir"], "photos")
     assert unknown.rows is None
     assert "2 of the 3" in unknown.reason
     assert "'yew', 'fir'" in unknown.reason
 
 
+def test_equal_names_of_another_dataset_are_no_equal_classes() -> None:
+    """The "0" of MNIST is a digit, that of Fashion-MNIST a shirt."""
+    other = match_head(file(3, CARD), ["oak", "elm"], "forests")
+    assert other.rows is None
+    assert "of dataset photos, and these are of forests" in other.reason
+    assert "type teacher.same_classes=true" in other.reason
+    said = match_head(file(3, CARD), ["oak", "elm"], "forests", same=True)
+    assert said.rows == (1, 0)
+    assert "of photos and forests" in said.assumed
+    assert match_head(file(3, CARD), ["oak", "yew"], "forests", same=True).rows is None
+    unsaid = match_head(file(3, replace(CARD, dataset="")), ["oak", "elm"], "photos")
+    assert unsaid.rows == (1, 0)
+    assert "does not say" in unsaid.assumed
+
+
 def test_heads_without_names() -> None:
-    assumed = match_head(file(2, None), ["oak", "yew"])
+    assumed = match_head(file(2, None), ["oak", "yew"], "photos")
     assert assumed.rows == (0, 1)
     assert "in their order" in assumed.assumed
-    assert match_head(file(5, None), ["oak", "yew"]).rows is None
-    assert match_head(file(None, CARD), ["oak"]).reason == "the file holds no head"
-    assert match_head(file(5, Card(None)), ["oak"]).rows is None  # of a learner that adapts
+    assert match_head(file(5, None), ["oak", "yew"], "photos").rows is None
+    assert match_head(file(None, CARD), ["oak"], "photos").reason == "the file holds no head"
+    adapts = file(5, Card(None, "photos"))
+    assert match_head(adapts, ["oak"], "photos").rows is None

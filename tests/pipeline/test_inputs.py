@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 import metakd
 from metakd.data.images import ImageData
 from metakd.errors import UserError
 from metakd.models.card import Card
+from metakd.models.weights_file import header, read_weights
 from metakd.pipeline.prepare import prepare
 from metakd.runs.checkpoints import load_state, load_weights
 
@@ -280,6 +283,30 @@ def test_a_head_that_does_not_know_a_class_is_left_out_or_refused(
     assert card.classes == ()
     assert {"a0", "other"} <= set(card.trained_on)
     assert "the head is left out" in capsys.readouterr().err
+
+
+def test_equal_names_of_another_dataset_match_no_head(
+    photos: Path, run: Path, tmp_path: Path
+) -> None:
+    file = read_weights(run / "checkpoints" / "teacher.safetensors")
+    assert file.card is not None
+    other = tmp_path / "digits.safetensors"
+    card = replace(file.card, dataset="digits")
+    save_file(file.tensors, other, header(file.tensors, card))
+
+    def taught(*words: str) -> tuple[torch.Tensor, list[str]]:
+        words = (f"teacher.checkpoint={other}", "pretrain=none", *words)
+        prepared = prepare(metakd.compose(*TINY, f"dataset.folder={photos}", *words))
+        assert prepared.teacher is not None
+        return prepared.teacher.head.weight, [w for w in prepared.warnings if "digits" in w]
+
+    head, said = taught()
+    assert not torch.equal(head, file.tensors["head.weight"])
+    assert len(said) == 1
+    assert "type teacher.same_classes=true); the head is left out" in said[0]
+    head, said = taught("teacher.same_classes=true")
+    assert torch.equal(head, file.tensors["head.weight"])
+    assert "assumed: classes of digits and image_folder" in said[0]
 
 
 def test_checkpoints_that_know_the_test_classes_are_refused(
