@@ -36,9 +36,7 @@ class PictureSettings:
     unreadable: str = "refuse"
 
     @classmethod
-    def checked(
-        cls, *, crop: Any, background: Any, white: Any, unreadable: Any
-    ) -> PictureSettings:
+    def checked(cls, *, crop: Any, background: Any, white: Any, unreadable: Any) -> PictureSettings:
         """Return the settings that were typed.
 
         Raises:

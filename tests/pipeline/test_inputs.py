@@ -446,5 +446,6 @@ def test_how_pictures_become_square_goes_with_the_weights(tmp_path: Path) -> Non
     teacher = f"teacher.checkpoint={run}"
     assert started(teacher) == (False, False, [])
     crop, plain, said = started(teacher, "dataset.options.crop=true")
-    assert crop and plain
+    assert crop
+    assert plain
     assert "the teacher has learned from pictures read with dataset.options.crop=false" in said[0]
