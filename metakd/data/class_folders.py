@@ -38,17 +38,20 @@ class ClassFolders(NamedTuple):
     side_by_side: dict[str, Path]
     part_folders: tuple[Path, ...] = ()
 
+    def find(self, part: str, name: str) -> Path | None:
+        """Return the folder of class `name`, which belongs to `part`; elsewhere if it was moved."""
+        if self.by_part is None:
+            return self.side_by_side.get(name)
+        places = [*(self.by_part[p] for p in (part, *PARTS)), self.side_by_side]
+        return next((classes[name] for classes in places if name in classes), None)
+
     def place(self, part: str, name: str) -> Path:
-        """Return the folder of class `name`, which belongs to `part`; elsewhere if it was moved.
+        """Return what `find` finds.
 
         Raises:
             UserError: there is none.
         """
-        if self.by_part is None:
-            found = self.side_by_side.get(name)
-        else:
-            places = [*(self.by_part[p] for p in (part, *PARTS)), self.side_by_side]
-            found = next((classes[name] for classes in places if name in classes), None)
+        found = self.find(part, name)
         if found is None:
             raise UserError(
                 f"dataset image_folder: {self.folder} holds no class folder '{name}', which "

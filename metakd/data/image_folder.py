@@ -61,6 +61,7 @@ class ImageFolder:
         recorded_split: class names of each part as a run recorded them, set after construction;
             they are taken whatever else the folder holds now, and a missing one is refused. None:
             the settings decide.
+        may_lack: parts of `recorded_split` whose classes may be missing, set likewise.
     """
 
     kind = "classification"
@@ -89,6 +90,7 @@ class ImageFolder:
         )
         self._all_test = all_test
         self.recorded_split: dict[str, list[str]] | None = None
+        self.may_lack: tuple[str, ...] = ()
         if not isinstance(all_test, bool):
             raise UserError(f"dataset.options.all_test={all_test}: type true or false")
         if all_test and splits:
@@ -129,9 +131,22 @@ class ImageFolder:
     def _listing(self) -> _Listing:
         """Find the classes, their files and their parts; refuse what cannot be used."""
         found = find_class_folders(self._folder)
-        split = self._split(found)
+        split, notes = self._there(self._split(found), found)
         places = {name: found.place(part, name) for part in PARTS for name in split[part]}
-        return _Listing(_pictures(places), split, left_out(found, places))
+        return _Listing(_pictures(places), split, (*notes, *left_out(found, places)))
+
+    def _there(
+        self, split: dict[str, list[str]], found: ClassFolders
+    ) -> tuple[dict[str, list[str]], list[str]]:
+        """Return the split without missing classes that are not needed, and a line about them."""
+        gone = {n for p in self.may_lack for n in split[p] if found.find(p, n) is None}
+        if not gone:
+            return split, []
+        shown = ", ".join(f"'{name}'" for name in sorted(gone)[:3]) + " …" * (len(gone) > 3)
+        return {p: [n for n in names if n not in gone] for p, names in split.items()}, [
+            f"dataset image_folder: {len(gone)} class folders of this run are not there ({shown}); "
+            "it is judged on none of them"
+        ]
 
     def _split(self, found: ClassFolders) -> dict[str, list[str]]:
         """Return the class names of each part."""

@@ -88,6 +88,8 @@ def evaluate_run(
     fitted = own and isinstance(data, ImageData) and data.part("validate").classes >= ways
     # On other data, or where meta-validation has too few classes, the recorded scale holds.
     scale = None if fitted else info.get("teacher_scale")
+    if scale is None and not fitted:
+        _check_scale(prepared, run)
     judged, results = _judge_all(prepared, run, recorder, scale)
     folder = RunFolder.create(run.path / "evaluations" / moment)
     folder.start(
@@ -182,6 +184,22 @@ def _check_new(prepared: Prepared, run: RunFolder, info: Mapping[str, Any]) -> N
         if line is not None:
             prepared.warnings.append(line)
     prepared.data = data
+
+
+def _check_scale(prepared: Prepared, run: RunFolder) -> None:
+    """Refuse data on which the scale of a teacher that recorded none cannot be fitted."""
+    data, ways = prepared.data, prepared.config.task.ways
+    if not isinstance(data, ImageData) or data.part("validate").classes >= ways:
+        return
+    if _has(run, "teacher") and "head.weight" in load_weights(run.checkpoints, "teacher"):
+        raise UserError(
+            f"the run '{run.path}' does not record the scale of its teacher's answers (an older "
+            f"version wrote it), and it cannot be fitted here: {ways}-way tasks need as many "
+            f"meta-validation classes, and this data has {data.part('validate').classes}. Name a "
+            "folder that holds the classes to be judged in 'test' and others in 'val' (type "
+            "dataset=image_folder dataset.folder=FOLDER, without --images), or make the run again "
+            f"with 'metakd reproduce {run.path}' and judge that one"
+        )
 
 
 def _judge_all(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ def load_data(
     reading: Reading | None,
     *,
     sized: bool = False,
+    may_lack: Collection[str] = (),
 ) -> ImageData | RegressionTasks:
     """Return the config's data, as the networks expect it where their weights say so.
 
@@ -67,6 +68,7 @@ def load_data(
         reading: how pictures are read where neither `expected` nor what was typed says it; None:
             as the dataset reads them.
         sized: the size at which pictures are read was typed, if not now, then for the run.
+        may_lack: parts of `split` whose classes may be missing.
 
     Raises:
         UserError: the data is missing or damaged.
@@ -96,6 +98,7 @@ def load_data(
         expected = replace(expected, reading=replace(expected.reading, **typed))
     if split is not None and hasattr(dataset, "recorded_split"):
         dataset.recorded_split = {part: list(names) for part, names in split.items()}
+        dataset.may_lack = tuple(may_lack)
     return load_dataset(
         dataset,
         cache_root=cache_root,

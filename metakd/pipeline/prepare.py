@@ -23,7 +23,7 @@ from metakd.config.schema import AlgorithmConfig, Config, OptimizerConfig
 from metakd.config.values import check_device
 from metakd.data.counter_random import stream_key
 from metakd.data.dataset import RegressionTasks
-from metakd.data.images import ImageData
+from metakd.data.images import PARTS, ImageData
 from metakd.data.load import cache_root_from
 from metakd.data.preprocessing import Preprocessing
 from metakd.distillation.objective import Objective
@@ -251,6 +251,8 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         known.split,
         reading_of(teacher_file),
         sized=known.sized,
+        # Without a card, mean and deviation come from the meta-train classes.
+        may_lack={*PARTS} - {config.evaluate.part} if known.judging and expected else (),
     )
     warnings += notes_of(everything)
     if isinstance(data, ImageData) and config.finetune.enabled and config.finetune.target == "all":

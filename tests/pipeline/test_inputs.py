@@ -242,6 +242,21 @@ def test_a_folder_of_nothing_but_new_classes(run: Path, tmp_path: Path) -> None:
     assert main(["evaluate", str(run), "--images", str(folder), "task.ways=4"]) == 2
 
 
+def test_a_teacher_without_a_recorded_scale(run: Path, tmp_path: Path) -> None:
+    """As older versions left it: fitted on the data's own meta-validation, if it has any."""
+    old = tmp_path / "old"
+    shutil.copytree(run, old)
+    info = json.loads((old / "run.json").read_text())
+    del info["teacher_scale"]
+    (old / "run.json").write_text(json.dumps(info))
+    new = ("dataset=image_folder", f"dataset.folder={tmp_path / 'new'}")
+    flat(tmp_path / "new" / "test", some("n", 3))
+    with pytest.raises(UserError, match=r"does not record the scale .* without --images"):
+        metakd.evaluate(old, *new, "dataset.options.all_test=true")
+    flat(tmp_path / "new" / "val", some("v", 3))
+    assert metakd.evaluate(old, *new)["teacher"]["fewshot"]["tasks"] == 12
+
+
 def teach(photos: Path, folder: Path, checkpoint: Path, *overrides: str) -> dict[str, Any]:
     return metakd.train(
         *TINY,

@@ -152,7 +152,14 @@ def test_a_run_that_goes_on_with_another_split_knows_both(
     own = json.loads((tmp_path / "run" / "results.json").read_text())
     again = metakd.evaluate(tmp_path / "run")
     assert again["student"]["fewshot"] == own["student"]["fewshot"]
-    shutil.rmtree(tmp_path / "photos" / after["validate"]["classes"][0])
+    # The classes that it is judged on have to be there, and no others.
+    for name in (*after["train"]["classes"], after["validate"]["classes"][0]):
+        shutil.rmtree(tmp_path / "photos" / name)
+    again = metakd.evaluate(tmp_path / "run")
+    assert again["student"]["fewshot"] == own["student"]["fewshot"]
+    notes = json.loads((Path(again["folder"]) / "run.json").read_text())["data_notes"]
+    assert any("13 class folders of this run are not there" in line for line in notes)
+    shutil.rmtree(tmp_path / "photos" / after["test"]["classes"][0])
     with pytest.raises(UserError, match="put it back"):
         metakd.evaluate(tmp_path / "run")
 
