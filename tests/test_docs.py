@@ -1,7 +1,9 @@
-"""What README.md and docs/ say is so: links, commands, tables of settings."""
+"""What README.md and docs/ say is so: links, commands, names, and what docstrings say of docs/."""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import runpy
 import shlex
@@ -30,6 +32,20 @@ BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]\n]*\]\(([^)\s]+)\)")
 EXISTING = ("dataset.folder", "dataset.splits", "teacher.checkpoint", "student.checkpoint")
 """Settings that name what a reader has: made before the command is composed."""
+
+
+SOURCES = [
+    file
+    for folder in ("metakd", "scripts", "tests")
+    for file in sorted((ROOT / folder).rglob("*.py"))
+    if file != Path(__file__)  # has wrong references on purpose
+]
+PAGE = re.compile(r"(?<![\w/.~-])(?:docs/)?([a-z]\w*\.md)\b(?:\)?,? sections? (\d+))?")
+"""A page of docs/ and maybe a section, as docstrings, comments and pages name it."""
+ELSEWHERE = {"table.md"}  # what tests write, not what they refer to
+
+OTHERS = ("Axes",)
+"""Classes of other packages that docstrings name."""
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -74,6 +90,120 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.exists(), f"{page.name}: {link}"
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target), f"{page.name}: {link}"
+
+
+def wrong_references(text: str) -> list[str]:
+    """Return the references to pages of docs/ and their sections in `text` that lead nowhere."""
+    wrong = []
+    for found in PAGE.finditer(text):
+        page, section = ROOT / "docs" / found[1], found[2]
+        if found[1] in ELSEWHERE:
+            continue
+        if not page.is_file() or (section and not has_section(page, section)):
+            wrong.append(found[0])
+    return wrong
+
+
+def has_section(page: Path, number: str) -> bool:
+    """Say whether a page has the heading `## NUMBER. …`."""
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    return re.search(rf"^#+ {number}\. ", text, re.MULTILINE) is not None
+
+
+def test_a_wrong_reference_is_noticed() -> None:
+    right = "(method.md section 3), docs/concepts.md, [concepts](concepts.md), section 6"
+    assert wrong_references(right) == []
+    wrong = ["method.md section 99", "docs/nowhere.md", "concepts.md), section 0"]
+    assert wrong_references("; ".join(wrong)) == wrong
+
+
+def test_references_to_pages_and_sections_lead_somewhere() -> None:
+    wrong = {
+        str(file.relative_to(ROOT)): found
+        for file in (*SOURCES, *PAGES)
+        if (found := wrong_references(file.read_text(encoding="utf-8")))
+    }
+    assert wrong == {}
+
+
+def resolved(name: str) -> object:
+    """Return the module, class, function or attribute of a dotted name.
+
+    Raises:
+        ImportError: there is no such module.
+        AttributeError: a module or class has no such attribute.
+    """
+    module, *rest = name.split(".")
+    found: object = importlib.import_module(module)
+    for word in rest:
+        module = f"{module}.{word}"
+        try:
+            found = getattr(found, word)
+        except AttributeError:
+            found = importlib.import_module(module)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_named_modules_exist(page: Path) -> None:
+    """`metakd.module.name` and imports from metakd, but for the page's own examples."""
+    examples = runpy.run_path(str(ROOT / "scripts" / "write_examples.py"))["examples_of"](page)
+    own = {Path(name).stem for name in examples}
+    text = page.read_text(encoding="utf-8")
+    names = set(re.findall(r"`(metakd(?:\.\w+)+)", text))
+    for module, imported in re.findall(r"from (metakd[\w.]*) import ([\w, ]+)", text):
+        names |= {f"{module}.{name.strip()}" for name in imported.split(",")}
+    for name in names - {"metakd.log"}:
+        if own.isdisjoint(name.split(".")):
+            assert resolved(name) is not None, f"{page.name}: {name}"
+
+
+def test_docstrings_refer_to_what_there_is() -> None:
+    """`Class.name` in a docstring of metakd names a class of it and something that it has."""
+    classes, said = classes_and_docstrings()
+    referred = [
+        (file, name, attribute)
+        for file, text in said
+        for name, attribute in re.findall(r"`([A-Z]\w+)\.(\w+)(?:\(\))?`", text)
+        if name not in OTHERS
+    ]
+    wrong = [
+        f"{file}: {name}.{attribute}"
+        for file, name, attribute in referred
+        if attribute not in attributes_of(name, classes)
+    ]
+    assert wrong == []
+    assert len(referred) > 20
+
+
+def classes_and_docstrings() -> tuple[dict[str, list[ast.ClassDef]], list[tuple[Path, str]]]:
+    """Return metakd's classes by name (names need not be unique) and all its docstrings."""
+    classes: dict[str, list[ast.ClassDef]] = {}
+    said = []
+    for file in sorted((ROOT / "metakd").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                classes.setdefault(node.name, []).append(node)
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                said.append((file.relative_to(ROOT), str(node.value.value)))
+    return classes, said
+
+
+def attributes_of(name: str, classes: dict[str, list[ast.ClassDef]]) -> set[str]:
+    """Return what a class and its bases in metakd define, also by `self.NAME =` in a method."""
+    found: set[str] = set()
+    for definition in classes.get(name, []):
+        for node in ast.walk(definition):
+            if isinstance(node, ast.FunctionDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                found.add(node.attr)
+        for base in definition.bases:
+            if isinstance(base, ast.Name):
+                found |= attributes_of(base.id, classes)
+    return found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -57,7 +57,7 @@ def check_writable(path: Path) -> None:
 
 
 class RunFolder:
-    """The files of one run (interface.md, "A run's folder").
+    """The files of one run (docs/run_folder.md).
 
     Attributes:
         path: the folder, absolute.
