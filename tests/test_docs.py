@@ -15,6 +15,7 @@ import pytest
 import metakd
 from metakd.cli import COMMANDS
 from metakd.cli.ablate import ablate_parser, multirun_of
+from metakd.cli.copy import run as copy
 from metakd.cli.evaluate import evaluate_parser
 from metakd.cli.sweep import combinations, expanded
 from metakd.cli.train import replayed, resumed, train_parser
@@ -247,6 +248,8 @@ def test_command_composes(page: Path, line: str, reader: Path) -> None:
         job = judged.words[1:] + (images_overrides(judged.images) if judged.images else [])
         make_what_it_names(job)
         metakd.compose(*job)
+    elif command == "copy":
+        assert copy(words) == 0
     elif command == "list":
         folder = words[words.index("--config-dir") + 1] if "--config-dir" in words else None
         groups = Choices(user_folder(folder)).groups()

@@ -26,6 +26,7 @@ COMMANDS = {
     "dashboard": "the runs in a browser, while they go on, or as one HTML file",
     "reproduce": "run a run again and say whether every figure is the same",
     "list": "the choices of each configuration group",
+    "copy": "a choice's file into your own configuration folder, to edit",
     "doctor": "what this machine has, and what to do about what it lacks",
     "completion": "a script that completes commands and settings in your shell",
 }

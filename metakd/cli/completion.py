@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 
+from metakd.cli import COMMANDS
 from metakd.cli.parser import Parser
 from metakd.errors import UserError, nearest
 
@@ -73,8 +75,6 @@ def candidates(line: str) -> list[str]:
     words = line.split(" ")
     word = words[-1]
     if len(words) <= 2:
-        from metakd.cli import COMMANDS
-
         return [c for c in (*COMMANDS, "--help", "--version") if c.startswith(word)]
     command = words[1]
     if command == "list":
@@ -83,26 +83,16 @@ def candidates(line: str) -> list[str]:
         return [g for g in Choices().groups() if g.startswith(word)]
     if command == "completion":
         return [s for s in SCRIPTS if s.startswith(word)]
-    if command == "train" and word.startswith("-"):
-        from metakd.cli.train import train_parser
+    if word.startswith("-"):
+        if command not in COMMANDS:
+            return []
+        module = importlib.import_module(f"metakd.cli.{command}")
+        parser = getattr(module, f"{command}_parser", None)
+        return [] if parser is None else [o for o in parser().options() if o.startswith(word)]
+    if command == "copy":
+        from metakd.cli.copy import candidates as choices
 
-        return [o for o in train_parser().options() if o.startswith(word)]
-    if command == "reproduce" and word.startswith("-"):
-        from metakd.cli.reproduce import reproduce_parser
-
-        return [o for o in reproduce_parser().options() if o.startswith(word)]
-    if command == "ablate" and word.startswith("-"):
-        from metakd.cli.ablate import ablate_parser
-
-        return [o for o in ablate_parser().options() if o.startswith(word)]
-    if command == "compare" and word.startswith("-"):
-        from metakd.cli.compare import compare_parser
-
-        return [o for o in compare_parser().options() if o.startswith(word)]
-    if command == "dashboard" and word.startswith("-"):
-        from metakd.cli.dashboard import dashboard_parser
-
-        return [o for o in dashboard_parser().options() if o.startswith(word)]
+        return choices(word)
     takes_settings = command in ("train", "ablate") or (command == "evaluate" and len(words) > 3)
     if not takes_settings:
         return []  # the shell completes file names

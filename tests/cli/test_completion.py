@@ -33,6 +33,11 @@ from metakd.cli.completion import SCRIPTS, candidates
         ("metakd rep", ["reproduce"]),
         ("metakd reproduce --ca", ["--cached-teacher"]),
         ("metakd reproduce out", []),
+        ("metakd evaluate out --im", ["--images"]),
+        ("metakd copy algo", ["algorithm="]),
+        ("metakd copy algorithm=prot", ["algorithm=protonet"]),
+        ("metakd copy algorithm=maml --fo", ["--force"]),
+        ("metakd nonsense --fo", []),
     ],
 )
 def test_candidates(line: str, expected: list[str]) -> None:

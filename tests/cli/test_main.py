@@ -99,6 +99,7 @@ def test_unknown_command(metakd, word: str, hint: str) -> None:
         ["--help"],
         ["--version"],
         ["list"],
+        ["copy", "algorithm=mmal"],
         ["train", "--help"],
         ["train", "--cgf", "job"],
         ["train", "algoritm=maml"],
