@@ -135,6 +135,7 @@ def _results(run: Run, results: Mapping[str, Any]) -> dict[str, Any]:
     timing = results.get("timing") or {}
     return {
         "measure": "accuracy" if "accuracy" in measured or not measured else "mse",
+        **({"tasks": measured["tasks"]} if _is_number(measured.get("tasks")) else {}),
         "accuracy": figures,
         **({"diverged": diverged} if diverged else {}),
         "cost": {model: cost for model, cost in costs.items() if cost},

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from metakd.errors import UserError
+from metakd.reports.doubts import divergence
 from metakd.runs.folder import open_run
 from metakd.searching.plan import Search
 from metakd.searching.settings import MEASURES
@@ -73,6 +74,7 @@ class SearchSource:
                 self.trials.tell(job.number, measured(folder, self.search.settings.objectives))
             except UserError as error:
                 job.status, job.reason = "failed", str(error)
+                self.trials.tell(job.number, None)  # it is finished: no more will come of it
             return
         done = self.trials.was_hopeless(job.number)
         if done is not None:
@@ -122,6 +124,8 @@ def measured(run: Path, objectives: Sequence[str]) -> list[float]:
         part = student.get("fewshot" if name in MEASURES else "cost", {})
         value = part.get(name)
         if not isinstance(value, int | float) or not math.isfinite(value):
+            if name in MEASURES and part.get("diverged"):
+                raise UserError(divergence("student", part))
             raise UserError(f"'{run}': its results do not hold the objective {name}")
         found.append(float(value))
     return found

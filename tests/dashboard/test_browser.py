@@ -162,6 +162,20 @@ def test_sorts_filters_and_groups(visit: Callable[..., Page], address: str) -> N
     assert page.locator('.tabulator-group button[aria-expanded="true"]').count() == 1
 
 
+def test_means_over_different_numbers_of_tasks_say_so(
+    visit: Callable[..., Page], made_up: Made, tmp_path: Path
+) -> None:
+    figures = [0.5, 0.7, 0.6, 0.8]
+    made_up(tmp_path / "runs" / "few", {"student": {1: figures}})
+    made_up(tmp_path / "runs" / "many", {"student": {1: figures * 2}}, seed=1)
+    export(tmp_path / "runs", tmp_path / "page.html")
+    page = visit((tmp_path / "page.html").as_uri())
+    page.select_option("#group-by", label="status")
+    page.wait_for_selector(".tabulator-group")
+    calculated = page.locator(".tabulator-calcs").all_inner_texts()
+    assert any("65.00 (2; 4 and 8 tasks)" in text for text in calculated)
+
+
 def test_overlays_two_curves_with_smoothing(visit: Callable[..., Page], address: str) -> None:
     page = visit(address)
     choose(page, "sweep/0", "sweep/3")

@@ -28,6 +28,7 @@ def test_a_finished_run(made_up: Made, tmp_path: Path) -> None:
     head, found = rows(tmp_path)
     row = found["a"]
     assert (row["status"], row["seed"], row["measure"]) == ("finished", 0, "accuracy")
+    assert row["tasks"] == 2
     assert row["accuracy"]["student"]["1"][0] == 0.6
     assert row["accuracy"]["student"]["5"][0] == 0.85000000000000009
     assert row["accuracy"]["teacher"]["1"] == [0.9, 0.0]

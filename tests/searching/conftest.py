@@ -67,6 +67,10 @@ while ("stay" in name and not gate.exists() and int(folder.name) >= 2
     time.sleep(0.02)
 cost = {"parameters": int(width) * 10, "macs": 1e4 / width, "bytes": 4.0, "latency_ms": 0.5}
 fewshot = {"accuracy": accuracy, "ci95": 0.01}
+if "sine" in name:
+    fewshot = {"mse": accuracy, "ci95": 0.01}
+    if folder.name == "1":
+        fewshot = {"diverged": 0.25, "shots": 10, "steps": 5, "diverged_from_step": 3}
 results = {"schema": 1, "student": {"fewshot": fewshot, "cost": cost}}
 (folder / "results.json").write_text(json.dumps(results))
 note("finished")

@@ -160,6 +160,24 @@ def test_a_failing_trial_takes_no_other_along(metakd: Any, tmp_path: Path) -> No
     assert "is gone" in metakd(f"resume={folder}").text
 
 
+def test_a_trial_whose_tasks_diverged_says_so(metakd: Any, tmp_path: Path) -> None:
+    """Its run is finished, and there is no mean squared error to judge it by."""
+    folder = tmp_path / "s"
+    words = ["-m", "sweep=optuna", "dataset=sinusoid", "algorithm=maml", "student=mlp"]
+    words += ["student.width=10,20,30", "sweep.sampler=grid", "sweep.objectives=[mse]"]
+    words += ["distill=none", "warmstart=none", "task.shots=10", "name=sine"]
+    reason = (
+        "job 1 failed: 25 % of its 10-shot tasks diverged at 5 adaptation steps, the first after 3 "
+        "adaptation steps; there is no mean squared error; lower algorithm.inner_lr or "
+    )
+    answer = metakd(*words, f"hydra.sweep.dir={folder}")
+    assert reason in answer.text
+    assert "2 of 3 jobs done, 1 failed" in answer.text
+    assert states(folder, "mse") == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert reason in metakd(f"resume={folder}").text
+    assert story(folder).count("1 new") == 1
+
+
 def test_nothing_is_made_of_a_space_that_is_wrong(metakd: Any, tmp_path: Path) -> None:
     for words, said in {
         ("student.widht=8,16",): "Did you mean 'student.width'",

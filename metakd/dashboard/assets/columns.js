@@ -68,18 +68,24 @@
 
   const number = { hozAlign: "right", headerHozAlign: "right", headerSortStartingDir: "desc" };
 
-  // In groups: mean, standard deviation and number, of figures that can be compared.
-  const calculation = (write) => ({
+  // In groups: mean, standard deviation and number, of figures that can be compared; where runs were
+  // judged on different numbers of tasks, these are said.
+  const calculation = (write, { overTasks = false } = {}) => ({
     topCalc: (values, data) => {
-      const sets = new Set(data.filter((_, i) => typeof values[i] === "number").map((d) => d.tasks));
-      return sets.size > 1 ? { apart: true } : metakd.spread(values);
+      const known = data.filter((_, i) => typeof values[i] === "number");
+      if (new Set(known.map((d) => d.tasks)).size > 1) return { apart: true };
+      const counts = overTasks ? [...new Set(known.map((d) => d.row.tasks))].filter(Boolean).sort((a, b) => a - b) : [];
+      const found = metakd.spread(values);
+      return found && { ...found, counts: counts.length > 1 ? counts : [] };
     },
     topCalcFormatter: (cell) => {
       const found = cell.getValue();
       if (!found) return "";
       if (found.apart) return element("span", { class: "spread", title: "judged on different tasks" }, "not comparable");
       const spread = !found.deviation ? "" : ` sd ${write(found.deviation)}`;
-      return element("span", {}, write(found.mean), element("span", { class: "spread" }, `${spread} (${found.n})`));
+      const over = found.counts.length ? `; ${found.counts.slice(0, -1).join(", ")} and ${found.counts.at(-1)} tasks` : "";
+      return element("span", over ? { title: "mean of runs that were judged on different numbers of tasks" } : {},
+        write(found.mean), element("span", { class: "spread" }, `${spread} (${found.n}${over})`));
     },
   });
 
@@ -99,7 +105,7 @@
           made.push(
             column(field, `${k}-shot${measure === "mse" ? " mse" : ", %"}`, MODELS[model], {
               ...number,
-              ...calculation(write),
+              ...calculation(write, { overTasks: true }),
               sorter: withinSets,
               headerSortStartingDir: measure === "mse" ? "asc" : "desc",
               minWidth: 152,
