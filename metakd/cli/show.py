@@ -18,9 +18,9 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metakd.config.checks import check
-from metakd.config.compose import compose, composing, typed_plugins
+from metakd.config.compose import compose, typed_plugins
+from metakd.config.composition import CONFIG_NAME, composing, search_path
 from metakd.config.downloaded import with_downloaded
-from metakd.config.loading import CONFIG_NAME, search_path
 from metakd.config.locate import Choices, user_folder
 from metakd.config.overrides import check_override, parse
 from metakd.config.suggest import flattened

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from metakd.cli.plugins import look_here_for
 from metakd.config.checks import check
 from metakd.config.compose import compose, typed_plugins
-from metakd.config.loading import CONFIG_NAME
+from metakd.config.composition import CONFIG_NAME
 from metakd.config.locate import Choices, user_folder
 from metakd.config.overrides import check_override, parse
 from metakd.config.permitted import refuse_foreign

@@ -20,10 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metakd.config.locate import Choices
+from metakd.config.locate import Choices, content_of
 from metakd.config.suggest import known_groups, known_settings, unknown_setting
 from metakd.errors import UserError, nearest
-from metakd.plain_data import UnreadableError, parse_yaml, read_text
 
 __all__ = ["KEY", "Brought", "as_word", "as_words", "bringing", "brings_of", "described"]
 
@@ -79,11 +78,7 @@ def brings_of(file: Path) -> dict[str, str | dict[str, Any]]:
     Raises:
         UserError: it cannot be read, or brings what there is not.
     """
-    try:
-        text = read_text(file)
-        content = parse_yaml(text) if KEY in text else None
-    except UnreadableError as error:
-        raise UserError(f"{file}: cannot be read: {error}") from error
+    content = content_of(file)
     brought = content.get(KEY) if isinstance(content, dict) else None
     if brought is None:
         return {}

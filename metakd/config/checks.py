@@ -6,9 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
-from metakd.config.locate import Choices
+from metakd.config.locate import Choices, content_of
 from metakd.config.needs import check_needs, declared_needs
 from metakd.config.schema import Config
 from metakd.config.values import LEARNED_MODES, check_values
@@ -127,7 +125,7 @@ def _check_game(config: Config) -> None:
 def _algorithms_for(kind: str) -> list[str]:
     able = []
     for name, file in Choices().of("algorithm").items():
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        content = content_of(file) or {}
         if kind in content.get("kinds", ["classification"]):
             able.append(name)
     return able

@@ -7,31 +7,28 @@ checked by name and type. Architecture files are offered under both `teacher` an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from hydra import version
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
-from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from metakd.config.brings import KEY
 from metakd.config.checks import idle_settings
+from metakd.config.composition import plain_settings
 from metakd.config.downloaded import with_downloaded
 from metakd.config.loading import Loaded, complete, load
-from metakd.config.locate import ALIASES, Choices, user_folder
+from metakd.config.locate import Choices, user_folder
 from metakd.config.overrides import check_override, choice_options, option_names, parse
-from metakd.config.permitted import checked_files, read_config_file, refuse_references
+from metakd.config.permitted import refuse_references
 from metakd.config.schema import Config
 from metakd.config.suggest import flattened, known_groups, known_settings
 from metakd.errors import UserError, nearest
+from metakd.plain_data import dump_yaml
 
-__all__ = ["Composed", "compose", "composing", "recompose", "typed_plugins"]
+__all__ = ["Composed", "compose", "recompose", "typed_plugins"]
 
 GROUPS = known_groups()
 """Groups of the schema, in its order."""
@@ -76,32 +73,6 @@ class Composed:
         return asdict(self.config)
 
 
-@contextmanager
-def composing(choices: Choices, plugins: Sequence[str] = ()) -> Iterator[None]:
-    """Lend Hydra the schema and the borrowed groups; give its global state back afterwards.
-
-    Args:
-        choices: what the folders offer.
-        plugins: modules that files may name, as `typed_plugins` returns them.
-    """
-    store = ConfigStore.instance()
-    repo, base = store.repo, version.getbase()
-    setup_globals()
-    version.setbase("1.3")
-    store.repo = dict(repo)
-    store.store(name="metakd_schema", node=Config)
-    for group in ALIASES:
-        store.repo.pop(group, None)
-        for name, file in choices.of(group).items():
-            store.store(name=name, node=_plain(file, plugins), group=group)
-    try:
-        with checked_files(plugins):
-            yield
-    finally:
-        store.repo = repo
-        version.VersionBase.instance().version_base = base
-
-
 def typed_plugins(parsed: Iterable[Override]) -> tuple[str, ...]:
     """Return the modules that `plugins=[…]` permits; a file cannot permit any."""
     found: tuple[str, ...] = ()
@@ -110,13 +81,6 @@ def typed_plugins(parsed: Iterable[Override]) -> tuple[str, ...]:
         if isinstance(value, list):
             found = tuple(str(module) for module in value)
     return found
-
-
-def _plain(file: Path, plugins: Sequence[str] = ()) -> dict[str, Any]:
-    content = read_config_file(file, plugins)
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: holds no settings; write them as 'key: value' lines")
-    return {str(k): v for k, v in content.items() if k != KEY}
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Composed:
@@ -135,8 +99,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     choices = Choices(folder)
     parsed = parse(overrides)
     lines, said = with_downloaded([check_override(o, choices) for o in parsed], parsed, choices)
-    with composing(choices, typed_plugins(parsed)):
-        loaded = load(lines, folder, choices, typed_plugins(parsed))
+    loaded = load(lines, folder, choices, typed_plugins(parsed))
     files = {group: choices.file(group, loaded.picked[group]) for group in GROUPS}
     own = {group: set(choice_options(file)) for group, file in files.items()}
     return replace(_finished(loaded, overrides, parsed, choices, own), said=said)
@@ -167,7 +130,7 @@ def recompose(
         if override.key_or_group == "experiment" or override.is_hydra_override():
             raise UserError(f"{override.input_line}: a recorded run does not take this")
     try:
-        content: dict[Any, Any] = {**_plain(Path(recorded), plugins), "plugins": []}
+        content: dict[Any, Any] = {**plain_settings(Path(recorded), plugins), "plugins": []}
         refuse_references(content, Path(recorded))
         cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), content))
         picked = {group: str(cfg[group].name) for group in GROUPS}
@@ -176,7 +139,9 @@ def recompose(
             if group in GROUPS:
                 # The group's schema anew: nothing of the recorded choice may stay.
                 node = OmegaConf.structured(known_settings()[f"{group}.name"])
-                cfg[group] = OmegaConf.merge(node, _plain(choices.file(group, str(value)), plugins))
+                cfg[group] = OmegaConf.merge(
+                    node, plain_settings(choices.file(group, str(value)), plugins)
+                )
                 picked[group] = str(value)
         complete(cfg, picked)
         own = {group: {str(o) for o in cfg[group].get("options") or ()} for group in GROUPS}
@@ -200,10 +165,10 @@ def _finished(
     cfg, picked = loaded.cfg, loaded.picked
     typed = frozenset(o.key_or_group for o in parsed)
     lines = _drop_foreign_options(cfg, choices, picked, own)
-    source = OmegaConf.to_yaml(cfg)
+    source = dump_yaml(OmegaConf.to_container(cfg))
     try:
         config = cast(Config, OmegaConf.to_object(cfg))
-        resolved = OmegaConf.to_yaml(cfg, resolve=True)
+        resolved = dump_yaml(OmegaConf.to_container(cfg, resolve=True))
     except RecursionError:
         raise UserError("a setting refers to itself, or is nested too deeply") from None
     except OmegaConfBaseException as error:

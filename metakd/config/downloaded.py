@@ -19,9 +19,8 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from metakd.config.locate import Choices
+from metakd.config.locate import Choices, content_of
 from metakd.errors import UserError
-from metakd.plain_data import UnreadableError, parse_yaml, read_text
 
 __all__ = ["IF_DOWNLOADED", "hub_checkpoints", "with_downloaded"]
 
@@ -88,11 +87,7 @@ def _others(choices: Choices, experiment: str) -> dict[str, str]:
     file = choices.of("experiment").get(experiment)
     if file is None:
         return {}  # null, or refused elsewhere
-    try:
-        text = read_text(file)
-        content = parse_yaml(text) if IF_DOWNLOADED in text else None
-    except UnreadableError as error:
-        raise UserError(f"{file}: cannot be read: {error}") from error
+    content = content_of(file)
     others = content.get(IF_DOWNLOADED) if isinstance(content, dict) else None
     if others is None:
         return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,25 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
-from hydra.core.default_element import ResultDefault
 from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from metakd.config.brings import Brought, as_word, bringing
-from metakd.config.locate import Choices, conf_folder
-from metakd.config.permitted import refuse_foreign
+from metakd.config.composition import CONFIG_NAME, Loader, composing, merged
+from metakd.config.locate import Choices
 from metakd.config.suggest import flattened, known_groups
 from metakd.errors import UserError
 
-__all__ = ["CONFIG_NAME", "Loaded", "complete", "load", "search_path"]
+__all__ = ["Loaded", "complete", "load"]
 
-CONFIG_NAME = "config"
 MISSHAPEN = (ValueError, TypeError, AttributeError, LookupError, AssertionError)
 """What Hydra raises for a file whose parts have another shape than it counts on."""
 
@@ -53,18 +46,6 @@ class Loaded:
     brought: Mapping[str, tuple[str, ...]]
 
 
-def search_path(config_dir: Path | None) -> ConfigSearchPath:
-    """Return where Hydra looks: the user's own folder, if any, before the built-in one."""
-    path = create_config_search_path(str(conf_folder()))
-    if config_dir is not None:
-        path.prepend(
-            provider="command-line",
-            path=f"file://{config_dir}",
-            anchor=SearchPathQuery(provider="main"),
-        )
-    return path
-
-
 def load(
     lines: Sequence[str], folder: Path | None, choices: Choices, plugins: Sequence[str]
 ) -> Loaded:
@@ -80,17 +61,19 @@ def load(
         UserError: one line for whatever Hydra finds wrong.
     """
     with _one_line(folder):
-        cfg, picked = _composed(lines, folder, plugins)
+        cfg, picked = _composed(lines, folder, choices, plugins)
     if not bringing(picked, (), choices):
         return _parted(cfg, picked, {})
     typed = {line.partition("=")[0].lstrip("+") for line in lines}
     with _one_line(folder):
-        found = bringing(picked, typed | _of_experiment(lines, folder, picked), choices)
+        found = bringing(
+            picked, typed | _of_experiment(lines, folder, choices, plugins, picked), choices
+        )
         before = cfg
-        cfg, picked = _composed(lines, folder, plugins, found)
+        cfg, picked = _composed(lines, folder, choices, plugins, found)
         fitting = found.without_followers({key: _value(cfg, key) for key in found.settings})
         if fitting != found:
-            cfg, picked = _composed(lines, folder, plugins, fitting)
+            cfg, picked = _composed(lines, folder, choices, plugins, fitting)
     words: dict[str, tuple[str, ...]] = {}
     for group, (choice, by) in fitting.choices.items():
         if str(before.hydra.runtime.choices[group]) != choice:
@@ -102,45 +85,33 @@ def load(
     return _parted(cfg, picked, words)
 
 
-class _Loader(ConfigLoaderImpl):
-    """Hydra's loader, with settings that stand between conf/config.yaml and an experiment."""
-
-    def __init__(self, folder: Path | None, layer: Mapping[str, Any]) -> None:
-        super().__init__(config_search_path=search_path(folder))
-        self._layer = layer
-
-    def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
-        found = super()._load_single_config(default, repo)
-        if not (default.primary and self._layer):
-            return found
-        found = copy.copy(found)
-        found.config = OmegaConf.merge(found.config, OmegaConf.create(dict(self._layer)))
-        return found
-
-
 def _composed(
     lines: Sequence[str],
     folder: Path | None,
+    choices: Choices,
     plugins: Sequence[str],
     brought: Brought | None = None,
 ) -> tuple[DictConfig, dict[str, str]]:
     brought = brought or Brought()
-    loader = _Loader(folder, brought.layer())
     chosen = [f"{group}={choice}" for group, (choice, _) in brought.choices.items()]
-    cfg = loader.load_configuration(CONFIG_NAME, [*lines, *chosen], run_mode=RunMode.RUN)
-    refuse_foreign(cfg.hydra, plugins)
+    cfg = merged([*lines, *chosen], folder, choices, plugins, brought.layer())
     picked = {str(k): str(v) for k, v in cfg.hydra.runtime.choices.items()}
     complete(cfg, picked)
     return cfg, picked
 
 
 def _of_experiment(
-    lines: Sequence[str], folder: Path | None, picked: Mapping[str, str]
+    lines: Sequence[str],
+    folder: Path | None,
+    choices: Choices,
+    plugins: Sequence[str],
+    picked: Mapping[str, str],
 ) -> set[str]:
     """Return the groups whose choice an experiment made."""
     if picked.get("experiment", "None") == "None":
         return set()
-    found = _Loader(folder, {}).compute_defaults_list(CONFIG_NAME, [*lines], RunMode.RUN)
+    with composing(choices, plugins):
+        found = Loader(folder, {}).compute_defaults_list(CONFIG_NAME, [*lines], RunMode.RUN)
     return {str(key).partition("@")[0] for key in found.overrides.override_choices}
 
 

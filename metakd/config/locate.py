@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
+from typing import Any
 
 from metakd.errors import UserError, nearest
+from metakd.plain_data import UnreadableError, parse_yaml, read_text
 
-__all__ = ["ALIASES", "Choices", "conf_folder", "description", "user_folder"]
+__all__ = ["ALIASES", "Choices", "conf_folder", "content_of", "description", "user_folder"]
 
 ALIASES = {"teacher": "architecture", "student": "architecture"}
 """Groups that are offered from another group's folder."""
@@ -85,6 +89,24 @@ class Choices:
                 hint = f" Choose one of: {', '.join(choices)}." if choices else " There is none."
             raise UserError(f"{group}={choice}: no such choice.{hint}")
         return choices[choice]
+
+
+def content_of(file: Path) -> Any:
+    """Return what a configuration file holds, which may be anything that YAML can say.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return copy.deepcopy(_parsed(read_text(file)))
+    except UnreadableError as error:
+        raise UserError(f"{file}: cannot be read: {error}") from error
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    """Parse a text once: every composition reads the same files several times."""
+    return parse_yaml(text)
 
 
 def description(file: Path) -> str:

@@ -13,12 +13,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from metakd.config.locate import Choices
+from metakd.config.locate import Choices, content_of
 from metakd.config.suggest import expected, field_types, known_settings, unknown_setting
 from metakd.config.texts import as_typed, quote
 from metakd.config.typed_otherwise import malformed, missing_choice
 from metakd.errors import UserError, nearest
-from metakd.plain_data import UnreadableError, parse_yaml, read_text
 
 __all__ = ["PATH_KEYS", "check_override", "choice_options", "option_names", "parse", "quoted"]
 
@@ -99,10 +98,7 @@ def choice_options(file: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is not readable YAML.
     """
-    try:
-        content = parse_yaml(read_text(file))
-    except UnreadableError as error:
-        raise UserError(f"{file}: cannot be read: {error}") from error
+    content = content_of(file)
     options = content.get("options") if isinstance(content, dict) else None
     return dict(options) if isinstance(options, dict) else {}
 

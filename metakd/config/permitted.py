@@ -20,15 +20,15 @@ from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metakd.config.brings import KEY
 from metakd.config.downloaded import IF_DOWNLOADED
-from metakd.config.locate import ALIASES, Choices, conf_folder
+from metakd.config.locate import ALIASES, Choices, conf_folder, content_of
 from metakd.config.suggest import known_groups
 from metakd.errors import UserError
-from metakd.plain_data import UnreadableError, parse_yaml, read_text
+from metakd.plain_data import read_text
 
 __all__ = [
     "built_in_targets",
@@ -73,7 +73,7 @@ def built_in_targets(group: str | None = None) -> frozenset[str]:
     groups = [*choices.groups(), *ALIASES] if group is None else [group]
     found = set()
     for file in {f for g in groups for f in choices.of(g).values()}:
-        content = parse_yaml(read_text(file))
+        content = content_of(file)
         if isinstance(content, dict) and "_target_" in content:
             found.add(str(content["_target_"]))
     return frozenset(found)
@@ -89,10 +89,7 @@ def read_config_file(file: Path, plugins: Sequence[str] = ()) -> Any:
     Raises:
         UserError: it cannot be read, or names something else.
     """
-    try:
-        content = parse_yaml(read_text(file))
-    except UnreadableError as error:
-        raise UserError(f"{file}: cannot be read: {error}") from error
+    content = content_of(file)
     if conf_folder() not in file.resolve().parents:
         _check(content, "", file, plugins)
     return content
@@ -205,11 +202,17 @@ def checked_files(plugins: Sequence[str] = ()) -> Iterator[None]:
     class Checked(FileConfigSource):
         def load_config(self, config_path: str) -> ConfigResult:
             file = Path(self.path, self._normalize_file_name(config_path))
-            if os.path.exists(file):
-                content = read_config_file(file, plugins)
-                if content is not None and not isinstance(content, dict):
-                    raise UserError(f"{file}: holds no settings; write them as 'key: value' lines")
-            loaded = super().load_config(config_path)
+            if not os.path.exists(file):
+                return super().load_config(config_path)  # says so
+            content = read_config_file(file, plugins)
+            if content is not None and not isinstance(content, dict):
+                raise UserError(f"{file}: holds no settings; write them as 'key: value' lines")
+            loaded = ConfigResult(
+                provider=self.provider,
+                path=f"{self.scheme()}://{self.path}",
+                config=OmegaConf.create(content or {}),
+                header=self._get_header_dict(read_text(file)[:512]),
+            )
             group = config_path.partition("/")[0]
             if group in known_groups() and isinstance(loaded.config, DictConfig):
                 loaded.config.pop(KEY, None)  # no setting: metakd.config.brings applies it
