@@ -1,0 +1,60 @@
+"""The picture of the rooms in CONTRIBUTING.md is so: every import goes down it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "metakd"
+SHARED = {"errors", "plain_data", "registry"}
+"""Files beside the rooms that any of them may use."""
+
+STILL_UP = {"sweeps/job.py imports cli", "teaching/feedback.py imports algorithms"}
+"""Imports that go up and have not been mended yet; add none."""
+
+
+def picture() -> list[str]:
+    """Return the rooms of the picture, from top to bottom."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    return re.findall(r"^.{19}([a-z]\w+)", block, re.MULTILINE)
+
+
+def imports() -> set[tuple[str, str, str]]:
+    """Return (file, its room, imported room) of every import between rooms, wherever it stands."""
+    found = set()
+    for file in PACKAGE.rglob("*.py"):
+        parts = file.relative_to(PACKAGE).parts
+        if len(parts) < 2:
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                words = name.split(".")
+                if words[0] == "metakd" and words[1:2] not in ([], [parts[0]]):
+                    found.add(("/".join(parts), parts[0], words[1]))
+    return found - {(f, a, b) for f, a, b in found if b in SHARED}
+
+
+def test_the_picture_shows_every_room() -> None:
+    rooms = {f.parent.name for f in PACKAGE.glob("*/__init__.py")}
+    assert sorted(picture()) == sorted(rooms)
+
+
+def test_imports_go_down() -> None:
+    place = {room: i for i, room in enumerate(picture())}
+    up = {f"{file} imports {b}" for file, a, b in imports() if place[b] < place[a]}
+    assert up <= STILL_UP
+
+
+@pytest.mark.parametrize("room", ["stages", "algorithms", "adaptation", "models", "data"])
+def test_the_configuration_stops_at_the_pipeline(room: str) -> None:
+    below = picture()[picture().index("pipeline") + 1 : picture().index("data") + 1]
+    assert room in below
+    assert [file for file, a, b in imports() if a == room and b == "config"] == []
