@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -13,6 +13,7 @@ from metakd.adaptation.inner_loop import accuracy
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.errors import UserError, nearest
+from metakd.models.features import recorded_features
 from metakd.models.network import Prediction
 from metakd.models.normalization import (
     batchnorm_mode,
@@ -56,8 +57,15 @@ class EmbeddingLearner(MetricAlgorithm):
         """See `Algorithm.over_batch`: all tasks are embedded in one pass."""
         return (self,)
 
-    def forward(self, support: Tensor, targets: Tensor, query: Tensor, ways: int) -> Prediction:
-        """Return logits [tasks, m, ways] and embeddings [tasks, m, size] of the query sets.
+    def forward(
+        self,
+        support: Tensor,
+        targets: Tensor,
+        query: Tensor,
+        ways: int,
+        stages: Collection[str] = (),
+    ) -> Prediction:
+        """Return logits [tasks, m, ways], embeddings [tasks, m, size], features of the query sets.
 
         All tasks are embedded in one forward pass, batch norm as the mode of the module says.
 
@@ -66,9 +74,13 @@ class EmbeddingLearner(MetricAlgorithm):
             targets: [tasks, n] int64.
             query: [tasks, m, *example].
             ways: classes of a task.
+            stages: whose features are wanted.
         """
-        shown, asked = embed_tasks(self.backbone, support, query)
-        return Prediction(self.classify(shown, targets, asked, ways), asked)
+        tasks, n = support.shape[:2]
+        with recorded_features(self.backbone, stages) as found:
+            shown, asked = embed_tasks(self.backbone, support, query)
+        features = {name: f.unflatten(0, (tasks, -1))[:, n:] for name, f in found.items()}
+        return Prediction(self.classify(shown, targets, asked, ways), asked, features)
 
     def accumulate(
         self,
@@ -78,7 +90,9 @@ class EmbeddingLearner(MetricAlgorithm):
     ) -> dict[str, Tensor]:
         """See `Algorithm.accumulate`; trains on episodes, and a teacher acts on the query set."""
         assert isinstance(batch, TaskBatch) and not isinstance(answers, Answer)
-        prediction = self(batch.support, batch.support_targets, batch.query, batch.ways)
+        prediction = self(
+            batch.support, batch.support_targets, batch.query, batch.ways, objective.stages
+        )
         answer = None if answers is None else answers.query
         with objective.judged_by(self.label_loss):
             terms = objective(prediction, batch.query_targets, answer)

@@ -9,7 +9,7 @@ is a pure function of (values, task): modules are only called with their paramet
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,11 +25,16 @@ from metakd.adaptation.differentiation import Differentiate, Tensors, detached
 from metakd.adaptation.update_rules import UpdateRule
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.models.features import recorded_features
 from metakd.models.network import Network, Prediction
 from metakd.models.normalization import BatchNorm2d, Mode, batchnorm_mode, forget_statistics
 from metakd.models.randomness import is_random
 
 __all__ = ["Examples", "InnerLoop", "Moment", "Task", "accuracy", "tasks_of"]
+
+
+NOTHING: Mapping[str, Tensor] = {}
+"""By name, where there is nothing."""
 
 
 class Examples(NamedTuple):
@@ -38,29 +43,23 @@ class Examples(NamedTuple):
     Attributes:
         inputs: [n, *example].
         targets: [n] int64, or [n, outputs] float.
-        logits: the teacher's [n, ways], if it has any here.
-        embeddings: the teacher's [n, size], likewise.
+        taught: the parts [n, …] of the teacher's answer by name; empty if it says nothing here.
+        features: of the student's stages [n, *shape] by name, where the inputs are embeddings.
     """
 
     inputs: Tensor
     targets: Tensor
-    logits: Tensor | None = None
-    embeddings: Tensor | None = None
+    taught: Mapping[str, Tensor] = NOTHING
+    features: Mapping[str, Tensor] = NOTHING
 
     def answer(self) -> Answer | None:
         """Return the teacher's answer, None if it says nothing of these examples."""
-        if self.logits is None and self.embeddings is None:
-            return None
-        return Answer(self.logits, self.embeddings)
+        return Answer.of(self.taught) if self.taught else None
 
     def chosen(self, which: Tensor) -> Examples:
         """Return the examples at the positions `which`, int64 [m]."""
-        return Examples(
-            self.inputs[which],
-            self.targets[which],
-            None if self.logits is None else self.logits[which],
-            None if self.embeddings is None else self.embeddings[which],
-        )
+        some: Examples = pytree.tree_map(lambda leaf: leaf[which], self)
+        return some
 
 
 class Task(NamedTuple):
@@ -76,8 +75,8 @@ class Task(NamedTuple):
     query: Examples
     order: Tensor | None = None
 
-    def at(self, i: int) -> Task:
-        """Return task `i` of a batch of tasks."""
+    def at(self, i: int | slice) -> Task:
+        """Return task `i` of a batch of tasks; some of them for a slice."""
         one: Task = pytree.tree_map(lambda leaf: None if leaf is None else leaf[i], self)
         return one
 
@@ -86,9 +85,7 @@ def tasks_of(batch: TaskBatch, answers: TaskAnswers | None, order: Tensor | None
     """Return a batch of tasks with the teacher's answers, as the inner loop takes it."""
 
     def examples(inputs: Tensor, targets: Tensor, answer: Answer | None) -> Examples:
-        if answer is None:
-            return Examples(inputs, targets)
-        return Examples(inputs, targets, answer.logits, answer.embeddings)
+        return Examples(inputs, targets, {} if answer is None else answer.parts())
 
     support, query = (None, None) if answers is None else (answers.support, answers.query)
     return Task(
@@ -189,21 +186,32 @@ class InnerLoop:
 
     # -- forward passes -------------------------------------------------------------------
 
-    def embed(self, values: Tensors, inputs: Tensor, statistics: Mode) -> Tensor:
-        """Return embeddings [n, size] with the batch-norm `statistics` named."""
-        with self._statistics(statistics):
+    def embed(
+        self, values: Tensors, inputs: Tensor, statistics: Mode
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return embeddings [n, size], batch norm by the `statistics` named, and features."""
+        recorded = recorded_features(self.network.backbone, self.objective.stages)
+        with self._statistics(statistics), recorded as features:
             embeddings: Tensor = self._backbone(values, self._cast(inputs), dtype=self.dtype)
-        return embeddings if self.dtype is None else embeddings.float()
-
-    def forward(self, values: Tensors, inputs: Tensor, statistics: Mode) -> Prediction:
-        """Return the prediction for `inputs`: examples, or embeddings with `embeds_once`."""
-        if self.embeds_once:
-            return Prediction(self._head(values, inputs), inputs)
-        with self._statistics(statistics):
-            logits, embeddings = self._network(values, self._cast(inputs), dtype=self.dtype)
         if self.dtype is None:
-            return Prediction(logits, embeddings)
-        return Prediction(logits.float(), embeddings.float())
+            return embeddings, features
+        return embeddings.float(), {name: f.float() for name, f in features.items()}
+
+    def forward(
+        self,
+        values: Tensors,
+        inputs: Tensor,
+        statistics: Mode,
+        features: Mapping[str, Tensor] = NOTHING,
+    ) -> Prediction:
+        """Return the prediction for `inputs`: examples; with `embeds_once` what `embed` returns."""
+        if self.embeds_once:
+            return Prediction(self._head(values, inputs), inputs, features)
+        with self._statistics(statistics):
+            found: Prediction = self._network(
+                values, self._cast(inputs), self.objective.stages, dtype=self.dtype
+            )
+        return found if self.dtype is None else pytree.tree_map(Tensor.float, found)
 
     def terms(
         self, values: Tensors, prediction: Prediction, examples: Examples
@@ -295,7 +303,7 @@ class InnerLoop:
             moving: values in the place of those of `fixed` with the same names.
         """
         values = {**fixed, **moving}
-        prediction = self.forward(values, seen.inputs, "batch")
+        prediction = self.forward(values, seen.inputs, "batch", seen.features)
         terms = self.terms(values, prediction, seen)
         return terms["loss"], detached(terms | accuracy(prediction.logits, seen.targets))
 
@@ -309,14 +317,14 @@ class InnerLoop:
         if inductive:
             forget_statistics(self.network)
         return task._replace(
-            support=task.support._replace(inputs=support),
-            query=task.query._replace(inputs=query),
+            support=task.support._replace(inputs=support[0], features=support[1]),
+            query=task.query._replace(inputs=query[0], features=query[1]),
         )
 
     def predict_query(self, values: Tensors, task: Task) -> Prediction:
         """Return the prediction for the query set, batch norm as `batchnorm` says."""
         if self.embeds_once or self.batchnorm != "inductive":
-            return self.forward(values, task.query.inputs, "batch")
+            return self.forward(values, task.query.inputs, "batch", task.query.features)
         self.forward(values, task.support.inputs, "record")
         prediction = self.forward(values, task.query.inputs, "recorded")
         forget_statistics(self.network)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -49,13 +49,9 @@ class TaskBatch:
     def __len__(self) -> int:
         return self.support.shape[0]
 
-    def first(self, count: int) -> TaskBatch:
-        """Return the first `count` tasks alone."""
-        values: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            values[field.name] = value[:count] if isinstance(value, Tensor) else value
-        return TaskBatch(**values)
+    def __getitem__(self, which: slice) -> TaskBatch:
+        """Return some of the tasks."""
+        return _sliced(self, which)
 
 
 @dataclass(frozen=True)
@@ -73,6 +69,23 @@ class ExampleBatch:
     labels: Tensor
     index: Tensor
     view: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.labels.shape[0]
+
+    def __getitem__(self, which: slice) -> ExampleBatch:
+        """Return some of the examples."""
+        return _sliced(self, which)
+
+
+_Batch = TypeVar("_Batch", TaskBatch, ExampleBatch)
+
+
+def _sliced(batch: _Batch, which: slice) -> _Batch:
+    """Return the batch with all of its tensors sliced."""
+    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    cut: dict[str, Any] = {n: v[which] for n, v in values.items() if isinstance(v, Tensor)}
+    return replace(batch, **cut)
 
 
 class TaskStream(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +14,16 @@ from torch.nn import functional as F
 
 from metakd.models.network import Prediction
 
-__all__ = ["Answer", "LabelLoss", "Needs", "Objective", "TaskAnswers", "named_total", "target_loss"]
+__all__ = [
+    "Answer",
+    "FeatureShapes",
+    "LabelLoss",
+    "Needs",
+    "Objective",
+    "TaskAnswers",
+    "named_total",
+    "target_loss",
+]
 
 LabelLoss = Callable[[Tensor, Tensor, float], Tensor]
 """Maps outputs, targets and label smoothing to the mean loss on the labels; see `target_loss`."""
@@ -30,17 +39,27 @@ class Answer:
     Attributes:
         logits: [..., n, classes], of the same classes in the same order as the student's.
         embeddings: [..., n, teacher's embedding_size], raw (neither centred nor normalised).
+        features: [..., n, *shape] of the stages that were asked for, by name.
     """
 
     logits: Tensor | None = None
     embeddings: Tensor | None = None
+    features: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def task(self, i: int) -> Answer:
-        """Return the answer to task `i` alone."""
-        return Answer(
-            None if self.logits is None else self.logits[i],
-            None if self.embeddings is None else self.embeddings[i],
-        )
+    @classmethod
+    def of(cls, parts: Mapping[str, Tensor]) -> Answer:
+        """Return the answer with these parts: `logits`, `embeddings`, features by name."""
+        features = {k: v for k, v in parts.items() if k not in ("logits", "embeddings")}
+        return cls(parts.get("logits"), parts.get("embeddings"), features)
+
+    def parts(self) -> dict[str, Tensor]:
+        """Return what there is of it by name; `of` takes it."""
+        named = {"logits": self.logits, "embeddings": self.embeddings}
+        return {k: v for k, v in named.items() if v is not None} | dict(self.features)
+
+    def __getitem__(self, which: Any) -> Answer:
+        """Return the answer to some of the examples or tasks."""
+        return Answer.of({name: part[which] for name, part in self.parts().items()})
 
 
 @dataclass(frozen=True)
@@ -54,6 +73,13 @@ class TaskAnswers:
 
     support: Answer | None = None
     query: Answer | None = None
+
+    def __getitem__(self, which: slice) -> TaskAnswers:
+        """Return the answers to some of the tasks."""
+        support, query = self.support, self.query
+        return TaskAnswers(
+            None if support is None else support[which], None if query is None else query[which]
+        )
 
 
 def target_loss(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -79,6 +105,19 @@ def named_total(weighted: Mapping[str, tuple[float, Tensor]]) -> dict[str, Tenso
     return {"loss": total, **{name: term for name, (_, term) in weighted.items()}}
 
 
+@dataclass(frozen=True)
+class FeatureShapes:
+    """Shapes of the features that a loss reads, of one example, by stage.
+
+    Attributes:
+        student: of the student's stages that `Objective.stages` names.
+        teacher: of the teacher's stages among `Objective.needed`.
+    """
+
+    student: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    teacher: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
 class Objective(nn.Module):
     """The loss on labels alone (`distill=none`), and the interface of every distillation.
 
@@ -87,6 +126,9 @@ class Objective(nn.Module):
     (student_size, teacher_size, teacher_mean): the embedding sizes and the teacher's mean
     embedding over meta-train images [teacher_size], and its settings keyword-only. Parameters it
     registers (a learned projection) are trained along with the student and dropped afterwards.
+
+    One that names a keyword `shapes` is told the shapes of the features that it reads; see
+    `FeatureShapes`.
     """
 
     label_smoothing: float = 0.0
@@ -96,14 +138,35 @@ class Objective(nn.Module):
 
     @classmethod
     def needed(cls, settings: Mapping[str, Any]) -> frozenset[str]:
-        """Return what one with these settings reads; what is missing is as by default."""
-        defaults = {k: p.default for k, p in inspect.signature(cls).parameters.items()}
-        return _resolved(cls.needs, {**defaults, **settings})
+        """Return what one with these settings reads of the teacher's answer.
+
+        By `needs`, unless a subclass overrides it: one that reads intermediate features names the
+        teacher's stages beside `logits` and `embeddings`.
+
+        Args:
+            settings: by name; those that are missing are as the constructor's defaults.
+        """
+        if not isinstance(cls.needs, Mapping):
+            return frozenset(cls.needs)
+        values = {**defaults_of(cls), **settings}
+        return frozenset(
+            name for name, weights in cls.needs.items() if any(values[w] for w in weights)
+        )
 
     @property
     def reads(self) -> frozenset[str]:
-        """What this one reads of the teacher's answer."""
-        return _resolved(self.needs, vars(self))
+        """What this one reads of the teacher's answer; its settings are its attributes."""
+        return self.needed(vars(self))
+
+    @classmethod
+    def stages_needed(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the stages whose features one with these settings reads of the student."""
+        return ()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages whose features this one reads of the student's prediction."""
+        return self.stages_needed(vars(self))
 
     @property
     def mean_over_examples(self) -> bool:
@@ -161,8 +224,6 @@ class Objective(nn.Module):
         return {"loss": loss, "loss/ce": loss}
 
 
-def _resolved(needs: Needs, values: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names in `needs` that the weights in `values` ask for."""
-    if not isinstance(needs, Mapping):
-        return frozenset(needs)
-    return frozenset(name for name, weights in needs.items() if any(values[w] for w in weights))
+def defaults_of(cls: type) -> dict[str, Any]:
+    """Return the defaults of the settings that a class's constructor takes."""
+    return {k: p.default for k, p in inspect.signature(cls).parameters.items()}

@@ -50,6 +50,7 @@ class CNN(nn.Module):
         self.conv2 = nn.Conv2d(first, second, 3, padding=1, bias=bias)
         self.norm2 = make_norm(norm, second)
         self.hidden = nn.Linear(second * (height // 4) * (breadth // 4), hidden)
+        self.stage_paths = {"stage1": "norm1", "stage2": "norm2", "stage3": "hidden"}
         self.embedding_size = hidden
 
     def forward(self, images: Tensor) -> Tensor:

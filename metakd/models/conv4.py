@@ -80,6 +80,7 @@ class Conv4(nn.Module):
             channels = n
             height, breadth = ((-(-s // 2) if strided else s // 2) for s in (height, breadth))
         self.blocks = nn.Sequential(*blocks)
+        self.stage_paths = {f"stage{i + 1}": f"blocks.{i}" for i in range(len(blocks))}
         self.average = average
         self.map_shape = None if average else (channels, height, breadth)
         self.embedding_size = channels if average else channels * height * breadth

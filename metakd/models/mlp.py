@@ -54,6 +54,7 @@ class MLP(nn.Module):
             nn.Linear(a, b, bias=norm != "batch") for a, b in zip(sizes, units, strict=False)
         )
         self.norms = nn.ModuleList(make_norm(norm, n) for n in units)
+        self.stage_paths = {f"stage{i + 1}": f"layers.{i}" for i in range(len(units))}
         self.embedding_size = units[-1]
 
     def forward(self, examples: Tensor) -> Tensor:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-__all__ = ["Network", "Prediction"]
+from metakd.models.features import recorded_features
+
+__all__ = ["Network", "Prediction", "embed"]
 
 
 class Prediction(NamedTuple):
@@ -15,10 +18,23 @@ class Prediction(NamedTuple):
     Attributes:
         logits: [..., n, outputs]; for regression the predicted values.
         embeddings: [..., n, embedding_size], the backbone's output; None if not computed.
+        features: [..., n, *shape] of the stages that were asked for, by name.
     """
 
     logits: Tensor
     embeddings: Tensor | None = None
+    features: Mapping[str, Tensor] = {}
+
+
+def embed(
+    backbone: nn.Module, examples: Tensor, stages: Collection[str] = ()
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return embeddings [n, embedding_size], and the features [n, *shape] of stages by name."""
+    if not stages:
+        return backbone(examples), {}
+    with recorded_features(backbone, stages) as features:
+        embeddings = backbone(examples)
+    return embeddings, features
 
 
 class Network(nn.Module):
@@ -35,7 +51,7 @@ class Network(nn.Module):
         self.backbone = backbone
         self.head = nn.Linear(int(backbone.embedding_size), outputs)  # type: ignore[arg-type]
 
-    def forward(self, examples: Tensor) -> Prediction:
-        """Return logits [n, outputs] and embeddings [n, embedding_size]."""
-        embeddings = self.backbone(examples)
-        return Prediction(self.head(embeddings), embeddings)
+    def forward(self, examples: Tensor, stages: Collection[str] = ()) -> Prediction:
+        """Return logits [n, outputs], embeddings [n, embedding_size] and features of `stages`."""
+        embeddings, features = embed(self.backbone, examples, stages)
+        return Prediction(self.head(embeddings), embeddings, features)

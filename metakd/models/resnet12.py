@@ -98,6 +98,7 @@ class ResNet12(nn.Module):
             blocks.append(_Block(channels, n, norm, drop))
             channels = n
         self.blocks = nn.Sequential(*blocks)
+        self.stage_paths = {f"stage{i + 1}": f"blocks.{i}" for i in range(len(blocks))}
         self.embedding_size = channels
         he_initialise(self, _SLOPE)
 

@@ -69,6 +69,7 @@ class ResNet8(nn.Module):
             _Block(first, second, 2, norm),
             _Block(second, third, 2, norm),
         )
+        self.stage_paths = {f"stage{i + 1}": f"stages.{i}" for i in range(3)}
         self.embedding_size = third
         he_initialise(self)
 

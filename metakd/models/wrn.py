@@ -84,6 +84,8 @@ class WRN(nn.Module):
                 blocks.append(_Block(inputs, n, stride, norm, dropout))
                 inputs = n
         self.blocks = nn.Sequential(*blocks)
+        each = (depth - 4) // 6
+        self.stage_paths = {f"stage{i + 1}": f"blocks.{(i + 1) * each - 1}" for i in range(3)}
         self.norm = make_norm(norm, inputs)
         self.embedding_size = inputs
         he_initialise(self)

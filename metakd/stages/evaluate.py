@@ -161,7 +161,7 @@ def evaluation_tasks(
             continue
         batch = stream.batch(step)
         left = tasks - step * TASKS_PER_STEP
-        yield batch if left >= TASKS_PER_STEP else batch.first(left)
+        yield batch if left >= TASKS_PER_STEP else batch[:left]
 
 
 def embeds_alone(backbone: nn.Module) -> bool:

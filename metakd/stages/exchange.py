@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -30,11 +29,9 @@ def part_of(batch: Batch, rank: int, size: int) -> tuple[Batch, float]:
 
     Parts differ by one task (example) at most. A batch of fewer than `size` has empty parts.
     """
-    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    count = len(batch.support if isinstance(batch, TaskBatch) else batch.labels)
+    count = len(batch)
     first, end = count * rank // size, count * (rank + 1) // size
-    cut: dict[str, Any] = {n: v[first:end] for n, v in values.items() if isinstance(v, Tensor)}
-    return replace(batch, **cut), (end - first) / count
+    return batch[first:end], (end - first) / count
 
 
 class Exchange:

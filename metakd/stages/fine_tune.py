@@ -177,7 +177,7 @@ class _Tuned(Supervised):
         # A last batch of one image has no batch statistics to speak of.
         mode: Mode = "running" if self._frozen or len(batch.labels) < 2 else "batch"
         with batchnorm_mode(self.network, mode):
-            predicted = self.network(batch.images)
+            predicted = self.network(batch.images, objective.stages)
             terms = objective(predicted, batch.labels, answers)
         if self._start is not None:
             terms = {**terms, "loss/l2sp": l2sp_penalty(self.network, self._start)}

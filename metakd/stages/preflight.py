@@ -18,7 +18,7 @@ from metakd.adaptation.task_workers import workers
 from metakd.algorithms.supervised import Supervised
 from metakd.data.available_memory import available_memory
 from metakd.data.tasks import TaskBatch
-from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.distillation.objective import Objective, TaskAnswers
 from metakd.registry import settings_used
 from metakd.stages.graph_memory import peak_of_graph
 
@@ -144,7 +144,9 @@ def _adapting(
             copied.inner_steps, copied.execution = steps, "loop"
             copied.begin(first, max(iterations, 1))
             with _threads(1 if how == "threads" else None):
-                size, taken = _measured(copied, batch.first(1), aims, _first(answers, 1))
+                size, taken = _measured(
+                    copied, batch[:1], aims, None if answers is None else answers[:1]
+                )
             if how == "batched":
                 copied.execution = "batched"
                 taken = _timed(copied, batch, aims, answers)
@@ -165,7 +167,9 @@ def _embedding(
     """Return (bytes of the meta-batch's graph, seconds of all iterations)."""
     probes = [1, 2] if len(batch) > 2 else [len(batch)]
     copied, aims = copy.deepcopy((algorithm, objective))
-    found = [_measured(copied, batch.first(n), aims, _first(answers, n)) for n in probes]
+    found = [
+        _measured(copied, batch[:n], aims, None if answers is None else answers[:n]) for n in probes
+    ]
     sizes, times = zip(*found, strict=True)
     each = _continued(probes, list(times), len(batch))
     return int(_continued(probes, list(sizes), len(batch))), iterations * each
@@ -212,22 +216,6 @@ def _timed(
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _first(answers: TaskAnswers | None, count: int) -> TaskAnswers | None:
-    if answers is None:
-        return None
-
-    def part(answer: Answer | None) -> Answer | None:
-        if answer is None:
-            return None
-        logits, embeddings = answer.logits, answer.embeddings
-        return Answer(
-            None if logits is None else logits[:count],
-            None if embeddings is None else embeddings[:count],
-        )
-
-    return TaskAnswers(part(answers.support), part(answers.query))
 
 
 @contextmanager

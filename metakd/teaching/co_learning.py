@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metakd.adaptation.differentiation import Tensors, detached
-from metakd.adaptation.inner_loop import Examples, Task
+from metakd.adaptation.inner_loop import Task
 from metakd.adaptation.solver import Solver
 from metakd.adaptation.task_workers import in_order, workers
 from metakd.distillation.objective import Answer, Objective, target_loss
@@ -184,26 +184,17 @@ def pair_gradient(
         pieces = in_order(
             pair.replica,
             lambda mine, i: _gradient(
-                mine, teacher, student, _slice(tasks, i), ways, game, task_weight
+                mine, teacher, student, tasks.at(slice(i, i + 1)), ways, game, task_weight
             ),
             count,
         )
     else:
         mine = pair.replica()
         pieces = (
-            _gradient(mine, teacher, student, _slice(tasks, i), ways, game, task_weight)
+            _gradient(mine, teacher, student, tasks.at(slice(i, i + 1)), ways, game, task_weight)
             for i in range(count)
         )
     return _mean(list(pieces))
-
-
-def _slice(tasks: Task, i: int) -> Task:
-    """Return task `i` as a batch of one."""
-
-    def part(e: Examples) -> Examples:
-        return Examples(*(None if leaf is None else leaf[i : i + 1] for leaf in e))  # type: ignore[arg-type]
-
-    return Task(part(tasks.support), part(tasks.query), None)
 
 
 def _gradient(

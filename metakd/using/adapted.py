@@ -220,7 +220,7 @@ class _ByWeights:
         mode: Mode = "recorded" if loop.batchnorm == "inductive" else "batch"
         with _plain_float(queries):
             if loop.embeds_once:
-                queries = loop.embed(self.values, queries, mode)
+                queries, _ = loop.embed(self.values, queries, mode)
             return loop.forward(self.values, queries, mode).logits.detach().float()
 
     def tensors(self) -> dict[str, Tensor] | None:
@@ -243,7 +243,7 @@ def _descended(learner: GradientLearner, support: Tensor, targets: Tensor, how: 
     values = detached(loop.values())
     record: Mode = "record" if loop.batchnorm == "inductive" else "batch"
     with _plain_float(support):
-        shown = loop.embed(values, support, record) if loop.embeds_once else support
+        shown = loop.embed(values, support, record)[0] if loop.embeds_once else support
         examples = Examples(shown, targets)
         order = learner.order_at_use(len(support), how.steps, support.device)
         for moment in loop.adapt(values, Task(examples, examples, order), how.steps):

@@ -95,7 +95,7 @@ def test_similarities_are_taken_within_each_task() -> None:
     objective = EmbeddingMatch(4, 7).double()
     assert student.embeddings is not None
     every = [
-        objective(Prediction(student.logits[i], student.embeddings[i]), labels[i], answer.task(i))
+        objective(Prediction(student.logits[i], student.embeddings[i]), labels[i], answer[i])
         for i in range(2)
     ]
     for name, value in objective(student, labels, answer).items():

@@ -39,8 +39,7 @@ def test_mean_over_tasks() -> None:
     student, labels, answer = _example()
     objective = KD()
     every = [
-        objective(Prediction(student.logits[i]), labels[i], answer.task(i))["loss"]
-        for i in range(3)
+        objective(Prediction(student.logits[i]), labels[i], answer[i])["loss"] for i in range(3)
     ]
     torch.testing.assert_close(objective(student, labels, answer)["loss"], sum(every) / 3)
 
