@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from metakd.distillation.divergences import unit
+from metakd.models.network import embed
 
 if TYPE_CHECKING:
     from metakd.data.images import ImageData
 
-__all__ = ["EmbeddingTables"]
+__all__ = ["FEATURES_BUDGET", "EmbeddingTables"]
+
+FEATURES_BUDGET = 1 << 29
+"""Bytes that the tables of one request of intermediate features may take."""
 
 
 class EmbeddingTables:
@@ -50,6 +55,7 @@ class EmbeddingTables:
         self._batch_size = batch_size
         self._raw: dict[str, Tensor] = {}
         self._directions: dict[str, Tensor] = {}
+        self._features: dict[tuple[str, str], Tensor] = {}
         self._mean: Tensor | None = None
 
     @property
@@ -109,18 +115,77 @@ class EmbeddingTables:
             self._directions[part] = unit(self.table(part) - self.mean)
         return _gather(self._directions[part], index, view)
 
-    @torch.no_grad()
+    def features(
+        self,
+        part: str,
+        index: Tensor | None,
+        view: Tensor | None,
+        images: Tensor,
+        stages: Collection[str],
+    ) -> dict[str, Tensor]:
+        """Return the features of the images of a batch, by stage.
+
+        They are kept in tables, as embeddings are, where all of the part's fit into
+        `FEATURES_BUDGET`; else the network runs on the images of the batch.
+
+        Args:
+            part: as in `raw`, as are the next three.
+            index: [...] int64.
+            view: [...] int64 or None.
+            images: [..., channels, height, width].
+            stages: of the backbone, by name.
+
+        Returns:
+            [..., *shape] float32 of each stage.
+
+        Raises:
+            ValueError: `index` is None.
+        """
+        if index is None:
+            raise ValueError("examples without an index in their part: no table has their answer")
+        if self._is_fresh(part, view) or not self._fit(part, images[(0,) * index.dim()], stages):
+            found = self.run(images.reshape(-1, *images.shape[index.dim() :]), stages)[1]
+            return {name: f.view(*index.shape, *f.shape[1:]) for name, f in found.items()}
+        return {name: _gather(self._features[part, name], index, view) for name in stages}
+
+    def _fit(self, part: str, image: Tensor, stages: Collection[str]) -> bool:
+        """Tell whether there are tables of these features; make them if they are small enough."""
+        missing = [name for name in stages if (part, name) not in self._features]
+        if not missing:
+            return True
+        one = self.run(image[None], missing)[1].values()
+        count = len(self._data.part(part).labels) * self._fixed_views(part)
+        if count * sum(f.numel() * f.element_size() for f in one) > FEATURES_BUDGET:
+            return False
+        labels = self._data.part(part).labels
+        pieces = torch.arange(len(labels), device=labels.device).split(self._batch_size)
+        views: dict[str, list[Tensor]] = {name: [] for name in missing}
+        for view in range(self._fixed_views(part)):
+            found = [self.run(self._examples(part, piece, view), missing)[1] for piece in pieces]
+            for name in missing:
+                views[name].append(torch.cat([f[name] for f in found]))
+        self._features |= {(part, name): torch.stack(views[name]) for name in missing}
+        return True
+
     def embed(self, images: Tensor) -> Tensor:
         """Run the network on images [n, channels, height, width]: embeddings [n, size] float32."""
+        return self.run(images)[0]
+
+    @torch.no_grad()
+    def run(self, images: Tensor, stages: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return embeddings [n, size] and features [n, *shape] by stage, float32, of images."""
         images = images.contiguous(memory_format=self._memory_format)
         with torch.autocast(images.device.type, self._autocast, self._autocast is not None):
-            embeddings: Tensor = self._backbone(images)
-        return embeddings.float()
+            embeddings, features = embed(self._backbone, images, stages)
+        return embeddings.float(), {name: f.float() for name, f in features.items()}
 
     def _embed_view(self, part: str, index: Tensor, view: int) -> Tensor:
         """Return the embeddings [n, size] of one view of these images."""
-        views = torch.full_like(index, view) if view else None
-        return self.embed(self._data.examples(part, index, views))
+        return self.embed(self._examples(part, index, view))
+
+    def _examples(self, part: str, index: Tensor, view: int) -> Tensor:
+        """Return one view of images, as the network is given them."""
+        return self._data.examples(part, index, torch.full_like(index, view) if view else None)
 
     def _fixed_views(self, part: str) -> int:
         """Return how many views of an image of `part` its table holds."""
@@ -133,6 +198,7 @@ class EmbeddingTables:
 
 
 def _gather(table: Tensor, index: Tensor, view: Tensor | None) -> Tensor:
-    """Return the rows [*index.shape, size] of a table [views, images, size]."""
+    """Return the rows [*index.shape, *shape] of a table [views, images, *shape]."""
     row = index if view is None or len(table) == 1 else index + view * table.shape[1]
-    return table.flatten(0, 1).index_select(0, row.reshape(-1)).view(*index.shape, -1)
+    rows = table.flatten(0, 1).index_select(0, row.reshape(-1))
+    return rows.view(*index.shape, *table.shape[2:])

@@ -106,6 +106,10 @@ class FrozenTeacher:
         """Run the network on images [n, channels, height, width]: embeddings [n, size] float32."""
         return self._tables.embed(images)
 
+    def features(self, images: Tensor, stages: Collection[str]) -> dict[str, Tensor]:
+        """Return the features [n, *shape] float32 of images, by stage."""
+        return self._tables.run(images, stages)[1]
+
     @torch.no_grad()
     def answers(
         self,
@@ -120,7 +124,7 @@ class FrozenTeacher:
             tasks: tasks drawn from `part`.
             part: `train`, `validate` or `test`.
             on: `query`, `support` or `both`.
-            needs: what to compute, of `logits` and `embeddings`.
+            needs: what to compute: `logits`, `embeddings`, features by stage.
 
         Raises:
             ValueError: mode `head` off the part `train`, whose classes alone the head knows;
@@ -130,18 +134,22 @@ class FrozenTeacher:
             raise ValueError(f"on={on!r} is not one of {', '.join(_PLACES)}")
         if self.mode == "head" and part != "train" and "logits" in needs:
             raise ValueError(f"teacher mode 'head' has no outputs for the classes of '{part}'")
-        support = query = None
-        if on != "query":
-            support = Answer(
-                self._logits(tasks, part, on_support=True) if "logits" in needs else None,
-                self._embeddings(tasks, part, on_support=True) if "embeddings" in needs else None,
-            )
-        if on != "support":
-            query = Answer(
-                self._logits(tasks, part, on_support=False) if "logits" in needs else None,
-                self._embeddings(tasks, part, on_support=False) if "embeddings" in needs else None,
-            )
-        return TaskAnswers(support, query)
+        return TaskAnswers(
+            None if on == "query" else self._answer(tasks, part, needs, on_support=True),
+            None if on == "support" else self._answer(tasks, part, needs, on_support=False),
+        )
+
+    def _answer(
+        self, tasks: TaskBatch, part: str, needs: Collection[str], *, on_support: bool
+    ) -> Answer:
+        """Return what `needs` names, of the support or the query sets."""
+        stages = sorted(set(needs) - {"logits", "embeddings"})
+        examples = _examples(tasks, on_support)
+        return Answer(
+            self._logits(tasks, part, on_support=on_support) if "logits" in needs else None,
+            self._tables.raw(part, *examples) if "embeddings" in needs else None,
+            self._tables.features(part, *examples, stages) if stages else {},
+        )
 
     @torch.no_grad()
     def predict(self, tasks: TaskBatch, part: str) -> Tensor:
@@ -158,13 +166,16 @@ class FrozenTeacher:
         Args:
             batch: the images.
             needs: what to compute, of `logits` (of all base classes, by the teacher's own head)
-                and `embeddings`.
+                `embeddings`, features by stage.
         """
-        embeddings = self._tables.raw("train", batch.index, batch.view, batch.images)
+        stages = sorted(set(needs) - {"logits", "embeddings"})
+        examples = batch.index, batch.view, batch.images
+        embeddings = self._tables.raw("train", *examples)
         with torch.autocast(embeddings.device.type, enabled=False):
             return Answer(
                 self._head(embeddings) if "logits" in needs else None,
                 embeddings if "embeddings" in needs else None,
+                self._tables.features("train", *examples, stages) if stages else {},
             )
 
     @torch.no_grad()

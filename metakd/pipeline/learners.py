@@ -150,11 +150,7 @@ def train_student(
     config, data = prepared.config, prepared.data
     backbone = copy.deepcopy(prepared.student)
     helped = taught is not None and config.distill.uses_teacher
-    objective = _objective(
-        prepared,
-        taught if helped else None,
-        int(backbone.embedding_size),  # type: ignore[arg-type]
-    )
+    objective = _objective(prepared, taught if helped else None)
     teacher = taught.frozen if taught is not None and helped else None
     seconds: dict[str, float] = {}
     if isinstance(data, ImageData) and config.warmstart.enabled and config.warmstart.epochs:
@@ -197,13 +193,12 @@ def calibrates(prepared: Prepared) -> bool:
     return distill.uses_teacher and distill.teacher_mode in modes and "logits" in prepared.needs
 
 
-def _objective(prepared: Prepared, taught: Taught | None, student_size: int) -> Objective:
+def _objective(prepared: Prepared, taught: Taught | None) -> Objective:
     if taught is None:
         return Objective().to(prepared.device)
-    if taught.frozen is None:
-        size = taught.network.head.in_features
-        return prepared.objective(student_size, size, torch.zeros(size, device=prepared.device))
-    return prepared.objective(student_size, taught.frozen.size, taught.frozen.mean)
+    network = taught.network
+    mean = torch.zeros(network.head.in_features, device=prepared.device)
+    return prepared.objective(network, mean if taught.frozen is None else taught.frozen.mean)
 
 
 def _say(estimate: Estimate | None, recorder: Recorder) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metakd.config.needs import check_needs, declared_needs
 from metakd.config.schema import Config
-from metakd.distillation.objective import Objective
+from metakd.distillation.objective import FeatureShapes, Objective
 from metakd.errors import UserError
+from metakd.models.features import feature_shapes
+from metakd.models.network import Network
 from metakd.pipeline.construction import settings_of
-from metakd.registry import build, resolve
+from metakd.registry import build, resolve, settings_used
 
 __all__ = ["build_objective", "needs_of_loss"]
 
@@ -36,36 +40,48 @@ def needs_of_loss(config: Config) -> frozenset[str]:
 
 
 def build_objective(
-    config: Config, student_size: int, teacher_size: int, teacher_mean: Tensor
+    config: Config,
+    student: nn.Module,
+    teacher: Network,
+    teacher_mean: Tensor,
+    example_shape: tuple[int, ...],
 ) -> Objective:
-    """Return the config's loss for embeddings of these sizes.
+    """Return the config's loss for these two networks.
 
     Args:
         config: the run's.
-        student_size: size of the student's embeddings.
-        teacher_size: size of the teacher's.
-        teacher_mean: its mean embedding over meta-train images [teacher_size].
+        student: the student's backbone.
+        teacher: the teacher.
+        teacher_mean: its mean embedding over meta-train images [size].
+        example_shape: of an example, as both are given it.
 
     Raises:
-        UserError: a setting that the class refuses; it reads what its class does not say.
+        UserError: a setting that the class refuses, an unknown stage, `needs` that an instance
+            sets.
     """
     distill = config.distill
     cls = _class_of(config)
+    settings = {**settings_of(distill), **distill.options}
+    given: dict[str, Any] = {}
+    if "shapes" in settings_used(cls):
+        stages = sorted(cls.needed(settings) - {"logits", "embeddings"})
+        given["shapes"] = FeatureShapes(
+            feature_shapes(student, cls.stages_needed(settings), example_shape, "the student"),
+            feature_shapes(teacher.backbone, stages, example_shape, "the teacher"),
+        )
     torch.manual_seed(config.seed)  # for a learned projection
     objective: Objective = build(
         cls,
-        student_size,
-        teacher_size,
+        int(student.embedding_size),  # type: ignore[arg-type]
+        teacher.head.in_features,
         teacher_mean,
-        settings=settings_of(distill),
+        settings={**settings_of(distill), **given},
         options=distill.options,
     )
-    needs = cls.needed({**settings_of(distill), **distill.options})
-    if objective.reads != needs:
+    if "needs" in vars(objective):
         raise UserError(
-            f"distill={distill.name}: class {cls.__name__} says needs: {_shown(needs)}, and one "
-            f"with these settings reads {_shown(objective.reads)}; name in the class the weights "
-            "that switch each on, like needs = {'logits': ('kd_weight',)}"
+            f"distill={distill.name}: {cls.__name__} sets needs in its constructor; say it in the "
+            "class, with the weights that switch each on: needs = {'logits': ('kd_weight',)}"
         )
     return objective
 

@@ -143,9 +143,10 @@ class Prepared:
         )
         return algorithm.to(self.device)
 
-    def objective(self, student_size: int, teacher_size: int, teacher_mean: Tensor) -> Objective:
-        """Return the config's distillation for embeddings of these sizes; see `build_objective`."""
-        built = build_objective(self.config, student_size, teacher_size, teacher_mean)
+    def objective(self, teacher: Network, teacher_mean: Tensor) -> Objective:
+        """Return the config's loss with this teacher; see `build_objective`."""
+        shape = tuple(self.data.example_shape)
+        built = build_objective(self.config, self.student, teacher, teacher_mean, shape)
         return built.to(self.device)
 
 
@@ -351,11 +352,9 @@ def _try_out(prepared: Prepared, *, judging: bool) -> None:
             "statistics: what this teacher says of an image would depend on which others it sees "
             "with it; save one that keeps them (track_running_stats=True), or type distill=none"
         )
-    algorithm = prepared.algorithm(copy.deepcopy(prepared.student))
-    size = int(algorithm.backbone.embedding_size)  # type: ignore[arg-type]
+    prepared.algorithm(copy.deepcopy(prepared.student))
     if prepared.teacher is not None and config.distill.uses_teacher:
-        teacher_size = prepared.teacher.head.in_features
-        prepared.objective(size, teacher_size, torch.zeros(teacher_size))
+        prepared.objective(prepared.teacher, torch.zeros(prepared.teacher.head.in_features))
     if isinstance(prepared.everything, ImageData) and config.finetune.enabled:
         prepared.everything.target(
             config.finetune.target, config.finetune.shots, config.dataset.split_seed

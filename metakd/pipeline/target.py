@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -57,13 +57,15 @@ def fine_tune_student(
         seed=config.seed,
         recorder=recorder,
         objective=copy.deepcopy(student.objective) if distilling else None,
-        answers_to=_answers(teacher, data, target) if distilling and teacher else None,
+        answers_to=_answers(teacher, data, target, student.objective.reads)
+        if distilling and teacher
+        else None,
         stage="finetune" + suffix,
     )
 
 
 def _answers(
-    teacher: FrozenTeacher, data: ImageData, target: TargetTask
+    teacher: FrozenTeacher, data: ImageData, target: TargetTask, needs: Collection[str]
 ) -> Callable[[Tensor], Answer]:
     """Return the teacher's answers by position in the target's training images.
 
@@ -74,9 +76,16 @@ def _answers(
     )
     known = unit(embeddings - teacher.mean)
     labels, classes = target.train.labels, target.train.classes
+    stages = sorted(set(needs) - {"logits", "embeddings"})
+
+    def features(index: Tensor) -> dict[str, Tensor]:
+        if not stages:
+            return {}
+        return teacher.features(data.normalized(target.train.images[index]), stages)
+
     if int(torch.bincount(labels).min()) < 2:
-        return lambda index: Answer(None, embeddings[index])
+        return lambda index: Answer(None, embeddings[index], features(index))
     logits = prototype_logits_on_support(known[None], labels[None], classes, 1.0)[0]
     # A scale of its own: the episodes' one belongs to other ways, shots and, maybe, mode.
     logits = fit_scale(logits, labels) * logits
-    return lambda index: Answer(logits[index], embeddings[index])
+    return lambda index: Answer(logits[index], embeddings[index], features(index))

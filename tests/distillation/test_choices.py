@@ -35,8 +35,10 @@ def test_choice(file: Path) -> None:
     said = declared_needs(config)
     assert said is None or objective.reads == said
     assert config.uses_teacher == bool(objective.reads)
-    answer = Answer(torch.randn(6, 5), torch.randn(6, 7))
-    student = Prediction(torch.randn(6, 5), torch.randn(6, 4))
+    theirs = {name: torch.randn(6, 3, 4, 4) for name in objective.reads - {"logits", "embeddings"}}
+    answer = Answer(torch.randn(6, 5), torch.randn(6, 7), theirs)
+    ours = {name: torch.randn(6, 2, 4, 4) for name in objective.stages}
+    student = Prediction(torch.randn(6, 5), torch.randn(6, 4), ours)
     terms = objective(student, torch.randint(5, (6,)), answer)
     assert all(t.dim() == 0 and t.isfinite() for t in terms.values())
 

@@ -88,3 +88,31 @@ def test_half_precision_passes_give_float32_tables(fake_data: Any, network: Any)
 def test_examples_without_an_index_are_refused(fake_data: Any, network: Any) -> None:
     with pytest.raises(ValueError, match="without an index"):
         _tables(network, fake_data()).raw("train", None, None, torch.zeros(2, 1, 2, 2))
+
+
+@pytest.mark.parametrize("budget", [1 << 20, 0], ids=["kept", "too large"])
+def test_features_are_kept_where_they_fit(
+    fake_data: Any, network: Any, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metakd.distillation.embedding_tables.FEATURES_BUDGET", budget)
+    data = fake_data(augment=("flip",), views=3)
+    tables = _tables(network, data, batch_size=7)
+    index, view = torch.tensor([[4, 4], [4, 9]]), torch.tensor([[0, 1], [2, 1]])
+    images = data.examples("train", index.flatten(), view.flatten())
+    shaped = images.view(2, 2, 1, 2, 2)
+    for _ in range(2):
+        found = tables.features("train", index, view, shaped, ["layer"])
+        assert set(found) == {"layer"}
+        expected = network.backbone.layer(images.flatten(1)).view(2, 2, 5)
+        torch.testing.assert_close(found["layer"], expected.detach())
+    seen = network.backbone.images
+    tables.features("train", index, view, shaped, ["layer"])
+    assert network.backbone.images == seen + (0 if budget else 1 + 4)
+
+
+def test_features_of_fresh_views_are_of_the_images_themselves(fake_data: Any, network: Any) -> None:
+    data = fake_data(augment=("flip",), views=0)
+    images, index = torch.randn(3, 1, 2, 2), torch.tensor([0, 1, 2])
+    found = _tables(network, data).features("train", index, None, images, ["layer", "norm"])
+    torch.testing.assert_close(found["layer"], network.backbone.layer(images.flatten(1)).detach())
+    assert found["norm"].shape == (3, 5)

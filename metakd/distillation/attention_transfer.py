@@ -1,0 +1,164 @@
+"""`distill=attention_transfer`: the student looks where the teacher looks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from metakd.distillation.divergences import unit, widened
+from metakd.distillation.kd import check_temperature, check_weight, soft_target_loss
+from metakd.distillation.objective import (
+    Answer,
+    FeatureShapes,
+    Objective,
+    defaults_of,
+    named_total,
+)
+from metakd.errors import UserError
+from metakd.models.network import Prediction
+
+__all__ = ["AttentionTransfer", "attention_loss", "attention_map"]
+
+
+def attention_map(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return where a stage is active: the mean square over channels, flattened, of length 1.
+
+    Args:
+        features: [..., channels, height, width].
+        size: (height, width) that the squares are averaged to.
+
+    Returns:
+        [..., size[0] * size[1]].
+    """
+    energy = widened(features).square().mean(-3)
+    if energy.shape[-2:] != size:
+        flat = energy.reshape(-1, 1, *energy.shape[-2:])
+        energy = F.adaptive_avg_pool2d(flat, size).view(*energy.shape[:-2], *size)
+    return unit(energy.flatten(-2))
+
+
+def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean squared difference of two stages' attention maps, a scalar.
+
+    Args:
+        student: [..., channels, height, width].
+        teacher: [..., channels, height, width], any channels; the larger map is averaged to the
+            smaller one's size.
+    """
+    size = (
+        min(student.shape[-2], teacher.shape[-2]),
+        min(student.shape[-1], teacher.shape[-1]),
+    )
+    return F.mse_loss(attention_map(student, size), attention_map(teacher, size))
+
+
+class AttentionTransfer(Objective):
+    """Labels, and the attention maps of pairs of stages (Zagoruyko & Komodakis 2017).
+
+    L = ce_weight · L_CE + attention_weight · Σ_pairs mean((Q_s/‖Q_s‖ - Q_t/‖Q_t‖)²)
+      + kd_weight · τ² KL(teacher || student)
+
+    Q is the mean square of a stage's activations over its channels. The weight of the published
+    experiments on CIFAR is 1000.
+
+    Terms `loss/ce`, `loss/attention`, `loss/kd` (before their weights); one whose weight is 0 is
+    neither computed nor logged.
+
+    Args:
+        student_size: unused here; part of every objective's constructor.
+        teacher_size: likewise.
+        teacher_mean: likewise.
+        ce_weight: weight of the loss on the labels.
+        kd_weight: weight of the soft targets.
+        temperature: τ of the soft targets.
+        attention_weight: weight of the attention maps.
+        student_stages: stages of the student, or paths of its submodules.
+        teacher_stages: as many of the teacher, each the pattern of the student's.
+        shapes: of these stages' features; None: not checked.
+
+    Raises:
+        UserError: a weight is negative or all are 0, the numbers of stages differ, or a stage's
+            features are no maps.
+    """
+
+    def __init__(
+        self,
+        student_size: int = 0,
+        teacher_size: int = 0,
+        teacher_mean: Tensor | None = None,
+        *,
+        ce_weight: float = 1.0,
+        kd_weight: float = 0.0,
+        temperature: float = 4.0,
+        attention_weight: float = 1000.0,
+        student_stages: Sequence[str] = ("stage2", "stage3"),
+        teacher_stages: Sequence[str] = ("stage2", "stage3"),
+        shapes: FeatureShapes | None = None,
+    ) -> None:
+        super().__init__(student_size, teacher_size, teacher_mean)
+        self.ce_weight = check_weight("ce_weight", ce_weight)
+        self.kd_weight = check_weight("kd_weight", kd_weight)
+        self.attention_weight = check_weight("options.attention_weight", attention_weight)
+        self.temperature = check_temperature(temperature)
+        self.student_stages, self.teacher_stages = tuple(student_stages), tuple(teacher_stages)
+        if not ce_weight + kd_weight + attention_weight:
+            raise UserError(
+                "all weights of distill=attention_transfer are 0, so nothing would be learnt; set "
+                "one of distill.ce_weight, kd_weight, options.attention_weight above 0"
+            )
+        if len(self.student_stages) != len(self.teacher_stages) or not self.student_stages:
+            raise UserError(
+                f"distill.options: {len(self.student_stages)} student_stages and "
+                f"{len(self.teacher_stages)} teacher_stages: give as many of both, in pairs"
+            )
+        for whose in ("student", "teacher") if shapes is not None and attention_weight else ():
+            for stage, shape in getattr(shapes, whose).items():
+                if len(shape) != 3 or math.prod(shape[1:]) < 2:
+                    raise UserError(
+                        f"distill.options.{whose}_stages: '{stage}' gives features of shape "
+                        f"{list(shape)}, no map [channels, height, width] of 2 pixels or more; "
+                        "name an earlier stage"
+                    )
+
+    @classmethod
+    def needed(cls, settings: Mapping[str, Any]) -> frozenset[str]:
+        """See `Objective.needed`: the teacher's stages, and logits for soft targets."""
+        values = {**defaults_of(cls), **settings}
+        stages = frozenset(values["teacher_stages"]) if values["attention_weight"] else frozenset()
+        return stages | ({"logits"} if values["kd_weight"] else frozenset())
+
+    @classmethod
+    def stages_needed(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """See `Objective.stages_needed`."""
+        values = {**defaults_of(cls), **settings}
+        return tuple(values["student_stages"]) if values["attention_weight"] else ()
+
+    @property
+    def mean_over_examples(self) -> bool:
+        """See `Objective`."""
+        return True
+
+    def forward(
+        self, student: Prediction, targets: Tensor, answer: Answer | None
+    ) -> dict[str, Tensor]:
+        """Return `loss` and the named terms; see `Objective.forward`."""
+        if answer is None:
+            return super().forward(student, targets, None)
+        weighted: dict[str, tuple[float, Tensor]] = {}
+        with torch.autocast(student.logits.device.type, enabled=False):
+            logits = widened(student.logits)
+            if self.ce_weight:
+                weighted["loss/ce"] = (self.ce_weight, self.label_loss(logits, targets))
+            if self.attention_weight:
+                pairs = zip(self.student_stages, self.teacher_stages, strict=True)
+                terms = [attention_loss(student.features[s], answer.features[t]) for s, t in pairs]
+                weighted["loss/attention"] = (self.attention_weight, torch.stack(terms).sum())
+            if self.kd_weight:
+                kd = soft_target_loss(logits, targets, answer, self.temperature)
+                weighted["loss/kd"] = (self.kd_weight, kd)
+        return named_total(weighted)
