@@ -10,10 +10,10 @@ from metakd.comparing.columns import is_off
 from metakd.comparing.compare import Comparable, Comparison
 from metakd.comparing.figures import Figure, cost_of, diverged_of, figure_of
 from metakd.comparing.front import COSTS
-from metakd.comparing.gather import Run
+from metakd.comparing.gather import Run, warnings_of
 from metakd.comparing.pairing import Row, RowPair
 from metakd.comparing.sentences import probability
-from metakd.reports.doubts import MARK
+from metakd.reports.doubts import MARK, WARNED
 from metakd.reports.summary import MODELS
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "difference_cells",
     "difference_text",
     "figure_cells",
+    "marked",
     "name_cells",
     "number",
     "probability_text",
@@ -118,6 +119,11 @@ def name_cells(comparison: Comparison) -> list[Cells]:
     if usual or len({run.name for run in runs}) == 1:
         return []
     return [(Column("name"), lambda _, row: clean(row[0].name))]
+
+
+def marked(name: str, row: Row) -> str:
+    """Return what a row is called in a table; with a mark if any of its runs recorded warnings."""
+    return f"{name} {WARNED}" if any(map(warnings_of, row)) else name
 
 
 def seed_cells(comparison: Comparison) -> list[Cells]:

@@ -83,6 +83,7 @@ LATEX = {
     "�": "?",
     "‖": r"$\|$",
     "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
     '"': r"\textquotedbl{}",
     "'": r"\textquotesingle{}",
     "`": r"\textasciigrave{}",

@@ -17,7 +17,7 @@ from metakd.reports.summary import MODELS, headlines
 from metakd.runs.folder import open_run
 from metakd.runs.process import is_alive
 
-__all__ = ["Run", "gather", "read"]
+__all__ = ["Run", "gather", "read", "warnings_of"]
 
 OWN_FOLDERS = frozenset({"checkpoints", "figures", "evaluations", "wandb"})
 """Folders of a run, in which no other run is looked for."""
@@ -80,6 +80,11 @@ class Run:
             for name in MODELS
             if (found := _headlines((self.results or {}).get(name, {})))
         }
+
+
+def warnings_of(run: Run) -> list[str]:
+    """Return what a run recorded as suspicious (`warnings` of run.json)."""
+    return [str(line) for line in run.info.get("warnings") or ()]
 
 
 def _headlines(model: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:

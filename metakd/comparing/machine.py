@@ -12,7 +12,7 @@ from metakd.comparing.columns import settings_of
 from metakd.comparing.compare import Comparable, Comparison
 from metakd.comparing.figures import Figure, cost_of, diverged_of, figure_of
 from metakd.comparing.front import COSTS
-from metakd.comparing.gather import Run
+from metakd.comparing.gather import Run, warnings_of
 from metakd.comparing.pairing import Pair, Row, RowPair
 from metakd.reports.summary import MODELS
 
@@ -55,7 +55,7 @@ def as_json(comparison: Comparison, **more: Any) -> str:
 
 
 def _run(run: Run, comparison: Comparison) -> dict[str, Any]:
-    found = {
+    found: dict[str, Any] = {
         "path": str(run.path),
         "name": run.name,
         "status": run.status,
@@ -67,6 +67,8 @@ def _run(run: Run, comparison: Comparison) -> dict[str, Any]:
         found["reason"] = run.reason
     if run.info.get("stage") is not None:
         found["stage"] = run.info["stage"]
+    if warnings := warnings_of(run):
+        found["warnings"] = warnings
     return found
 
 
@@ -191,6 +193,8 @@ def _line(
             name = f"difference_{k}shot"
             line |= {name: pair.difference, f"{name}_ci95": pair.half}
             line |= {f"{name}_p_adjusted": pair.p_adjusted}
+    if warnings := [text for run in row for text in warnings_of(run)]:
+        line["warnings"] = "; ".join(warnings)
     for key in COSTS:
         line[key] = _cost(row, comparison.model, key)
         if key in comparable.fronts:

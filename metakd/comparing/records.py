@@ -12,7 +12,7 @@ from typing import Any
 from metakd.comparing.columns import settings_of
 from metakd.comparing.compare import Comparison, compare
 from metakd.comparing.front import COSTS
-from metakd.comparing.gather import Run
+from metakd.comparing.gather import Run, warnings_of
 from metakd.errors import UserError, nearest
 from metakd.reports.summary import MODELS
 
@@ -139,6 +139,8 @@ def _record(run: Run, comparison: Comparison, number: Mapping[Run, int]) -> dict
     }
     if run.reason is not None:
         found["reason"] = run.reason
+    if warnings := warnings_of(run):
+        found["warnings"] = warnings
     if run not in number:
         return found
     found["set"] = number[run]

@@ -14,6 +14,7 @@ from metakd.comparing.cells import (
     difference_cells,
     difference_text,
     figure_cells,
+    marked,
     name_cells,
     number,
     probability_text,
@@ -21,6 +22,7 @@ from metakd.comparing.cells import (
     setting_cells,
     value_of,
 )
+from metakd.comparing.class_splits import class_splits, split_line
 from metakd.comparing.compare import Comparable, Comparison
 from metakd.comparing.layout import Filled, laid_out, table_width
 from metakd.comparing.naming import (
@@ -87,6 +89,7 @@ def screen_report(
         if starred or not line.startswith("*: ")
     ]
     lines += [apart_line(apart, label) for apart in comparison.apart]
+    lines += split_line(class_splits(comparison.runs))
     if any(c.header == "folder" for table in tables for c in table.columns):
         place = common_folder(comparison.runs)
         lines += [f"folders are below {place}"] if place else []
@@ -135,7 +138,7 @@ def _main(
     if len(common) > MOST_COMMON:
         common[MOST_COMMON:] = [f"and {len(common) - MOST_COMMON} more"]
     above = f"{'all' if len(rows) > 1 else 'with'}: {', '.join(common)}" if common else ""
-    name = Filled(Column("run"), tuple(called[row] for row in rows))
+    name = Filled(Column("run"), tuple(marked(called[row], row) for row in rows))
     return laid_out(clean(title(comparable)), above, name, blocks, width)
 
 

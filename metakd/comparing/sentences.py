@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from metakd.comparing.compare import Comparable, Comparison
 from metakd.comparing.figures import diverged_of, figure_of
+from metakd.comparing.gather import warnings_of
 from metakd.comparing.pairing import Row, RowPair
-from metakd.reports.doubts import MARK, share
+from metakd.reports.doubts import MARK, WARNED, share
 from metakd.reports.summary import MODELS
 
 __all__ = ["RESOLVED", "probability", "sentences", "title"]
@@ -16,6 +17,10 @@ RESOLVED = 0.05
 """A corrected p below this is a difference."""
 
 Label = Callable[[Row], str]
+
+
+MOST_WARNINGS = 8
+"""Warnings that are printed; of others their number."""
 
 
 def title(comparable: Comparable) -> str:
@@ -50,6 +55,7 @@ def sentences(
             yield from _verdict(comparison, comparable, shots, label)
     yield from _reading(comparison)
     yield from _diverged(comparison, label)
+    yield from _warned(comparison, label)
     yield from comparison.notes
 
 
@@ -151,3 +157,17 @@ def _diverged(comparison: Comparison, label: Label) -> Iterator[str]:
         f"{MARK}: some tasks diverged, so that predictions are no numbers ({how}): {said}{more}; "
         "see algorithm.inner_lr and algorithm.inner_steps_test."
     )
+
+
+def _warned(comparison: Comparison, label: Label) -> Iterator[str]:
+    """Yield the warnings that runs recorded, each with the rows whose name is marked."""
+    found: dict[str, dict[Row, None]] = {}
+    for comparable in comparison.comparable:
+        for row in comparable.rows:
+            for line in (line for run in row for line in warnings_of(run)):
+                found.setdefault(line, {})[row] = None
+    for line, rows in list(found.items())[:MOST_WARNINGS]:
+        yield f"{WARNED} {', '.join(map(label, rows))}: {line}"
+    if len(found) > MOST_WARNINGS:
+        rest = len(found) - MOST_WARNINGS
+        yield f"{WARNED} and {rest} more; `warnings` in each run's run.json has them all"

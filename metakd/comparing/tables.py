@@ -13,6 +13,7 @@ from metakd.comparing.cells import (
     cost_cells,
     difference_cells,
     figure_cells,
+    marked,
     name_cells,
     number,
     seed_cells,
@@ -20,6 +21,7 @@ from metakd.comparing.cells import (
     shown,
     value_of,
 )
+from metakd.comparing.class_splits import class_splits, split_table
 from metakd.comparing.columns import settings_of
 from metakd.comparing.compare import Comparable, Comparison
 from metakd.comparing.gather import Run
@@ -37,8 +39,9 @@ def report(
 ) -> Report:
     """Return the tables and sentences of a comparison.
 
-    A table for each set of rows that were judged on the same tasks, and one of the runs that have
-    no figures; then who is better, how to read it, and what cannot be compared.
+    A table for each set of rows that were judged on the same tasks, one of the runs that have no
+    figures, and one of the class splits where these differ; then who is better, how to read it,
+    and what cannot be compared.
 
     Args:
         comparison: all that is known.
@@ -53,6 +56,7 @@ def report(
     tables = [_main(comparison, comparable, called) for comparable in comparison.comparable]
     if comparison.unfinished:
         tables.append(_unfinished(comparison, label))
+    tables += split_table(class_splits(comparison.runs), label)
     lines = [*sentences(comparison, called, verdicts)]
     lines += [apart_line(apart, label) for apart in comparison.apart]
     place = common_folder(comparison.runs)
@@ -69,7 +73,7 @@ def baseline_first(comparison: Comparison, comparable: Comparable) -> list[Row]:
 def _main(comparison: Comparison, comparable: Comparable, label: Callable[[Row], str]) -> Table:
     rows = baseline_first(comparison, comparable)
     order = [comparable.rows.index(row) for row in rows]
-    cells: list[Cells] = [(Column("run"), lambda _, row: clean(label(row)))]
+    cells: list[Cells] = [(Column("run"), lambda _, row: marked(clean(label(row)), row))]
     cells += name_cells(comparison)
     cells += setting_cells(comparison, comparison.settings.values())
     cells += seed_cells(comparison)

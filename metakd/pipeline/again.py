@@ -40,6 +40,7 @@ from metakd.pipeline.teaching import adapting_teacher
 from metakd.reports.summary import summary
 from metakd.runs.checkpoints import load_weights
 from metakd.runs.folder import RunFolder, check_writable, open_run
+from metakd.runs.split import split_text, write_split
 from metakd.stages.recorder import Recorder
 from metakd.tracking.progress import Progress
 from metakd.tracking.terminal import Terminal
@@ -102,6 +103,8 @@ def evaluate_run(
         }
     )
     folder.write_config(prepared.composed.yaml, composed.overrides)
+    if isinstance(data, ImageData):
+        write_split(folder.path, split_text(data.name, prepared.dealt))
     folder.write_episodes(
         row for name, j in judged.items() for m in j.measurements for row in m.rows(name)
     )

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["MARK", "divergence", "divergence_lines", "remedy", "share"]
+__all__ = ["MARK", "WARNED", "divergence", "divergence_lines", "remedy", "share"]
 
 MARK = "†"
 """Stands behind a figure of which some tasks diverged."""
+
+WARNED = "‡"
+"""Stands behind the name of a run that recorded warnings."""
 
 Figures = Mapping[str, Any]
 

@@ -18,7 +18,10 @@ from rich.console import Console
 from metakd.comparing.compare import Comparison, compare
 from metakd.comparing.formats import as_html, as_latex, as_markdown, print_report
 from metakd.comparing.machine import as_csv, as_json
+from metakd.comparing.records import Records
+from metakd.comparing.screen import screen_report
 from metakd.comparing.tables import Report, report, shown
+from metakd.runs.split import PARTS, split_text, write_split
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 Made = Callable[..., Path]
@@ -69,6 +72,49 @@ def test_the_tables(found: Comparison) -> None:
     assert without.rows[1][-3] == "damaged"
     lines = report(found).lines
     assert "not comparable: other, 0.1_0, 0.1_1, 0.1_2: other evaluation seed" in " ".join(lines)
+
+
+def test_warnings_of_runs_stand_below_the_table(made_up: Made, tmp_path: Path) -> None:
+    doubt = "the teacher is right in 21.0 % of answers, near chance; type pretrain.epochs=10"
+    made_up(tmp_path / "a", {"student": {1: [0.5, 0.7]}}, info={"warnings": [doubt, "x_y"]})
+    made_up(tmp_path / "b", settings={"algorithm.name": "maml"}, info={"warnings": [doubt]})
+    made_up(tmp_path / "c", {"student": {1: [0.1, 0.2]}}, settings={"meta_train.lr": 0.3})
+    found = compare([tmp_path])
+    made = report(found)
+    assert [row[0] for row in made.tables[0].rows] == ["b ‡", "a ‡", "c"]
+    assert [line for line in made.lines if "‡" in line] == [f"‡ b, a: {doubt}", "‡ a: x_y"]
+    assert r"$\ddagger$" in as_latex(made)
+    check_latex(as_latex(made))
+    screen = screen_report(found, 100)
+    assert [row[0][-1] for row in screen.tables[0].rows] == ["‡", "‡", "3"]
+    assert any(line.startswith("‡ ") and doubt in line for line in screen.lines)
+    content = json.loads(as_json(found))
+    check_json(content)
+    assert [run.get("warnings") for run in content["runs"]] == [[doubt, "x_y"], [doubt], None]
+    lines = list(csv.DictReader(io.StringIO(as_csv(found))))
+    assert [line["warnings"] for line in lines] == [doubt, f"{doubt}; x_y", ""]
+    assert [one.get("warnings") for one in Records(found)] == [[doubt, "x_y"], [doubt], None]
+
+
+def test_class_splits_are_listed_where_they_differ(made_up: Made, tmp_path: Path) -> None:
+    splits = {"a": ["abc", "d", "ef"], "b": ["bcd", "e", "fa"], "c": ["abc", "d", "ef"]}
+    for i, (name, split) in enumerate(splits.items()):
+        checksum = "cd" * 32 if name == "b" else "ab" * 32
+        settings = {"dataset.split_seed": int(name == "b"), "meta_train.lr": 0.1 + i}
+        run = made_up(tmp_path / name, settings=settings, info={"data_checksum": checksum})
+        classes = {p: (list(n), [6] * len(n)) for p, n in zip(PARTS, split, strict=True)}
+        write_split(run, split_text("image_folder", classes))
+    made = report(compare([tmp_path]))
+    assert made.tables[-1].title == "class splits"
+    assert made.tables[-1].rows == (
+        ("a +1", "3: a, b, c", "1: d", "2: e, f", "2 of 2"),
+        ("b", "3: b, c, d", "1: e", "2: f, a", "1 of 2"),
+    )
+    assert "<td>2: f, a</td>" in as_html(made)
+    screen = screen_report(compare([tmp_path]), 100)
+    assert any("2 different class splits" in line for line in screen.lines)
+    same = report(compare([tmp_path / "a", tmp_path / "c"]))
+    assert "class splits" not in [table.title for table in same.tables]
 
 
 def test_on_a_terminal(found: Comparison) -> None:
