@@ -7,10 +7,11 @@ import unicodedata
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
 __all__ = [
@@ -133,10 +134,12 @@ def plain(name: str, longest: int = 40) -> str:
 
 
 def save(figure: Figure, out: Path) -> Path:
-    """Write `figure` to `out` and return it; the folder is made if need be."""
+    """Write `figure` to the PNG `out` and return it; the folder is made if need be."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         # A letter that no font has is drawn as a box; nobody can do anything about a warning.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(out, dpi=130)
+        figure.set_dpi(130)
+        # `savefig` would draw everything twice, once to lay it out.
+        cast("FigureCanvasAgg", figure.canvas).print_png(str(out))
     return out
