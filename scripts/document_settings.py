@@ -86,14 +86,20 @@ def _table(group: str, cls: type) -> str:
     settings, facts = [], []
     for field in dataclasses.fields(cls):
         kind = hints[field.name]
+        if field.name == "supports":
+            inner = docstrings(kind)
+            facts += [
+                (f"`supports.{fact.name}`", _shown(_default(fact)), _fact(inner[fact.name]))
+                for fact in dataclasses.fields(kind)
+            ]
+            continue
         if dataclasses.is_dataclass(kind) or (group and field.name in (*COMMON, *OPTIMIZER)):
             continue
         key = f"{group}.{field.name}" if group else field.name
         text = " ".join(said.get(field.name, "").split())
         default = _shown(chosen.get(field.name, _default(field)))
         if text.startswith("Fact"):
-            fact = text.partition(":")[2] if text.startswith("Fact:") else text[len("Fact,") :]
-            facts.append((f"`{field.name}`", default, fact.strip()))
+            facts.append((f"`{field.name}`", default, _fact(text)))
         else:
             settings.append((f"`{key}`", _values(key, kind), default, text))
     lines = _rows(("setting", "values", "default", "meaning"), settings)
@@ -101,6 +107,12 @@ def _table(group: str, cls: type) -> str:
         lines += ["", "Facts that the file of a choice states:", ""]
         lines += _rows(("fact", "default", "meaning"), facts)
     return "\n".join(lines)
+
+
+def _fact(text: str) -> str:
+    """Return a fact's docstring without the word that says that it is one."""
+    flat = " ".join(text.split())
+    return (flat.partition(":")[2] if flat.startswith("Fact:") else flat[len("Fact,") :]).strip()
 
 
 def _optimizers() -> str:

@@ -118,7 +118,7 @@ def multirun_of(overrides: Sequence[str], config_dir: str | None = None) -> list
             "algorithm=supervised: this is what the ablations set meta-learning against; type "
             "another one, such as algorithm=protonet"
         )
-    if not composed.config.distill.uses_teacher:
+    if not composed.config.distill.supports.uses_teacher:
         raise UserError(
             f"distill={distill}: there is no distillation to take away; type another one, such as "
             "distill=kd"

@@ -16,6 +16,7 @@ import yaml
 
 from metakd.cli.parser import Parser
 from metakd.config.locate import Choices, user_folder
+from metakd.config.renamed import renamed
 from metakd.errors import UserError
 
 __all__ = ["Finding", "examine", "run"]
@@ -144,8 +145,8 @@ def _datasets(choices: Choices, typed: str | None) -> Iterator[Finding]:
     remedy = "--data-root DIR here, data_root=DIR in training, or METAKD_DATA=DIR"
     yield Finding(root.is_dir(), "data_root", str(root), remedy)
     for name, file in choices.of("dataset").items():
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        places = [str(p) for p in content.get("found_at", ())]
+        content, _ = renamed(yaml.safe_load(file.read_text(encoding="utf-8")) or {}, "dataset")
+        places = [str(p) for p in content.get("supports", {}).get("found_at", ())]
         found = [p for p in places if (root / p).exists()]
         if not places:  # drawn by the program, or a folder that the user names
             continue

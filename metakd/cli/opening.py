@@ -11,7 +11,7 @@ __all__ = ["opening"]
 def opening(config: Config) -> str:
     """Return ``metakd 0.1.0: glyphs, protonet, student conv4_small taught by conv4`` and so on."""
     words = [f"metakd {__version__}: {config.dataset.name}, {config.algorithm.name}"]
-    taught = config.distill.uses_teacher or config.algorithm.teaches
+    taught = config.distill.supports.uses_teacher or config.algorithm.supports.teaches
     student = f"student {_network(config.student)}"
     if taught:
         student += f" taught by {_network(config.teacher)} ({config.distill.name})"

@@ -11,29 +11,10 @@ from typing import Any
 
 from metakd.comparing.gather import Run
 from metakd.config.locate import Choices
+from metakd.config.suggest import is_fact
 from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
 
-__all__ = ["FACTS", "differing", "groups", "is_off", "settings_of"]
-
-FACTS = frozenset(
-    {
-        "dataset.kind",
-        "dataset.classes",
-        "dataset.images_per_class",
-        "dataset.found_at",
-        "algorithm.kinds",
-        "algorithm.trains_on",
-        "algorithm.distill_on",
-        "algorithm.teacher_modes",
-        "algorithm.fixed_ways",
-        "algorithm.adapts",
-        "algorithm.teaches",
-        "algorithm.outer_optimizer",
-        "distill.uses_teacher",
-        "distill.needs",
-    }
-)
-"""What the schema calls a fact about a choice: nobody sets it, so nobody's runs differ in it."""
+__all__ = ["differing", "groups", "is_off", "settings_of"]
 
 BOOKKEEPING = frozenset(
     {
@@ -59,7 +40,7 @@ NOT_SETTINGS = frozenset({"seed", "name"})
 CHOICES = ("dataset", "teacher", "student", "algorithm", "distill")
 """Groups whose choice is a thing of its own; elsewhere it is a name for a set of values."""
 
-SWITCHES = {"distill": "distill.uses_teacher"}
+SWITCHES = {"distill": "distill.supports.uses_teacher"}
 """What switches a group off, where it is not `enabled`."""
 
 ABSENT = object()
@@ -130,10 +111,8 @@ def groups(runs: Iterable[Run], apart: Mapping[Run, Hashable]) -> list[tuple[Run
 
 
 def _is_setting(key: str) -> bool:
-    parts = key.split(".")
-    return (
-        key not in NOT_SETTINGS and parts[0] not in BOOKKEEPING and ".".join(parts[:2]) not in FACTS
-    )
+    group = key.partition(".")[0]
+    return key not in NOT_SETTINGS and group not in BOOKKEEPING and not is_fact(key)
 
 
 def _follows_from_choice(group: str, key: str, known: Sequence[Mapping[str, Any]]) -> bool:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from metakd.config.locate import Choices, content_of
+from metakd.config.renamed import renamed
 from metakd.config.suggest import known_groups, known_settings, unknown_setting
 from metakd.errors import UserError, nearest
 
@@ -84,6 +85,7 @@ def brings_of(file: Path) -> dict[str, str | dict[str, Any]]:
         return {}
     if not isinstance(brought, dict):
         raise UserError(f"{file}: {KEY}: expected lines like 'distill: kd'")
+    brought, _ = renamed(brought)
     found: dict[str, str | dict[str, Any]] = {}
     for group, value in brought.items():
         if group not in known_groups():

@@ -9,6 +9,7 @@ from pathlib import Path
 from metakd.config.locate import Choices, content_of
 from metakd.config.needs import check_needs, declared_needs
 from metakd.config.schema import Config
+from metakd.config.suggest import is_fact
 from metakd.config.values import LEARNED_MODES, check_values
 from metakd.errors import UserError
 
@@ -21,7 +22,7 @@ __all__ = [
 ]
 
 PIPELINE_SETTINGS: dict[str, frozenset[str]] = {
-    "dataset": frozenset({"augment", "views"}),
+    "dataset": frozenset({"augment", "images_per_class", "views"}),
     "teacher": frozenset({"checkpoint", "same_classes", "seed"}),
     "student": frozenset({"checkpoint", "seed"}),
     "algorithm": frozenset(),
@@ -29,27 +30,9 @@ PIPELINE_SETTINGS: dict[str, frozenset[str]] = {
 }
 """Settings that the pipeline itself reads, whatever the class of the choice takes."""
 
-FACTS = frozenset(
-    {
-        "name",
-        "_target_",
-        "kind",
-        "kinds",
-        "classes",
-        "images_per_class",
-        "found_at",
-        "trains_on",
-        "distill_on",
-        "teacher_modes",
-        "fixed_ways",
-        "adapts",
-        "teaches",
-        "uses_teacher",
-        "needs",
-        "options",
-    }
-)
-"""Facts about a choice: no warning if they are typed."""
+
+NAMED = ("name", "_target_", "options")
+"""What every choice has, whatever its class takes."""
 
 
 def check(config: Config) -> None:
@@ -62,7 +45,7 @@ def check(config: Config) -> None:
     _check_kind(config)
     _check_start(config)
     _check_game(config)
-    if config.dataset.kind == "classification":
+    if config.dataset.supports.kind == "classification":
         _check_classes(config)
         _check_images(config)
     _check_distillation(config)
@@ -72,17 +55,19 @@ def check(config: Config) -> None:
 
 def _check_kind(config: Config) -> None:
     dataset, algorithm = config.dataset, config.algorithm
-    if dataset.kind not in ("classification", "regression"):
-        raise UserError(f"dataset.kind={dataset.kind}: expected classification or regression")
-    if dataset.kind not in algorithm.kinds:
-        able = ", ".join(_algorithms_for(dataset.kind))
+    if dataset.supports.kind not in ("classification", "regression"):
+        raise UserError(
+            f"dataset.supports.kind={dataset.supports.kind}: expected classification or regression"
+        )
+    if dataset.supports.kind not in algorithm.supports.kinds:
+        able = ", ".join(_algorithms_for(dataset.supports.kind))
         hint = f"; type algorithm= one of: {able}" if able else ""
         raise UserError(
-            f"algorithm={algorithm.name} cannot do {dataset.kind}, and dataset={dataset.name} "
-            f"is {dataset.kind}{hint}"
+            f"algorithm={algorithm.name} cannot do {dataset.supports.kind}, and "
+            f"dataset={dataset.name} is {dataset.supports.kind}{hint}"
         )
-    if dataset.kind == "regression":
-        if config.distill.uses_teacher:
+    if dataset.supports.kind == "regression":
+        if config.distill.supports.uses_teacher:
             raise UserError(
                 f"distill={config.distill.name}: dataset={dataset.name} is regression, for which "
                 "no teacher is trained; type distill=none"
@@ -98,35 +83,34 @@ def _check_start(config: Config) -> None:
     """Refuse to tune a start that nothing has trained."""
     student, stage = config.student, config.warmstart
     trained = student.checkpoint is not None or student.pretrained
-    if config.algorithm.name == "metabaseline" and not trained:
-        if not stage.enabled:
-            raise UserError(
-                "warmstart=none: algorithm=metabaseline tunes a student that is trained already; "
-                "type warmstart=default or student.checkpoint=FILE"
-            )
-        if not stage.epochs:
-            raise UserError(
-                "warmstart.epochs=0: algorithm=metabaseline tunes a student that is trained "
-                "already; type warmstart.epochs=4 or student.checkpoint=FILE"
-            )
+    if config.algorithm.supports.trained_start and not trained:
+        for off, typed, remedy in (
+            (not stage.enabled, "warmstart=none", "warmstart=default"),
+            (not stage.epochs, "warmstart.epochs=0", "warmstart.epochs=4"),
+        ):
+            if off:
+                raise UserError(
+                    f"{typed}: algorithm={config.algorithm.name} tunes a student that is trained "
+                    f"already; type {remedy} or student.checkpoint=FILE"
+                )
 
 
 def _check_game(config: Config) -> None:
     """Refuse to tell tasks apart where there is only one."""
-    algorithm = config.algorithm
-    tells_tasks = algorithm.teaches and algorithm.options.get("discriminate") == "tasks"
-    if tells_tasks and config.task.meta_batch < 2:
-        raise UserError(
-            f"task.meta_batch={config.task.meta_batch}: algorithm.options.discriminate=tasks "
-            "tells the tasks of a meta-batch apart; type task.meta_batch=4"
-        )
+    algorithm, tasks = config.algorithm, config.task.meta_batch
+    for option, word in algorithm.supports.compares_tasks.items():
+        if tasks < 2 and algorithm.options.get(option) == word:
+            raise UserError(
+                f"task.meta_batch={tasks}: algorithm.options.{option}={word} tells the tasks of a "
+                "meta-batch apart; type task.meta_batch=4"
+            )
 
 
 def _algorithms_for(kind: str) -> list[str]:
     able = []
     for name, file in Choices().of("algorithm").items():
         content = content_of(file) or {}
-        if kind in content.get("kinds", ["classification"]):
+        if kind in content.get("supports", {}).get("kinds", ["classification"]):
             able.append(name)
     return able
 
@@ -134,7 +118,11 @@ def _algorithms_for(kind: str) -> list[str]:
 def _check_classes(config: Config) -> None:
     task, algorithm, dataset = config.task, config.algorithm, config.dataset
     train_ways = task.train_ways or task.ways
-    if algorithm.fixed_ways and algorithm.trains_on == "episodes" and train_ways != task.ways:
+    if (
+        algorithm.supports.fixed_ways
+        and algorithm.supports.trains_on == "episodes"
+        and train_ways != task.ways
+    ):
         raise UserError(
             f"task.train_ways={train_ways}: algorithm={algorithm.name} has a head of fixed size; "
             f"type task.train_ways={task.ways} (as task.ways)"
@@ -143,12 +131,12 @@ def _check_classes(config: Config) -> None:
         return  # a file of class lists: how many there are is known once it is read
     wanted = [("test" if config.evaluate.part == "test" else "validate", "task.ways", task.ways)]
     if config.meta_train.iterations > 0:
-        if algorithm.trains_on == "episodes":
+        if algorithm.supports.trains_on == "episodes":
             key = "task.ways" if task.train_ways is None else "task.train_ways"
             wanted.append(("train", key, train_ways))
         wanted.append(("validate", "task.ways", task.ways))
     for part, key, ways in wanted:
-        most = dataset.classes.get(part, ways)
+        most = dataset.supports.classes.get(part, ways)
         if ways > most:
             raise UserError(
                 f"{key}={ways}: dataset={dataset.name} has {most} meta-{part} classes; "
@@ -164,7 +152,7 @@ def _check_images(config: Config) -> None:
     shots = max([task.shots, *config.evaluate.shots])
     where = "task.shots" if shots == task.shots else "evaluate.shots"
     needs = [(where, shots, "task.queries", task.queries)]
-    if config.algorithm.trains_on == "episodes" and config.meta_train.iterations > 0:
+    if config.algorithm.supports.trains_on == "episodes" and config.meta_train.iterations > 0:
         needs.append(
             (
                 "task.shots" if task.train_shots is None else "task.train_shots",
@@ -185,12 +173,13 @@ def _check_images(config: Config) -> None:
 
 def _check_distillation(config: Config) -> None:
     distill, algorithm = config.distill, config.algorithm
-    if distill.name == "kd_convex" and distill.kd_weight > 1:
-        raise UserError(
-            f"distill.kd_weight={distill.kd_weight}: it is a share in distill=kd_convex; "
-            "expected at most 1"
-        )
-    if not distill.uses_teacher:
+    for setting, most in distill.supports.at_most.items():
+        value = getattr(distill, setting, None)
+        if value is not None and value > most:
+            raise UserError(
+                f"distill.{setting}={value}: expected at most {most:g} with distill={distill.name}"
+            )
+    if not distill.supports.uses_teacher:
         return
     trained = (
         config.pretrain.enabled
@@ -204,16 +193,19 @@ def _check_distillation(config: Config) -> None:
             f"distill={distill.name} needs a teacher: type pretrain=default, "
             "teacher.checkpoint=FILE, or distill=none"
         )
-    if not algorithm.distill_on:
+    if not algorithm.supports.distill_on:
         raise UserError(
             f"distill={distill.name}: algorithm={algorithm.name} cannot distil; type distill=none"
         )
     for place in ("query", "support") if distill.on == "both" else (distill.on,):
-        if algorithm.trains_on == "episodes" and place not in algorithm.distill_on:
+        if (
+            algorithm.supports.trains_on == "episodes"
+            and place not in algorithm.supports.distill_on
+        ):
             raise UserError(
                 f"distill.on={distill.on}: algorithm={algorithm.name} can distil on "
-                f"{' and '.join(algorithm.distill_on)} only; "
-                f"type distill.on={algorithm.distill_on[0]}"
+                f"{' and '.join(algorithm.supports.distill_on)} only; "
+                f"type distill.on={algorithm.supports.distill_on[0]}"
             )
     needs = declared_needs(distill)
     if needs is not None:
@@ -222,16 +214,16 @@ def _check_distillation(config: Config) -> None:
 
 def teacher_learns(config: Config) -> bool:
     """Tell whether a teacher adapts to tasks or is trained beside the student."""
-    learned = config.distill.uses_teacher and config.distill.teacher_mode in LEARNED_MODES
-    return learned or config.algorithm.teaches
+    learned = config.distill.supports.uses_teacher and config.distill.teacher_mode in LEARNED_MODES
+    return learned or config.algorithm.supports.teaches
 
 
 def teacher_settings(config: Config) -> frozenset[str]:
     """Return the settings of `distill` that a teacher which adapts or learns reads."""
-    mode = config.distill.teacher_mode if config.distill.uses_teacher else ""
+    mode = config.distill.teacher_mode if config.distill.supports.uses_teacher else ""
     adapting = {"teacher_inner_lr", "teacher_inner_steps"}
     found: set[str] = set()
-    if config.algorithm.teaches:
+    if config.algorithm.supports.teaches:
         found |= adapting | {"teacher_lr", "teacher_ce_weight"}
     if mode == "per_task":
         found |= adapting | {"teacher_learns"}
@@ -240,7 +232,7 @@ def teacher_settings(config: Config) -> frozenset[str]:
     if mode == "co_meta":
         found |= adapting | {"teacher_lr", "teacher_ce_weight", "teacher_kd_weight"}
         found |= {"direction", "mutual"}
-        if not config.algorithm.teaches:
+        if not config.algorithm.supports.teaches:
             found.add("teacher_first_order")
     if mode == "feedback":
         found |= {"teacher_lr", "trial_lr", "hypergradient"}
@@ -251,8 +243,8 @@ def _check_learning_teacher(config: Config, trained: bool) -> None:
     """Refuse what a teacher that adapts or learns cannot do."""
     distill, algorithm = config.distill, config.algorithm
     mode = distill.teacher_mode
-    if mode not in algorithm.teacher_modes:
-        able = ", ".join(algorithm.teacher_modes) or "none"
+    if mode not in algorithm.supports.teacher_modes:
+        able = ", ".join(algorithm.supports.teacher_modes) or "none"
         raise UserError(f"distill.teacher_mode={mode}: algorithm={algorithm.name} can use {able}")
     if distill.on != "query":
         raise UserError(
@@ -260,7 +252,7 @@ def _check_learning_teacher(config: Config, trained: bool) -> None:
             "and has nothing to teach there; type distill.on=query"
         )
     task = config.task
-    fixed = mode in ("per_task", "co_meta") and not algorithm.teaches
+    fixed = mode in ("per_task", "co_meta") and not algorithm.supports.teaches
     if fixed and (task.train_ways or task.ways) != task.ways:
         raise UserError(
             f"task.train_ways={task.train_ways} with distill.teacher_mode={mode}: the teacher "
@@ -275,18 +267,20 @@ def _check_learning_teacher(config: Config, trained: bool) -> None:
 
 
 def _check_leaks(config: Config) -> None:
-    """Refuse ImageNet weights on miniImageNet, whose meta-test classes they have seen."""
+    """Refuse pretrained weights that have seen the dataset's meta-test classes."""
+    dataset = config.dataset
     for who in ("teacher", "student"):
         network = getattr(config, who)
-        if (
-            config.dataset.name == "mini_imagenet"
-            and network.pretrained
-            and not network.pretrained_anyway
-        ):
-            raise UserError(
-                f"{who}.pretrained=true: ImageNet weights have seen miniImageNet's test classes; "
-                f"train it here, or say {who}.pretrained_anyway=true and report it"
-            )
+        if not network.pretrained or network.pretrained_anyway:
+            continue
+        source = network.supports.pretrained_on
+        for known in dataset.supports.seen_by:
+            if source in (None, known):
+                raise UserError(
+                    f"{who}.pretrained=true: {source or 'pretrained'} weights have seen the test "
+                    f"classes of dataset={dataset.name}; train it here, or say "
+                    f"{who}.pretrained_anyway=true and report it"
+                )
 
 
 def _check_files(config: Config) -> None:
@@ -310,26 +304,28 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         for stage in ("pretrain", "warmstart", "finetune", "tracker")
         if not getattr(config, stage).enabled
     }
-    if config.dataset.kind == "regression":
+    if config.dataset.supports.kind == "regression":
         for stage in ("pretrain", "warmstart", "finetune", "teacher"):
             idle[stage] = f"dataset={config.dataset.name} is regression, without this stage"
     elif (
-        not config.distill.uses_teacher
-        and not config.algorithm.teaches
+        not config.distill.supports.uses_teacher
+        and not config.algorithm.supports.teaches
         and config.teacher.checkpoint is None
     ):
         for stage in ("pretrain", "teacher"):
             idle.setdefault(stage, "nothing uses a teacher")
-    episodes = config.algorithm.trains_on == "episodes"
+    episodes = config.algorithm.supports.trains_on == "episodes"
     nothing = {
         "task.meta_batch": not episodes and "whole batches are trained on",
         "meta_train.batch_size": episodes and "episodes are trained on",
         "meta_train.label_smoothing": episodes and "episodes are trained on",
-        "evaluate.steps": not config.algorithm.adapts and "the algorithm takes no steps",
-        "evaluate.curve_tasks": not config.algorithm.adapts and "the algorithm takes no steps",
-        "finetune.distill": not config.distill.uses_teacher and "nothing is distilled",
+        "evaluate.steps": not config.algorithm.supports.adapts and "the algorithm takes no steps",
+        "evaluate.curve_tasks": not config.algorithm.supports.adapts
+        and "the algorithm takes no steps",
+        "finetune.distill": not config.distill.supports.uses_teacher and "nothing is distilled",
         "dataset.views": not config.dataset.augment and "images are not augmented",
-        "task.fit": config.dataset.kind == "regression" and "tasks are functions, without classes",
+        "task.fit": config.dataset.supports.kind == "regression"
+        and "tasks are functions, without classes",
     }
     lines = [
         f"{key} changes nothing: {why}" for key, why in nothing.items() if key in typed and why
@@ -351,7 +347,7 @@ def unused_settings(typed: frozenset[str], used: Mapping[str, frozenset[str]]) -
     lines = []
     for key in sorted(typed):
         group, _, setting = key.partition(".")
-        if group not in used or not setting or "." in setting or setting in FACTS:
+        if group not in used or not setting or "." in setting or is_fact(key) or setting in NAMED:
             continue
         takes = used[group]
         if setting in takes or setting in PIPELINE_SETTINGS[group]:

@@ -23,6 +23,7 @@ from metakd.config.loading import Loaded, complete, load
 from metakd.config.locate import Choices, user_folder
 from metakd.config.overrides import check_override, choice_options, option_names, parse
 from metakd.config.permitted import refuse_references
+from metakd.config.renamed import old_names
 from metakd.config.schema import Config
 from metakd.config.suggest import flattened, known_groups, known_settings
 from metakd.errors import UserError, nearest
@@ -83,6 +84,20 @@ def typed_plugins(parsed: Iterable[Override]) -> tuple[str, ...]:
     return found
 
 
+def _old_names(
+    overrides: Iterable[str], choices: Choices, picked: Mapping[str, str], plugins: Sequence[str]
+) -> list[str]:
+    """Return a line about old names that were typed, and one for each of the user's files."""
+    found = old_names((word.partition("=")[0].lstrip("+") for word in overrides), "typed")
+    if len(choices.folders) > 1:
+        for group, choice in picked.items():
+            file = choices.of(group).get(choice)
+            if file is not None and choices.folders[0] in file.parents:
+                own = group if group in GROUPS else ""
+                found += old_names(plain_settings(file, own, plugins)[1], file)
+    return found
+
+
 def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Composed:
     """Compose conf/ with `overrides`, as `metakd train OVERRIDES` does.
 
@@ -102,7 +117,8 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     loaded = load(lines, folder, choices, typed_plugins(parsed))
     files = {group: choices.file(group, loaded.picked[group]) for group in GROUPS}
     own = {group: set(choice_options(file)) for group, file in files.items()}
-    return replace(_finished(loaded, overrides, parsed, choices, own), said=said)
+    old = _old_names(overrides, choices, loaded.picked, typed_plugins(parsed))
+    return replace(_finished(loaded, overrides, parsed, choices, own, old), said=said)
 
 
 def recompose(
@@ -130,7 +146,8 @@ def recompose(
         if override.key_or_group == "experiment" or override.is_hydra_override():
             raise UserError(f"{override.input_line}: a recorded run does not take this")
     try:
-        content: dict[Any, Any] = {**plain_settings(Path(recorded), plugins), "plugins": []}
+        content, old = plain_settings(Path(recorded), "", plugins)
+        content["plugins"] = []
         refuse_references(content, Path(recorded))
         cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), content))
         picked = {group: str(cfg[group].name) for group in GROUPS}
@@ -140,7 +157,7 @@ def recompose(
                 # The group's schema anew: nothing of the recorded choice may stay.
                 node = OmegaConf.structured(known_settings()[f"{group}.name"])
                 cfg[group] = OmegaConf.merge(
-                    node, plain_settings(choices.file(group, str(value)), plugins)
+                    node, plain_settings(choices.file(group, str(value)), group, plugins)[0]
                 )
                 picked[group] = str(value)
         complete(cfg, picked)
@@ -152,7 +169,9 @@ def recompose(
         raise flattened(error) from error
     folder = Path(recorded).absolute().parent.parent
     loaded = Loaded(cfg, picked, folder, folder, {})
-    return _finished(loaded, overrides, parsed, choices, own)
+    chosen = {g: picked[g] for o in parsed if (g := o.key_or_group) in GROUPS}
+    lines = [*old_names(old, recorded), *_old_names(overrides, choices, chosen, plugins)]
+    return _finished(loaded, overrides, parsed, choices, own, lines)
 
 
 def _finished(
@@ -161,6 +180,7 @@ def _finished(
     parsed: Sequence[Override],
     choices: Choices,
     own: Mapping[str, set[str]],
+    old: Iterable[str],
 ) -> Composed:
     cfg, picked = loaded.cfg, loaded.picked
     typed = frozenset(o.key_or_group for o in parsed)
@@ -178,7 +198,7 @@ def _finished(
             "plugins: a file cannot permit them; if you trust these modules, type "
             f"plugins=[{','.join(config.plugins)}]"
         )
-    _decide(config)
+    _decide(config, choices)
     return Composed(
         config=config,
         yaml=resolved,
@@ -188,7 +208,7 @@ def _finished(
         choices={g: c for g, c in picked.items() if "/" not in g and c != "None"},
         run_dir=loaded.run_dir if "hydra.run.dir" in typed else None,
         sweep_dir=loaded.sweep_dir,
-        warnings=(*lines, *idle_settings(config, typed)),
+        warnings=(*old, *lines, *idle_settings(config, typed)),
         config_dir=choices.folders[0] if len(choices.folders) > 1 else None,
         brought=loaded.brought,
     )
@@ -222,21 +242,26 @@ def _drop_foreign_options(
     return lines
 
 
-def _decide(config: Config) -> None:
+def _decide(config: Config, choices: Choices) -> None:
     """Replace `auto` by what the algorithm can do."""
     algorithm, distill, task = config.algorithm, config.distill, config.task
-    if algorithm.teaches and distill.teacher_mode == "auto":
+    if algorithm.supports.teaches and distill.teacher_mode == "auto":
         distill.teacher_mode = "co_meta"
-    if algorithm.teaches and algorithm.base == "fomaml":
-        algorithm.first_order = True
-    if algorithm.teaches and algorithm.base == "protonet":
-        algorithm.adapts = algorithm.fixed_ways = False  # facts of the learner under it
+    if algorithm.supports.teaches:  # it learns as the learner under it does
+        file = choices.of("algorithm").get(algorithm.base)
+        base = {} if file is None else plain_settings(file, "algorithm", config.plugins)[0]
+        facts = base.get("supports", {})
+        algorithm.first_order |= base.get("first_order", False)
+        algorithm.supports.adapts &= facts.get("adapts", False)
+        algorithm.supports.fixed_ways &= facts.get("fixed_ways", False)
     if distill.on == "auto":
-        distill.on = "query" if "query" in algorithm.distill_on else "support"
+        distill.on = "query" if "query" in algorithm.supports.distill_on else "support"
     if distill.teacher_mode == "auto":
-        modes = list(algorithm.teacher_modes)
+        modes = list(algorithm.supports.teacher_modes)
         # On a support set the judged example is left out: one shot leaves nothing of its class.
-        one_shot = (task.train_shots or task.shots) == 1 and algorithm.trains_on == "episodes"
+        one_shot = (
+            task.train_shots or task.shots
+        ) == 1 and algorithm.supports.trains_on == "episodes"
         if one_shot and distill.on != "query":
             modes = [m for m in modes if m not in ("prototype", "linear")] or modes
         distill.teacher_mode = "prototype" if "prototype" in modes or not modes else modes[0]

@@ -32,6 +32,7 @@ from omegaconf import DictConfig, OmegaConf
 from metakd.config.brings import KEY
 from metakd.config.locate import ALIASES, Choices, conf_folder
 from metakd.config.permitted import checked_files, read_config_file, refuse_foreign
+from metakd.config.renamed import renamed
 from metakd.config.schema import Config
 from metakd.config.suggest import known_groups, known_settings
 from metakd.errors import UserError
@@ -71,7 +72,7 @@ def composing(choices: Choices, plugins: Sequence[str] = ()) -> Iterator[None]:
     for group in ALIASES:
         store.repo.pop(group, None)
         for name, file in choices.of(group).items():
-            store.store(name=name, node=plain_settings(file, plugins), group=group)
+            store.store(name=name, node=plain_settings(file, group, plugins)[0], group=group)
     try:
         with checked_files(plugins):
             yield
@@ -80,11 +81,14 @@ def composing(choices: Choices, plugins: Sequence[str] = ()) -> Iterator[None]:
         version.VersionBase.instance().version_base = base
 
 
-def plain_settings(file: Path, plugins: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the settings that a file holds.
+def plain_settings(
+    file: Path, group: str, plugins: Sequence[str] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings that a file holds, and which of them it calls by old names.
 
     Args:
         file: of a choice, or a recorded configuration.
+        group: of the choice; empty for a whole configuration.
         plugins: modules that it may name.
 
     Raises:
@@ -93,7 +97,11 @@ def plain_settings(file: Path, plugins: Sequence[str] = ()) -> dict[str, Any]:
     content = read_config_file(file, plugins)
     if not isinstance(content, dict):
         raise UserError(f"{file}: holds no settings; write them as 'key: value' lines")
-    return {str(k): v for k, v in content.items() if k != KEY}
+    try:
+        found, old = renamed(content, group)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    return {str(k): v for k, v in found.items() if k != KEY}, old
 
 
 class Loader(ConfigLoaderImpl):

@@ -51,9 +51,9 @@ def check_needs(config: Config, needs: Collection[str]) -> None:
     """
     distill, algorithm = config.distill, config.algorithm
     mode = distill.teacher_mode
-    if not distill.uses_teacher:
+    if not distill.supports.uses_teacher:
         return
-    if (mode in LEARNED_MODES or algorithm.teaches) and set(needs) - {"logits"}:
+    if (mode in LEARNED_MODES or algorithm.supports.teaches) and set(needs) - {"logits"}:
         raise UserError(
             f"distill={distill.name} follows the embeddings of a teacher that stays as it is, and "
             f"teacher_mode={mode} moves it; type distill=kd or distill=kd_convex"
@@ -74,11 +74,11 @@ def check_needs(config: Config, needs: Collection[str]) -> None:
             f"finetune.distill=true with finetune.shots=1: distill={distill.name} needs the "
             "teacher's prototypes, which leave the image itself out; type finetune.shots=2 or more"
         )
-    if mode not in algorithm.teacher_modes:
-        able = ", ".join(algorithm.teacher_modes) or "none"
+    if mode not in algorithm.supports.teacher_modes:
+        able = ", ".join(algorithm.supports.teacher_modes) or "none"
         raise UserError(f"distill.teacher_mode={mode}: algorithm={algorithm.name} can use {able}")
     shots = config.task.train_shots or config.task.shots
-    one_shot = shots == 1 and algorithm.trains_on == "episodes"
+    one_shot = shots == 1 and algorithm.supports.trains_on == "episodes"
     if one_shot and mode in ("prototype", "linear") and distill.on in ("support", "both"):
         raise UserError(
             f"distill.on={distill.on} with teacher_mode={mode} and one shot: leaving the "
@@ -90,8 +90,8 @@ def check_needs(config: Config, needs: Collection[str]) -> None:
 def asks_base_head(config: Config, needs: Collection[str]) -> bool:
     """Tell whether the teacher's outputs for the meta-train classes are asked for."""
     distill = config.distill
-    if not distill.uses_teacher or "logits" not in needs:
+    if not distill.supports.uses_teacher or "logits" not in needs:
         return False
     warm = config.warmstart.enabled and config.warmstart.epochs > 0
-    batches = config.algorithm.trains_on == "batches" and config.meta_train.iterations > 0
+    batches = config.algorithm.supports.trains_on == "batches" and config.meta_train.iterations > 0
     return distill.teacher_mode in ("head", "feedback") or warm or batches

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metakd.config.locate import Choices, content_of
+from metakd.config.renamed import renamed_word
 from metakd.config.suggest import expected, field_types, known_settings, unknown_setting
 from metakd.config.texts import as_typed, quote
 from metakd.config.typed_otherwise import malformed, missing_choice
@@ -79,7 +80,7 @@ def parse(overrides: Sequence[str], *, sweeps: bool = False) -> list[Override]:
         following = overrides[number + 1] if number + 1 < len(overrides) else ""
         if not typed.partition("=")[0].strip("+~ "):
             raise UserError(malformed(typed, following))
-        text = quoted(typed, sweeps=sweeps)
+        text = quoted(renamed_word(typed), sweeps=sweeps)
         try:
             found.append(as_typed(parser.parse_override(text), parser))
             continue
@@ -143,7 +144,7 @@ def check_override(override: Override, choices: Choices) -> str:
     elif key in field_types():
         _check_type(key, override.value(), text)
         return text.lstrip("+")
-    elif key.rpartition(".")[0] not in ("dataset.classes",):
+    elif key.rpartition(".")[0] not in ("dataset.supports.classes",):
         raise UserError(unknown_setting(key, text.partition("=")[2], choices.groups()))
     # Keys of a dictionary, which the chosen file need not have; Hydra wants ++ for these.
     return "++" + text.lstrip("+")

@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from metakd.config.brings import KEY
 from metakd.config.downloaded import IF_DOWNLOADED
 from metakd.config.locate import ALIASES, Choices, conf_folder, content_of
+from metakd.config.renamed import renamed
 from metakd.config.suggest import known_groups
 from metakd.errors import UserError
 from metakd.plain_data import read_text
@@ -195,6 +196,20 @@ def _short(text: str) -> str:
     return flat if len(flat) <= 60 else f"{flat[:59]}…"
 
 
+def _with_new_names(loaded: ConfigResult, group: str, file: Path) -> Any:
+    """Return what a file says under the names that settings have now."""
+    if not isinstance(loaded.config, DictConfig):
+        return loaded.config
+    of_group = group in known_groups() and loaded.header.get("package") in (None, group)
+    written = OmegaConf.to_container(loaded.config)
+    assert isinstance(written, dict)
+    try:
+        content, old = renamed(written, group if of_group else "")
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    return OmegaConf.create(content) if old else loaded.config
+
+
 @contextmanager
 def checked_files(plugins: Sequence[str] = ()) -> Iterator[None]:
     """Let every file that Hydra loads within the block pass `read_config_file` first."""
@@ -218,6 +233,8 @@ def checked_files(plugins: Sequence[str] = ()) -> Iterator[None]:
                 loaded.config.pop(KEY, None)  # no setting: metakd.config.brings applies it
             if group == "experiment" and isinstance(loaded.config, DictConfig):
                 loaded.config.pop(IF_DOWNLOADED, None)  # likewise: metakd.config.downloaded
+            if conf_folder() not in file.resolve().parents:
+                loaded.config = _with_new_names(loaded, group, file)
             return loaded
 
     # A launcher's process registers Hydra's own class beside the one that it is handed: it takes

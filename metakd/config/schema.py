@@ -4,8 +4,8 @@ A setting is accepted whatever the choices are; one that a choice does not use c
 is named in a warning. Settings that only one choice has live in its `options`, whose keys and
 default values stand in that choice's YAML file.
 
-Fields of the kind ``_target_``, ``kinds``, ``trains_on`` … are facts about a choice, written in its
-YAML: they let impossible combinations be refused before torch is imported.
+`_target_` and what stands under `supports` are facts about a choice, written in its YAML: they let
+impossible combinations be refused before torch is imported.
 """
 
 from __future__ import annotations
@@ -33,19 +33,30 @@ __all__ = [
 
 
 @dataclass
+class DatasetSupports:
+    """Facts about a dataset."""
+
+    kind: str = "classification"
+    """Fact: `classification` or `regression`."""
+    classes: dict[str, int] = field(default_factory=dict)
+    """Fact, where known before looking: numbers of classes, keys `train`, `validate`, `test`."""
+    found_at: list[str] = field(default_factory=list)
+    """Fact: files or folders in `data_root`, any of which holds the data (for `doctor`)."""
+    seen_by: list[str] = field(default_factory=list)
+    """Fact: public training sets that hold the meta-test classes; weights that were trained on one
+    (`pretrained_on` of a network, or not stated there) are refused."""
+
+
+@dataclass
 class DatasetConfig:
     """Where examples come from (`dataset=`)."""
 
     name: str = MISSING
     _target_: str = MISSING
-    kind: str = "classification"
-    """Fact: `classification` or `regression`."""
-    classes: dict[str, int] = field(default_factory=dict)
-    """Fact, where known before looking: numbers of classes, keys `train`, `validate`, `test`."""
+    supports: DatasetSupports = field(default_factory=DatasetSupports)
     images_per_class: int | None = None
-    """Fact, where known before looking: the smallest number of images that a class has."""
-    found_at: list[str] = field(default_factory=list)
-    """Fact: files or folders in `data_root`, any of which holds the data (for `doctor`)."""
+    """Smallest number of images that a class has, where that is known before looking; `glyphs`
+    draws so many."""
     image_size: int | None = None
     """Height and width in pixels; null keeps the dataset's own."""
     folder: str | None = None
@@ -98,11 +109,20 @@ class TaskConfig:
 
 
 @dataclass
+class ArchitectureSupports:
+    """Facts about a network."""
+
+    pretrained_on: str | None = None
+    """Fact: the training set of its pretrained weights."""
+
+
+@dataclass
 class ArchitectureConfig:
     """A network (`teacher=`, `student=`); without its last, task-dependent layer."""
 
     name: str = MISSING
     _target_: str = MISSING
+    supports: ArchitectureSupports = field(default_factory=ArchitectureSupports)
     width: int | None = None
     """Channels of the first block; null: the architecture's own."""
     widths: list[int] | None = None
@@ -132,11 +152,9 @@ class ArchitectureConfig:
 
 
 @dataclass
-class AlgorithmConfig:
-    """How the student learns to adapt (`algorithm=`)."""
+class AlgorithmSupports:
+    """Facts about an algorithm."""
 
-    name: str = MISSING
-    _target_: str = MISSING
     kinds: list[str] = field(default_factory=lambda: ["classification"])
     """Fact: `classification`, `regression` or both."""
     trains_on: str = "episodes"
@@ -153,6 +171,19 @@ class AlgorithmConfig:
     """Fact: the algorithm trains a teacher of its own beside the student."""
     outer_optimizer: str | None = None
     """Fact: the `meta_train.optimizer` that belongs to the algorithm, where it is not free."""
+    trained_start: bool = False
+    """Fact: tunes a student that is trained already, by `warmstart` or elsewhere."""
+    compares_tasks: dict[str, str] = field(default_factory=dict)
+    """Fact: options with which the tasks of a meta-batch are told apart, so that it takes two."""
+
+
+@dataclass
+class AlgorithmConfig:
+    """How the student learns to adapt (`algorithm=`)."""
+
+    name: str = MISSING
+    _target_: str = MISSING
+    supports: AlgorithmSupports = field(default_factory=AlgorithmSupports)
     inner_lr: float = 0.01
     """Learning rate of adaptation; losses are means over examples."""
     inner_steps: int = 5
@@ -179,13 +210,22 @@ class AlgorithmConfig:
 
 
 @dataclass
+class DistillSupports:
+    """Facts about a distillation."""
+
+    uses_teacher: bool = True
+    """Fact: false for `none`."""
+    at_most: dict[str, float] = field(default_factory=dict)
+    """Fact: by setting its largest value, where that is smaller than in general."""
+
+
+@dataclass
 class DistillConfig:
     """What the student takes from the teacher (`distill=`)."""
 
     name: str = MISSING
     _target_: str = MISSING
-    uses_teacher: bool = True
-    """Fact: false for `none`."""
+    supports: DistillSupports = field(default_factory=DistillSupports)
     needs: Any = None
     """Fact: what it reads of the teacher, as its class says: a list of `logits`, `embeddings`, or
     for each the weights that switch it on; null: asked of the class."""

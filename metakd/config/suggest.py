@@ -18,6 +18,7 @@ __all__ = [
     "expected",
     "field_types",
     "flattened",
+    "is_fact",
     "known_groups",
     "known_settings",
     "unknown_setting",
@@ -27,13 +28,22 @@ __all__ = [
 @functools.cache
 def known_settings() -> Mapping[str, type]:
     """Return every setting by its dotted name, with the dataclass that declares it."""
+    return types.MappingProxyType(_declared(Config, ""))
+
+
+def _declared(cls: type, prefix: str) -> dict[str, type]:
     found: dict[str, type] = {}
-    for name, kind in typing.get_type_hints(Config).items():
+    for name, kind in typing.get_type_hints(cls).items():
         if is_dataclass(kind) and isinstance(kind, type):
-            found |= {f"{name}.{leaf}": kind for leaf in typing.get_type_hints(kind)}
+            found |= _declared(kind, f"{prefix}{name}.")
         else:
-            found[name] = Config
-    return types.MappingProxyType(found)
+            found[f"{prefix}{name}"] = cls
+    return found
+
+
+def is_fact(key: str) -> bool:
+    """Tell whether a dotted name is a fact about a choice: nobody sets it, its file states it."""
+    return key.split(".")[1:2] == ["supports"] or key.startswith("distill.needs")
 
 
 @functools.cache

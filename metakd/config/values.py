@@ -11,7 +11,7 @@ from metakd.config.schema import Config
 from metakd.config.suggest import known_settings
 from metakd.errors import UserError, nearest
 
-__all__ = ["FROZEN_MODES", "LEARNED_MODES", "WORDS", "check_device", "check_values"]
+__all__ = ["FROZEN_MODES", "LEARNED_MODES", "WORDS", "check_device", "check_values", "value_of"]
 
 SCHEDULES = ("constant", "cosine", "one_cycle", "linear", "step")
 OPTIMIZERS = ("sgd", "plain_sgd", "adam", "adamw")
@@ -153,7 +153,7 @@ def check_values(config: Config) -> None:
         UserError: the first such value, with the nearest valid one.
     """
     for key in known_settings():
-        value = _value(config, key)
+        value = value_of(config, key)
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, float) and not math.isfinite(one):
                 raise UserError(f"{key}={one}: expected a finite number")
@@ -171,7 +171,8 @@ def check_values(config: Config) -> None:
             raise UserError("schedule=step needs halve_every=NUMBER in the same stage")
 
 
-def _value(config: Config, key: str) -> Any:
+def value_of(config: Config, key: str) -> Any:
+    """Return the value of a setting by its dotted name."""
     value: Any = config
     for part in key.split("."):
         value = getattr(value, part)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from metakd.comparing.columns import FACTS
 from metakd.comparing.gather import Run
 from metakd.comparing.pairing import pair_rows
+from metakd.config.suggest import is_fact
 from metakd.dashboard.rows import MODEL, plain
 from metakd.dashboard.watch import Watch
 
@@ -26,11 +26,7 @@ def details_of(run: Run) -> dict[str, Any]:
     """
     info = {key: value for key, value in run.info.items() if key not in LEFT_OUT}
     return {
-        "settings": {
-            key: plain(value)
-            for key, value in run.settings.items()
-            if ".".join(key.split(".")[:2]) not in FACTS
-        },
+        "settings": {key: plain(value) for key, value in run.settings.items() if not is_fact(key)},
         "info": _flat(info),
         "results": _flat({k: v for k, v in (run.results or {}).items() if k != "schema"}),
     }

@@ -46,9 +46,11 @@ def student_card(prepared: Prepared, *, alone: bool = False) -> Card:
     if not isinstance(data, ImageData):
         return Card(None, data.name)
     earlier = [prepared.own_card, prepared.student_card]
-    if not alone and (config.distill.uses_teacher or config.algorithm.teaches):
+    if not alone and (config.distill.supports.uses_teacher or config.algorithm.supports.teaches):
         earlier.append(prepared.teacher_card)  # what the teacher knows is passed on
-    classes = data.part("train").class_names if config.algorithm.trains_on == "batches" else ()
+    classes = (
+        data.part("train").class_names if config.algorithm.supports.trains_on == "batches" else ()
+    )
     return _card(data, data.preprocessing, classes, earlier)
 
 

@@ -23,14 +23,15 @@ __all__ = ["build_backbone", "dealt_out", "load_data", "settings_of"]
 
 
 def settings_of(section: Any) -> dict[str, Any]:
-    """Return the settings of a config section that have a value, without its options.
+    """Return the settings of a config section that have a value, without facts and options.
 
     A null setting is left out, so that the constructor's own default applies.
     """
     return {
         f.name: getattr(section, f.name)
         for f in dataclasses.fields(section)
-        if f.name not in {"options", "_target_"} and getattr(section, f.name) is not None
+        if f.name not in {"options", "_target_", "supports"}
+        and getattr(section, f.name) is not None
     }
 
 

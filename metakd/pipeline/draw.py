@@ -115,7 +115,9 @@ def _scales(prepared: Prepared) -> dict[str, StageScale]:
     task, bases = config.task, data.part("train").classes
     parts = ("test",) if config.finetune.target == "novel" else ("train", "validate", "test")
     targets = len({name for part in parts for name in data.part(part).class_names})
-    ways = bases if config.algorithm.trains_on == "batches" else task.train_ways or task.ways
+    ways = (
+        bases if config.algorithm.supports.trains_on == "batches" else task.train_ways or task.ways
+    )
     return {
         "pretrain": StageScale(_guess(bases), _guess(bases)),
         "warmstart": StageScale(_guess(bases)),

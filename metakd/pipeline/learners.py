@@ -149,7 +149,7 @@ def train_student(
     """
     config, data = prepared.config, prepared.data
     backbone = copy.deepcopy(prepared.student)
-    helped = taught is not None and config.distill.uses_teacher
+    helped = taught is not None and config.distill.supports.uses_teacher
     objective = _objective(prepared, taught if helped else None)
     teacher = taught.frozen if taught is not None and helped else None
     seconds: dict[str, float] = {}
@@ -190,7 +190,11 @@ def calibrates(prepared: Prepared) -> bool:
     """Tell whether logits that need a fitted scale are asked of the teacher."""
     distill = prepared.config.distill
     modes = ("prototype", "linear", "feedback")
-    return distill.uses_teacher and distill.teacher_mode in modes and "logits" in prepared.needs
+    return (
+        distill.supports.uses_teacher
+        and distill.teacher_mode in modes
+        and "logits" in prepared.needs
+    )
 
 
 def _objective(prepared: Prepared, taught: Taught | None) -> Objective:
@@ -222,7 +226,7 @@ def _meta_train(
 ) -> None:
     config, data = prepared.config, prepared.data
     task, stage = config.task, config.meta_train
-    episodes = config.algorithm.trains_on == "episodes"
+    episodes = config.algorithm.supports.trains_on == "episodes"
     stream: Any
     if episodes:
         stream = data.tasks(

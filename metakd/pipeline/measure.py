@@ -95,8 +95,7 @@ class Judged:
 
 def steps_at_test(config: Config) -> int | None:
     """Return the adaptation steps of the headline; None for an algorithm that takes none."""
-    takes_a_base = config.algorithm.teaches
-    if not config.algorithm.adapts or (takes_a_base and config.algorithm.base == "protonet"):
+    if not config.algorithm.supports.adapts:
         return None
     given = config.algorithm.inner_steps_test
     return config.algorithm.inner_steps if given is None else given
@@ -116,12 +115,12 @@ def precision_of(config: Config, precision: Precision) -> Precision:
     Adapting by gradient is done in float32: autocast's casts dominate on batches of a few
     images, and second derivatives lose more than first ones do.
     """
-    return precision.full() if config.algorithm.adapts else precision
+    return precision.full() if config.algorithm.supports.adapts else precision
 
 
 def start_of(config: Config) -> dict[str, str]:
     """Return {"start": …} of results.json: from which generated start the student was judged."""
-    if not config.algorithm.teaches:
+    if not config.algorithm.supports.teaches:
         return {}
     return {"start": str(config.algorithm.options.get("start", "mean"))}
 

@@ -129,7 +129,7 @@ class Prepared:
             pass
         elif not isinstance(self.data, ImageData):
             outputs = self.data.outputs
-        elif c.algorithm.trains_on == "batches":
+        elif c.algorithm.supports.trains_on == "batches":
             outputs = self.data.part("train").classes
         else:
             outputs = c.task.train_ways or c.task.ways
@@ -239,8 +239,8 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     if expected is None and student_card is not None:
         expected = student_card.preprocessing
     wants_teacher = (
-        config.distill.uses_teacher
-        or config.algorithm.teaches
+        config.distill.supports.uses_teacher
+        or config.algorithm.supports.teaches
         or config.teacher.checkpoint is not None
     ) and not known.judging
     teacher_file = checkpoint_of(config.teacher, "teacher") if wants_teacher else None
@@ -261,7 +261,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         data = data.without_held_out()
 
     # Second-order steps on a handful of images are the exception: there it costs time.
-    second_order = config.algorithm.adapts and not config.algorithm.first_order
+    second_order = config.algorithm.supports.adapts and not config.algorithm.first_order
     seed = _student_seed(config)
     student = build_backbone(config.student, data.example_shape, config.plugins, seed)
     if student_file is not None:
@@ -345,7 +345,7 @@ def _try_out(prepared: Prepared, *, judging: bool) -> None:
     config = prepared.config
     if judging:
         return
-    helps = config.distill.uses_teacher or config.algorithm.teaches
+    helps = config.distill.supports.uses_teacher or config.algorithm.supports.teaches
     if prepared.teacher is not None and helps and not embeds_alone(prepared.teacher):
         raise UserError(
             f"teacher.checkpoint: '{config.teacher.checkpoint}' has batch norm without running "
@@ -353,15 +353,15 @@ def _try_out(prepared: Prepared, *, judging: bool) -> None:
             "with it; save one that keeps them (track_running_stats=True), or type distill=none"
         )
     prepared.algorithm(copy.deepcopy(prepared.student))
-    if prepared.teacher is not None and config.distill.uses_teacher:
+    if prepared.teacher is not None and config.distill.supports.uses_teacher:
         prepared.objective(prepared.teacher, torch.zeros(prepared.teacher.head.in_features))
     if isinstance(prepared.everything, ImageData) and config.finetune.enabled:
         prepared.everything.target(
             config.finetune.target, config.finetune.shots, config.dataset.split_seed
         )
-    if config.algorithm.outer_optimizer not in (None, config.meta_train.optimizer):
+    if config.algorithm.supports.outer_optimizer not in (None, config.meta_train.optimizer):
         prepared.warnings.append(
             f"algorithm={config.algorithm.name} is published with meta_train.optimizer="
-            f"{config.algorithm.outer_optimizer}, not {config.meta_train.optimizer}; see its file "
-            "in conf/algorithm for the rate and schedule"
+            f"{config.algorithm.supports.outer_optimizer}, not {config.meta_train.optimizer}; "
+            "see its file in conf/algorithm for the rate and schedule"
         )

@@ -15,6 +15,7 @@ import torch
 
 from metakd.config.compose import Composed
 from metakd.config.recorded import NOT_THE_RUN, differences, reproduction_composed
+from metakd.config.suggest import is_fact
 from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError
 from metakd.pipeline.cards import known_of
@@ -180,7 +181,7 @@ def _report(
 
 
 def _without_effect(key: str) -> bool:
-    return key in WITHOUT_EFFECT or key.startswith("tracker.")
+    return key in WITHOUT_EFFECT or key.startswith("tracker.") or is_fact(key)
 
 
 def _teacher_differs(files: Sequence[Compared]) -> bool:

@@ -241,7 +241,7 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     teacher = None
     if taught is not None:
         _save_teacher(prepared, folder, taught.network)
-        teacher = taught.frozen if config.distill.uses_teacher else None
+        teacher = taught.frozen if config.distill.supports.uses_teacher else None
     # Part of what an earlier process began may have been done with other settings or sources.
     whole = not any(recorder.begun(stage) for stage in STAGES)
     student = train_student(prepared, recorder, taught)
@@ -337,7 +337,7 @@ def _save(folder: RunFolder | None, name: str, module: nn.Module, card: Card) ->
 
 def _distils(config: Config) -> bool:
     """Tell whether a teacher takes part in the student's training, so that it has a twin."""
-    return config.distill.uses_teacher or config.algorithm.teaches
+    return config.distill.supports.uses_teacher or config.algorithm.supports.teaches
 
 
 def external_pretraining(prepared: Prepared) -> list[str]:

@@ -87,7 +87,7 @@ def _check_alike(prepared: Prepared, group: Group) -> None:
 def _check_sharing(prepared: Prepared, group: Group) -> None:
     config = prepared.config
     _check_size("task.meta_batch", config.task.meta_batch, group.size)
-    if config.algorithm.trains_on == "batches":
+    if config.algorithm.supports.trains_on == "batches":
         _check_size("meta_train.batch_size", config.meta_train.batch_size, group.size)
     if config.warmstart.enabled and config.warmstart.epochs:
         _check_size("warmstart.batch_size", config.warmstart.batch_size, group.size)
@@ -95,7 +95,7 @@ def _check_sharing(prepared: Prepared, group: Group) -> None:
     name = f"algorithm={config.algorithm.name}"
     if not learner.shares_tasks:
         _refuse(name, "what it does with a meta-batch is no mean over tasks")
-    if config.distill.uses_teacher and config.distill.teacher_mode == "feedback":
+    if config.distill.supports.uses_teacher and config.distill.teacher_mode == "feedback":
         _refuse("distill.teacher_mode=feedback", "its teacher takes a step inside each update")
     if is_random(learner.train()):
         _refuse("a student with dropout", "shared tasks would be given other random numbers")

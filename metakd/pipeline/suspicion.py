@@ -58,7 +58,7 @@ def doubt_teacher(prepared: Prepared, recorder: Recorder, taught: Taught | None)
     """
     config, data = prepared.config, prepared.data
     frozen = None if taught is None else taught.frozen
-    helps = config.distill.uses_teacher or config.algorithm.teaches
+    helps = config.distill.supports.uses_teacher or config.algorithm.supports.teaches
     if frozen is None or not helps or not isinstance(data, ImageData) or recorder.group.rank:
         return
     if config.task.ways > data.part("validate").classes:
@@ -202,6 +202,6 @@ def _instead(config: Config) -> str:
     if not config.teacher.pretrained:
         torchvision = "" if config.teacher.name == "torchvision" else "teacher=torchvision "
         found.append(f"{torchvision}teacher.pretrained=true")
-    if not config.algorithm.teaches:
+    if not config.algorithm.supports.teaches:
         found.append("distill=none")
     return ", or ".join(found) if found else "another teacher"

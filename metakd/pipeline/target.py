@@ -51,7 +51,8 @@ def fine_tune_student(
         freeze_backbone=config.finetune.freeze_backbone,
         l2sp=config.finetune.l2sp,
         # The meta-learner's body was trained without running statistics, or its file had none.
-        recalibrate=config.algorithm.adapts or not embeds_alone(student.algorithm.backbone),
+        recalibrate=config.algorithm.supports.adapts
+        or not embeds_alone(student.algorithm.backbone),
         optimization=optimization_of(config.finetune),
         precision=prepared.precision,
         seed=config.seed,

@@ -57,10 +57,10 @@ def _wanted(config: Config, *, judging: bool) -> list[_Tasks]:
         wanted.append(_Tasks(config.evaluate.part, task.ways, shots, task.queries, *keys))
     if judging:
         return wanted  # neither the teacher's scale nor the student is fitted to anything
-    if config.distill.uses_teacher and config.distill.teacher_mode != "head":
+    if config.distill.supports.uses_teacher and config.distill.teacher_mode != "head":
         # The teacher's scale is fitted on validation tasks like those that it answers.
         wanted.append(_Tasks("validate", task.ways, train_shots, train_queries, *train_keys))
-    if config.algorithm.trains_on == "episodes" and config.meta_train.iterations > 0:
+    if config.algorithm.supports.trains_on == "episodes" and config.meta_train.iterations > 0:
         ways, drawn = task.train_ways or task.ways, (task.sampling, task.train_tasks)
         wanted.append(_Tasks("train", ways, train_shots, train_queries, *train_keys, *drawn))
     return wanted

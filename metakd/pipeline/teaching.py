@@ -12,7 +12,7 @@ from torch import nn
 from metakd.adaptation.algorithm import Algorithm
 from metakd.algorithms.adversarial import Adversarial
 from metakd.algorithms.maml import MAML
-from metakd.config.schema import AlgorithmConfig, Config
+from metakd.config.schema import AlgorithmConfig, AlgorithmSupports, Config
 from metakd.data.images import ImageData
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.teacher import FrozenTeacher
@@ -29,7 +29,7 @@ def exchange_of(config: Config) -> Exchange:
     """Return what flows between teacher and student (method.md section 4)."""
     distill = config.distill
     exchange = Exchange(teacher_ce=distill.teacher_ce_weight, teacher_kd=0.0)
-    if not distill.uses_teacher:
+    if not distill.supports.uses_teacher:
         return replace(exchange, to_student=False)
     if distill.teacher_mode == "per_task":
         return exchange
@@ -50,14 +50,13 @@ def adapting_teacher_config(config: Config) -> AlgorithmConfig:
     rate = distill.teacher_inner_lr or algorithm.inner_lr
     steps = distill.teacher_inner_steps or algorithm.inner_steps
     given = algorithm.inner_steps_test
-    test_steps = steps if distill.teacher_inner_steps or not algorithm.adapts else given
-    if algorithm.teaches:
+    test_steps = steps if distill.teacher_inner_steps or not algorithm.supports.adapts else given
+    if algorithm.supports.teaches:
         return replace(algorithm, inner_lr=rate, inner_steps=steps, inner_steps_test=test_steps)
     return AlgorithmConfig(
         name="maml",
         _target_=f"{MAML.__module__}.{MAML.__name__}",
-        fixed_ways=True,
-        adapts=True,
+        supports=AlgorithmSupports(fixed_ways=True, adapts=True),
         inner_lr=rate,
         inner_steps=steps,
         inner_steps_test=test_steps,
@@ -74,7 +73,7 @@ def adapting_teacher(prepared: Prepared, backbone: nn.Module) -> Algorithm:
     config = prepared.config
     settings = adapting_teacher_config(config)
     torch.manual_seed(config.teacher.seed or 0)  # for its head
-    if config.algorithm.teaches:
+    if config.algorithm.supports.teaches:
         own = prepared.algorithm(backbone, settings)
         assert isinstance(own, Adversarial)
         return own.student
@@ -143,7 +142,7 @@ def _quiz(prepared: Prepared, data: ImageData) -> Callable[[int], TaskBatch | Ex
     """Return the quiz of a step: of the meta-train classes, other draws than those trained on."""
     config = prepared.config
     task, stage = config.task, config.meta_train
-    if config.algorithm.trains_on == "batches":
+    if config.algorithm.supports.trains_on == "batches":
         return data.batches(
             "train", batch_size=stage.batch_size, seed=config.seed, stage="quiz"
         ).batch

@@ -106,7 +106,7 @@ def _of_run(run: RunFolder, which: str, plugins: Sequence[str]) -> Trained:
     weights = load_weights(run.checkpoints, which)
     file = run.checkpoints / f"{which}.safetensors"
     card = card_of_run(run, which)
-    if config.dataset.kind == "regression":
+    if config.dataset.supports.kind == "regression":
         shape = _numbers(config)
     elif card is None or card.preprocessing is None:
         raise UserError(
@@ -147,12 +147,12 @@ def recipe_of(
     """
     task, algorithm = config.task, config.algorithm
     steps = steps_at_test(config)
-    judged_in = "float32" if algorithm.adapts else precision  # see `precision_of`
+    judged_in = "float32" if algorithm.supports.adapts else precision  # see `precision_of`
     architecture = config.student
-    second_order = algorithm.adapts and not algorithm.first_order
+    second_order = algorithm.supports.adapts and not algorithm.first_order
     channels_last, base_only = not second_order, False
     part = Part(algorithm._target_, settings_of(algorithm), dict(algorithm.options))
-    fixed = algorithm.fixed_ways
+    fixed = algorithm.supports.fixed_ways
     if which == "teacher":
         architecture, channels_last = config.teacher, True
         if "head.weight" in weights:  # a network: judged by its embeddings
@@ -161,18 +161,18 @@ def recipe_of(
         else:
             own = adapting_teacher_config(config)
             part = Part(own._target_, settings_of(own), dict(own.options))
-            base_only, fixed = algorithm.teaches, own.fixed_ways
+            base_only, fixed = algorithm.supports.teaches, own.supports.fixed_ways
             given = own.inner_steps if own.inner_steps_test is None else own.inner_steps_test
-            steps = given if own.adapts else None
-            judged_in = "float32" if own.adapts else precision
+            steps = given if own.supports.adapts else None
+            judged_in = "float32" if own.supports.adapts else precision
     return Recipe(
         model=which,
-        kind=config.dataset.kind,
+        kind=config.dataset.supports.kind,
         example_shape=tuple(example_shape),
         backbone=_architecture(architecture),
         algorithm=part,
         outputs=_outputs(weights, task.train_ways or task.ways),
-        fixed_ways=fixed and config.dataset.kind == "classification",
+        fixed_ways=fixed and config.dataset.supports.kind == "classification",
         base_only=base_only,
         steps=steps,
         ways=task.ways,

@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from metakd.config.renamed import renamed
 from metakd.errors import UserError
 from metakd.plain_data import UnreadableError, parse_json, parse_yaml, read_text
 from metakd.runs.atomic import write_text
@@ -262,7 +263,7 @@ class RunFolder:
         return _read_json(path, check_results)
 
     def read_config(self) -> dict[str, Any]:
-        """Return .hydra/config.yaml as plain containers.
+        """Return .hydra/config.yaml as plain containers, settings by the names they have now.
 
         Raises:
             UserError: there is none, or it cannot be read.
@@ -276,7 +277,7 @@ class RunFolder:
             ) from error
         if not isinstance(config, dict):
             raise UserError(f"run '{self.path}': '{path}' holds no settings; train again")
-        return config
+        return renamed(config)[0]
 
     def read_overrides(self) -> list[str]:
         """Return what was typed for this run; empty if that cannot be read."""

@@ -12,8 +12,10 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from metakd.config.compose import Composed, compose
 from metakd.config.overrides import parse
 from metakd.config.recorded import NOT_THE_RUN
+from metakd.config.renamed import renamed_word
 from metakd.config.schema import SweepConfig
 from metakd.config.suggest import known_settings
+from metakd.config.values import value_of
 from metakd.errors import UserError
 from metakd.searching.settings import read_settings, split_typed
 from metakd.searching.space import Parameter, Value, Values, is_active, plain, read_space
@@ -28,7 +30,7 @@ JUDGED_ON = frozenset(
         "seed",
         "experiment",
         "dataset",
-        *(f"dataset.{key}" for key in ("splits", "split_seed", "folder", "rotations", "kind")),
+        *(f"dataset.{key}" for key in ("splits", "split_seed", "folder", "rotations")),
         "task",
         *(f"task.{key}" for key in ("ways", "shots", "queries")),
         *(key for key in known_settings() if key.startswith("evaluate.")),
@@ -144,7 +146,8 @@ def replan(record: Mapping[str, Any], words: Sequence[str], config_dir: str | No
     if not all(isinstance(w, str) and not w.startswith("-") for w in record["words"]):
         raise UserError("sweep.json: search: 'words' holds something else")
     settings = read_settings(record["settings"], words, "sweep.json")
-    return _planned(record["recipe"], settings, record["space"], record["words"], config_dir, ())
+    words_now = [renamed_word(word) for word in record["words"]]
+    return _planned(record["recipe"], settings, record["space"], words_now, config_dir, ())
 
 
 def _planned(
@@ -165,12 +168,12 @@ def _planned(
     parameters = read_space(space, where)
     judged = _judged(words)
     base = compose([*judged, *own], config_dir)
-    measure = "mse" if base.config.dataset.kind == "regression" else "accuracy"
+    measure = "mse" if base.config.dataset.supports.kind == "regression" else "accuracy"
     for objective in settings.objectives:
         if objective in ("accuracy", "mse") and objective != measure:
             raise UserError(
                 f"sweep.objectives: dataset={base.config.dataset.name} is "
-                f"{base.config.dataset.kind}; type {measure} in place of {objective}"
+                f"{base.config.dataset.supports.kind}; type {measure} in place of {objective}"
             )
     fixed = _fixed(parameters, base)
     parameters, notes = _possible(parameters, fixed, where)
@@ -210,19 +213,18 @@ def _fixed(parameters: Iterable[Parameter], base: Composed) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for parameter in parameters:
         for key in parameter.only_if.keys() - searched:
-            group, _, leaf = key.rpartition(".")
+            group, leaf = key.partition(".")[0], key.rpartition(".")[2]
             if group in searched:
                 raise UserError(
                     f"sweep: space: {parameter.key}: only_if: {key} depends on {group}, which is "
                     f"searched; name that, like {{{group}: CHOICE}}"
                 )
-            holder: Any = getattr(base.config, group, None) if group else base.config
             if key in base.choices:
                 found[key] = base.choices[key]
             elif key in known_settings():
-                found[key] = plain(getattr(holder, leaf))
-            elif leaf in getattr(getattr(base.config, group.partition(".")[0], 0), "options", ()):
-                found[key] = plain(getattr(base.config, group.partition(".")[0]).options[leaf])
+                found[key] = plain(value_of(base.config, key))
+            elif leaf in getattr(getattr(base.config, group, 0), "options", ()):
+                found[key] = plain(getattr(base.config, group).options[leaf])
             else:
                 compose([f"{key}=0"])  # which says that there is no such setting, and the nearest
     return found

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from metakd.config.renamed import renamed_key
 from metakd.config.suggest import field_types
 from metakd.errors import UserError, nearest
 from metakd.sweeps.recipe import shown
@@ -103,7 +104,8 @@ def read_space(content: Mapping[str, Any], where: str) -> list[Parameter]:
             itself searched without choices, or on itself.
     """
     found = {}
-    for key, entry in content.items():
+    for given, entry in content.items():
+        key = renamed_key(given)
         said = f"{where}: space: {key}"
         if not isinstance(entry, dict):
             raise UserError(f"{said}: expected {{low: …, high: …}} or {{choices: […]}}")
@@ -215,7 +217,9 @@ def _conditions(entry: Any, said: str) -> dict[str, tuple[Value, ...]]:
     if not isinstance(entry, dict):
         raise UserError(f"{said}: only_if: expected {{SETTING: VALUE}} or {{SETTING: [VALUES]}}")
     return {
-        str(k): tuple(plain(v) for v in (values if isinstance(values, list) else [values]))
+        renamed_key(str(k)): tuple(
+            plain(v) for v in (values if isinstance(values, list) else [values])
+        )
         for k, values in entry.items()
     }
 

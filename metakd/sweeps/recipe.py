@@ -11,6 +11,7 @@ from metakd.config.compose import typed_plugins
 from metakd.config.locate import Choices, user_folder
 from metakd.config.overrides import PATH_KEYS, parse, quoted
 from metakd.config.permitted import read_config_file
+from metakd.config.renamed import renamed_key
 from metakd.errors import UserError, nearest
 
 __all__ = ["GROUP", "Recipe", "chosen", "read_recipe", "shown", "word"]
@@ -130,4 +131,4 @@ def _mapping(content: Mapping[Any, Any], section: str, file: Path) -> dict[str, 
         return {}
     if not isinstance(value, dict):
         raise UserError(f"{file}: {section}: expected 'key: value' lines")
-    return {str(k): v for k, v in value.items()}
+    return {renamed_key(str(k)): v for k, v in value.items()}

@@ -9,14 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from metakd.config.checks import FACTS
+from metakd.config.suggest import is_fact
 
 __all__ = ["Place", "config_of", "place_of", "summary_of", "table_of"]
 
 MODELS = ("student", "student_alone", "teacher")
-HIDDEN = FACTS - {"name", "options"}
-"""Facts about a choice, which nobody sets: they would only crowd W&B's tables."""
-
 MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}(_\d+)?")
 LONGEST = 128
 """Characters of a group's name, W&B's limit."""
@@ -43,7 +40,7 @@ def place_of(folder: Path, name: str) -> Place:
     return group[-LONGEST:] or None, f"{name} {folder.name}"
 
 
-def config_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def config_of(config: Mapping[str, Any], group: str = "") -> dict[str, Any]:
     """Return the settings as W&B's columns are to be: numbers and words, by dotted name.
 
     W&B joins the names of nested settings by dots by itself, so groups stay; lists, which no axis
@@ -52,8 +49,12 @@ def config_of(config: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
-            inner = {k: v for k, v in value.items() if k not in HIDDEN}
-            found[key] = config_of(inner)
+            inner = {
+                k: v
+                for k, v in value.items()
+                if k != "_target_" and not is_fact(f"{group}{key}.{k}")
+            }
+            found[key] = config_of(inner, f"{group}{key}.")
         elif isinstance(value, (list, tuple)):
             found[key] = json.dumps(value, default=str)
         else:

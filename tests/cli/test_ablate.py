@@ -49,7 +49,7 @@ def jobs(made_up: Made, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]
             settings={
                 "algorithm.name": kind[0],
                 "distill.name": kind[1],
-                "distill.uses_teacher": kind[1] != "none",
+                "distill.supports.uses_teacher": kind[1] != "none",
             },
         )
         return [sys.executable, "-S", "-c", ""]

@@ -41,7 +41,7 @@ def test_recorded_paths_are_relative_to_where_the_run_was_begun(
         settings={
             "dataset.name": "image_folder",
             "dataset._target_": "metakd.data.image_folder.ImageFolder",
-            "dataset.classes": {},
+            "dataset.supports.classes": {},
             "dataset.folder": "photos",
             "dataset.splits": "lists.json",
         },

@@ -54,7 +54,7 @@ def found(made_up: Made, tmp_path: Path) -> Callable[..., Ablation]:
                     settings={
                         "algorithm.name": algorithm,
                         "distill.name": distill,
-                        "distill.uses_teacher": distill == "kd",
+                        "distill.supports.uses_teacher": distill == "kd",
                     },
                     info=dict(info or {}) if distill == "kd" else None,
                 )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import metakd
-from metakd.comparing.columns import BOOKKEEPING, FACTS, differing, groups, is_off, settings_of
+from metakd.comparing.columns import BOOKKEEPING, differing, groups, is_off, settings_of
 from metakd.comparing.gather import Run, read
 from metakd.plain_data import flat
 
-ROOT = Path(__file__).resolve().parents[2]
 Made = Callable[..., Path]
 
 
@@ -26,15 +24,10 @@ def composed(*overrides: str) -> Run:
     return of_settings(flat(yaml.safe_load(metakd.compose(*overrides).yaml)))
 
 
-def test_facts_are_those_of_the_schema() -> None:
-    script = runpy.run_path(str(ROOT / "scripts" / "document_settings.py"))
-    facts = {
-        f"{group}.{name}"
-        for group, section in script["groups"]()
-        for name, text in script["docstrings"](section).items()
-        if text.startswith("Fact")
-    }
-    assert facts == FACTS
+def test_facts_about_a_choice_make_no_column() -> None:
+    runs = [composed("algorithm=maml"), composed("algorithm=reptile", "distill=kd")]
+    assert runs[0].settings["algorithm.supports.trains_on"] == "episodes"
+    assert not [key for key in differing(runs) if "supports" in key or key.endswith("needs")]
 
 
 def test_what_is_not_the_run_makes_no_column() -> None:

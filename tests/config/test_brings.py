@@ -32,7 +32,8 @@ def own(tmp_path: Path) -> Path:
     """A user's folder with an algorithm that brings a choice and settings, and experiments."""
     files = {
         "algorithm/mine.yaml": (
-            "# mine\n_target_: mine.A\ndistill_on: [query]\nteacher_modes: [prototype]\n"
+            "# mine\n_target_: mine.A\n"
+            "supports: {distill_on: [query], teacher_modes: [prototype]}\n"
             "brings:\n  distill: kd\n  meta_train: {optimizer: sgd, lr: 0.5, clip: 3.0}\n"
         ),
         "experiment/settings.yaml": (
@@ -53,7 +54,7 @@ def own(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_any_algorithm_fits_with_everything_else_at_its_default(algorithm: str) -> None:
     composed = checked(f"algorithm={algorithm}")
-    own = composed.config.algorithm.outer_optimizer
+    own = composed.config.algorithm.supports.outer_optimizer
     assert own in (None, composed.config.meta_train.optimizer)
 
 

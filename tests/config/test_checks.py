@@ -137,3 +137,59 @@ def test_unused_settings_are_named() -> None:
         "algorithm.inner_lr changes nothing: the chosen algorithm does not use it",
         "distill.temperature changes nothing: the chosen distill does not use it",
     ]
+
+
+def test_facts_of_an_own_choice_decide_not_its_name(tmp_path: Path) -> None:
+    files = {
+        "algorithm/tuned.yaml": "supports: {trained_start: true, distill_on: [query]}\n",
+        "dataset/cats.yaml": "supports: {seen_by: [LAION]}\n",
+        "architecture/clip.yaml": "supports: {pretrained_on: LAION}\npretrained: true\n",
+        "architecture/unsaid.yaml": "pretrained: true\n",
+        "architecture/other.yaml": "supports: {pretrained_on: iNaturalist}\npretrained: true\n",
+        "distill/mixed.yaml": "supports: {at_most: {ce_weight: 0.5}}\nce_weight: 0.5\n",
+        "algorithm/game.yaml": (
+            "supports: {distill_on: [query], compares_tasks: {sees: tasks}}\noptions: {sees: x}\n"
+        ),
+        "algorithm/over.yaml": "supports: {teaches: true, adapts: true, fixed_ways: true}\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"_target_: mine.Own\n{text}")
+
+    def refused(typed: str) -> str:
+        config = compose(typed.split(), tmp_path).config
+        try:
+            check(config)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    assert not refused("algorithm=tuned")
+    assert "warmstart=none: algorithm=tuned tunes a student" in refused(
+        "algorithm=tuned warmstart=none"
+    )
+    assert not refused("student=clip")
+    assert not refused("dataset=cats student=other")
+    assert "student.pretrained=true: LAION weights have seen the test classes of dataset=cats" in (
+        refused("dataset=cats student=clip")
+    )
+    assert "student.pretrained=true: pretrained weights" in refused("dataset=cats student=unsaid")
+    assert not refused("dataset=cats student=clip student.pretrained_anyway=true")
+    assert not refused("distill=mixed distill.needs=[]")
+    assert "distill.ce_weight=0.6: expected at most 0.5" in refused(
+        "distill=mixed distill.ce_weight=0.6"
+    )
+    assert not refused("algorithm=game task.meta_batch=1")
+    assert "options.sees=tasks tells the tasks" in refused(
+        "algorithm=game task.meta_batch=1 algorithm.options.sees=tasks"
+    )
+    for base, adapts in (("maml", True), ("protonet", False)):
+        algorithm = compose(["algorithm=over", f"algorithm.base={base}"], tmp_path).config.algorithm
+        assert (algorithm.supports.adapts, algorithm.supports.fixed_ways) == (adapts, adapts)
+    first = [f"algorithm.base={base}" for base in ("fomaml", "maml")]
+    assert [
+        compose(["algorithm=over", b], tmp_path).config.algorithm.first_order for b in first
+    ] == [
+        True,
+        False,
+    ]

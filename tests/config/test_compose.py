@@ -24,8 +24,8 @@ def own(tmp_path: Path) -> Path:
         "dataset/letters.yaml": "# mine\n_target_: mine.Letters\nclasses: {test: 7}\n",
         "architecture/tiny.yaml": "name: tiny\n_target_: mine.Tiny\noptions: {knob: 1}\n",
         "algorithm/protonet.yaml": (
-            "name: protonet\n_target_: mine.P\ndistance: cosine\ndistill_on: [query]\n"
-            "teacher_modes: [prototype]\n"
+            "name: protonet\n_target_: mine.P\ndistance: cosine\n"
+            "supports: {distill_on: [query], teacher_modes: [prototype]}\n"
         ),
         "experiment/paper/row.yaml": (
             "# @package _global_\n# a row\ndefaults:\n"
@@ -79,7 +79,7 @@ def test_experiment_needs_no_plus_and_yields_to_what_is_typed(own: Path) -> None
 def test_own_files_are_typed_and_win(own: Path) -> None:
     config = compose(["dataset=letters", "student=tiny", "teacher=tiny"], own).config
     assert config.dataset.name == "letters"  # the name of its file
-    assert config.dataset.classes == {"test": 7}
+    assert config.dataset.supports.classes == {"test": 7}
     assert isinstance(config.student, ArchitectureConfig)
     assert config.teacher.options == {"knob": 1}
     assert config.algorithm.distance == "cosine"

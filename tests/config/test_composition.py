@@ -24,7 +24,7 @@ LINES = [
         "hydra.run.dir=/tmp/${hydra.job.override_dirname}",
         "seed=1",
     ],
-    ["student.width=4", "++dataset.classes.train=7", "student=resnet8", "student.width=3"],
+    ["student.width=4", "++dataset.supports.classes.train=7", "student=resnet8", "student.width=3"],
     ["hydra.job.name=named", "seed=2"],
 ]
 

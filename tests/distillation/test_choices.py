@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from metakd.config.needs import declared_needs
-from metakd.config.schema import DistillConfig
+from metakd.config.schema import DistillConfig, DistillSupports
 from metakd.distillation.objective import Answer, Objective
 from metakd.models.network import Prediction
 from metakd.registry import build, resolve
@@ -19,7 +19,9 @@ FILES = sorted((Path(__file__).parents[2] / "conf" / "distill").glob("*.yaml"))
 
 
 def _objective(file: Path) -> tuple[Objective, DistillConfig]:
-    config = DistillConfig(**yaml.safe_load(file.read_text()))
+    content = yaml.safe_load(file.read_text())
+    content["supports"] = DistillSupports(**content.get("supports", {}))
+    config = DistillConfig(**content)
     cls = resolve(config._target_, "metakd.distillation")
     settings = {k: v for k, v in asdict(config).items() if k != "options"}
     objective = build(cls, 4, 7, torch.zeros(7), settings=settings, options=config.options)
@@ -34,7 +36,7 @@ def test_choice(file: Path) -> None:
     assert config.name == file.stem
     said = declared_needs(config)
     assert said is None or objective.reads == said
-    assert config.uses_teacher == bool(objective.reads)
+    assert config.supports.uses_teacher == bool(objective.reads)
     theirs = {name: torch.randn(6, 3, 4, 4) for name in objective.reads - {"logits", "embeddings"}}
     answer = Answer(torch.randn(6, 5), torch.randn(6, 7), theirs)
     ours = {name: torch.randn(6, 2, 4, 4) for name in objective.stages}

@@ -130,7 +130,8 @@ def test_a_resumed_run_does_not_say_it_twice(
 def test_another_process_than_the_first_says_nothing() -> None:
     recorder = SimpleNamespace(group=SimpleNamespace(rank=1))
     config = SimpleNamespace(
-        distill=SimpleNamespace(uses_teacher=True), algorithm=SimpleNamespace(teaches=False)
+        distill=SimpleNamespace(supports=SimpleNamespace(uses_teacher=True)),
+        algorithm=SimpleNamespace(supports=SimpleNamespace(teaches=False)),
     )
     prepared = SimpleNamespace(config=config, data=None)
     taught = SimpleNamespace(frozen=object())

@@ -117,7 +117,7 @@ def test_conditions_on_settings_that_nobody_searches() -> None:
         planned(
             space={
                 "algorithm": {"choices": ["maml", "protonet"]},
-                "algorithm.inner_steps": {**entry, "only_if": {"algorithm.adapts": True}},
+                "algorithm.inner_steps": {**entry, "only_if": {"algorithm.supports.adapts": True}},
             }
         )
 

@@ -71,9 +71,9 @@ def test_settings_are_numbers_and_words() -> None:
     asked = {
         "seed": 3,
         "tags": [],
-        "algorithm": {"name": "maml", "_target_": "x.Y", "kinds": ["classification"]},
+        "algorithm": {"name": "maml", "_target_": "x.Y", "supports": {"adapts": True}},
         "evaluate": {"shots": [1, 5], "steps": None},
-        "distill": {"options": {"a": 1}, "uses_teacher": True},
+        "distill": {"options": {"a": 1}, "supports": {}, "needs": []},
     }
     assert config_of(asked) == {
         "seed": 3,
