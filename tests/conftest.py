@@ -64,7 +64,7 @@ def default_settings() -> dict[str, Any]:
     return yaml.safe_load(metakd.compose().yaml)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def made_up(default_settings: dict[str, Any]) -> Callable[..., Path]:
     """Write the files of a run that never ran; the function says which."""
 

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+from metakd.cli.closed_pipe import survive_closed_pipes
 from metakd.errors import RunError, UserError, nearest
 
 __all__ = ["COMMANDS", "main"]
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     if arguments is not None:
         return guarded(lambda: _dispatch(words))
+    survive_closed_pipes()
     # A late Ctrl-C must not make of a run that is finished one that was killed: once all is done
     # it ends the process with the status that is due. What is registered first is called last:
     # after that Python puts the default actions back, unless signals are ignored.
@@ -86,9 +88,6 @@ def guarded(action: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         _complain("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # `metakd list | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:  # the last stop: one line and status 1, the traceback kept
         logs = [n for n in getattr(error, "__notes__", ()) if n.startswith(NOTE)]
         if not logs:
