@@ -125,7 +125,7 @@ def stage_of(folder: Path) -> str:
 def differences(one: Path, other: Path) -> list[str]:
     """Return what is not the same in two finished runs; timing and latency are left out."""
     found = []
-    if open_run(other).read_run()["status"] != "finished":
+    if open_run(other).read_run().status != "finished":
         return [f"status {open_run(other).read_run()['status']}"]
     for path in sorted((one / "checkpoints").glob("*.safetensors")):
         a, b = (load_weights(f / "checkpoints", path.stem) for f in (one, other))
@@ -268,7 +268,7 @@ class Trials:
             return self.compare("signal", name, folder, text)
         said = f"resume={folder}" in (folder.parent / f"{folder.name}.log").read_text()
         left = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True).stdout
-        marked = open_run(folder).read_run()["status"] == "interrupted"
+        marked = open_run(folder).read_run().status == "interrupted"
         if status != 130 or not said or left or not marked:
             return self.note("signal", name, folder, False, text + f" {said=} {left=} {marked=}")
         resume(folder)

@@ -184,7 +184,7 @@ def test_the_page_on_run_folders_is_right(
     assert len(scope["losses"]) == 2  # the first step and the last one
     assert len(scope["episodes"]) == 4
     exec(checked, scope)
-    assert scope["run"].read_run()["status"] == "finished"
+    assert scope["run"].read_run().status == "finished"
     assert scope["results"] == results
     assert "backbone.layers.1.weight" in scope["weights"]
 

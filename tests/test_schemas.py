@@ -93,11 +93,11 @@ def test_what_runs_write_is_what_the_schemas_say(runs: dict[str, Path]) -> None:
     for name, folder in runs.items():
         assert faults("run", read(folder, "run")) == [], name
         ended = name if name in ("interrupted", "failed") else "finished"
-        assert open_run(folder).read_run()["status"] == ended
+        assert open_run(folder).read_run().status == ended
         assert (folder / "results.json").exists() == (ended == "finished")
         if ended == "finished":
             assert faults("results", read(folder, "results")) == [], name
-            assert open_run(folder).read_results() == read(folder, "results")
+            assert open_run(folder).read_results().content == read(folder, "results")
             assert open_run(folder).read_config()["evaluate"]["tasks"] in (3, 4)
 
 

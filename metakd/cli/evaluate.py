@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
 
     # Refuse what can be refused before torch is imported.
     if (folder / ".hydra" / "config.yaml").is_file():
-        info = RunFolder(folder).read_run() if (folder / "run.json").is_file() else {}
+        info = RunFolder(folder).read_run() if (folder / "run.json").is_file() else None
         config = recorded_composed(folder, info, overrides, asked.config_dir).config
         only_judged(config)
         check(config)

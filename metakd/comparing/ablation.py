@@ -130,7 +130,7 @@ def ablation(
         p_values = [effect.p for effect in found]
         corrected = zip(found, holm(p_values), holm_factors(p_values), strict=True)
         effects += [replace(e, p_adjusted=p, factor=factor) for e, p, factor in corrected]
-    teachers = {run.info.get("teacher") for row in rows.values() for run in row} - {None}
+    teachers = {run.info.teacher for row in rows.values() for run in row} - {None}
     if len(teachers) > 1:
         notes.append(f"these runs had {len(teachers)} different teachers, not one")
     return Ablation(rows, tuple(effects), algorithm, distill, tuple(dict.fromkeys(notes)))

@@ -10,7 +10,7 @@ from metakd.comparing.columns import is_off
 from metakd.comparing.compare import Comparable, Comparison
 from metakd.comparing.figures import Figure, cost_of, diverged_of, figure_of
 from metakd.comparing.front import COSTS
-from metakd.comparing.gather import Run, warnings_of
+from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Row, RowPair
 from metakd.comparing.sentences import probability
 from metakd.reports.doubts import MARK, WARNED
@@ -123,7 +123,7 @@ def name_cells(comparison: Comparison) -> list[Cells]:
 
 def marked(name: str, row: Row) -> str:
     """Return what a row is called in a table; with a mark if any of its runs recorded warnings."""
-    return f"{name} {WARNED}" if any(map(warnings_of, row)) else name
+    return f"{name} {WARNED}" if any(run.warnings for run in row) else name
 
 
 def seed_cells(comparison: Comparison) -> list[Cells]:

@@ -256,7 +256,7 @@ def _remarks(
                 f"these runs were judged on {words} tasks: accuracies are over all of a run's, "
                 f"differences over the first {first}, which both have"
             )
-    commits = {c for run in finished if isinstance(c := run.info.get("git_commit"), str)}
+    commits = {run.info.git_commit for run in finished} - {None}
     if len(commits) > 1:
         yield f"these runs were made by {len(commits)} different commits of the project"
     for comparable in sets:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from metakd.comparing.gather import Run
 from metakd.plain_data import UnreadableError, read_text
 from metakd.reports.doubts import share
+from metakd.runs.records import Measurement
 
 __all__ = ["EpisodesError", "figures_by_task"]
 
@@ -36,10 +35,10 @@ def figures_by_task(run: Run, model: str, shots: int) -> dict[int, float]:
     entry = run.headlines.get(model, {}).get(shots)
     if entry is None:
         raise EpisodesError(f"no {shots}-shot figure of the {model.replace('_', ' ')}")
-    measure = "accuracy" if "accuracy" in entry else "mse"
-    if measure not in entry:
+    measure, figure = entry.measure, entry.value
+    if figure is None:
         raise EpisodesError(
-            f"{share(entry['diverged'])} of its tasks diverged: there is no mean squared error"
+            f"{share(entry.diverged or 0.0)} of its tasks diverged: there is no mean squared error"
         )
     try:
         text = read_text(run.path / "episodes.csv")
@@ -48,21 +47,20 @@ def figures_by_task(run: Run, model: str, shots: int) -> dict[int, float]:
         raise EpisodesError(f"episodes.csv cannot be read ({error})") from error
     except (csv.Error, ValueError) as error:
         raise EpisodesError(f"episodes.csv is damaged ({error})") from error
-    if len(found) != entry.get("tasks", len(found)) or len(found) < 2:
-        raise EpisodesError(
-            f"episodes.csv has {len(found)} tasks, results.json {entry.get('tasks')}"
-        )
+    if len(found) != (entry.tasks or len(found)) or len(found) < 2:
+        raise EpisodesError(f"episodes.csv has {len(found)} tasks, results.json {entry.tasks}")
     mean = math.fsum(found.values()) / len(found)
-    if not math.isclose(mean, entry[measure], rel_tol=ROUNDING, abs_tol=ROUNDING):
+    if not math.isclose(mean, figure, rel_tol=ROUNDING, abs_tol=ROUNDING):
         raise EpisodesError(
             f"episodes.csv does not belong to results.json (mean {measure} {mean:.6g} there, "
-            f"{entry[measure]:.6g} here)"
+            f"{figure:.6g} here)"
         )
     return found
 
 
-def _key(model: str, shots: int, entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    return model, str(shots), str(entry.get("steps", "")), str(entry.get("batchnorm", ""))
+def _key(model: str, shots: int, entry: Measurement) -> tuple[str, str, str, str]:
+    steps = "" if entry.steps is None else str(entry.steps)
+    return model, str(shots), steps, entry.batchnorm or ""
 
 
 def _rows(text: str, key: tuple[str, str, str, str], measure: str) -> dict[int, float]:

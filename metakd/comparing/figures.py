@@ -48,13 +48,13 @@ def figure_of(row: Row, model: str, shots: int) -> Figure | None:
     found = [entry for entry in entries if entry is not None]
     if len(found) < len(row):
         return None
-    measure = "accuracy" if "accuracy" in found[0] else "mse"
-    if any(measure not in entry for entry in found):
+    measure = found[0].measure
+    values = [e.value for e in found if e.value is not None and e.measure == measure]
+    if len(values) < len(row):
         return None
-    networks = {run.info.get("teacher") or run for run in row} if model == "teacher" else set(row)
+    networks = {run.info.teacher or run for run in row} if model == "teacher" else set(row)
     if len(networks) == 1:
-        return Figure(measure, found[0][measure], found[0].get("ci95"), None, 1)
-    values = [entry[measure] for entry in found]
+        return Figure(measure, values[0], found[0].ci95, None, 1)
     mean, half = over_seeds(values)
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
     return Figure(measure, mean, half, deviation, len(values))
@@ -65,15 +65,14 @@ def diverged_of(row: Row, model: str, shots: int) -> float:
 
     In accuracy they count as wrong answers; of errors there is no figure then.
     """
-    entries = [run.headlines.get(model, {}).get(shots, {}) for run in row]
-    return max(float(entry.get("diverged", 0.0)) for entry in entries)
+    entries = [run.headlines.get(model, {}).get(shots) for run in row]
+    return max(entry.diverged or 0.0 if entry else 0.0 for entry in entries)
 
 
 def cost_of(row: Row, model: str, key: str) -> float | None:
     """Return a cost of a row's model, mean over its runs; None if one of them lacks it."""
-    found = [(run.results or {}).get(model, {}).get("cost", {}).get(key) for run in row]
-    known = [float(value) for value in found if value is not None]
-    return math.fsum(known) / len(known) if len(known) == len(found) else None
+    known = [value for run in row if (value := run.cost(model, key)) is not None]
+    return math.fsum(known) / len(known) if len(known) == len(row) else None
 
 
 def spread_of(row: Row, model: str) -> float:
@@ -82,9 +81,8 @@ def spread_of(row: Row, model: str) -> float:
     That is the spread within a run (`latency_ms_spread`, the mean of its runs; 0 where it was not
     recorded), or half the range between runs where that is more.
     """
-    costs = [(run.results or {}).get(model, {}).get("cost", {}) for run in row]
-    within = math.fsum(float(c.get("latency_ms_spread", 0.0)) for c in costs) / len(costs)
-    known = [float(c["latency_ms"]) for c in costs if "latency_ms" in c]
+    within = math.fsum(run.cost(model, "latency_ms_spread") or 0.0 for run in row) / len(row)
+    known = [value for run in row if (value := run.cost(model, "latency_ms")) is not None]
     return max(within, (max(known) - min(known)) / 2 if known else 0.0)
 
 
@@ -116,6 +114,6 @@ def fronts_of(rows: Sequence[Row], shots: Sequence[int], model: str) -> dict[str
 
 def machine_of(run: Run) -> str:
     """Return what is the same for runs whose latencies can be compared."""
-    keys = ("processor", "device", "gpus", "threads")
     info = run.info
-    return repr([info.get(k) for k in keys] + ([] if info.get("processor") else [info.get("host")]))
+    known = [info.processor, info.device, info.gpus, info.threads]
+    return repr(known if info.processor else [*known, info.host])

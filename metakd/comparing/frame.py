@@ -84,22 +84,23 @@ def frame_of(run: Run, model: str) -> Frame | None:
     entry = next(iter(run.headlines[model].values()))
     # Whatever stands in a damaged configuration, it can be held against another one.
     settings = {key: _plain(value) for key, value in run.settings.items() if key in READ}
-    measure = "accuracy" if "accuracy" in entry else "mse"
+    measure = entry.measure
+    ways, queries = settings.get("task.ways"), settings.get("task.queries")
     part = settings.get("evaluate.part")
     return Frame(
         dataset=settings.get("dataset.name"),
         classes=tuple(settings.get(key) for key in SPLIT),
-        data=run.info.get("data_checksum"),
+        data=run.info.data_checksum,
         part=part,
         held_out=part == "validate"
         and bool(settings.get("finetune.enabled"))
         and settings.get("finetune.target") == "all",
         seed=settings.get("evaluate.seed"),
-        ways=entry.get("ways", settings.get("task.ways") if measure == "accuracy" else None),
-        queries=entry.get("queries", settings.get("task.queries")),
-        tasks=entry.get("tasks"),
+        ways=ways if entry.ways is None and measure == "accuracy" else entry.ways,
+        queries=queries if entry.queries is None else entry.queries,
+        tasks=entry.tasks,
         measure=measure,
-        batchnorm=entry.get("batchnorm", "inductive"),
+        batchnorm=entry.batchnorm or "inductive",
     )
 
 

@@ -13,11 +13,12 @@ from typing import Any
 
 from metakd.errors import UserError
 from metakd.plain_data import UnreadableError, flat, parse_json, read_text
-from metakd.reports.summary import MODELS, headlines
 from metakd.runs.folder import open_run
 from metakd.runs.process import is_alive
+from metakd.runs.record import read_file
+from metakd.runs.records import Measurement, Results, RunInfo
 
-__all__ = ["Run", "gather", "read", "warnings_of"]
+__all__ = ["Run", "gather", "read"]
 
 OWN_FOLDERS = frozenset({"checkpoints", "figures", "evaluations", "wandb"})
 """Folders of a run, in which no other run is looked for."""
@@ -33,6 +34,9 @@ INTERRUPTED = "interrupted"
 DAMAGED = "damaged"
 """A run's status where its files cannot be read; the other ones are those of run.json."""
 
+UNKNOWN = RunInfo()
+"""Of a run whose run.json cannot be read."""
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -43,17 +47,17 @@ class Run:
         status: `finished`, `failed`, `interrupted`, `running`, `damaged`; `waiting` is a job of a
             multirun that did not begin, `pruned` one that a search ended.
         reason: why it did not finish or cannot be read, where that is known.
-        info: run.json's content.
+        info: run.json; nothing is known where that cannot be read.
         settings: its configuration by dotted name; empty if that cannot be read.
-        results: results.json's content; None unless it finished.
+        results: results.json; None unless it finished.
     """
 
     path: Path
     status: str
     reason: str | None = None
-    info: Mapping[str, Any] = field(default_factory=dict)
+    info: RunInfo = UNKNOWN
     settings: Mapping[str, Any] = field(default_factory=dict)
-    results: Mapping[str, Any] | None = None
+    results: Results | None = None
 
     @property
     def name(self) -> str:
@@ -64,37 +68,39 @@ class Run:
     @property
     def seed(self) -> int | None:
         """Return the run's seed, if it is known."""
-        seed = self.info.get("seed", self.settings.get("seed"))
+        seed = self.settings.get("seed") if self.info.seed is None else self.info.seed
         return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
     @property
     def is_evaluation(self) -> bool:
         """Tell whether this is a run's later evaluation (`metakd evaluate`)."""
-        return "evaluates" in self.info
+        return self.info.evaluates is not None
 
     @cached_property
-    def headlines(self) -> Mapping[str, Mapping[int, Mapping[str, Any]]]:
-        """Return by model and number of shots the figures that stand for it."""
-        return {
-            name: found
-            for name in MODELS
-            if (found := _headlines((self.results or {}).get(name, {})))
+    def headlines(self) -> Mapping[str, Mapping[int, Measurement]]:
+        """Return by model and number of shots the figures that stand for it.
+
+        Where tasks diverged there may be no figure; it is known all the same what was measured.
+        """
+        found = {
+            name: {
+                shots: entry
+                for shots, entry in model.headlines().items()
+                if entry.value is not None or entry.diverged is not None
+            }
+            for name, model in (self.results.models if self.results else {}).items()
         }
+        return {name: entries for name, entries in found.items() if entries}
 
+    @property
+    def warnings(self) -> list[str]:
+        """Return what the run recorded as suspicious."""
+        return self.info.warnings or []
 
-def warnings_of(run: Run) -> list[str]:
-    """Return what a run recorded as suspicious (`warnings` of run.json)."""
-    return [str(line) for line in run.info.get("warnings") or ()]
-
-
-def _headlines(model: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
-    if "shots" not in model.get("fewshot", {}):
-        return {}
-    measured = [entry for entry in model.get("fewshot_all", ()) if "shots" in entry]
-    found = headlines({**model, "fewshot_all": measured})
-    # Where tasks diverged there may be no figure; it is known all the same what was measured.
-    known = {"accuracy", "mse", "diverged"}
-    return {shots: e for shots, e in found.items() if known & e.keys()}
+    def cost(self, model: str, name: str) -> float | None:
+        """Return a cost of one of the run's models; None if it was not measured."""
+        measured = self.results.models.get(model) if self.results else None
+        return None if measured is None else measured.cost.of(name)
 
 
 def gather(
@@ -234,30 +240,28 @@ def read(path: Path) -> Run:
         info = folder.read_run()
     except UserError as error:
         return Run(path, DAMAGED, str(error))
-    status = str(info["status"])
+    status = str(info.status)
     try:
         settings = flat(folder.read_config())
     except UserError as error:
         # A run that failed at once may have recorded nothing yet.
-        reason = str(error) if status == FINISHED else info.get("error")
+        reason = str(error) if status == FINISHED else info.error
         return Run(path, DAMAGED if status == FINISHED else status, reason, info)
     if status != FINISHED:
-        return Run(path, status, info.get("error"), info, settings)
+        return Run(path, status, info.error, info, settings)
     try:
         results = folder.read_results()
     except UserError as error:
         return Run(path, DAMAGED, str(error), info, settings)
-    if "evaluates" in info:
-        info = {**_of_the_judged(path, info), **info}
+    if info.evaluates is not None:
+        info = _with_the_judged(path, info, info.evaluates)
     return Run(path, status, None, info, settings, results)
 
 
-def _of_the_judged(path: Path, info: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an evaluation has from the run that it judged: its seed and its teacher."""
+def _with_the_judged(path: Path, info: RunInfo, place: str) -> RunInfo:
+    """Return what an evaluation recorded, with seed and teacher of the run that it judged."""
     try:
-        judged = parse_json(read_text(path / str(info["evaluates"]) / "run.json"))
-    except UnreadableError:
-        return {}
-    if not isinstance(judged, dict):
-        return {}
-    return {key: judged[key] for key in ("seed", "teacher") if key in judged}
+        judged = read_file(path / place / "run.json", RunInfo).content
+    except UserError:
+        return info
+    return RunInfo.of({k: judged[k] for k in ("seed", "teacher") if k in judged} | info.content)

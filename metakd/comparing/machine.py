@@ -12,7 +12,7 @@ from metakd.comparing.columns import settings_of
 from metakd.comparing.compare import Comparable, Comparison
 from metakd.comparing.figures import Figure, cost_of, diverged_of, figure_of
 from metakd.comparing.front import COSTS
-from metakd.comparing.gather import Run, warnings_of
+from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Pair, Row, RowPair
 from metakd.reports.summary import MODELS
 
@@ -61,14 +61,14 @@ def _run(run: Run, comparison: Comparison) -> dict[str, Any]:
         "status": run.status,
         "seed": run.seed,
         "settings": settings_of(run, comparison.settings),
-        "results": None if run.results is None else dict(run.results),
+        "results": None if run.results is None else run.results.content,
     }
     if run.reason is not None:
         found["reason"] = run.reason
-    if run.info.get("stage") is not None:
-        found["stage"] = run.info["stage"]
-    if warnings := warnings_of(run):
-        found["warnings"] = warnings
+    if run.info.stage is not None:
+        found["stage"] = run.info.stage
+    if run.warnings:
+        found["warnings"] = run.warnings
     return found
 
 
@@ -193,7 +193,7 @@ def _line(
             name = f"difference_{k}shot"
             line |= {name: pair.difference, f"{name}_ci95": pair.half}
             line |= {f"{name}_p_adjusted": pair.p_adjusted}
-    if warnings := [text for run in row for text in warnings_of(run)]:
+    if warnings := [text for run in row for text in run.warnings]:
         line["warnings"] = "; ".join(warnings)
     for key in COSTS:
         line[key] = _cost(row, comparison.model, key)

@@ -195,7 +195,7 @@ def _pair(run: Run, baseline: Run, model: str, shots: int, read: Reader) -> Pair
     mine, other = read(run, shots), read(baseline, shots)
     shared = _shared(run, mine, other)
     mean, half, p = paired_test([mine[task] - other[task] for task in shared])
-    measure = "accuracy" if "accuracy" in run.headlines[model][shots] else "mse"
+    measure = run.headlines[model][shots].measure
     return Pair(run, baseline, shots, measure, len(shared), mean, half, p, p)
 
 

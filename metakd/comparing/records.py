@@ -12,7 +12,7 @@ from typing import Any
 from metakd.comparing.columns import settings_of
 from metakd.comparing.compare import Comparison, compare
 from metakd.comparing.front import COSTS
-from metakd.comparing.gather import Run, warnings_of
+from metakd.comparing.gather import Run
 from metakd.errors import UserError, nearest
 from metakd.reports.summary import MODELS
 
@@ -139,19 +139,18 @@ def _record(run: Run, comparison: Comparison, number: Mapping[Run, int]) -> dict
     }
     if run.reason is not None:
         found["reason"] = run.reason
-    if warnings := warnings_of(run):
-        found["warnings"] = warnings
+    if run.warnings:
+        found["warnings"] = run.warnings
     if run not in number:
         return found
     found["set"] = number[run]
     for model, by_shots in run.headlines.items():
         for shots, entry in by_shots.items():
-            for measure in ("accuracy", "mse"):
-                if measure in entry:
-                    name = f"{model}_{measure}_{shots}shot"
-                    found |= {name: entry[measure]}
-                    found |= {f"{name}_ci95": entry["ci95"]} if "ci95" in entry else {}
-            if entry.get("diverged"):
-                found[f"{model}_diverged_{shots}shot"] = entry["diverged"]
-    cost = (run.results or {}).get(comparison.model, {}).get("cost", {})
-    return found | {key: cost[key] for key in (*COSTS, "latency_ms_spread") if key in cost}
+            if entry.value is not None:
+                name = f"{model}_{entry.measure}_{shots}shot"
+                found |= {name: entry.value}
+                found |= {f"{name}_ci95": entry.ci95} if entry.ci95 is not None else {}
+            if entry.diverged:
+                found[f"{model}_diverged_{shots}shot"] = entry.diverged
+    costs = {key: run.cost(comparison.model, key) for key in (*COSTS, "latency_ms_spread")}
+    return found | {key: value for key, value in costs.items() if value is not None}

@@ -252,7 +252,7 @@ def _unfinished(comparison: Comparison, width: int) -> list[Table]:
         for n in settings
     ]
     seed = Filled(Column("seed", numeric=True), tuple(number(run.seed) for run in runs))
-    stages = tuple(clean(str(run.info.get("stage") or "")) for run in runs)
+    stages = tuple(clean(run.info.stage or "") for run in runs)
     ends = [
         Filled(Column("status"), tuple(run.status for run in runs)),
         Filled(Column("stage"), stages),

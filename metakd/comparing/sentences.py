@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 from metakd.comparing.compare import Comparable, Comparison
 from metakd.comparing.figures import diverged_of, figure_of
-from metakd.comparing.gather import warnings_of
 from metakd.comparing.pairing import Row, RowPair
 from metakd.reports.doubts import MARK, WARNED, share
 from metakd.reports.summary import MODELS
@@ -164,7 +163,7 @@ def _warned(comparison: Comparison, label: Label) -> Iterator[str]:
     found: dict[str, dict[Row, None]] = {}
     for comparable in comparison.comparable:
         for row in comparable.rows:
-            for line in (line for run in row for line in warnings_of(run)):
+            for line in (line for run in row for line in run.warnings):
                 found.setdefault(line, {})[row] = None
     for line, rows in list(found.items())[:MOST_WARNINGS]:
         yield f"{WARNED} {', '.join(map(label, rows))}: {line}"

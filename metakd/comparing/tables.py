@@ -105,14 +105,13 @@ def _unfinished(comparison: Comparison, label: Mapping[Run, str]) -> Table:
     columns += [Column("status"), Column("stage"), Column("why")]
     rows = []
     for run in runs:
-        stage = run.info.get("stage")
         rows.append(
             (
                 clean(label[run]),
                 *(value_of(run, n, comparison) for n in names),
                 number(run.seed),
                 run.status,
-                clean(str(stage)) if stage else "",
+                clean(run.info.stage or ""),
                 clean(run.reason or ""),
             )
         )

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
@@ -15,6 +15,9 @@ from metakd.config.compose import Composed, recompose
 from metakd.config.overrides import PATH_KEYS, parse, quoted
 from metakd.errors import UserError, nearest
 from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
+
+if TYPE_CHECKING:
+    from metakd.runs.records import RunInfo
 
 __all__ = ["NOT_THE_RUN", "differences", "recorded_composed", "reproduction_composed"]
 
@@ -47,7 +50,7 @@ FREE = (
 
 def recorded_composed(
     run: Path,
-    info: Mapping[str, Any],
+    info: RunInfo | None,
     overrides: Sequence[str] = (),
     config_dir: str | Path | None = None,
 ) -> Composed:
@@ -59,7 +62,7 @@ def recorded_composed(
 
     Args:
         run: the run's folder.
-        info: its run.json.
+        info: its run.json; None: it has none.
         overrides: what is typed now.
         config_dir: folder of the user's own config files.
 
@@ -70,13 +73,13 @@ def recorded_composed(
     if isinstance(composed.config.distill.needs, list):
         # As runs recorded it that knew no weights that switch it on; its class knows.
         composed.config.distill.needs = None
-    recorded = info.get("directory")
-    if not isinstance(recorded, str):
+    if info is None or info.directory is None:
         return composed
+    recorded = Path(info.directory)
     typed = {o.key_or_group for o in parse(overrides)}
     kept = OmegaConf.create(composed.yaml)
     if composed.config.data_root is None and not os.environ.get("METAKD_DATA"):
-        found = _data_root(info, Path(recorded))
+        found = _data_root(info.environment or {}, recorded)
         if found is not None:
             composed.config.data_root = str(found)
     for key in sorted(PATH_KEYS):
@@ -85,7 +88,7 @@ def recorded_composed(
         value = getattr(holder, name, None)
         if not isinstance(value, str) or not value:
             continue
-        directory = Path.cwd() if key in typed else Path(recorded)
+        directory = Path.cwd() if key in typed else recorded
         path = directory / Path(value).expanduser()
         # A class split can be a name that the dataset knows instead of a file.
         if key == "dataset.splits" and not path.is_file():
@@ -98,7 +101,7 @@ def recorded_composed(
 
 def reproduction_composed(
     run: Path,
-    info: Mapping[str, Any],
+    info: RunInfo | None,
     overrides: Sequence[str] = (),
     config_dir: str | Path | None = None,
     *,
@@ -111,7 +114,7 @@ def reproduction_composed(
 
     Args:
         run: the run's folder.
-        info: its run.json.
+        info: its run.json; None: it has none.
         overrides: what is typed now; only `FREE` settings.
         config_dir: folder of the user's own config files.
         cached_teacher: take the teacher as the run did, from the cache if it is there.
@@ -163,11 +166,9 @@ def _recorded_settings(run: Path) -> dict[Any, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _data_root(info: Mapping[str, Any], directory: Path) -> Path | None:
+def _data_root(variables: Mapping[str, str], directory: Path) -> Path | None:
     """Return the folder of datasets that the run had by default, if it is there."""
-    variables = info.get("environment")
-    named = variables.get("METAKD_DATA") if isinstance(variables, dict) else None
-    folder = directory / (named if isinstance(named, str) and named else "data")
+    folder = directory / (variables.get("METAKD_DATA") or "data")
     return folder if folder.is_dir() else None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metakd.comparing.gather import Run
+from metakd.comparing.gather import UNKNOWN, Run
 from metakd.dashboard.rows import Rows, passing_of, rows_of
 from metakd.dashboard.watch import Watch
 
@@ -101,7 +101,7 @@ class Board:
         """Return the rows as they were, but for what changes while runs go on."""
         rows = dict(self._made.rows)
         for word, run in self._runs.items():
-            if run.results is None and run.info:
+            if run.results is None and run.info is not UNKNOWN:
                 kept = {k: v for k, v in rows[word].items() if k != "progress"}
                 rows[word] = {**kept, **passing_of(self.watch, run)}
         return Rows(self._made.head, rows)
@@ -112,7 +112,7 @@ def _are_same(runs: Sequence[Run], before: Sequence[Run]) -> bool:
     return len(runs) == len(before) and all(
         one is other
         or (
-            not (one.info or other.info)
+            one.info is other.info is UNKNOWN
             and (one.path, one.status, one.reason) == (other.path, other.status, other.reason)
         )
         for one, other in zip(runs, before, strict=True)

@@ -24,11 +24,12 @@ def details_of(run: Run) -> dict[str, Any]:
 
     What the configuration says of choices, and nobody sets, is left out.
     """
-    info = {key: value for key, value in run.info.items() if key not in LEFT_OUT}
+    results = run.results.content if run.results else {}
+    info = {key: value for key, value in run.info.content.items() if key not in LEFT_OUT}
     return {
         "settings": {key: plain(value) for key, value in run.settings.items() if not is_fact(key)},
         "info": _flat(info),
-        "results": _flat({k: v for k, v in (run.results or {}).items() if k != "schema"}),
+        "results": _flat({k: v for k, v in results.items() if k != "schema"}),
     }
 
 

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from metakd.comparing.gather import Run
+from metakd.comparing.gather import UNKNOWN, Run
 from metakd.dashboard.watch import is_inside
 from metakd.plain_data import parse_json
-from metakd.runs.soundness import check_line
+from metakd.runs.records import MetricsLine, check_line
 
 __all__ = ["progress_of"]
 
@@ -26,13 +26,13 @@ def progress_of(root: Path, run: Run) -> dict[str, Any]:
         root: the folder out of which nothing is read.
         run: of any status.
     """
-    if run.results is not None or not run.info:
+    if run.results is not None or run.info is UNKNOWN:
         return {}
     found: dict[str, Any] = {}
-    stage, steps = run.info.get("stage"), run.info.get("stage_steps")
-    if isinstance(stage, str):
+    stage, steps = run.info.stage, run.info.stage_steps
+    if stage is not None:
         found["stage"] = stage
-    if isinstance(steps, int) and not isinstance(steps, bool):
+    if steps is not None:
         found["steps"] = steps
     last = _last_line(root, run.path / "metrics.jsonl")
     if last and last["stage"] == stage:
@@ -40,7 +40,7 @@ def progress_of(root: Path, run: Run) -> dict[str, Any]:
     return found
 
 
-def _last_line(root: Path, path: Path) -> dict[str, Any] | None:
+def _last_line(root: Path, path: Path) -> MetricsLine | None:
     try:
         if not is_inside(root, path):
             return None
@@ -52,9 +52,7 @@ def _last_line(root: Path, path: Path) -> dict[str, Any] | None:
         return None
     for raw in reversed(lines[:-1]):
         try:
-            line = parse_json(raw.decode("utf-8"))
-            check_line(line)
+            return check_line(parse_json(raw.decode("utf-8")))
         except ValueError:
             continue
-        return dict(line)
     return None

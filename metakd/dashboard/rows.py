@@ -23,7 +23,7 @@ from metakd.comparing.tables import shown
 from metakd.dashboard.progress import progress_of
 from metakd.dashboard.watch import Watch, figures_of
 from metakd.reports.doubts import divergence
-from metakd.reports.summary import MODELS
+from metakd.runs.records import Results
 
 __all__ = ["MODEL", "Rows", "letter", "passing_of", "plain", "rows_of"]
 
@@ -98,9 +98,9 @@ def _row(watch: Watch, run: Run, keys: Mapping[str, str]) -> dict[str, Any]:
     }
     if run.reason is not None:
         found["reason"] = run.reason
-    for key in ("start", "end"):
-        if _is_number(run.info.get(key)):
-            found[key] = run.info[key]
+    for key, moment in (("start", run.info.start), ("end", run.info.end)):
+        if moment is not None:
+            found[key] = moment
     if run.results is not None:
         found |= _results(run, run.results)
     return found
@@ -116,31 +116,30 @@ def passing_of(watch: Watch, run: Run) -> dict[str, Any]:
     return {**found, "progress": progress} if progress else found
 
 
-def _results(run: Run, results: Mapping[str, Any]) -> dict[str, Any]:
+def _results(run: Run, results: Results) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     diverged: dict[str, Any] = {}
     for model, by_shots in run.headlines.items():
         figures[model] = {
-            str(shots): [entry.get("accuracy", entry.get("mse")), entry.get("ci95")]
+            str(shots): [entry.value, entry.ci95]
             for shots, entry in by_shots.items()
-            if {"accuracy", "mse"} & entry.keys()
+            if entry.value is not None
         }
-        words = {str(k): divergence(model, e) for k, e in by_shots.items() if e.get("diverged")}
+        words = {str(k): divergence(model, e) for k, e in by_shots.items() if e.diverged}
         diverged |= {model: words} if words else {}
-    measured = next((e for by in run.headlines.values() for e in by.values()), {})
-    costs = {}
-    for model in MODELS:
-        known = (results.get(model) or {}).get("cost") or {}
-        costs[model] = {key: known[key] for key in COSTS if _is_number(known.get(key))}
-    timing = results.get("timing") or {}
+    measured = next((e for by in run.headlines.values() for e in by.values()), None)
+    costs = {
+        name: {key: value for key in COSTS if (value := model.cost.of(key)) is not None}
+        for name, model in results.models.items()
+    }
     return {
-        "measure": "accuracy" if "accuracy" in measured or not measured else "mse",
-        **({"tasks": measured["tasks"]} if _is_number(measured.get("tasks")) else {}),
+        "measure": "accuracy" if measured is None else measured.measure,
+        **({"tasks": measured.tasks} if measured is not None and measured.tasks else {}),
         "accuracy": figures,
         **({"diverged": diverged} if diverged else {}),
         "cost": {model: cost for model, cost in costs.items() if cost},
-        "fidelity": dict(results.get("fidelity") or {}),
-        "seconds": math.fsum(v for v in timing.values() if _is_number(v)),
+        "fidelity": results.fidelity.model_dump(exclude_none=True),
+        "seconds": math.fsum(results.timing.values()),
     }
 
 

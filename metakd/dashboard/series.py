@@ -8,7 +8,7 @@ from typing import Any
 
 from metakd.dashboard.watch import is_inside
 from metakd.plain_data import parse_json
-from metakd.runs.soundness import check_line
+from metakd.runs.records import MetricsLine, check_line
 
 __all__ = ["read_series", "thinned"]
 
@@ -60,17 +60,16 @@ def read_series(root: Path, path: Path, place: str = "") -> dict[str, Any]:
     }
 
 
-def _sound(content: bytes) -> tuple[list[dict[str, Any]], int]:
+def _sound(content: bytes) -> tuple[list[MetricsLine], int]:
     """Return the lines that can be used, and the number of others (as MetaKD's own reader)."""
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+    found: dict[tuple[str, int], MetricsLine] = {}
     disputed: set[tuple[str, int]] = set()
     damaged = 0
     for raw in content.split(b"\n"):
         if not raw.strip():
             continue
         try:
-            line = parse_json(raw.decode("utf-8"))
-            check_line(line)
+            line = check_line(parse_json(raw.decode("utf-8")))
         except ValueError:
             damaged += 1
             continue
@@ -81,7 +80,7 @@ def _sound(content: bytes) -> tuple[list[dict[str, Any]], int]:
     return [line for key, line in found.items() if key not in disputed], damaged
 
 
-def _add(stages: Stages, line: dict[str, Any]) -> None:
+def _add(stages: Stages, line: MetricsLine) -> None:
     stage = stages.setdefault(line["stage"], {"step": [], "time": [], "metrics": {}})
     before = len(stage["step"])
     stage["step"].append(line["step"])

@@ -91,7 +91,7 @@ class Watch:
         if run.status != RUNNING:
             return False
         try:
-            return RunFolder(run.path).read_run().get("status") != RUNNING
+            return RunFolder(run.path).read_run().status != RUNNING
         except UserError:
             return True
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
 from metakd.reports.summary import MODELS
+from metakd.runs import records
 
 __all__ = ["Results", "headline", "html_table"]
 
@@ -20,27 +21,40 @@ class Results(dict[str, Any]):
 
     def __repr__(self) -> str:
         """Return the headline of each model, and the run's folder."""
-        words = [f"{name} {found}" for name, found in _headlines(self)]
-        tasks = self.get("student", {}).get("fewshot", {}).get("tasks")
-        said = f"{_title(self)}: {', '.join(words)} ({tasks} tasks)" if words else "no figures"
+        found = self.record
+        head = found.student.fewshot or records.Measurement()
+        models = found.models.items()
+        words = [f"{MODELS[k]} {said}" for k, m in models if (said := headline(m.fewshot))]
+        said = f"{_title(head)}: {', '.join(words)} ({head.tasks} tasks)" if words else "no figures"
         return f"<{said}; {self.get('folder', 'no folder')}>"
 
     def _repr_html_(self) -> str:
-        rows = [(name, found, _parameters(self, model)) for model, name, found in _named(self)]
-        table = html_table(("", _title(self), "parameters"), rows)
-        return f"{table}<p><code>{escape(str(self.get('folder', '')))}</code></p>"
+        found = self.record
+        rows = [
+            (MODELS[name], said, "" if count is None else f"{count:,.0f}")
+            for name, model in found.models.items()
+            for said, count in [(headline(model.fewshot), model.cost.parameters)]
+            if said
+        ]
+        titles = ("", _title(found.student.fewshot or records.Measurement()), "parameters")
+        folder = escape(str(self.get("folder", "")))
+        return f"{html_table(titles, rows)}<p><code>{folder}</code></p>"
+
+    @property
+    def record(self) -> records.Results:
+        """Return the same with attributes in place of keys."""
+        return records.Results.model_validate(self)
 
 
-def headline(results: Mapping[str, Any], model: str = "student") -> str:
-    """Return a model's accuracy (or error) with its interval, in words; empty if there is none."""
-    fewshot = results.get(model, {}).get("fewshot", {})
-    if "accuracy" in fewshot:
-        half = f" ± {100 * fewshot['ci95']:.1f}" if "ci95" in fewshot else ""
-        return f"{100 * fewshot['accuracy']:.1f}{half} %"
-    if "mse" in fewshot:
-        half = f" ± {fewshot['ci95']:.2g}" if "ci95" in fewshot else ""
-        return f"mse {fewshot['mse']:.3g}{half}"
-    return ""
+def headline(measured: records.Measurement | None) -> str:
+    """Return an accuracy (or error) with its interval, in words; empty if there is none."""
+    if measured is None or measured.value is None:
+        return ""
+    half = measured.ci95
+    if measured.accuracy is not None:
+        interval = "" if half is None else f" ± {100 * half:.1f}"
+        return f"{100 * measured.accuracy:.1f}{interval} %"
+    return f"mse {measured.mse:.3g}" + ("" if half is None else f" ± {half:.2g}")
 
 
 def html_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -52,21 +66,6 @@ def html_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _named(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    found = [(model, name, headline(results, model)) for model, name in MODELS.items()]
-    return [one for one in found if one[2]]
-
-
-def _headlines(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(name, found) for _, name, found in _named(results)]
-
-
-def _title(results: Mapping[str, Any]) -> str:
-    fewshot = results.get("student", {}).get("fewshot", {})
-    ways = f"{fewshot['ways']}-way " if "ways" in fewshot else ""
-    return f"{ways}{fewshot.get('shots', '?')}-shot"
-
-
-def _parameters(results: Mapping[str, Any], model: str) -> str:
-    count = results.get(model, {}).get("cost", {}).get("parameters")
-    return "" if count is None else f"{count:,.0f}"
+def _title(head: records.Measurement) -> str:
+    ways = f"{head.ways}-way " if head.ways else ""
+    return f"{ways}{head.shots or '?'}-shot"

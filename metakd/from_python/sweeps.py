@@ -50,7 +50,7 @@ class Jobs(list[dict[str, Any]]):
                 str(one["job"]),
                 self._names[one["job"]],
                 one["status"],
-                headline(one.get("results", {})) or one.get("reason", ""),
+                _said_of(one),
             )
             for one in self
         ]
@@ -137,6 +137,12 @@ def _said(quiet: bool) -> Iterator[None]:
         yield
 
 
+def _said_of(job: dict[str, Any]) -> str:
+    """Return the student's headline of a job, or why there is none."""
+    found = headline(job["results"].record.student.fewshot) if "results" in job else ""
+    return found or str(job.get("reason", ""))
+
+
 def _record(sweep: Sweep, number: int) -> dict[str, Any]:
     job = next(job for job in sweep.asked if job.number == number)
     folder = sweep.run_folder(job)
@@ -151,5 +157,5 @@ def _record(sweep: Sweep, number: int) -> dict[str, Any]:
     if job.status == "finished":
         with contextlib.suppress(UserError):  # damaged since
             results = open_run(folder).read_results()
-            found["results"] = Results({**results, "folder": str(folder)})
+            found["results"] = Results({**results.content, "folder": str(folder)})
     return found

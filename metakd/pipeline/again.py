@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -39,7 +39,9 @@ from metakd.pipeline.suspicion import doubts_of, keep
 from metakd.pipeline.teaching import adapting_teacher
 from metakd.reports.summary import summary
 from metakd.runs.checkpoints import load_weights
-from metakd.runs.folder import RunFolder, check_writable, open_run
+from metakd.runs.folder import RunFolder, open_run
+from metakd.runs.place import check_writable
+from metakd.runs.records import RunInfo
 from metakd.runs.split import split_text, write_split
 from metakd.stages.recorder import Recorder
 from metakd.tracking.progress import Progress
@@ -85,10 +87,10 @@ def evaluate_run(
     for line in prepared.warnings:
         recorder.warn(line)
     data, ways = prepared.data, composed.config.task.ways
-    own = data.checksum == info.get("data_checksum")
+    own = data.checksum == info.data_checksum
     fitted = own and isinstance(data, ImageData) and data.part("validate").classes >= ways
     # On other data, or where meta-validation has too few classes, the recorded scale holds.
-    scale = None if fitted else info.get("teacher_scale")
+    scale = None if fitted else info.teacher_scale
     if scale is None and not fitted:
         _check_scale(prepared, run)
     judged, results = _judge_all(prepared, run, recorder, scale)
@@ -109,15 +111,15 @@ def evaluate_run(
         row for name, j in judged.items() for m in j.measurements for row in m.rows(name)
     )
     folder.write_per_class(class_rows(prepared, judged))
-    results = folder.write_results(results)
+    written = folder.write_results(results)
     doubts = doubts_of(judged, prepared.config)
     said = [line for line in prepared.warnings if line not in notes_of(prepared.everything)]
     keep(folder, [*said, *doubts])
     folder.finish("finished")
     if not quiet:
-        summary(results, Terminal(), doubts)
+        summary(written, Terminal(), doubts)
         recorder.say(f"results: {folder.path}")
-    return {**results, "folder": str(folder.path)}
+    return {**written.content, "folder": str(folder.path)}
 
 
 def judged_composed(
@@ -151,7 +153,7 @@ def prepare_judging(run: RunFolder, composed: Composed) -> Prepared:
     return prepared
 
 
-def _known(run: RunFolder, info: Mapping[str, Any], composed: Composed) -> Known:
+def _known(run: RunFolder, info: RunInfo, composed: Composed) -> Known:
     """Return what the run's networks expect of their input, as their own files say it."""
     known = known_of(run, info, composed, moved=False)
     cards = {name: card_of_run(run, name) for name in ("student", "teacher")}
@@ -161,10 +163,10 @@ def _known(run: RunFolder, info: Mapping[str, Any], composed: Composed) -> Known
     return replace(known, student=student, teacher=teacher, judging=True)
 
 
-def _check_new(prepared: Prepared, run: RunFolder, info: Mapping[str, Any]) -> None:
+def _check_new(prepared: Prepared, run: RunFolder, info: RunInfo) -> None:
     """Refuse classes that the run's networks have learned from, in data that is not the run's."""
     data, config = prepared.data, prepared.config
-    if not isinstance(data, ImageData) or data.checksum == info.get("data_checksum"):
+    if not isinstance(data, ImageData) or data.checksum == info.data_checksum:
         return
     part, pictures = config.evaluate.part, seen_pictures(run)
     for name in ("student", "teacher"):

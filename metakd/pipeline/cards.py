@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from metakd.pipeline.prepare import Prepared
 from metakd.pipeline.seen import overlap
 from metakd.runs.checkpoints import load_state, load_weights, save_weights
 from metakd.runs.folder import RunFolder
+from metakd.runs.records import RunInfo
 from metakd.runs.split import read_split, split_text, write_split
 
 __all__ = [
@@ -148,9 +149,7 @@ def card_so_far(run: RunFolder) -> Card | None:
     return None
 
 
-def known_of(
-    run: RunFolder, info: Mapping[str, Any], composed: Composed, *, moved: bool = True
-) -> Known:
+def known_of(run: RunFolder, info: RunInfo, composed: Composed, *, moved: bool = True) -> Known:
     """Return what a run that is taken up again recorded of its input and its split.
 
     Args:
@@ -162,10 +161,10 @@ def known_of(
     Raises:
         UserError: it is damaged.
     """
-    recorded = info.get("preprocessing")
+    recorded = info.content.get("preprocessing", {})
     found: dict[str, Preprocessing | None] = {}
     for name in ("student", "teacher"):
-        plain = recorded.get(name) if isinstance(recorded, Mapping) else None
+        plain = recorded.get(name)
         try:
             found[name] = None if plain is None else Preprocessing.from_plain(plain)
         except ValueError as error:

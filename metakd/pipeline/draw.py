@@ -31,6 +31,7 @@ from metakd.reports.figures import (
 )
 from metakd.reports.summary import MODELS
 from metakd.runs.folder import RunFolder
+from metakd.runs.records import Results
 from metakd.stages.evaluate import Measurement, evaluation_tasks
 from metakd.stages.recorder import Recorder
 
@@ -57,7 +58,7 @@ def draw_figures(
     prepared: Prepared,
     folder: RunFolder,
     recorder: Recorder,
-    results: Mapping[str, Any],
+    results: Results,
     judged: Mapping[str, Judged],
     objective: Objective,
 ) -> None:
@@ -69,7 +70,7 @@ def draw_figures(
         prepared: the run.
         folder: where to.
         recorder: shows the figures to the tracker.
-        results: results.json's content.
+        results: the run's.
         judged: the models' measurements.
         objective: what the student minimised; it knows the weights of the terms.
     """

@@ -23,9 +23,11 @@ from metakd.pipeline.prepare import prepare
 from metakd.pipeline.run import carry_out, provenance_of, tracker_of
 from metakd.runs.atomic import write_text
 from metakd.runs.equality import Compared, compare, figures_of, finished_info
-from metakd.runs.folder import RunFolder, check_writable, open_run
+from metakd.runs.folder import RunFolder, open_run
 from metakd.runs.interrupts import interrupts
+from metakd.runs.place import check_writable
 from metakd.runs.provenance import changes
+from metakd.runs.records import RunInfo
 from metakd.stages.recorder import Recorder
 from metakd.tracking.progress import Progress
 
@@ -78,7 +80,7 @@ def reproduce(
         composed = reproduction_composed(
             run.path, info, overrides, config_dir, cached_teacher=cached_teacher
         )
-        with _as_many_threads(info.get("threads"), Progress(quiet=quiet)):
+        with _as_many_threads(info.threads, Progress(quiet=quiet)):
             again = _run_again(run, info, composed, output, quiet)
     report = _report(run, again, info, before, figures_of(again))
     if against is None:
@@ -88,10 +90,10 @@ def reproduce(
 
 
 @contextmanager
-def _as_many_threads(recorded: Any, progress: Progress) -> Iterator[None]:
+def _as_many_threads(recorded: int | None, progress: Progress) -> Iterator[None]:
     """Compute with the number of threads that the run had: sums are added up in their order."""
     before = torch.get_num_threads()
-    if not isinstance(recorded, int) or recorded == before:
+    if recorded is None or recorded == before:
         yield
         return
     progress.say(f"with {recorded} thread{'s' * (recorded != 1)}, as the run had, not {before}")
@@ -103,13 +105,13 @@ def _as_many_threads(recorded: Any, progress: Progress) -> Iterator[None]:
 
 
 def _run_again(
-    run: RunFolder, info: Mapping[str, Any], composed: Composed, output: Path | None, quiet: bool
+    run: RunFolder, info: RunInfo, composed: Composed, output: Path | None, quiet: bool
 ) -> RunFolder:
     with reading_shown_by(Progress(quiet=quiet).bar):
         prepared = prepare(composed, known_of(run, info, composed))
-    if info.get("data_checksum") not in (None, prepared.data.checksum):
+    if info.data_checksum not in (None, prepared.data.checksum):
         raise UserError(
-            f"run '{run.path}' had other data (checksum {str(info['data_checksum'])[:12]}, now "
+            f"run '{run.path}' had other data (checksum {str(info.data_checksum)[:12]}, now "
             f"{prepared.data.checksum[:12]}), so it cannot be repeated; give it the old ones with "
             "data_root=…"
         )
@@ -148,7 +150,7 @@ def _run_again(
 def _report(
     run: RunFolder,
     again: RunFolder,
-    info: Mapping[str, Any],
+    info: RunInfo,
     before: Mapping[str, Mapping[str, Any]],
     now: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
@@ -176,7 +178,7 @@ def _report(
         "differences": [{"file": f.file, **asdict(d)} for f in files for d in f.differences],
         "not_compared": [file for file in now if file not in before],
         "changed": changed,
-        "not_recorded": [k for k in ("threads", "processor") if k not in info],
+        "not_recorded": [k for k in ("threads", "processor") if getattr(info, k) is None],
     }
 
 
@@ -195,4 +197,4 @@ def _teacher_was_cached(run: RunFolder) -> bool:
     if not isinstance(pretrain, dict) or not isinstance(teacher, dict):  # of any file
         return False
     trained = bool(pretrain.get("enabled")) and teacher.get("checkpoint") is None
-    return trained and "pretrain_s" not in (run.read_results().get("timing") or {})
+    return trained and "pretrain_s" not in run.read_results().timing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from metakd.pipeline.cards import card_so_far, known_of
 from metakd.pipeline.run import carry_out, follow, provenance_of, tracker_of
 from metakd.pipeline.shared import prepare_together
 from metakd.reports.summary import summary
-from metakd.runs.folder import RunFolder, check_writable, open_run
+from metakd.runs.folder import RunFolder, open_run
 from metakd.runs.interrupts import interrupts
+from metakd.runs.place import check_writable
 from metakd.runs.provenance import changes
+from metakd.runs.records import RunInfo
 from metakd.stages.recorder import Recorder
 from metakd.tracking.progress import Progress
 from metakd.tracking.terminal import Terminal
@@ -56,23 +58,23 @@ def resume(
     """
     run = group.together(lambda: open_run(path))
     info = group.first(run.read_run)
-    if "evaluates" in info:
+    if info.evaluates is not None:
         raise UserError(f"'{path}' is an evaluation, not a run; start it again: metakd evaluate")
-    if info.get("status") == "finished":
+    if info.status == "finished":
         results = run.read_results()
         if not quiet and group.rank == 0:
             summary(results, Terminal())
             print(f"'{run.path}' was finished already; nothing was done")
-        return {**results, "folder": str(run.path)}
+        return {**results.content, "folder": str(run.path)}
     composed = group.together(lambda: _composed(run, info, overrides, config_dir, changed))
     known = group.together(lambda: replace(known_of(run, info, composed), trained=card_so_far(run)))
     with reading_shown_by(Progress(quiet=quiet or group.rank > 0).bar):
         prepared = prepare_together(composed, group, known)
 
     def same_data() -> None:
-        if info.get("data_checksum") not in (None, prepared.data.checksum) and not changed:
+        if info.data_checksum not in (None, prepared.data.checksum) and not changed:
             raise UserError(
-                f"run '{path}' began with other data (checksum {str(info['data_checksum'])[:12]}, "
+                f"run '{path}' began with other data (checksum {str(info.data_checksum)[:12]}, "
                 f"now {prepared.data.checksum[:12]}); give it the old ones with data_root=…, or "
                 "type resume_changed=true"
             )
@@ -97,27 +99,26 @@ def resume(
             run.rewind(journal.kept())
             run.write_config(prepared.composed.yaml, _overrides_of(run, composed))
             now = provenance_of(prepared) | group.describe()
-            if info.get("start") is None:  # it was killed before it had said what it is
+            if info.start is None:  # it was killed before it had said what it is
                 run.start(now)
             else:
                 # Of a run that goes on with other data: what it is taken up by again.
                 about_data = ("data_checksum", "data_notes", "preprocessing")
                 run.update(**{name: now[name] for name in about_data if name in now})
                 run.resume({"command": now["command"], "from": journal.kept(), **group.describe()})
-            found = changes(info, now)
+            found = changes(info, RunInfo.model_validate(now))
             if found:
                 recorder.warn(
                     f"since the run began this changed: {', '.join(found)}; figures can differ"
                 )
             recorder.say(journal.story() or f"{path}: no checkpoint yet; starting anew")
             config = prepared.config
-            run_id = info.get("wandb_run_id")
             tracked = tracker.start(
                 prepared.composed.plain(),
                 run.path,
                 config.name,
                 config.tags,
-                run_id=run_id if isinstance(run_id, str) else None,
+                run_id=info.wandb_run_id,
             )
             if tracked:
                 run.update(**tracked)
@@ -129,7 +130,7 @@ def resume(
 
 def _composed(
     run: RunFolder,
-    info: Mapping[str, Any],
+    info: RunInfo,
     overrides: Sequence[str],
     config_dir: str | Path | None,
     changed: bool,

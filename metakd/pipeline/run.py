@@ -48,11 +48,13 @@ from metakd.pipeline.use import calibrate_run
 from metakd.registry import build, resolve
 from metakd.reports.summary import summary
 from metakd.runs.checkpoints import save_weights
-from metakd.runs.folder import RunFolder, check_writable
+from metakd.runs.folder import RunFolder
 from metakd.runs.interrupts import Stop, interrupts
 from metakd.runs.journal import Journal
 from metakd.runs.log import log_to
+from metakd.runs.place import check_writable
 from metakd.runs.provenance import collect
+from metakd.runs.records import Results
 from metakd.stages.recorder import Recorder
 from metakd.stages.shared_recorder import SharedRecorder
 from metakd.tracking.none import NoTracker
@@ -187,9 +189,9 @@ def carry_out(
             tracker.finish(status)
             folder.unlock()
     if not quiet:
-        summary(results, Terminal(), folder.read_run().get("warnings", ()))
+        summary(results, Terminal(), folder.read_run().warnings or ())
         recorder.say(f"results: {folder.path}")
-    return {**results, "folder": str(folder.path)}
+    return {**results.content, "folder": str(folder.path)}
 
 
 def _place(composed: Composed) -> tuple[Path, bool]:
@@ -230,7 +232,7 @@ def provenance_of(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) -> dict[str, Any]:
+def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) -> Results:
     """Train, judge and write the results; without a folder (another process has it) no results."""
     config, data = prepared.config, prepared.data
     said = counts(data)
@@ -273,7 +275,7 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
         judged["teacher"] = judge_any_teacher(final, data, config, prepared.precision, recorder)
     recorder.group.leave()
     if folder is None:
-        return {}
+        return Results()
     recorder = recorder.alone()
     if final is not None and judged["teacher"].scale is not None:
         folder.update(teacher_scale=judged["teacher"].scale)
@@ -308,17 +310,17 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     )
     by_class = list(class_rows(prepared, judged))
     folder.write_per_class(by_class)
-    results = folder.write_results(results)
+    written = folder.write_results(results)
     if recorder.tracker is not None:
-        recorder.tracker.summary(results)
+        recorder.tracker.summary(written)
     mirror_classes(by_class, recorder)
     mirror_student(prepared, folder.path, recorder)
     try:
-        draw_figures(prepared, folder, recorder, results, judged, student.objective)
+        draw_figures(prepared, folder, recorder, written, judged, student.objective)
     except Exception as problem:  # whatever it is, the results are complete
         logger.exception("the figures could not be drawn")
         recorder.warn(f"the figures could not be drawn ({problem}); results.json is complete")
-    return results
+    return written
 
 
 def _save_teacher(prepared: Prepared, folder: RunFolder | None, teacher: nn.Module) -> None:

@@ -123,7 +123,7 @@ def keep(folder: RunFolder | None, lines: Iterable[str]) -> None:
     """Add lines to the `warnings` of run.json; one that stands there already is not repeated."""
     if folder is None:
         return
-    before = folder.read_run().get("warnings", [])
+    before = folder.read_run().warnings or []
     new = [line for line in lines if line not in before]
     if new:
         folder.update(warnings=[*before, *new])

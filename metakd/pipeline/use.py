@@ -115,8 +115,8 @@ def _of_run(run: RunFolder, which: str, plugins: Sequence[str]) -> Trained:
         )
     else:
         shape = card.preprocessing.shape
-    info = run.read_run()
-    recipe = recipe_of(config, which, shape, weights, str(info.get("precision", "float32")))
+    precision = run.read_run().precision or "float32"
+    recipe = recipe_of(config, which, shape, weights, precision)
     if which == "teacher" and "head.weight" in weights:
         weights = {f"network.{name}": tensor for name, tensor in weights.items()}
     return Trained(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from metakd.reports.drawing import COLORS, INK, NAMES, canvas, drawing, mark_chance, save, tidy
-from metakd.reports.summary import headlines
+from metakd.runs.records import Measurement, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,28 +16,29 @@ __all__ = ["accuracy_against_steps", "models_compared"]
 
 ORDER = ("student_alone", "student", "teacher")
 
-Figures = Mapping[str, Any]
-
 
 @drawing
-def models_compared(results: Figures, out: Path) -> Path | None:
+def models_compared(results: Results, out: Path) -> Path | None:
     """Draw bars with 95 % intervals: the student alone, distilled, and the teacher, by shots.
 
     Args:
-        results: results.json's content.
+        results: the run's.
         out: the PNG to write.
 
     Returns:
         `out`, or None if no model was measured.
     """
-    measures = {m: headlines(results[m]) for m in ORDER if m in results}
-    measures = {m: {k: e for k, e in found.items() if _known(e)} for m, found in measures.items()}
+    measures = {
+        name: {k: e for k, e in results.models[name].headlines().items() if e.value is not None}
+        for name in ORDER
+        if name in results.models
+    }
     measures = {m: found for m, found in measures.items() if found}
     if not measures:
         return None
     shots = sorted({k for found in measures.values() for k in found})
     first = next(iter(next(iter(measures.values())).values()))
-    scale, digits = (100.0, 1) if "accuracy" in first else (1.0, 2)
+    scale, digits = (100.0, 1) if first.measure == "accuracy" else (1.0, 2)
     names = dict(NAMES)
     if "student" in measures and "student_alone" in measures:
         names["student"] = "student (distilled)"
@@ -59,9 +60,9 @@ def models_compared(results: Figures, out: Path) -> Path | None:
     axes.set_xticks(range(len(shots)), [f"{k}-shot" for k in shots])
     axes.margins(y=0.12)
     axes.set_xlim(-0.55, len(shots) - 0.32)
-    if "accuracy" in first:
-        mark_chance(axes, 100.0 / first["ways"])
-        title, label = f"{first['ways']}-way tasks of unseen classes", "accuracy (%)"
+    if first.ways is not None:
+        mark_chance(axes, 100.0 / first.ways)
+        title, label = f"{first.ways}-way tasks of unseen classes", "accuracy (%)"
     else:
         title, label = "unseen tasks", "mean squared error"
     title += f"\n{_tasks(e for found in measures.values() for e in found.values())}, 95 % intervals"
@@ -73,25 +74,24 @@ def models_compared(results: Figures, out: Path) -> Path | None:
 
 
 @drawing
-def accuracy_against_steps(results: Figures, out: Path) -> Path | None:
+def accuracy_against_steps(results: Results, out: Path) -> Path | None:
     """Draw accuracy (or error) after 0 … K adaptation steps, a panel for each number of shots.
 
     Transductive curves are dashed. Bands are 95 % intervals.
 
     Args:
-        results: results.json's content.
+        results: the run's.
         out: the PNG to write.
 
     Returns:
         `out`, or None if no model was measured after different numbers of steps.
     """
-    curves: dict[int, dict[tuple[str, str], dict[int, Figures]]] = {}
-    for model in ORDER:
-        for entry in results.get(model, {}).get("fewshot_all", ()):
-            if "steps" in entry and _known(entry):
-                panel = curves.setdefault(entry["shots"], {})
-                curve = panel.setdefault((model, entry.get("batchnorm", "")), {})
-                curve[entry["steps"]] = entry
+    curves: dict[int, dict[tuple[str, str], dict[int, Measurement]]] = {}
+    for name in ORDER:
+        for entry in results.models[name].fewshot_all if name in results.models else ():
+            if entry.steps is not None and entry.shots is not None and entry.value is not None:
+                panel = curves.setdefault(entry.shots, {})
+                panel.setdefault((name, entry.batchnorm or ""), {})[entry.steps] = entry
     panels = {
         shots: {key: curve for key, curve in panel.items() if len(curve) > 1}
         for shots, panel in sorted(curves.items())
@@ -105,13 +105,12 @@ def accuracy_against_steps(results: Figures, out: Path) -> Path | None:
         for (model, mode), curve in panel.items():
             _draw_curve(axes, model, mode, curve)
         entries = [entry for curve in panel.values() for entry in curve.values()]
-        ways = {entry["ways"] for entry in entries if "accuracy" in entry}
-        for way in ways:
-            mark_chance(axes, 100.0 / way)
+        for ways in {entry.ways for entry in entries if entry.ways is not None}:
+            mark_chance(axes, 100.0 / ways)
         tidy(axes, title=f"{shots}-shot, {_tasks(entries)}", xlabel="adaptation steps")
         axes.xaxis.get_major_locator().set_params(integer=True)
     entry = next(iter(next(iter(next(iter(panels.values())).values())).values()))
-    grid[0].set_ylabel("accuracy (%)" if "accuracy" in entry else "mean squared error")
+    grid[0].set_ylabel("accuracy (%)" if entry.measure == "accuracy" else "mean squared error")
     handles = {
         n: h for axes in grid for h, n in zip(*axes.get_legend_handles_labels(), strict=True)
     }
@@ -121,9 +120,9 @@ def accuracy_against_steps(results: Figures, out: Path) -> Path | None:
     return save(figure, out)
 
 
-def _draw_curve(axes: Axes, model: str, mode: str, curve: Mapping[int, Figures]) -> None:
+def _draw_curve(axes: Axes, model: str, mode: str, curve: Mapping[int, Measurement]) -> None:
     steps = sorted(curve)
-    scale = 100.0 if "accuracy" in curve[steps[0]] else 1.0
+    scale = 100.0 if curve[steps[0]].measure == "accuracy" else 1.0
     pairs = [_value(curve[s]) for s in steps]
     middle = [scale * value for value, _ in pairs]
     low = [scale * (value - half) for value, half in pairs]
@@ -135,20 +134,15 @@ def _draw_curve(axes: Axes, model: str, mode: str, curve: Mapping[int, Figures])
     axes.fill_between(steps, low, high, color=COLORS[model], alpha=0.08 if second else 0.16, lw=0)
 
 
-def _tasks(entries: Iterable[Figures]) -> str:
+def _tasks(entries: Iterable[Measurement]) -> str:
     """Return on how many tasks was measured: ``600 tasks``, or ``100 to 600 tasks``."""
-    counts = sorted({entry["tasks"] for entry in entries if "tasks" in entry})
+    counts = sorted({entry.tasks for entry in entries if entry.tasks is not None})
     if not counts:
         return "unknown number of tasks"
     few, many = counts[0], counts[-1]
     return f"{few} tasks" if few == many else f"{few} to {many} tasks"
 
 
-def _known(entry: Figures) -> bool:
-    """Tell whether there is a figure: of errors there is none where tasks diverged."""
-    return "accuracy" in entry or "mse" in entry
-
-
-def _value(entry: Figures) -> tuple[float, float]:
-    value = entry["accuracy"] if "accuracy" in entry else entry["mse"]
-    return float(value), float(entry.get("ci95", 0.0))
+def _value(entry: Measurement) -> tuple[float, float]:
+    assert entry.value is not None  # of errors there is none where tasks diverged
+    return entry.value, entry.ci95 or 0.0

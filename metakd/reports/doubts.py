@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+
+from metakd.runs.records import Measurement, Results
 
 __all__ = ["MARK", "WARNED", "divergence", "divergence_lines", "remedy", "share"]
 
@@ -13,52 +14,51 @@ MARK = "†"
 WARNED = "‡"
 """Stands behind the name of a run that recorded warnings."""
 
-Figures = Mapping[str, Any]
 
-
-def remedy(model: str, entry: Figures) -> str:
+def remedy(model: str, entry: Measurement) -> str:
     """Return which settings to lower where a model's predictions are not finite.
 
     Args:
         model: `student`, `student_alone` or `teacher`.
         entry: its measurement.
     """
-    if entry.get("steps"):
+    if entry.steps:
         return "algorithm.inner_lr or algorithm.inner_steps_test"
     return "pretrain.lr" if model == "teacher" else "meta_train.lr"
 
 
-def divergence_lines(results: Figures, names: Mapping[str, str]) -> Iterator[str]:
+def divergence_lines(results: Results, names: Mapping[str, str]) -> Iterator[str]:
     """Yield a line for each model of which evaluation tasks diverged.
 
     Args:
-        results: results.json's content.
+        results: the run's.
         names: the models to speak of, by key, and what each is called.
     """
     for model, name in names.items():
-        found = [e for e in results[model].get("fewshot_all", ()) if e.get("diverged")]
+        measured = results.models[model]
+        found = [entry for entry in measured.fewshot_all if entry.diverged]
         if not found:
             continue
-        head = results[model].get("fewshot", {})
-        worst = head if head.get("diverged") else max(found, key=lambda e: e["diverged"])
+        head = measured.fewshot
+        worst = head if head and head.diverged else max(found, key=lambda e: e.diverged or 0.0)
         yield f"{MARK} {name}: {divergence(model, worst)}"
 
 
-def divergence(model: str, entry: Figures) -> str:
+def divergence(model: str, entry: Measurement) -> str:
     """Return what became of the tasks of a measurement of which some diverged, and what to lower.
 
     Args:
         model: `student`, `student_alone` or `teacher`.
         entry: the measurement.
     """
-    words = f"{share(entry['diverged'])} of its {entry['shots']}-shot tasks diverged"
-    if entry.get("steps"):
-        words += f" at {_steps(entry['steps'])}"
-    if entry.get("batchnorm") == "transductive":
+    words = f"{share(entry.diverged or 0.0)} of its {entry.shots}-shot tasks diverged"
+    if entry.steps:
+        words += f" at {_steps(entry.steps)}"
+    if entry.batchnorm == "transductive":
         words += ", transductive"
-    if "diverged_from_step" in entry:
-        words += f", the first after {_steps(entry['diverged_from_step'])}"
-    wrong = "they count as wrong answers" if "ways" in entry else "there is no mean squared error"
+    if entry.diverged_from_step is not None:
+        words += f", the first after {_steps(entry.diverged_from_step)}"
+    wrong = "they count as wrong answers" if entry.ways else "there is no mean squared error"
     return f"{words}; {wrong}; lower {remedy(model, entry)}"
 
 

@@ -17,6 +17,8 @@ from metakd.runs.folder import EPISODE_COLUMNS, RunFolder
 if TYPE_CHECKING:  # torch takes seconds to import; refusing a run must not
     from torch import Tensor
 
+    from metakd.runs.records import RunInfo
+
 __all__ = ["Compared", "Difference", "compare", "figures_of", "finished_info"]
 
 NOT_FIGURES = ("schema", "timing")
@@ -58,27 +60,26 @@ class Compared:
     differences: tuple[Difference, ...]
 
 
-def finished_info(run: RunFolder) -> dict[str, Any]:
+def finished_info(run: RunFolder) -> RunInfo:
     """Return run.json of a run that can be compared with a repetition of it.
 
     Raises:
         UserError: it is an evaluation, did not finish, or was changed on its way.
     """
     info = run.read_run()
-    if "evaluates" in info:
+    if info.evaluates is not None:
         raise UserError(
             f"'{run.path}' is an evaluation, not a run; start it again: metakd evaluate"
         )
-    status = info.get("status")
-    if status != "finished":
+    if info.status != "finished":
         raise UserError(
-            f"run '{run.path}' did not finish (status {status}), so there are no figures to "
+            f"run '{run.path}' did not finish (status {info.status}), so there are no figures to "
             f"compare with; name a finished one, or go on with it: metakd train resume={run.path}"
         )
-    for entry in info.get("resumed") or ():
-        if "resume_changed=true" in str(entry.get("command", "")).lower():
+    for entry in info.resumed or ():
+        if "resume_changed=true" in (entry.command or "").lower():
             raise UserError(
-                f"run '{run.path}' was gone on with under other settings (resume_changed=true), "
+                f"run '{run.path}' was resumed with different settings (resume_changed=true), "
                 "so no single configuration repeats it; train again"
             )
     run.read_results()
@@ -91,7 +92,7 @@ def figures_of(run: RunFolder) -> Figures:
     Raises:
         UserError: results.json is missing, or a file is damaged.
     """
-    results = {k: v for k, v in run.read_results().items() if k not in NOT_FIGURES}
+    results = {k: v for k, v in run.read_results().content.items() if k not in NOT_FIGURES}
     found: Figures = {"results.json": _flat(results)}
     if (run.path / "episodes.csv").exists():
         found["episodes.csv"] = _episodes(run)

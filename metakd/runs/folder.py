@@ -5,56 +5,36 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from metakd.config.renamed import renamed
 from metakd.errors import UserError
-from metakd.plain_data import UnreadableError, parse_json, parse_yaml, read_text
+from metakd.plain_data import UnreadableError, parse_yaml, read_text
 from metakd.runs.atomic import write_text
 from metakd.runs.metrics import MetricsFile
 from metakd.runs.numbers import drop_unmeasured, finite_or_null
+from metakd.runs.place import make_unique, why
 from metakd.runs.process import host_name, is_alive, process_start
-from metakd.runs.soundness import SCHEMA, check_results, check_run
 from metakd.runs.tables import write_table
 
-__all__ = ["EPISODE_COLUMNS", "RunFolder", "check_writable", "open_run"]
+if TYPE_CHECKING:  # pydantic takes a tenth of a second to import; refusing a run need not
+    from metakd.runs.records import MetricsLine, Results, RunInfo
+
+__all__ = ["EPISODE_COLUMNS", "RunFolder", "open_run"]
+
+SCHEMA = 1
+"""Version of run.json and results.json; adding a field does not change it."""
 
 EPISODE_COLUMNS = ("model", "shots", "steps", "batchnorm", "task")
 """First columns of episodes.csv; `accuracy` or `mse` follows."""
 
 PER_CLASS_COLUMNS = ("model", "class", "accuracy", "answers")
 """Columns of per_class.csv."""
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
-
-
-def check_writable(path: Path) -> None:
-    """Refuse a folder in which no run could be written, before anything is computed.
-
-    Nothing is left behind: the nearest folder that exists is tried with a temporary file.
-
-    Raises:
-        UserError: naming the folder and the reason.
-    """
-    folder = path.absolute()
-    try:
-        while not folder.exists():  # an over-long name raises here, too
-            folder = folder.parent
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"output folder '{path}' cannot be written ({_reason(error)}: '{folder}'); "
-            "choose another with output_root=… or hydra.run.dir=…"
-        ) from error
 
 
 class RunFolder:
@@ -87,7 +67,7 @@ class RunFolder:
             UserError: `path` holds a run already (not `unique`), or cannot be written.
         """
         try:
-            chosen = _make_unique(path) if unique else path
+            chosen = make_unique(path) if unique else path
             chosen.mkdir(parents=True, exist_ok=True)
             run = cls(chosen)
             run._claim()
@@ -105,7 +85,7 @@ class RunFolder:
             ) from error
         except OSError as error:
             raise UserError(
-                f"output folder '{path}' cannot be written ({_reason(error)}); choose another "
+                f"output folder '{path}' cannot be written ({why(error)}); choose another "
                 "with output_root=… or hydra.run.dir=…"
             ) from error
         return run
@@ -134,18 +114,16 @@ class RunFolder:
 
     def resume(self, info: Mapping[str, Any]) -> None:
         """Record in run.json that this process goes on with the run; `info` says how."""
-        recorded = self._recorded()
-        for passing in ("error", "end"):
-            recorded.pop(passing, None)
-        earlier = [entry for entry in recorded.get("resumed") or [] if isinstance(entry, dict)]
+        recorded = self._recorded().content
+        kept = {name: value for name, value in recorded.items() if name not in ("error", "end")}
         again = {"time": time.time(), **_this_process(), **info}
         self._write_run(
             {
-                **recorded,
+                **kept,
                 "status": "running",
                 **_this_process(),
                 "end": None,
-                "resumed": [*earlier, again],
+                "resumed": [*recorded.get("resumed", ()), again],
             }
         )
 
@@ -156,7 +134,7 @@ class RunFolder:
 
     def update(self, **fields: Any) -> None:
         """Change or add fields of run.json."""
-        self._write_run({**self._recorded(), **fields})
+        self._write_run({**self._recorded().content, **fields})
 
     def finish(self, status: str, error: str | None = None) -> None:
         """Record the end: `finished`, `failed` or `interrupted`, and the error's one line."""
@@ -166,7 +144,7 @@ class RunFolder:
             fields["error"] = error
         self.update(**fields)
 
-    def read_run(self) -> dict[str, Any]:
+    def read_run(self) -> RunInfo:
         """Return run.json; `running` is reported as `interrupted` if its process is gone.
 
         A process on another machine cannot be looked at: its run is reported as recorded.
@@ -175,14 +153,16 @@ class RunFolder:
             UserError: there is no run.json, it is damaged, or a newer version wrote it.
         """
         info = self._recorded()
-        if info.get("status") == "running" and "pid" in info and "host" in info:
-            alive = is_alive(info["pid"], info["host"], info.get("process_start"))
-            if alive is False:
-                info["status"] = "interrupted"
-        return info
+        if info.status != "running" or info.pid is None or info.host is None:
+            return info
+        gone = is_alive(info.pid, info.host, info.process_start) is False
+        return info.model_copy(update={"status": "interrupted"}) if gone else info
 
-    def _recorded(self) -> dict[str, Any]:
-        return _read_json(self.path / "run.json", check_run)
+    def _recorded(self) -> RunInfo:
+        from metakd.runs.record import read_file
+        from metakd.runs.records import RunInfo
+
+        return read_file(self.path / "run.json", RunInfo)
 
     def _write_run(self, info: Mapping[str, Any]) -> None:
         write_text(self.path / "run.json", _json(info))
@@ -197,8 +177,8 @@ class RunFolder:
         """
         self._metrics.append(stage, step, finite_or_null(metrics))
 
-    def write_results(self, results: Mapping[str, Any]) -> dict[str, Any]:
-        """Write results.json, once, and return its content.
+    def write_results(self, results: Mapping[str, Any]) -> Results:
+        """Write results.json, once, and return it.
 
         Figures that are None or not finite are left out.
 
@@ -216,7 +196,9 @@ class RunFolder:
         if not_finite:
             content["not_finite"] = not_finite
         write_text(path, _json(content))
-        return content
+        from metakd.runs.records import Results
+
+        return Results.of(content)
 
     def write_episodes(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write episodes.csv: one row a model, shots, steps, batch-norm mode and task.
@@ -246,21 +228,24 @@ class RunFolder:
 
     # --- reading and going on
 
-    def read_results(self) -> dict[str, Any]:
+    def read_results(self) -> Results:
         """Return results.json.
 
         Raises:
             UserError: the run has none (it did not finish), it is damaged (a figure is not what
                 can be measured, such as an accuracy above 1), or a newer version wrote it.
         """
+        from metakd.runs.record import read_file
+        from metakd.runs.records import Results
+
         path = self.path / "results.json"
         if not path.exists():
-            status = self.read_run().get("status")
+            status = self.read_run().status
             raise UserError(
                 f"run '{self.path}' has no results (status {status}); "
                 "name a finished one, or train again"
             )
-        return _read_json(path, check_results)
+        return read_file(path, Results)
 
     def read_config(self) -> dict[str, Any]:
         """Return .hydra/config.yaml as plain containers, settings by the names they have now.
@@ -287,7 +272,7 @@ class RunFolder:
             return []
         return [str(o) for o in content] if isinstance(content, list) else []
 
-    def read_metrics(self) -> list[dict[str, Any]]:
+    def read_metrics(self) -> list[MetricsLine]:
         """Return the lines of metrics.jsonl; see `MetricsFile.read` for damaged ones."""
         return self._metrics.read()
 
@@ -325,7 +310,7 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             info = self._recorded()
-            who = f"process {info.get('pid')} on {info.get('host')}"
+            who = f"process {info.pid} on {info.host}"
             raise UserError(
                 f"run '{self.path}' is in progress ({who}); wait for it or stop it first"
             ) from None
@@ -355,20 +340,6 @@ def open_run(path: Path) -> RunFolder:
     return run
 
 
-def _make_unique(path: Path) -> Path:
-    """Make a folder that did not exist: `path`, else `path_1`, `path_2` and so on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    number, chosen = 0, path
-    while True:
-        try:
-            chosen.mkdir(exist_ok=False)
-        except FileExistsError:
-            number += 1
-            chosen = path.with_name(f"{path.name}_{number}")
-        else:
-            return chosen
-
-
 def _this_process() -> dict[str, Any]:
     pid = os.getpid()
     return {"pid": pid, "host": host_name(), "process_start": process_start(pid)}
@@ -376,14 +347,3 @@ def _this_process() -> dict[str, Any]:
 
 def _json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _read_json(path: Path, check: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
-    try:
-        content = parse_json(read_text(path))
-        if not isinstance(content, dict):
-            raise ValueError("it holds no object")
-        check(content)
-    except ValueError as error:
-        raise UserError(f"'{path}' cannot be read: {error}") from error
-    return content

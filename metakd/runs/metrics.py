@@ -8,12 +8,14 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from metakd.errors import UserError
 from metakd.plain_data import parse_json
 from metakd.runs.atomic import write_bytes
-from metakd.runs.soundness import check_line
+
+if TYPE_CHECKING:  # pydantic takes a tenth of a second to import; only reading needs it
+    from metakd.runs.records import MetricsLine
 
 __all__ = ["MetricsFile"]
 
@@ -70,7 +72,7 @@ class MetricsFile:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[MetricsLine]:
         """Return the lines that were written, each (stage, step) once.
 
         A last line that a crash cut short is left out. So is any other line that is no sound
@@ -82,19 +84,20 @@ class MetricsFile:
         """
         if not self.path.exists():
             return []
+        from metakd.runs.records import check_line
+
         try:
             whole, _, _ = self.path.read_bytes().rpartition(b"\n")
         except OSError as error:
             raise UserError(f"'{self.path}' cannot be read ({error.strerror})") from error
-        found: dict[tuple[str, int], dict[str, Any]] = {}
+        found: dict[tuple[str, int], MetricsLine] = {}
         damaged: dict[int, str] = {}
         disputed: set[tuple[str, int]] = set()
         for number, raw in enumerate(whole.split(b"\n"), start=1):
             if not raw.strip():
                 continue
             try:
-                line = parse_json(raw.decode("utf-8"))
-                check_line(line)
+                line = check_line(parse_json(raw.decode("utf-8")))
             except ValueError as error:  # UnicodeDecodeError is one, too
                 damaged[number] = str(error)
                 continue
@@ -125,7 +128,7 @@ class MetricsFile:
             line
             for line in self.read()
             if line["stage"] in kept
-            and (kept[line["stage"]] is None or line["step"] < kept[line["stage"]])
+            and ((most := kept[line["stage"]]) is None or line["step"] < most)
         ]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         if self.path.exists():

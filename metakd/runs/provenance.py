@@ -9,11 +9,14 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metakd.runs.process import host_name, process_start
+
+if TYPE_CHECKING:
+    from metakd.runs.records import RunInfo
 
 __all__ = ["changes", "collect", "git_commit"]
 
@@ -100,7 +103,7 @@ def collect(argv: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def changes(before: RunInfo, now: RunInfo) -> list[str]:
     """Return what differs between two runs' run.json that figures can depend on.
 
     Args:
@@ -112,13 +115,16 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         not record is left out.
     """
     found = [
-        f"{name} {_short(before[name])} -> {_short(now[name])}"
+        f"{name} {_short(old)} -> {_short(new)}"
         for name in COMPARED
-        if name in before and name in now and before[name] != now[name]
+        for old, new in [(getattr(before, name), getattr(now, name))]
+        if old is not None and new is not None and old != new
     ]
-    for part in ("packages", "environment"):
-        old, new = before.get(part), now.get(part)
-        if isinstance(old, dict) and isinstance(new, dict):
+    for old, new in (
+        (before.packages, now.packages),
+        (before.environment, now.environment),
+    ):
+        if old is not None and new is not None:
             found += [
                 f"{name} {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
                 for name in dict.fromkeys([*old, *new])

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metakd.errors import UserError
-from metakd.plain_data import UnreadableError, parse_json, read_text
 from metakd.runs.atomic import write_text
 
 __all__ = ["PARTS", "read_split", "split_text", "write_split"]
@@ -44,20 +42,12 @@ def read_split(folder: Path) -> dict[str, list[str]] | None:
     Raises:
         UserError: it is damaged.
     """
+    from metakd.runs.record import read_file
+    from metakd.runs.records import ClassSplit
+
     path = folder / _FILE
     if not path.exists():
         return None
-    try:
-        content = parse_json(read_text(path))
-        if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
-            raise ValueError(f"it is no split of schema {_SCHEMA}")
-        return {part: _names(content.get(part), part) for part in PARTS}
-    except (UnreadableError, ValueError) as error:
-        raise UserError(f"'{path}' cannot be read: {error}") from error
-
-
-def _names(entry: Any, part: str) -> list[str]:
-    names = entry.get("classes") if isinstance(entry, dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"'{part}' has no list of class names")
-    return names
+    found = read_file(path, ClassSplit)
+    parts = (found.train, found.validate_, found.test)
+    return {name: part.classes for name, part in zip(PARTS, parts, strict=True)}

@@ -155,11 +155,10 @@ def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def _interval(folder: Path) -> float | None:
     try:
-        fewshot = open_run(folder).read_results().get("student", {}).get("fewshot", {})
+        head = open_run(folder).read_results().student.fewshot
     except UserError:
         return None
-    found = fewshot.get("ci95")
-    return float(found) if found is not None else None
+    return None if head is None else head.ci95
 
 
 def _print_table(search: Search, best: Sequence[Tried], console: Console) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -118,14 +117,13 @@ def measured(run: Path, objectives: Sequence[str]) -> list[float]:
     Raises:
         UserError: it has none of that name, or cannot be read.
     """
-    student = open_run(run).read_results().get("student", {})
+    student = open_run(run).read_results().student
     found = []
     for name in objectives:
-        part = student.get("fewshot" if name in MEASURES else "cost", {})
-        value = part.get(name)
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            if name in MEASURES and part.get("diverged"):
-                raise UserError(divergence("student", part))
+        value = getattr(student.fewshot, name, None) if name in MEASURES else student.cost.of(name)
+        if value is None:
+            if name in MEASURES and student.fewshot is not None and student.fewshot.diverged:
+                raise UserError(divergence("student", student.fewshot))
             raise UserError(f"'{run}': its results do not hold the objective {name}")
         found.append(float(value))
     return found

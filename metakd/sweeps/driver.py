@@ -248,7 +248,7 @@ class Driver:
         except OSError:
             lines = []
         said = [line.removeprefix("metakd: ") for line in lines if line.startswith("metakd: ")]
-        error = run_info(self.sweep.run_folder(job)).get("error")
+        error = run_info(self.sweep.run_folder(job)).error
         return said[-1] if said else str(error or why(status))
 
     def _stop(self, board: Board) -> None:
@@ -310,7 +310,7 @@ def outlook(sweep: Sweep, job: Job) -> str:
 
 def is_done(folder: Path) -> bool:
     """Tell whether the run in `folder` is finished."""
-    return run_info(folder).get("status") == "finished" and (folder / "results.json").exists()
+    return run_info(folder).status == "finished" and (folder / "results.json").exists()
 
 
 def _lives(job: Job) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metakd.errors import UserError
-from metakd.plain_data import parse_json, read_text
 from metakd.runs.folder import open_run
+
+if TYPE_CHECKING:
+    from metakd.runs.records import RunInfo
 
 __all__ = ["Watch", "clock", "result_of", "run_info"]
 
@@ -49,7 +51,7 @@ class Watch:
     def look(self) -> None:
         """Read what is new."""
         info = run_info(self.folder)
-        self.stage, self.steps = info.get("stage") or "", info.get("stage_steps")
+        self.stage, self.steps = info.stage or "", info.stage_steps
         self._read_metrics()
         # What it says last, it says until it has something to log.
         what = "teacher" if not self.stage else "student alone" if self._in == "meta_train" else ""
@@ -118,25 +120,26 @@ class Watch:
                 self.best = _figure(name.removeprefix("validate/"), self._value)
 
 
-def run_info(folder: Path) -> dict[str, Any]:
-    """Return what run.json says; empty if there is none that can be read."""
+def run_info(folder: Path) -> RunInfo:
+    """Return what run.json says; nothing is known if there is none that can be read."""
+    from metakd.runs.record import read_file
+    from metakd.runs.records import RunInfo
+
     try:
-        content = parse_json(read_text(folder / "run.json"))
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
+        return read_file(folder / "run.json", RunInfo)
+    except UserError:
+        return RunInfo()
 
 
 def result_of(folder: Path) -> str:
     """Return the student's headline of a finished run in words; empty if there is none."""
     try:
-        fewshot = open_run(folder).read_results().get("student", {}).get("fewshot", {})
+        head = open_run(folder).read_results().student.fewshot
     except UserError:
         return ""
-    for name in ("accuracy", "mse"):
-        if name in fewshot:
-            return _figure(name, fewshot[name], fewshot.get("ci95"))
-    return ""
+    if head is None or head.value is None:
+        return ""
+    return _figure(head.measure, head.value, head.ci95)
 
 
 def clock(seconds: float) -> str:

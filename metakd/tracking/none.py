@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metakd.runs.records import Results
 
 __all__ = ["NoTracker"]
 
@@ -30,7 +33,7 @@ class NoTracker:
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         """Ignore the metrics."""
 
-    def summary(self, results: Mapping[str, Any]) -> None:
+    def summary(self, results: Results) -> None:
         """Ignore the results."""
 
     def figure(self, name: str, path: Path) -> None:

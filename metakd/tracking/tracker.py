@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from metakd.runs.records import Results
 
 __all__ = ["Tracker"]
 
@@ -48,8 +51,8 @@ class Tracker(Protocol):
         """Mirror the metrics of a step."""
         ...
 
-    def summary(self, results: Mapping[str, Any]) -> None:
-        """Mirror the final results (results.json's content)."""
+    def summary(self, results: Results) -> None:
+        """Mirror the final results."""
         ...
 
     def figure(self, name: str, path: Path) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from metakd.config.suggest import is_fact
+from metakd.runs.records import Results
 
 __all__ = ["Place", "config_of", "place_of", "summary_of", "table_of"]
 
-MODELS = ("student", "student_alone", "teacher")
 MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}(_\d+)?")
 LONGEST = 128
 """Characters of a group's name, W&B's limit."""
@@ -62,7 +62,7 @@ def config_of(config: Mapping[str, Any], group: str = "") -> dict[str, Any]:
     return found
 
 
-def summary_of(results: Mapping[str, Any]) -> dict[str, Any]:
+def summary_of(results: Results) -> dict[str, Any]:
     """Return results.json's numbers and words by name, and the headlines under short names.
 
     `student/accuracy`, `student/ci95` (regression: `student/mse`), the same of `student_alone` and
@@ -71,42 +71,40 @@ def summary_of(results: Mapping[str, Any]) -> dict[str, Any]:
     `cost/macs`, `cost/latency_ms` … of the student.
     Everything else keeps its place: `student/fewshot/ways`.
     """
-    found = dict(_flat(results, ""))
-    for model in MODELS:
-        figures = results.get(model, {})
-        head = figures.get("fewshot")
-        if not head:
+    found = dict(_flat(results.content, ""))
+    for name, model in results.models.items():
+        head = model.fewshot
+        if head is None:
             continue
-        measure = "accuracy" if "accuracy" in head else "mse"
-        short = (measure, "ci95", "diverged", "mse_median")
-        found |= _numbers({f"{model}/{key}": head.get(key) for key in short})
-        for entry in figures.get("fewshot_all", ()):
-            same = all(entry.get(k) == head.get(k) for k in ("steps", "batchnorm", "ways"))
-            if same and measure in entry and "shots" in entry:
-                name = f"{model}/{measure}_{entry['shots']}shot"
-                found |= _numbers({name: entry[measure]} if name not in found else {})
-    gains = results.get("gains") or ()
-    if gains:
-        measure = gains[0].get("measure", "accuracy")
-        values = {f"gain/{measure}": gains[0].get("difference"), "gain/ci95": gains[0].get("ci95")}
-        found |= _numbers(values)
-    cost = results.get("student", {}).get("cost", {})
-    return found | _numbers({f"cost/{key}": value for key, value in cost.items()})
+        found |= _numbers(
+            {
+                f"{name}/{head.measure}": head.value,
+                f"{name}/ci95": head.ci95,
+                f"{name}/diverged": head.diverged,
+                f"{name}/mse_median": head.mse_median,
+            }
+        )
+        for shots, entry in model.headlines().items():
+            short = f"{name}/{head.measure}_{shots}shot"
+            found |= _numbers({short: entry.value if entry.measure == head.measure else None})
+    if results.gains:
+        gain = results.gains[0]
+        measure = gain.measure or "accuracy"
+        found |= _numbers({f"gain/{measure}": gain.difference, "gain/ci95": gain.ci95})
+    return found | _numbers({f"cost/{k}": v for k, v in results.student.cost if v is not None})
 
 
-def table_of(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+def table_of(results: Results) -> tuple[list[str], list[list[Any]]]:
     """Return columns and rows of every measurement: model, shots, steps, batch-norm mode.
 
     The share of tasks that diverged is a column where any did.
     """
-    rows = []
-    entries = [e for model in MODELS for e in results.get(model, {}).get("fewshot_all", ())]
-    columns = [*COLUMNS, *(["diverged"] if any(e.get("diverged") for e in entries) else [])]
-    for model in MODELS:
-        for entry in results.get(model, {}).get("fewshot_all", ()):
-            measure = "accuracy" if "accuracy" in entry else "mse"
-            line = {**entry, "model": model, "measure": measure, "value": entry.get(measure)}
-            rows.append([line.get(column) for column in columns])
+    entries = [(name, e) for name, model in results.models.items() for e in model.fewshot_all]
+    columns = [*COLUMNS, *(["diverged"] if any(e.diverged for _, e in entries) else [])]
+    rows = [
+        [name if column == "model" else getattr(entry, column) for column in columns]
+        for name, entry in entries
+    ]
     return columns, rows
 
 

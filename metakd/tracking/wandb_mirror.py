@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metakd.errors import UserError, nearest
+from metakd.runs.records import Results
 from metakd.tracking import wandb_process
 from metakd.tracking.login import logged_in, server
 from metakd.tracking.wandb_content import config_of, place_of, summary_of, table_of
@@ -160,7 +161,7 @@ class WandbMirror:
         row = {f"{stage}/{key}": float(value) for key, value in metrics.items()}
         self._worker.tell({"do": "log", "row": {**row, f"{stage}/step": step}})
 
-    def summary(self, results: Mapping[str, Any]) -> None:
+    def summary(self, results: Results) -> None:
         """Mirror the final figures: a table of all, and those of `summary_of` for each run."""
         columns, rows = table_of(results)
         if rows:

@@ -243,9 +243,9 @@ def test_four_real_runs(tmp_path: Path) -> None:
         max(m["step"] for m in run.read_metrics() if m["stage"] == "meta_train") for run in runs
     ]
     assert steps == [5] * 4
-    teachers = [run.read_run().get("teacher") for run in runs]
+    teachers = [run.read_run().teacher for run in runs]
     assert teachers[0] is teachers[2] is None
     assert teachers[1] == teachers[3] is not None
     # With labels alone the fused student is the one of "meta only": nothing else differs.
-    results = [run.read_results() for run in runs]
+    results = [run.read_results().content for run in runs]
     assert results[3]["student_alone"]["fewshot"] == results[2]["student"]["fewshot"]

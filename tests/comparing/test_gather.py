@@ -54,7 +54,7 @@ def test_evaluations_are_no_runs_unless_they_are_named(made_up: Made, tmp_path: 
     assert names(gather([tmp_path])[0], tmp_path) == ["run"]
     (found,), _ = gather([again])
     assert (found.is_evaluation, found.seed) == (True, 7)  # the seed of what it judged
-    assert found.info["teacher"] == "f" * 64
+    assert found.info.teacher == "f" * 64
 
 
 @pytest.mark.parametrize(

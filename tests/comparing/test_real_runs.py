@@ -47,7 +47,11 @@ def test_settings_and_pair(folder: Path) -> None:
     found = compare([folder], baseline=folder / "plain")
     assert list(found.settings.values()) == ["algorithm", "distill"]
     (pair,) = found.pairs
-    figures = {run.path.name: run.results["student"]["fewshot"] for run in found.runs}
+    figures = {
+        run.path.name: run.results.content["student"]["fewshot"]
+        for run in found.runs
+        if run.results
+    }
     expected = figures["distilled"]["accuracy"] - figures["plain"]["accuracy"]
     assert pair.difference == pytest.approx(expected, abs=1e-12)
     assert pair.pairs[0].tasks == 12
@@ -64,7 +68,7 @@ def test_the_pair_of_student_and_twin_is_the_run_s_own_gain(folder: Path) -> Non
     assert run.results is not None
     mine, other = (figures_by_task(run, model, 1) for model in ("student", "student_alone"))
     mean, half, _ = paired_test([mine[task] - other[task] for task in mine])
-    gain = run.results["gains"][0]
+    gain = run.results.content["gains"][0]
     assert mean == pytest.approx(gain["difference"], abs=1e-12)
     assert half == pytest.approx(gain["ci95"] * t_quantile(11) / 1.96, abs=1e-12)
 

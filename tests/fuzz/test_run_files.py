@@ -191,7 +191,8 @@ def is_plain(value: Any) -> bool:
 def test_run_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)
     try:
-        info = open_run(tmp_path).read_run()
+        found = open_run(tmp_path).read_run()
+        info = {**found.content, "status": found.status}
     except UserError as error:
         only_line(error, "run.json")
         return
@@ -208,7 +209,7 @@ def test_results_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_text(json.dumps(RUN))
     (tmp_path / "results.json").write_bytes(content)
     try:
-        results = RunFolder(tmp_path).read_results()
+        results = RunFolder(tmp_path).read_results().content
     except UserError as error:
         only_line(error, "results.json")
         return
@@ -231,7 +232,7 @@ def test_every_value_replaced_by_every_odd_one(tmp_path: Path, name: str) -> Non
             (tmp_path / f"{name}.json").write_text(json.dumps(changed_one))
             try:
                 run = RunFolder(tmp_path)
-                found = run.read_run() if name == "run" else run.read_results()
+                found = (run.read_run() if name == "run" else run.read_results()).content
             except UserError as error:
                 only_line(error, f"{name}.json")
                 continue

@@ -51,7 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def student(folder: Path) -> dict[str, Any]:
-    return open_run(folder).read_results()["student"]  # type: ignore[no-any-return]
+    return open_run(folder).read_results().content["student"]  # type: ignore[no-any-return]
 
 
 def episodes(folder: Path) -> list[dict[str, str]]:

@@ -89,8 +89,8 @@ def test_a_run_is_repeated_in_a_folder_of_its_own(run: Path) -> None:
     again = Path(report["again"])
     assert again.parent == Path.cwd() / "outputs" / "glyphs_protonet"
     info = open_run(again).read_run()
-    assert (again / info["reproduces"]).resolve() == run
-    assert info["status"] == "finished"
+    assert (again / info.reproduces).resolve() == run
+    assert info.status == "finished"
     assert json.loads((again / "reproduction.json").read_text()) == report
     # A repetition is a run like any other.
     assert metakd.reproduce(again, output=run.parent / "third")["same"] is True
@@ -100,7 +100,7 @@ def test_a_tampered_figure_is_found_and_named(run: Path) -> None:
     change(run / "results.json", lambda r: r["student"]["fewshot"].update(accuracy=0.125))
     again = open_run(Path(metakd.train(*SHORT, "distill=none")["folder"]))
     report = pipeline.reproduce(run, against=again.path)
-    now = again.read_results()["student"]["fewshot"]["accuracy"]
+    now = again.read_results().content["student"]["fewshot"]["accuracy"]
     assert report["same"] is False
     assert (report["different"], len(report["differences"])) == (1, 1)
     assert report["differences"][0] == {
@@ -146,9 +146,9 @@ def test_another_seed_gives_other_figures(run: Path) -> None:
 
 def test_what_is_known_to_differ_is_said(run: Path) -> None:
     def elsewhere(info: dict[str, Any]) -> None:
-        info["packages"]["torch"] = "1.0"
-        info["processor"] = "abacus"
-        del info["threads"]
+        info.packages["torch"] = "1.0"
+        info.processor = "abacus"
+        del info.threads
 
     change(run / "run.json", elsewhere)
     report = metakd.reproduce(run)
@@ -161,7 +161,7 @@ def test_it_computes_with_the_recorded_number_of_threads(run: Path) -> None:
     before = torch.get_num_threads()
     change(run / "run.json", lambda info: info.update(threads=before + 1))
     again = open_run(Path(metakd.reproduce(run)["again"]))
-    assert again.read_run()["threads"] == before + 1
+    assert again.read_run().threads == before + 1
     assert torch.get_num_threads() == before
 
 
@@ -174,10 +174,10 @@ def test_a_teacher_is_trained_anew(tmp_path: Path) -> None:
     assert report["same"] is True
     assert "teacher.safetensors" in [f["file"] for f in report["files"]]
     again = open_run(tmp_path / "again")
-    assert "pretrain_s" in again.read_results()["timing"]
+    assert "pretrain_s" in again.read_results().content["timing"]
     report = metakd.reproduce(tmp_path / "run", output=tmp_path / "cached", cached_teacher=True)
     assert report["same"] is True
-    assert "pretrain_s" not in open_run(tmp_path / "cached").read_results()["timing"]
+    assert "pretrain_s" not in open_run(tmp_path / "cached").read_results().content["timing"]
     # Another teacher than the one that is trained here is named as what differs.
     teacher = load_weights(tmp_path / "run" / "checkpoints", "teacher")
     teacher["head.bias"] += 1

@@ -110,7 +110,7 @@ def same(one: Path, other: Path) -> None:
         for f in (one, other)
     ]
     assert lines[0] == lines[1]
-    assert open_run(other).read_run()["status"] == "finished"
+    assert open_run(other).read_run().status == "finished"
 
 
 def go_on(folder: Path, *overrides: str) -> dict[str, Any]:
@@ -235,18 +235,18 @@ def test_a_run_that_has_not_said_what_it_is_starts_anew(copy: Path) -> None:
     early = {k: info[k] for k in ("schema", "status", "stage", "pid", "host", "process_start")}
     (copy / "run.json").write_text(json.dumps(early))
     go_on(copy)
-    assert open_run(copy).read_run()["status"] == "finished"
-    assert open_run(copy).read_run()["start"] > 0
+    assert open_run(copy).read_run().status == "finished"
+    assert (open_run(copy).read_run().start or 0) > 0
 
 
 def test_run_json_tells_of_every_resumption(copy: Path) -> None:
-    start = open_run(copy).read_run()["start"]
+    start = open_run(copy).read_run().start
     with killed_after(0), pytest.raises(Killed):
         go_on(copy)
     go_on(copy)
     info = open_run(copy).read_run()
-    assert [entry["from"] for entry in info["resumed"]] == [{"meta_train": 3}] * 2
-    assert info["start"] == start
+    assert [entry["from"] for entry in info.content["resumed"]] == [{"meta_train": 3}] * 2
+    assert info.start == start
 
 
 def test_a_run_in_progress_is_refused(copy: Path) -> None:
@@ -342,8 +342,8 @@ def test_a_gradient_that_is_not_finite_ends_the_run_in_one_line(
     with pytest.raises(RunError, match=r"meta_train, step 2: the gradient of .* is not finite"):
         run(tmp_path / "run", "distill=none")
     info = open_run(tmp_path / "run").read_run()
-    assert info["status"] == "failed"
-    assert "step 2" in info["error"]
+    assert info.status == "failed"
+    assert "step 2" in (info.error or "")
     go_on(tmp_path / "run")  # the NaN came once only
     monkeypatch.undo()
     monkeypatch.setattr(run_module, "cost_of", lambda network, data: {})

@@ -15,6 +15,7 @@ from metakd.reports.divergence import BEYOND, answers, diverged_tasks
 from metakd.reports.doubts import divergence_lines, share
 from metakd.reports.fidelity import agreement, expected_calibration_error, mean_kl
 from metakd.reports.summary import summary
+from metakd.runs.records import Results
 
 NAN, INF = math.nan, math.inf
 SOUND = torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[0.5, 0.0], [3.0, 1.0]]])
@@ -70,7 +71,7 @@ def results(**entry: Any) -> dict[str, Any]:
 
 def printed(content: dict[str, Any]) -> str:
     out = io.StringIO()
-    summary(content, Console(file=out, width=200))
+    summary(Results.model_validate(content), Console(file=out, width=200))
     return out.getvalue()
 
 
@@ -99,7 +100,11 @@ def test_an_error_is_shown_by_its_median_or_not_at_all() -> None:
 def test_what_takes_no_steps_has_another_remedy() -> None:
     content = results(steps=None, diverged_from_step=None)
     content["teacher"] = content["student"]
-    lines = list(divergence_lines(content, {"student": "student", "teacher": "teacher"}))
+    lines = list(
+        divergence_lines(
+            Results.model_validate(content), {"student": "student", "teacher": "teacher"}
+        )
+    )
     assert lines[0].endswith("lower meta_train.lr")
     assert lines[1].endswith("lower pretrain.lr")
     assert "step" not in lines[0]

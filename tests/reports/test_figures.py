@@ -17,6 +17,7 @@ from metakd.reports.figures import (
     sample_functions,
     sample_tasks,
 )
+from metakd.runs.records import Results
 
 
 def rgb(name: str) -> tuple[int, ...]:
@@ -32,7 +33,7 @@ def shows(path: Path, name: str) -> bool:
 def test_bars_have_the_height_of_what_was_measured(
     results: dict[str, Any], tmp_path: Path, drawn: list[Any]
 ) -> None:
-    out = models_compared(results, tmp_path / "bars.png")
+    out = models_compared(Results.model_validate(results), tmp_path / "bars.png")
     assert out is not None
     heights = sorted(round(bar.get_height(), 6) for bar in drawn[0].axes[0].patches)
     assert heights == pytest.approx(sorted([70.2, 80.2, 73.1, 83.1, 79.1, 89.1]))
@@ -40,17 +41,19 @@ def test_bars_have_the_height_of_what_was_measured(
     assert drawn[0].axes[0].get_title().endswith("600 tasks, 95 % intervals")
     assert "chance 20 %" in [text.get_text() for text in drawn[0].axes[0].texts]
     results["teacher"]["fewshot_all"][1]["tasks"] = 200
-    models_compared(results, tmp_path / "some.png")
+    models_compared(Results.model_validate(results), tmp_path / "some.png")
     assert drawn[1].axes[0].get_title().endswith("200 to 600 tasks, 95 % intervals")
     del results["student_alone"]
-    assert not shows(models_compared(results, out) or out, "student_alone")
-    assert models_compared({"student": {}}, tmp_path / "none.png") is None
+    assert not shows(models_compared(Results.model_validate(results), out) or out, "student_alone")
+    assert models_compared(Results(), tmp_path / "none.png") is None
 
 
 def test_accuracy_against_steps_by_shots(
     results: dict[str, Any], tmp_path: Path, drawn: list[Any]
 ) -> None:
-    assert accuracy_against_steps(results, tmp_path / "steps.png") is not None
+    assert (
+        accuracy_against_steps(Results.model_validate(results), tmp_path / "steps.png") is not None
+    )
     (axes,) = drawn[0].axes  # 5-shot was measured after one number of steps only
     lines = {x.get_label(): (list(x.get_xdata()), list(x.get_ydata())) for x in axes.lines}
     (chance,) = (lines.pop(name) for name in [*lines] if name.startswith("_"))
@@ -61,12 +64,15 @@ def test_accuracy_against_steps_by_shots(
     assert lines["student"][1] == pytest.approx([53.1, 63.1, 73.1])
     for model in ("student", "student_alone", "teacher"):
         results[model]["fewshot_all"] = results[model]["fewshot_all"][:2]
-    assert accuracy_against_steps(results, tmp_path / "none.png") is None
+    assert accuracy_against_steps(Results.model_validate(results), tmp_path / "none.png") is None
 
 
 def test_regression_is_drawn_too(regression: dict[str, Any], tmp_path: Path) -> None:
-    assert models_compared(regression, tmp_path / "bars.png") is not None
-    assert accuracy_against_steps(regression, tmp_path / "steps.png") is not None
+    assert models_compared(Results.model_validate(regression), tmp_path / "bars.png") is not None
+    assert (
+        accuracy_against_steps(Results.model_validate(regression), tmp_path / "steps.png")
+        is not None
+    )
 
 
 @pytest.mark.parametrize(("channels", "shots", "queries"), [(1, 1, 8), (3, 5, 8), (3, 7, 3)])
@@ -118,5 +124,5 @@ def test_sample_functions(tmp_path: Path) -> None:
 
 def test_no_global_state_is_left(results: dict[str, Any], tmp_path: Path) -> None:
     before = "matplotlib.pyplot" in sys.modules
-    models_compared(results, tmp_path / "bars.png")
+    models_compared(Results.model_validate(results), tmp_path / "bars.png")
     assert ("matplotlib.pyplot" in sys.modules) == before

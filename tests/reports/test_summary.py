@@ -9,11 +9,12 @@ import pytest
 from rich.console import Console
 
 from metakd.reports.summary import summary
+from metakd.runs.records import Results
 
 
 def printed(results: dict[str, Any], **console: Any) -> str:
     out = io.StringIO()
-    summary(results, Console(file=out, **console))
+    summary(Results.model_validate(results), Console(file=out, **console))
     return out.getvalue()
 
 

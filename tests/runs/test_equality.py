@@ -121,9 +121,9 @@ def test_what_is_a_figure_of_a_run(run: RunFolder) -> None:
 
 
 def test_which_runs_have_figures(run: RunFolder) -> None:
-    assert finished_info(run)["status"] == "finished"
+    assert finished_info(run).status == "finished"
     run.update(resumed=[{"command": "metakd train resume=x"}])
-    assert finished_info(run)["status"] == "finished"  # it ends as if it had not stopped
+    assert finished_info(run).status == "finished"  # it ends as if it had not stopped
     for status in ("failed", "interrupted"):
         run.update(status=status)
         with pytest.raises(UserError, match=f"status {status}"):

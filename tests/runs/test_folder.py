@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from metakd.errors import UserError
-from metakd.runs.folder import RunFolder, check_writable, open_run
+from metakd.runs.folder import RunFolder, open_run
+from metakd.runs.place import check_writable
 from metakd.runs.provenance import collect
 
 
@@ -78,18 +79,18 @@ def test_run_json_tells_what_the_contract_promises(run: RunFolder) -> None:
     run.stage("meta_train")
     run.update(wandb_run_id="abc")
     info = run.read_run()
-    assert info["schema"] == 1
-    assert info["status"] == "running"
-    assert info["stage"] == "meta_train"
-    assert info["pid"] == os.getpid()
-    assert info["command"] == "metakd train 'name=my run'"
-    assert info["packages"]["torch"]
-    assert info["wandb_run_id"] == "abc"
-    assert info["end"] is None
+    assert info.version == 1
+    assert info.status == "running"
+    assert info.stage == "meta_train"
+    assert info.pid == os.getpid()
+    assert info.command == "metakd train 'name=my run'"
+    assert (info.packages or {})["torch"]
+    assert info.wandb_run_id == "abc"
+    assert info.end is None
     run.finish("failed", error="no such thing")
     info = open_run(run.path).read_run()
-    assert (info["status"], info["error"]) == ("failed", "no such thing")
-    assert info["end"] >= info["start"]
+    assert (info.status, info.error) == ("failed", "no such thing")
+    assert (info.end or 0) >= (info.start or 0) > 0
 
 
 def test_metrics_have_a_line_for_each_stage_and_step(run: RunFolder) -> None:
@@ -190,7 +191,7 @@ def test_what_was_not_measured_is_absent_from_the_results(run: RunFolder) -> Non
             "teacher": None,
         }
     )
-    assert run.read_results() == {
+    assert run.read_results().content == {
         "schema": 1,
         "student": {
             "fewshot": {"accuracy": 0.5},
@@ -255,20 +256,20 @@ def test_a_killed_run_is_reported_as_interrupted(tmp_path: Path) -> None:
         assert child.stdout is not None
         assert child.stdout.readline() == "started\n"
         run = open_run(tmp_path)
-        assert run.read_run()["status"] == "running"
+        assert run.read_run().status == "running"
     finally:
         child.kill()
     # Not collected yet: a zombie still has a number, but it runs no more.
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert run.read_run()["status"] == "interrupted"
+    assert run.read_run().status == "interrupted"
     child.wait()
-    assert run.read_run()["status"] == "interrupted"
+    assert run.read_run().status == "interrupted"
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "running"
 
 
 def test_another_process_with_the_same_number_is_not_the_run(run: RunFolder) -> None:
-    assert run.read_run()["status"] == "running"
+    assert run.read_run().status == "running"
     run.update(process_start="another boot:1")
-    assert run.read_run()["status"] == "interrupted"
+    assert run.read_run().status == "interrupted"
     run.update(host="elsewhere")  # cannot be looked at from here
-    assert run.read_run()["status"] == "running"
+    assert run.read_run().status == "running"

@@ -17,6 +17,7 @@ from metakd.errors import UserError
 from metakd.runs import provenance
 from metakd.runs.process import is_alive, process_start
 from metakd.runs.provenance import DIFF_BYTES, changes, collect, git_commit
+from metakd.runs.records import RunInfo
 
 
 def git(folder: Path, *words: str) -> str:
@@ -161,7 +162,8 @@ def test_what_changed_between_two_runs() -> None:
         "environment": {"OMP_NUM_THREADS": "1", "METAKD_DATA": "/a"},
         "gpus": [],
     }
-    assert changes(before, {**before, "host": "b"}) == []
+    first = RunInfo.model_validate(before)
+    assert changes(first, RunInfo.model_validate({**before, "host": "b"})) == []
     now = {
         "git_commit": "b" * 40,
         "threads": 2,
@@ -171,7 +173,7 @@ def test_what_changed_between_two_runs() -> None:
         "environment": {"METAKD_DATA": "/b"},
         "gpus": ["X"],
     }
-    assert changes(before, now) == [
+    assert changes(first, RunInfo.model_validate(now)) == [
         "git_commit aaaaaaaaaaaa -> bbbbbbbbbbbb",
         "gpus none -> X",
         "threads 1 -> 2",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from metakd.runs.records import RunInfo
 from metakd.sweeps.watch import Watch, clock, result_of, run_info
 
 
@@ -87,7 +88,7 @@ def test_damage_is_passed_over(tmp_path: Path) -> None:
     watch.look()
     assert watch.step == 4
     (tmp_path / "run.json").write_text("[]")
-    assert run_info(tmp_path) == {}
+    assert run_info(tmp_path) == RunInfo()
 
 
 def test_results_in_words(tmp_path: Path) -> None:

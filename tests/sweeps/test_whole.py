@@ -82,7 +82,7 @@ def test_a_job_is_the_run_that_it_would_be_alone(tmp_path: Path) -> None:
     files = compare(figures_of(job), figures_of(run))
     assert {f.file: f.differences for f in files} == {f.file: () for f in files}
     assert sum(f.figures for f in files) > 100
-    infos = [job.read_run(), run.read_run()]
+    infos = [dict(job.read_run().content), dict(run.read_run().content)]
     for info in infos:
         for passing in ("pid", "process_start", "start", "end", "command"):
             del info[passing]
@@ -125,8 +125,8 @@ def test_killed_and_completed(tmp_path: Path) -> None:
     trained = []
     for run in map(open_run, runs):
         info = run.read_run()
-        assert info["status"] == "finished"
-        assert len(info["resumed"]) == 1
+        assert info.status == "finished"
+        assert len(info.resumed or ()) == 1
         steps = [m["step"] for m in run.read_metrics() if m["stage"] == "meta_train"]
         assert steps == sorted(set(steps))
         assert steps[-1] == 799

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from metakd.registry import build, resolve
+from metakd.runs.records import Results
 from metakd.tracking.none import NoTracker
 from metakd.tracking.tracker import Tracker
 
@@ -17,7 +18,7 @@ def test_it_writes_nothing(tmp_path: Path) -> None:
     tracker: Tracker = NoTracker()
     assert tracker.start({}, tmp_path, "n") == {}
     tracker.log("meta_train", 1, {"loss": 1.0})
-    tracker.summary({})
+    tracker.summary(Results())
     tracker.figure("x", tmp_path / "x.png")
     tracker.finish("finished")
     assert list(tmp_path.iterdir()) == []

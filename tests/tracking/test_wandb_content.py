@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from metakd.runs.records import Results
 from metakd.tracking.wandb_content import config_of, place_of, summary_of, table_of
 
 ENTRY = {"accuracy": 0.9, "ci95": 0.01, "ways": 5, "shots": 1, "steps": 10}
@@ -20,13 +21,13 @@ RESULTS = {
         "cost": {"parameters": 1000, "latency_ms": 0.5},
     },
     "teacher": {"fewshot": {**ENTRY, "accuracy": 0.99}, "cost": {"parameters": 9000}},
-    "fidelity": {"agreement": 0.8, "kl": float("nan")},
+    "fidelity": {"agreement": 0.8, "kl": 0.25},
     "gains": [{"measure": "accuracy", "difference": 0.03, "ci95": 0.004, "shots": 1}],
 }
 
 
 def test_headlines_have_short_names() -> None:
-    found = summary_of(RESULTS)
+    found = summary_of(Results.of(RESULTS))
     short = {key: value for key, value in found.items() if "fewshot" not in key}
     assert short == {
         "schema": 1,
@@ -35,6 +36,7 @@ def test_headlines_have_short_names() -> None:
         "student/accuracy_1shot": 0.9,
         "student/accuracy_5shot": 0.97,  # the headline's steps and batch-norm mode
         "teacher/accuracy": 0.99,
+        "teacher/accuracy_1shot": 0.99,
         "teacher/ci95": 0.01,
         "gain/accuracy": 0.03,
         "gain/ci95": 0.004,
@@ -44,18 +46,21 @@ def test_headlines_have_short_names() -> None:
         "student/cost/latency_ms": 0.5,
         "teacher/cost/parameters": 9000,
         "fidelity/agreement": 0.8,
+        "fidelity/kl": 0.25,
     }
     assert found["student/fewshot/ways"] == 5
 
 
 def test_regression_has_an_error() -> None:
-    found = summary_of({"student": {"fewshot": {"mse": 0.4, "ci95": 0.1, "shots": 5}}})
+    found = summary_of(
+        Results.of({"schema": 1, "student": {"fewshot": {"mse": 0.4, "ci95": 0.1, "shots": 5}}})
+    )
     assert (found["student/mse"], found["student/ci95"]) == (0.4, 0.1)
     assert "student/accuracy" not in found
 
 
 def test_the_table_holds_every_measurement() -> None:
-    columns, rows = table_of(RESULTS)
+    columns, rows = table_of(Results.of(RESULTS))
     lines = [dict(zip(columns, row, strict=True)) for row in rows]
     assert [(r["shots"], r["batchnorm"], r["value"]) for r in lines] == [
         (1, "inductive", 0.9),
@@ -64,7 +69,7 @@ def test_the_table_holds_every_measurement() -> None:
         (5, "inductive", 0.2),
     ]
     assert {r["measure"] for r in lines} == {"accuracy"}
-    assert table_of({}) == (columns, [])
+    assert table_of(Results()) == (columns, [])
 
 
 def test_settings_are_numbers_and_words() -> None:
@@ -102,10 +107,10 @@ def test_a_multirun_is_a_group(tmp_path: Path) -> None:
 
 def test_tasks_that_diverged_are_told() -> None:
     head = {"tasks": 20, "shots": 5, "steps": 10, "diverged": 0.4, "mse_median": 3.5}
-    results = {"student": {"fewshot": head, "fewshot_all": [head]}}
-    found = summary_of(results)
+    results = {"schema": 1, "student": {"fewshot": head, "fewshot_all": [head]}}
+    found = summary_of(Results.of(results))
     assert (found["student/diverged"], found["student/mse_median"]) == (0.4, 3.5)
     assert "student/mse" not in found
-    columns, rows = table_of(results)
+    columns, rows = table_of(Results.of(results))
     assert dict(zip(columns, rows[0], strict=True))["diverged"] == 0.4
-    assert "diverged" not in table_of(RESULTS)[0]
+    assert "diverged" not in table_of(Results.of(RESULTS))[0]

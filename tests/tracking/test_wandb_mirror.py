@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from metakd.errors import UserError
+from metakd.runs.records import Results
 from metakd.tracking.login import logged_in, server
 
 from .conftest import mirror, records
@@ -50,7 +51,8 @@ def test_an_offline_run_holds_everything_and_touches_no_home(
     tracker.log("evaluate", 1, {"student/accuracy": 0.5})
     tracker.figure("x", picture)
     measured = [{"accuracy": 0.9, "shots": 1, "steps": 10}, {"accuracy": 1, "shots": 5}]
-    tracker.summary({"student": {"fewshot": measured[0], "fewshot_all": measured}})
+    student = {"fewshot": measured[0], "fewshot_all": measured}
+    tracker.summary(Results.of({"schema": 1, "student": student}))
     tracker.finish("finished")
 
     assert info["wandb_mode"] == "offline"
@@ -136,7 +138,7 @@ def test_a_mirror_that_is_killed_is_warned_of_once(
     for step in range(100):
         tracker.log("meta_train", step, {"loss": 1.0})
     began = time.monotonic()
-    tracker.summary({"a": 1})
+    tracker.summary(Results())
     tracker.finish("finished")
     assert time.monotonic() - began < 5
     err = capfd.readouterr().err
@@ -174,6 +176,7 @@ tracker = WandbMirror(mode="offline", project="p", timeout=10)
 info = tracker.start({{}}, Path({str(tmp_path)!r}), "n")
 tracker.log("meta_train", 1, {{"loss": 1.0}})
 print(info["wandb_dir"], flush=True)
+from metakd.runs.records import Results
 import time; time.sleep(0.5)
 os.kill(os.getpid(), 9)
 """

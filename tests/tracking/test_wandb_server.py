@@ -13,6 +13,7 @@ from PIL import Image
 
 from metakd.cli import main
 from metakd.runs.folder import open_run
+from metakd.runs.records import Results
 
 from .conftest import mirror, records, wandb
 from .wandb_server import KEY, FakeServer
@@ -59,11 +60,12 @@ def test_online(
         tracker.log("meta_train", step, {"loss": float(step)})
     tracker.figure("x", picture)
     entry = {"accuracy": 0.9, "ci95": 0.01, "shots": 1}
-    tracker.summary({"student": {"fewshot": entry, "fewshot_all": [entry]}})
+    student = {"fewshot": entry, "fewshot_all": [entry]}
+    tracker.summary(Results.of({"schema": 1, "student": student}))
     tracker.finish("finished")
 
-    assert (info["wandb_mode"], list(server.runs)) == ("online", [info["wandb_run_id"]])
-    run = server.runs[info["wandb_run_id"]]
+    assert (info.wandb_mode, list(server.runs)) == ("online", [info.wandb_run_id])
+    run = server.runs[info.wandb_run_id]
     told = {k: run.told.get(k) for k in ("project", "groupName", "displayName", "jobType", "tags")}
     assert told == {
         "project": "mine",
@@ -87,15 +89,15 @@ def test_a_resumed_run_is_the_same_one(server: FakeServer, folder: Path) -> None
     for step in range(3):
         first.log("meta_train", step, {"loss": float(step)})
     first.finish("interrupted")
-    run = server.runs[info["wandb_run_id"]]
+    run = server.runs[info.wandb_run_id]
     assert run.exit_code == 1
     write_metrics(folder, range(3))
     second = mirror()
-    again = second.start({}, folder, "n", run_id=info["wandb_run_id"])
+    again = second.start({}, folder, "n", run_id=info.wandb_run_id)
     for step in range(3, 5):
         second.log("meta_train", step, {"loss": float(step)})
     second.finish("finished")
-    assert list(server.runs) == [info["wandb_run_id"]] == [again["wandb_run_id"]]
+    assert list(server.runs) == [info.wandb_run_id] == [again["wandb_run_id"]]
     assert run.rows(LOSS) == [(step, step) for step in range(5)]  # nothing twice
     assert (run.starts, run.exit_code) == (2, 0)
 
@@ -110,15 +112,15 @@ def test_a_resumed_offline_run_is_one_upload(
     first.finish("interrupted")
     write_metrics(folder, range(3))
     second = mirror("mode", mode="offline")
-    again = second.start({}, folder, "n", run_id=info["wandb_run_id"])
+    again = second.start({}, folder, "n", run_id=info.wandb_run_id)
     for step in range(3, 5):
         second.log("meta_train", step, {"loss": 10.0 + step})
     second.finish("finished")
     assert server.runs == {}
-    assert again["wandb_run_id"] == info["wandb_run_id"]
+    assert again["wandb_run_id"] == info.wandb_run_id
     assert shlex.split(again["wandb_sync"]) == [
         *("wandb", "sync"),
-        *(info["wandb_dir"], again["wandb_dir"]),
+        *(info.wandb_dir, again["wandb_dir"]),
     ]
     assert f"upload with: {again['wandb_sync']}\n" in capfd.readouterr().err
     wandb(*shlex.split(again["wandb_sync"])[1:])
@@ -147,8 +149,8 @@ def test_an_agent_s_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = mirror("mode", mode="offline")
     info = tracker.start({"algorithm": {"inner_lr": 0.3}}, folder, "n")
     tracker.finish("finished")
-    assert info["wandb_run_id"] == "abc123"
-    run = next(r["run"] for r in records(info["wandb_dir"]) if r["type"] == "run")
+    assert info.wandb_run_id == "abc123"
+    run = next(r["run"] for r in records(info.wandb_dir) if r["type"] == "run")
     assert run["sweep_id"] == "sweep1"
     assert run["config"]["update"]["algorithm"] == {"inner_lr": 0.3}
     assert run["config"]["update"]["algorithm.inner_lr"] == 0.3
@@ -195,8 +197,8 @@ def test_training_ends_whatever_the_server_does(
     said = capfd.readouterr().err
     assert status == 0, said
     run = open_run(place)
-    info, results = run.read_run(), run.read_results()
-    assert (info["status"], info["wandb_mode"]) == (
+    info, results = run.read_run(), run.read_results().content
+    assert (info.status, info.wandb_mode) == (
         "finished",
         "offline" if kind == "down" else "online",
     )
@@ -219,6 +221,6 @@ def test_training_ends_whatever_the_server_does(
     server.revive()
     done = wandb(*shlex.split(line.partition("wandb ")[2]))
     assert "Finished syncing" in done.stderr
-    told = server.runs[info["wandb_run_id"]]
+    told = server.runs[info.wandb_run_id]
     assert told.summary["student/accuracy"] == results["student"]["fewshot"]["accuracy"]
     assert told.rows(LOSS)[-1][0] == 5

@@ -1,0 +1,461 @@
+"""run.json, results.json, split.json and the lines of metrics.jsonl.
+
+docs/schemas describes the same files for other programs; scripts/write_schemas.py makes it from
+these classes. What it asks of a file beyond what a reader needs stands in `json_schema_extra`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from typing_extensions import TypedDict
+
+from metakd.runs.record import (
+    Amount,
+    Count,
+    File,
+    Flag,
+    Maybe,
+    Number,
+    Part,
+    Positive,
+    PositiveNumber,
+    RoundedAmount,
+    RoundedShare,
+    Share,
+    Whole,
+    reason_of,
+)
+
+__all__ = [
+    "MODELS",
+    "ClassSplit",
+    "ClassesOfPart",
+    "Cost",
+    "Gain",
+    "Measurement",
+    "MetricsLine",
+    "ModelResults",
+    "Results",
+    "RunInfo",
+    "check_line",
+]
+
+MODELS = ("student", "student_alone", "teacher")
+"""Models of results.json, in the order in which they are shown."""
+
+Sha = Annotated[str, Field(json_schema_extra={"pattern": "^[0-9a-f]{64}$"})]
+BatchNorm = Literal["inductive", "transductive"]
+
+# --- run.json
+
+
+class InputOf(Part):
+    """What a network expects of its input."""
+
+    channels: Positive
+    height: Positive
+    width: Positive
+    mean: list[Number]
+    """Of each channel; pixels are from 0 to 1."""
+    std: list[PositiveNumber]
+    reading: dict[str, Any]
+    """How picture files are read."""
+
+
+class Inputs(Part):
+    """What the networks expect of their input; the header of each file of weights has the same."""
+
+    student: Maybe[InputOf] = None
+    teacher: Maybe[InputOf] = None
+
+
+class Resumption(Part):
+    """One time that the run was gone on with."""
+
+    time: Maybe[Number] = None
+    pid: Maybe[Positive] = None
+    host: Maybe[str] = None
+    process_start: str | None = None
+    command: Maybe[str] = None
+
+
+class RunInfo(File):
+    """What, when, where, and how it ended.
+
+    The file of an evaluation has `evaluates` instead of what is said of training. Fields that are
+    not named here may be added without a change of `schema`.
+    """
+
+    model_config = ConfigDict(
+        title="run.json of a MetaKD run",
+        json_schema_extra={
+            "required": ["schema", "status", "stage", "pid", "host"],
+            "allOf": [
+                {
+                    "if": {"properties": {"status": {"const": "finished"}}},
+                    "then": {
+                        "required": ["start", "end"],
+                        "properties": {"end": {"type": "number"}},
+                    },
+                },
+                {
+                    "if": {"properties": {"status": {"const": "running"}}},
+                    "then": {"properties": {"end": {"type": "null"}}},
+                },
+                {
+                    "if": {"required": ["command"]},
+                    "then": {
+                        "required": [
+                            "seed",
+                            "device",
+                            "precision",
+                            "packages",
+                            "python",
+                            "data_checksum",
+                        ]
+                    },
+                },
+            ],
+        },
+    )
+    needed: ClassVar[tuple[str, ...]] = ("status",)
+
+    status: Maybe[Literal["running", "interrupted", "failed", "finished"]] = None
+    stage: str | None = None
+    """The stage that it is in, or was in last."""
+    stage_steps: Count | None = None
+    """Number of steps of that stage."""
+    pid: Maybe[Positive] = None
+    host: Maybe[str] = None
+    process_start: str | None = None
+    """When the process started, as an opaque word: a later one may have the same number."""
+    start: Number | None = None
+    """Seconds since 1970."""
+    end: Number | None = None
+    """Seconds since 1970."""
+    command: Maybe[str] = None
+    """What was typed."""
+    directory: Maybe[str] = None
+    """Where it was typed."""
+    packages: Maybe[dict[str, str]] = None
+    """Versions."""
+    environment: Maybe[dict[str, str]] = None
+    """The variables that can decide figures or where data lies, where they are set."""
+    python: Maybe[str] = None
+    platform: Maybe[str] = None
+    processor: Maybe[str] = None
+    gpus: Maybe[list[str]] = None
+    cpus: Positive | None = None
+    threads: Maybe[Positive] = None
+    """Of one operation."""
+    processes: Maybe[Positive] = None
+    """How many of torchrun's processes shared the run; absent: one."""
+    git_commit: Maybe[Annotated[str, Field(json_schema_extra={"pattern": "^[0-9a-f]{40,64}$"})]] = (
+        None
+    )
+    git_dirty: Maybe[Flag] = None
+    git_diff: Maybe[str] = None
+    """`git diff HEAD` of a clone whose files differ from the commit, cut after 65536 bytes."""
+    git_diff_sha256: Maybe[Sha] = None
+    """Of the whole difference."""
+    git_diff_bytes: Maybe[Annotated[Positive, Field(json_schema_extra={"minimum": 65537})]] = None
+    """Length of the whole difference, where `git_diff` was cut."""
+    seed: Maybe[Whole] = None
+    device: Maybe[str] = None
+    precision: Maybe[str] = None
+    deterministic: Maybe[Flag] = None
+    data_checksum: Maybe[str] = None
+    """SHA-256 of the prepared data."""
+    data_notes: Maybe[list[str]] = None
+    """What was doubtful about the data, such as pictures that could not be read."""
+    external_pretraining: Maybe[list[str]] = None
+    """Which networks began with weights that were trained elsewhere."""
+    preprocessing: Maybe[Inputs] = None
+    teacher_scale: Maybe[Amount] = None
+    """What the teacher's cosines are multiplied by to become logits."""
+    teacher: Maybe[Sha] = None
+    """SHA-256 of the teacher's weights."""
+    error: Maybe[str] = None
+    """What went wrong, of a run that failed."""
+    warnings: Maybe[list[str]] = None
+    """What the run's figures give reason to doubt, a line each; absent where nothing does."""
+    resumed: Maybe[list[Resumption]] = None
+    """An entry for each time that the run was gone on with."""
+    evaluates: Maybe[str] = None
+    """Of an evaluation: the run that it judged, relative to its folder."""
+    reproduces: Maybe[str] = None
+    """Of a run made by `metakd reproduce`: the run that it repeats, relative to its folder."""
+    wandb_run_id: Maybe[str] = None
+    wandb_mode: Maybe[str] = None
+    wandb_url: Maybe[str] = None
+    wandb_dir: Maybe[str] = None
+    wandb_sync: Maybe[str] = None
+    """The command that uploads an offline run to W&B."""
+
+
+# --- results.json
+
+
+class Measured(Part):
+    """On which tasks something was measured, and how."""
+
+    tasks: Maybe[Positive] = None
+    ways: Maybe[Positive] = None
+    shots: Maybe[Positive] = None
+    queries: Maybe[Positive] = None
+    """Of each class."""
+    steps: Maybe[Count] = None
+    """Adaptation steps; absent where the model takes none."""
+    batchnorm: Maybe[BatchNorm] = None
+    ci95: Maybe[Amount] = None
+    """Half-width of the 95 % interval over tasks."""
+    diverged: Maybe[Share] = None
+    """Share of tasks that diverged.
+
+    Predictions that are not finite, or a squared error above 1e6 times the variance of the targets.
+    Absent where none did. In accuracy they count as wrong answers; of errors there is no mean then,
+    nor a difference, if they diverged for either model.
+    """
+    diverged_from_step: Maybe[Count] = None
+    """The smallest measured number of adaptation steps after which any task had diverged, where
+    several were measured."""
+
+    def is_like(self, other: Measured) -> bool:
+        """Tell whether both were measured after as many steps, in the same batch-norm mode."""
+        return (self.steps, self.batchnorm) == (other.steps, other.batchnorm)
+
+
+class Measurement(Measured):
+    """Mean accuracy or mean squared error over tasks.
+
+    Where it was not finite there is neither it nor an interval, and `not_finite` names it.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "required": ["tasks", "shots"],
+            "oneOf": [
+                {"required": ["accuracy", "ci95", "ways", "queries"]},
+                {"required": ["mse"]},
+                {
+                    "not": {
+                        "anyOf": [
+                            {"required": ["accuracy"]},
+                            {"required": ["mse"]},
+                            {"required": ["ci95"]},
+                        ]
+                    }
+                },
+            ],
+        }
+    )
+
+    accuracy: Maybe[Share] = None
+    mse: Maybe[Amount] = None
+    mse_median: Maybe[Amount] = None
+    """Median over all tasks, of a regression in which tasks diverged (there is then no `mse`);
+    those count as infinite."""
+
+    @model_validator(mode="after")
+    def _interval_of_something(self) -> Self:
+        if self.ci95 is not None and self.value is None:
+            raise ValueError("has an interval and neither 'accuracy' nor 'mse'")
+        return self
+
+    @property
+    def measure(self) -> str:
+        """Return `accuracy` (0 to 1) or `mse`."""
+        return "mse" if self.accuracy is None else "accuracy"
+
+    @property
+    def value(self) -> float | None:
+        """Return the accuracy or the error; None if there is no figure."""
+        return self.mse if self.accuracy is None else self.accuracy
+
+
+class Gain(Measured):
+    """Student minus its undistilled twin on the same tasks."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "required": ["model", "baseline", "measure", "tasks", "shots"],
+            "if": {"properties": {"measure": {"const": "accuracy"}}},
+            "then": {"required": ["difference", "ci95"]},
+        }
+    )
+
+    model: Maybe[str] = None
+    baseline: Maybe[str] = None
+    measure: Maybe[Annotated[str, Field(json_schema_extra={"enum": ["accuracy", "mse"]})]] = None
+    difference: Maybe[Number] = None
+
+
+class Cost(Part):
+    """What a model costs, of the backbone without a head."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["parameters", "bytes"]})
+
+    parameters: Maybe[Count] = None
+    macs: Maybe[Amount] = None
+    """Multiply-adds of one example."""
+    bytes: Maybe[Amount] = None
+    latency_ms: Maybe[Amount] = None
+    """Of one example."""
+    latency_ms_spread: Maybe[Amount] = None
+    """By how much latency_ms may be off: half the range of the medians of the five rounds in which
+    it was measured, the slowest left out."""
+    latency_batch_ms: Maybe[Amount] = None
+    """Of 64 examples."""
+    peak_memory_bytes: Maybe[Amount] = None
+
+    def of(self, name: str) -> float | None:
+        """Return one of the costs by its name; None: not measured."""
+        value: float | None = getattr(self, name) if name in Cost.model_fields else None
+        return value
+
+
+class Target(Part):
+    """What fine-tuning reached on the target's test images."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["top1"]})
+
+    top1: Maybe[Share] = None
+    top5: Maybe[Share] = None
+    loss: Maybe[Amount] = None
+    mse: Maybe[Amount] = None
+
+
+class ModelCalibration(Part):
+    """What the confidence of the headline's predictions is worth."""
+
+    ece: Maybe[RoundedShare] = None
+    """Expected calibration error."""
+
+
+class ModelResults(Part):
+    """The figures of one model."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["fewshot", "fewshot_all", "cost"]})
+
+    fewshot: Maybe[Measurement] = None
+    """The headline."""
+    fewshot_all: Annotated[tuple[Measurement, ...], Field(json_schema_extra={"minItems": 1})] = ()
+    calibration: Maybe[ModelCalibration] = None
+    cost: Cost = Cost()
+    validated: Maybe[Number] = None
+    """Best value on meta-validation, by which the state that was kept was chosen."""
+    start: Maybe[str] = None
+    """Which generated start was judged (algorithm=adversarial)."""
+    target: Maybe[Target] = None
+
+    def headlines(self) -> dict[int, Measurement]:
+        """Return the figure that stands for the model, for each number of shots.
+
+        That is the headline itself and, for other shots, the measurement that differs from it in
+        nothing but the shots (ways, steps, batch-norm mode).
+        """
+        head = self.fewshot
+        if head is None or head.shots is None:
+            return {}
+        found = {head.shots: head}
+        for entry in self.fewshot_all:
+            if entry.shots is not None and entry.is_like(head) and entry.ways == head.ways:
+                found.setdefault(entry.shots, entry)
+        return found
+
+
+class Fidelity(Part):
+    """How near the student's answers are to the teacher's, over the headline's queries."""
+
+    agreement: Maybe[Share] = None
+    """Share of queries to which student and teacher give the same answer."""
+    kl: Maybe[RoundedAmount] = None
+    """Mean KL(teacher || student) in nats; rounding can make it a little less than 0."""
+
+
+class Results(File):
+    """The final figures.
+
+    What was not measured is absent, never 0; fields that are not named here may be added without a
+    change of `schema`.
+    """
+
+    model_config = ConfigDict(
+        title="results.json of a MetaKD run",
+        json_schema_extra={"required": ["schema", "student"]},
+    )
+    needed: ClassVar[tuple[str, ...]] = ("student",)
+
+    student: ModelResults = ModelResults()
+    student_alone: Maybe[ModelResults] = None
+    teacher: Maybe[ModelResults] = None
+    fidelity: Fidelity = Fidelity()
+    gains: tuple[Gain, ...] = ()
+    timing: dict[str, Amount] = Field(default_factory=dict)
+    """Seconds."""
+    not_finite: tuple[str, ...] = ()
+    """Dotted names of figures that were measured and are not finite numbers."""
+
+    @property
+    def models(self) -> dict[str, ModelResults]:
+        """Return the models that were measured by their names, in the order of `MODELS`."""
+        return {name: found for name in MODELS if (found := getattr(self, name)) is not None}
+
+
+# --- split.json
+
+
+class ClassesOfPart(Part):
+    """The classes of a part of the data, and the number of images of each."""
+
+    classes: list[str]
+    images: Maybe[list[Count]] = None
+
+
+class ClassSplit(File):
+    """Which classes a run learned from, chose by and was judged on."""
+
+    model_config = ConfigDict(
+        title="split.json of a MetaKD run",
+        json_schema_extra={"required": ["schema", "dataset", "train", "validate", "test"]},
+    )
+
+    dataset: Maybe[str] = None
+    train: ClassesOfPart
+    validate_: Annotated[ClassesOfPart, Field(alias="validate")]
+    test: ClassesOfPart
+
+
+# --- metrics.jsonl
+
+
+class MetricsLine(TypedDict):
+    """A line of metrics.jsonl; a metric that was not a finite number is null."""
+
+    stage: str
+    step: Count
+    time: Number
+    metrics: dict[str, Number | None]
+
+
+@cache
+def _lines() -> TypeAdapter[MetricsLine]:
+    return TypeAdapter(MetricsLine)
+
+
+def check_line(content: Any) -> MetricsLine:
+    """Return a line of metrics.jsonl as it is, if it is one.
+
+    Raises:
+        ValueError: the reason.
+    """
+    if not isinstance(content, dict):
+        raise ValueError("it is no object")
+    try:
+        _lines().validate_python(content)
+    except ValidationError as error:
+        raise ValueError(reason_of(error)) from None
+    return content  # type: ignore[return-value]
