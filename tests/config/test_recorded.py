@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -11,6 +10,7 @@ import yaml
 from metakd.config.compose import compose
 from metakd.config.recorded import differences, recorded_composed
 from metakd.errors import UserError
+from metakd.runs.records import RunInfo
 
 
 def recorded(run: Path, *overrides: str) -> Path:
@@ -51,7 +51,7 @@ def test_paths_are_relative_to_where_the_run_was_typed(
         "student.checkpoint=best.pt",
     )
     typed = ["student.checkpoint=other.pt"]
-    composed = recorded_composed(run, {"directory": str(there)}, typed)
+    composed = recorded_composed(run, RunInfo(directory=str(there)), typed)
     config, kept = composed.config, yaml.safe_load(composed.yaml)
     expected = {
         "dataset.folder": there / "photos",
@@ -73,13 +73,13 @@ def test_a_path_under_the_home_folder_stays_there(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     run = recorded(tmp_path / "run", "cache_root='~/cache'")
-    composed = recorded_composed(run, {"directory": str(there)})
+    composed = recorded_composed(run, RunInfo(directory=str(there)))
     assert composed.config.cache_root == str(tmp_path / "cache")
 
 
 def test_names_and_nulls_are_no_paths(tmp_path: Path, there: Path) -> None:
     run = recorded(tmp_path / "run", "dataset=image_folder", "dataset.splits=random")
-    composed = recorded_composed(run, {"directory": str(there)})
+    composed = recorded_composed(run, RunInfo(directory=str(there)))
     assert composed.config.dataset.splits == "random"
     assert composed.config.data_root is None
     assert composed.config.cache_root is None
@@ -91,9 +91,8 @@ def test_the_default_folder_of_datasets_is_the_run_s(
     tmp_path: Path, there: Path, here: Path, monkeypatch: pytest.MonkeyPatch, named: str | None
 ) -> None:
     run = recorded(tmp_path / "run")
-    info: dict[str, Any] = {"directory": str(there)}
-    if named:
-        info["environment"] = {"METAKD_DATA": named}
+    variables = {"METAKD_DATA": named} if named else {}
+    info = RunInfo(directory=str(there), environment=variables)
     folder = there / (named or "data")
     folder.mkdir()
     assert recorded_composed(run, info).config.data_root == str(folder)
@@ -104,12 +103,12 @@ def test_the_default_folder_of_datasets_is_the_run_s(
 
 def test_without_a_recorded_folder_nothing_is_changed(tmp_path: Path) -> None:
     run = recorded(tmp_path / "run", "cache_root=c")
-    assert recorded_composed(run, {}).config.cache_root == "c"
+    assert recorded_composed(run, RunInfo()).config.cache_root == "c"
 
 
 def test_what_is_typed_is_checked_and_wins(tmp_path: Path, there: Path) -> None:
     run = recorded(tmp_path / "run", "seed=3")
-    info = {"directory": str(there)}
+    info = RunInfo(directory=str(there))
     assert recorded_composed(run, info).config.seed == 3
     assert recorded_composed(run, info, ["seed=4"]).config.seed == 4
     with pytest.raises(UserError, match="Did you mean 'seed'"):

@@ -35,7 +35,7 @@ def test_what_did_not_change_is_not_read_again(
     (tmp_path / "b" / "results.json").write_text(json.dumps(results))
     third, _ = watch.look()
     assert read == ["a", "b", "b"]
-    assert third[1].results["student"]["fewshot"]["accuracy"] == 0.123
+    assert third[1].results.student.fewshot.accuracy == 0.123
     made_up(tmp_path / "c")
     assert len(watch.look()[0]) == 3
     assert read == ["a", "b", "b", "c"]

@@ -146,9 +146,9 @@ def test_another_seed_gives_other_figures(run: Path) -> None:
 
 def test_what_is_known_to_differ_is_said(run: Path) -> None:
     def elsewhere(info: dict[str, Any]) -> None:
-        info.packages["torch"] = "1.0"
-        info.processor = "abacus"
-        del info.threads
+        info["packages"]["torch"] = "1.0"
+        info["processor"] = "abacus"
+        del info["threads"]
 
     change(run / "run.json", elsewhere)
     report = metakd.reproduce(run)
