@@ -24,7 +24,7 @@ def class_splits(runs: Sequence[Run]) -> Splits:
     Runs whose split is not recorded are passed over.
     """
     finished = [run for run in runs if run.results is not None]
-    if len({run.info.get("data_checksum") for run in finished}) < 2:
+    if len({run.info.data_checksum for run in finished}) < 2:
         return {}  # the same data: the same classes
     found: dict[tuple[tuple[str, ...], ...], list[Run]] = {}
     for run in finished:
