@@ -6,18 +6,15 @@ import contextlib
 import io
 import os
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from typing import Any
 
 __all__ = ["survive_closed_pipes"]
 
 
 class _Pipe(io.FileIO):
-    """The raw file below a standard stream; what nobody reads any more goes to the null device."""
+    """The file below a standard stream; what nobody reads any more goes to the null device."""
 
-    def write(self, data: ReadableBuffer, /) -> int | None:
+    def write(self, data: Any, /) -> int:
         """Write bytes; return how many of them are done with."""
         try:
             return super().write(data)
@@ -31,8 +28,8 @@ class _Pipe(io.FileIO):
 def survive_closed_pipes() -> None:
     """Let standard output and standard error drop what nobody reads, for the whole process.
 
-    A command then goes on to its end, and its exit status says what became of it. Streams that
-    are no pipes, or no files at all, stay as they are.
+    A command then goes on to its end, and its exit status says what became of it. Terminals, and
+    streams that are no files, stay as they are.
     """
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
@@ -40,15 +37,13 @@ def survive_closed_pipes() -> None:
             if stream.fileno() != number or stream.isatty():
                 continue
             stream.flush()
-            raw = io.BufferedWriter(_Pipe(number, "wb", closefd=False))
-            setattr(
-                sys,
-                name,
-                io.TextIOWrapper(
-                    raw,
-                    encoding=stream.encoding,
-                    errors=stream.errors,
-                    line_buffering=stream.line_buffering,
-                    write_through=stream.write_through,
-                ),
+            pipe = _Pipe(number, "wb", closefd=False)
+            unbuffered = isinstance(stream.buffer, io.FileIO)  # python -u
+            wrapped = io.TextIOWrapper(
+                pipe if unbuffered else io.BufferedWriter(pipe),
+                encoding=stream.encoding,
+                errors=stream.errors,
+                line_buffering=stream.line_buffering or number == 2,
+                write_through=stream.write_through,
             )
+            setattr(sys, name, wrapped)
