@@ -91,7 +91,7 @@ def plain_protonet(network: nn.Sequential, t: TaskBatch) -> None:
 
 
 def plain_supervised(network: nn.Sequential, e: ExampleBatch) -> None:
-    F.cross_entropy(network(e.images), e.labels).backward()
+    F.cross_entropy(network(e.examples), e.labels).backward()
 
 
 def plain(network: nn.Sequential, loop: Callable[..., None], *arguments: object) -> Contender:

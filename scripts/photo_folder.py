@@ -65,11 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if asked.output.exists() and any(asked.output.iterdir()):
         parser.error(f"{asked.output} holds something already")
-    parts = Cifar100(asked.data).load().parts.values()
+    parts = Cifar100(asked.data).load().splits.values()
     names = [name for part in parts for name in part.class_names]
     images, labels, before = [], [], 0
     for part in parts:
-        images.append(part.images.permute(0, 2, 3, 1).numpy())
+        images.append(part.examples.permute(0, 2, 3, 1).numpy())
         labels.append(part.labels.numpy() + before)
         before += len(part.class_names)
     number = write_folder(

@@ -47,7 +47,7 @@ def main() -> int:
     run = open_run(asked.run)
     prepared = prepare_judging(run, judged_composed(run))
     config, data = prepared.config, prepared.data
-    images = data.part("test")
+    images = data.split("test")
     files = files_of(Path(config.dataset.folder), images.class_names)
     assert len(files) == len(images), "the folder holds other pictures than the run saw"
     names = [images.class_names[label] for label in images.labels]

@@ -34,7 +34,9 @@ from metakd.algorithms.maml import MAML
 from metakd.algorithms.protonet import ProtoNet
 from metakd.algorithms.reptile import Reptile
 from metakd.algorithms.supervised import Supervised
-from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
+from metakd.data.class_data import ClassData
+from metakd.data.class_examples import ClassExamples, PreparedData
+from metakd.data.splits import SPLITS
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distributed.group import ALONE, Group
@@ -56,22 +58,22 @@ CLASSES = 12
 FULL = Precision(None, "cpu")
 
 
-def images() -> ImageData:
+def images() -> ClassData:
     """Return made-up images of 28 x 28 pixels: a random pattern a class, and noise."""
     generator = torch.Generator().manual_seed(0)
     parts = {}
-    for part in PARTS:
+    for part in SPLITS:
         patterns = torch.randint(40, 216, (CLASSES, 1, 28, 28), generator=generator)
         labels = torch.arange(CLASSES).repeat_interleave(10)
         noise = torch.randint(-40, 40, (len(labels), 1, 28, 28), generator=generator)
-        parts[part] = ClassImages(
-            images=(patterns[labels] + noise).clamp(0, 255).to(torch.uint8),
+        parts[part] = ClassExamples(
+            examples=(patterns[labels] + noise).clamp(0, 255).to(torch.uint8),
             labels=labels,
             class_names=tuple(f"{part}/{c}" for c in range(CLASSES)),
             groups=torch.zeros(CLASSES, dtype=torch.int64),
             held_out=torch.zeros(len(labels), dtype=torch.bool),
         )
-    return ImageData(PreparedImages(parts, "made up"))
+    return ClassData(PreparedData(parts, "made up"))
 
 
 class Watching(Recorder):
@@ -138,7 +140,7 @@ class Trial:
         meta_batch: tasks of an update.
     """
 
-    data: ImageData
+    data: ClassData
     steps: int
     width: int
     meta_batch: int
@@ -207,7 +209,7 @@ class Trial:
         measured = evaluate(
             learner,
             self.data,
-            part="test",
+            split="test",
             ways=5,
             shots=1,
             queries=5,

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import metakd
 from metakd.config.recorded import recorded_composed
-from metakd.data.images import ImageData
 from metakd.errors import UserError
 from metakd.pipeline.prepare import prepare
 from metakd.runs.folder import open_run
@@ -32,13 +31,13 @@ def measured(run: Path, which: str, tasks: int, markdown: bool) -> list[str]:
     data = prepare(composed).data
     model = metakd.load(run, which)
     calibration = model.trained.calibration
-    if not isinstance(data, ImageData) or calibration is None or not calibration.quantiles:
+    if not data.has_classes or calibration is None or not calibration.quantiles:
         raise UserError(f"run '{run}': no threshold was chosen for its {which}")
     how = model.how()
     judged = judged_tasks(
         model.trained.algorithm,
         data,
-        part="test",
+        split="test",
         ways=calibration.ways,
         shots=calibration.shots,
         queries=composed.config.task.queries,

@@ -61,7 +61,7 @@ class Supervised(EmbeddingLearner):
     ) -> dict[str, Tensor]:
         """See `Algorithm.accumulate`; accuracy is that on the base classes of the batch."""
         assert isinstance(batch, ExampleBatch) and not isinstance(answers, TaskAnswers)
-        prediction = self.network(batch.images, objective.stages)
+        prediction = self.network(batch.examples, objective.stages)
         terms = objective(prediction, batch.labels, answers)
         terms["loss"].backward()
         report = terms | accuracy(prediction.logits, batch.labels)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from metakd.comparing.cells import Column, Table, clean
 from metakd.comparing.gather import Run
+from metakd.data.splits import SPLITS
 from metakd.errors import UserError
-from metakd.runs.split import PARTS, read_split
+from metakd.runs.split import read_split
 
 __all__ = ["class_splits", "split_line", "split_table"]
 
@@ -15,7 +16,7 @@ SHOWN = 12
 """Most class names in a cell."""
 
 Splits = Mapping[tuple[tuple[str, ...], ...], Sequence[Run]]
-"""The runs of each split; a split is the class names of `PARTS`."""
+"""The runs of each split; a split is the class names of `SPLITS`."""
 
 
 def class_splits(runs: Sequence[Run]) -> Splits:
@@ -33,7 +34,7 @@ def class_splits(runs: Sequence[Run]) -> Splits:
         except UserError:
             continue
         if split is not None:
-            found.setdefault(tuple(tuple(split[part]) for part in PARTS), []).append(run)
+            found.setdefault(tuple(tuple(split[part]) for part in SPLITS), []).append(run)
     return found if len(found) > 1 else {}
 
 

@@ -1,20 +1,37 @@
-"""Whole batches of labelled images, each example at most once an epoch."""
+"""Whole batches of labelled examples, each example at most once an epoch."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from metakd.data.class_examples import ClassExamples
 from metakd.data.counter_random import bits_at, permutation, stream_key
 from metakd.data.tasks import ExampleBatch
 from metakd.errors import UserError
 
-if TYPE_CHECKING:
-    from metakd.data.images import ImageData
+__all__ = ["BatchStream", "EpochOrder", "ExampleSource", "view_or_augment"]
 
-__all__ = ["BatchStream", "EpochOrder"]
+
+class ExampleSource(Protocol):
+    """What streams ask of the data that they draw from; see `ClassData`."""
+
+    name: str
+    device: torch.device
+
+    def split(self, name: str) -> ClassExamples:
+        """Return `train`, `validate` or `test`."""
+        ...
+
+    def examples(self, split: str, index: Tensor, view: Tensor | None = None) -> Tensor:
+        """Return examples [*index.shape, *example], in a fixed view of each."""
+        ...
+
+    def fresh_examples(self, split: str, index: Tensor, key: int) -> Tensor:
+        """Return the same, changed at random as `key` decides."""
+        ...
 
 
 class EpochOrder:
@@ -36,21 +53,21 @@ class EpochOrder:
 
 
 class BatchStream:
-    """An `ExampleStream` over images; made by `ImageData.batches`.
+    """An `ExampleStream`; made by `ClassData.batches`.
 
     Args:
-        data: where the images are.
-        part: whose images.
-        index: [m] int64, the images to draw from.
-        batch_size: images of a batch; the last, smaller one of an epoch is left out.
+        data: where the examples are.
+        split: whose examples.
+        index: [m] int64, the examples to draw from.
+        batch_size: examples of a batch; the last, smaller one of an epoch is left out.
         key: names the stream.
-        views: fixed views to draw from; 0: images are augmented afresh; 1: clean.
+        views: fixed views to draw from; 0: examples are augmented afresh; 1: clean.
     """
 
     def __init__(
         self,
-        data: ImageData,
-        part: str,
+        data: ExampleSource,
+        split: str,
         index: Tensor,
         *,
         batch_size: int,
@@ -58,11 +75,11 @@ class BatchStream:
         views: int,
     ) -> None:
         if len(index) == 0:
-            raise UserError(f"{data.name}: the part '{part}' has no images to train on")
+            raise UserError(f"{data.name}: the split '{split}' has no examples to train on")
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}: give a positive number")
-        self._data, self._part, self._index = data, part, index
-        self._labels = data.part(part).labels
+        self._data, self._split, self._index = data, split, index
+        self._labels = data.split(split).labels
         self._size = min(batch_size, len(index))
         self._key, self._views = key, views
         self._order = EpochOrder(key, len(index), index.device)
@@ -78,34 +95,34 @@ class BatchStream:
         return epochs * self.batches_per_epoch
 
     def batch(self, step: int) -> ExampleBatch:
-        """Return batch `step`: [n, channels, height, width] images, [n] labels."""
+        """Return batch `step`: [n, *example] examples, [n] labels."""
         epoch, position = divmod(step, self.batches_per_epoch)
         start = position * self._size
         index = self._index[self._order.of(epoch)[start : start + self._size]]
         key = stream_key(self._key, "views", step)
-        images, view = view_or_augment(self._data, self._part, index, self._views, key)
-        return ExampleBatch(images, self._labels[index], index, view)
+        examples, view = view_or_augment(self._data, self._split, index, self._views, key)
+        return ExampleBatch(examples, self._labels[index], index, view)
 
 
 def view_or_augment(
-    data: ImageData, part: str, index: Tensor, views: int, key: int
+    data: ExampleSource, split: str, index: Tensor, views: int, key: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the images at `index` and which fixed views they are.
+    """Return the examples at `index` and which fixed views they are.
 
     Args:
-        data: where the images are.
-        part: `train`, `validate` or `test`.
+        data: where the examples are.
+        split: `train`, `validate` or `test`.
         index: [...] int64.
-        views: number of fixed views to draw from, 1: the clean images; 0: changed afresh.
+        views: number of fixed views to draw from, 1: clean; 0: changed afresh.
         key: decides the views, or the changes.
 
     Returns:
-        images [..., channels, height, width]; view [...] int64, or None if changed afresh.
+        examples [..., *example]; view [...] int64, or None if changed afresh.
     """
     if views == 0:
-        return data.fresh_examples(part, index, key), None
+        return data.fresh_examples(split, index, key), None
     if views == 1:
-        return data.examples(part, index), torch.zeros_like(index)
+        return data.examples(split, index), torch.zeros_like(index)
     slots = torch.arange(index.numel(), device=index.device).view(index.shape)
     view = bits_at(key, slots) % views
-    return data.examples(part, index, view), view
+    return data.examples(split, index, view), view

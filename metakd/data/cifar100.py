@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metakd.data.class_examples import PreparedData
 from metakd.data.class_split import (
     by_class,
     check_classes,
@@ -21,7 +22,6 @@ from metakd.data.class_split import (
     read_class_lists,
 )
 from metakd.data.download import at_most, damaged, download
-from metakd.data.images import PreparedImages
 from metakd.data.resize import resized
 from metakd.errors import UserError, nearest
 
@@ -86,17 +86,17 @@ class Cifar100:
         """See `Dataset.cache_key`."""
         return self._files()
 
-    def load(self) -> PreparedImages:
+    def load(self) -> PreparedData:
         """See `Dataset.load`."""
         source = self._read()
         path = self._split_file()
         if path is None:
-            split: Mapping[str, list[str]] = random_split(
+            class_lists: Mapping[str, list[str]] = random_split(
                 source.class_names, (64, 16, 20), self._seed
             )
         else:
-            split = {p: sorted(names) for p, names in read_class_lists(path).items()}
-            check_classes(split, source.class_names, f"class lists {path}")
+            class_lists = {p: sorted(names) for p, names in read_class_lists(path).items()}
+            check_classes(class_lists, source.class_names, f"class lists {path}")
         table = _superclasses()
         coarse = list(table["coarse_label_names"])
         return by_class(
@@ -104,7 +104,7 @@ class Cifar100:
             resized(source.images, self._size),
             source.labels,
             source.class_names,
-            split,
+            class_lists,
             groups=[coarse.index(table["fine_to_coarse"][name]) for name in source.class_names],
             group_names=coarse,
             held_out=source.is_test,

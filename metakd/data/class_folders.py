@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metakd.data.class_names import class_name
-from metakd.data.images import PARTS
 from metakd.data.picture_files import pictures_in
+from metakd.data.splits import SPLITS
 from metakd.errors import UserError, nearest
 
 __all__ = ["ClassFolders", "find_class_folders", "is_foreign"]
 
-PART_FOLDERS = {
+SPLIT_FOLDERS = {
     "train": ("train",),
     "validate": ("val", "validate", "valid", "validation"),
     "test": ("test",),
 }
-"""What a folder with the class folders of a part may be called, in any case."""
+"""What a folder with the class folders of a split may be called, in any case."""
 
 FOREIGN = ("__macosx", "@eadir", "$recycle.bin", "system volume information")
 """Folders that archives, file servers and systems leave behind; never a class."""
@@ -28,47 +28,47 @@ class ClassFolders(NamedTuple):
 
     Attributes:
         folder: the folder itself.
-        by_part: class name -> folder, for each part; None where they lie side by side.
-        side_by_side: class name -> folder; beside the parts' folders where there are such.
-        part_folders: the folders of the parts.
+        by_split: class name -> folder, for each split; None where they lie side by side.
+        side_by_side: class name -> folder; beside the splits' folders where there are such.
+        split_folders: the folders of the splits.
     """
 
     folder: Path
-    by_part: dict[str, dict[str, Path]] | None
+    by_split: dict[str, dict[str, Path]] | None
     side_by_side: dict[str, Path]
-    part_folders: tuple[Path, ...] = ()
+    split_folders: tuple[Path, ...] = ()
 
-    def find(self, part: str, name: str) -> Path | None:
-        """Return the folder of class `name`, which belongs to `part`; elsewhere if it was moved."""
-        if self.by_part is None:
+    def find(self, split: str, name: str) -> Path | None:
+        """Return the folder of class `name` of `split`; elsewhere if it was moved."""
+        if self.by_split is None:
             return self.side_by_side.get(name)
-        places = [*(self.by_part[p] for p in (part, *PARTS)), self.side_by_side]
+        places = [*(self.by_split[s] for s in (split, *SPLITS)), self.side_by_side]
         return next((classes[name] for classes in places if name in classes), None)
 
-    def place(self, part: str, name: str) -> Path:
+    def place(self, split: str, name: str) -> Path:
         """Return what `find` finds.
 
         Raises:
             UserError: there is none.
         """
-        found = self.find(part, name)
+        found = self.find(split, name)
         if found is None:
             raise UserError(
                 f"dataset image_folder: {self.folder} holds no class folder '{name}', which "
-                f"belongs to '{part}': put it back.{nearest(name, self.all_names())}"
+                f"belongs to '{split}': put it back.{nearest(name, self.all_names())}"
             )
         return found
 
     def all_names(self) -> list[str]:
         """Return the names of all classes that could be used, sorted; a name may occur twice."""
-        if self.by_part is None:
+        if self.by_split is None:
             return sorted(self.side_by_side)
-        return sorted(name for part in PARTS for name in self.by_part[part])
+        return sorted(name for split in SPLITS for name in self.by_split[split])
 
     def all_folders(self) -> list[Path]:
         """Return all folders that could be classes."""
-        by_part = self.by_part or {}
-        return [path for c in (*by_part.values(), self.side_by_side) for path in c.values()]
+        by_split = self.by_split or {}
+        return [path for c in (*by_split.values(), self.side_by_side) for path in c.values()]
 
 
 def is_foreign(name: str) -> bool:
@@ -79,12 +79,12 @@ def is_foreign(name: str) -> bool:
 def find_class_folders(folder: Path) -> ClassFolders:
     """Look at the folders in `folder`; the pictures of a class are not looked for yet.
 
-    They are folders of parts where ``train`` and ``test`` are both there and either holds folders,
+    They are folders of splits where ``train`` and ``test`` are both there and either holds folders,
     or where nothing but such folders is there. Otherwise each is a class, whatever it is called.
 
     Raises:
-        UserError: no such folder, two folders of one part, two classes of one name, pictures in a
-            part that holds no class folders.
+        UserError: no such folder, two folders of one split, two classes of one name, pictures in a
+            split that holds no class folders.
     """
     if not folder.is_dir():
         raise UserError(
@@ -92,27 +92,27 @@ def find_class_folders(folder: Path) -> ClassFolders:
             "a folder that holds a folder of images for each class"
         )
     top = _folders(folder)
-    found = {p: [f for f in top if f.name.lower() in known] for p, known in PART_FOLDERS.items()}
-    of_parts = [path for paths in found.values() for path in paths]
-    both = bool(found["train"] and found["test"]) and any(_folders(path) for path in of_parts)
-    nothing_else = bool(found["train"] or found["test"]) and len(of_parts) == len(top)
+    found = {p: [f for f in top if f.name.lower() in known] for p, known in SPLIT_FOLDERS.items()}
+    of_splits = [path for paths in found.values() for path in paths]
+    both = bool(found["train"] and found["test"]) and any(_folders(path) for path in of_splits)
+    nothing_else = bool(found["train"] or found["test"]) and len(of_splits) == len(top)
     if not both and not nothing_else:
         return ClassFolders(folder, None, _by_name(top))
-    by_part: dict[str, dict[str, Path]] = {}
-    for part, paths in found.items():
+    by_split: dict[str, dict[str, Path]] = {}
+    for split, paths in found.items():
         if len(paths) > 1:
             raise UserError(
                 f"dataset image_folder: {folder} holds '{paths[0].name}' and '{paths[1].name}', "
-                f"and either would be the folder of part '{part}': keep one"
+                f"and either would be the folder of split '{split}': keep one"
             )
-        by_part[part] = _by_name(_folders(paths[0])) if paths else {}
-        if paths and not by_part[part] and pictures_in(paths[0]):
+        by_split[split] = _by_name(_folders(paths[0])) if paths else {}
+        if paths and not by_split[split] and pictures_in(paths[0]):
             raise UserError(
                 f"dataset image_folder: {paths[0]} holds pictures and no class folders: put the "
                 "pictures of each class into a folder of its own there"
             )
-    beside = _by_name([path for path in top if path not in of_parts])
-    return ClassFolders(folder, by_part, beside, tuple(of_parts))
+    beside = _by_name([path for path in top if path not in of_splits])
+    return ClassFolders(folder, by_split, beside, tuple(of_splits))
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metakd.data.class_names import class_name
 from metakd.data.picture_files import read_pictures
-from metakd.data.preprocessing import Reading
+from metakd.data.picture_preprocessing import Reading
 from metakd.errors import UserError, nearest
 
 __all__ = ["ClassPictures", "PictureSettings", "read_class_pictures"]

@@ -1,4 +1,4 @@
-"""From images of many classes to the three parts with classes of their own."""
+"""From examples of many classes to the three splits with classes of their own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from metakd.data.class_examples import ClassExamples, PreparedData
 from metakd.data.class_names import class_name
 from metakd.data.counter_random import bits_at, permutation, stream_key
-from metakd.data.images import PARTS, ClassImages, PreparedImages
+from metakd.data.splits import SPLITS
 from metakd.errors import UserError, nearest
 from metakd.plain_data import UnreadableError, parse_json, read_text
 
@@ -30,12 +31,12 @@ def random_split(names: Sequence[str], sizes: Sequence[int], seed: int) -> dict[
 
     Args:
         names: of the classes; their order does not matter.
-        sizes: numbers of classes of the three parts.
+        sizes: numbers of classes of the three splits.
         seed: decides the split.
     """
     order = [sorted(names)[i] for i in permutation(stream_key(seed, "classes"), len(names))]
     ends = [0, sizes[0], sizes[0] + sizes[1], sum(sizes)]
-    return {p: sorted(order[ends[i] : ends[i + 1]]) for i, p in enumerate(PARTS)}
+    return {p: sorted(order[ends[i] : ends[i + 1]]) for i, p in enumerate(SPLITS)}
 
 
 def class_lists_text(path: Path) -> str:
@@ -53,7 +54,7 @@ def class_lists_text(path: Path) -> str:
 def read_class_lists(path: Path) -> dict[str, list[str]]:
     """Read class lists: JSON with the keys `train`, `val` (or `validate`) and `test`.
 
-    A part may be left out or have no classes, if any part has some.
+    A split may be left out or have no classes, if any split has some.
 
     Raises:
         UserError: no such file, not JSON, no class at all, something that is no name.
@@ -66,35 +67,35 @@ def read_class_lists(path: Path) -> dict[str, list[str]]:
         _check_keys(lists, path)
         if "val" in lists:
             lists["validate"] = lists.pop("val")
-    for part in PARTS:
-        if not isinstance(lists, dict) or not isinstance(lists.get(part, []), list):
+    for split in SPLITS:
+        if not isinstance(lists, dict) or not isinstance(lists.get(split, []), list):
             raise UserError(
                 f"class lists {path}: give JSON with a list of class names for each of "
                 "'train', 'val' and 'test'"
             )
-        for name in lists.get(part, []):  # folders are named by numbers here and there
+        for name in lists.get(split, []):  # folders are named by numbers here and there
             if isinstance(name, bool) or not isinstance(name, (str, int)):
                 raise UserError(
-                    f"class lists {path}: in '{part}' stands {str(name)[:40]!r}, which is no name "
+                    f"class lists {path}: in '{split}' stands {str(name)[:40]!r}, which is no name "
                     "of a class"
                 )
-    return {part: [str(name) for name in lists.get(part, [])] for part in PARTS}
+    return {split: [str(name) for name in lists.get(split, [])] for split in SPLITS}
 
 
 def _check_keys(lists: Mapping[str, object], path: Path) -> None:
-    """Refuse keys that leave in doubt which part is meant."""
+    """Refuse keys that leave in doubt which split is meant."""
     if "val" in lists and "validate" in lists:
-        raise UserError(f"class lists {path}: 'val' and 'validate' are the same part: keep one")
+        raise UserError(f"class lists {path}: 'val' and 'validate' are the same split: keep one")
     for key, value in lists.items():
         hint = nearest(key, {"train", "val", "validate", "test"} - set(lists))
         if key not in ("train", "val", "validate", "test") and isinstance(value, list) and hint:
-            raise UserError(f"class lists {path}: '{key}' is no part of the classes.{hint}")
+            raise UserError(f"class lists {path}: '{key}' is no split of the classes.{hint}")
 
 
 def matched_classes(
-    split: Mapping[str, Sequence[str]], names: Sequence[str], where: str
+    class_lists: Mapping[str, Sequence[str]], names: Sequence[str], where: str
 ) -> dict[str, list[str]]:
-    """Return `split` with each class called as in `names`.
+    """Return `class_lists` with each class called as in `names`.
 
     Lists may write accents in another way than folders do, and name a folder by its bytes.
 
@@ -107,33 +108,35 @@ def matched_classes(
     def own(name: str) -> str:
         return name if name in known else called.get(class_name(name), name)
 
-    found = {part: [own(name) for name in split[part]] for part in PARTS}
+    found = {split: [own(name) for name in class_lists[split]] for split in SPLITS}
     check_classes(found, names, where)
     return found
 
 
-def check_classes(split: Mapping[str, Sequence[str]], names: Sequence[str], where: str) -> None:
-    """Raise UserError unless every class of `split` exists and stands in one part only.
+def check_classes(
+    class_lists: Mapping[str, Sequence[str]], names: Sequence[str], where: str
+) -> None:
+    """Raise UserError unless every class of `class_lists` exists and stands in one split only.
 
-    A part may be empty: whether it is needed is known where it would be used.
+    A split may be empty: whether it is needed is known where it would be used.
     """
     known, seen = set(names), dict[str, str]()
-    if not any(split[part] for part in PARTS):
+    if not any(class_lists[split] for split in SPLITS):
         raise UserError(f"{where}: there is no class for 'train', 'val' or 'test'")
-    for part in PARTS:
-        for name in split[part]:
+    for split in SPLITS:
+        for name in class_lists[split]:
             if name not in known:
                 raise UserError(f"{where}: there is no class '{name}'." + nearest(name, known))
             if name in seen:
                 raise UserError(
-                    f"{where}: class '{name}' stands in '{seen[name]}' and in '{part}'; "
-                    "the classes of the parts must differ"
+                    f"{where}: class '{name}' stands in '{seen[name]}' and in '{split}'; "
+                    "the classes of the splits must differ"
                 )
-            seen[name] = part
+            seen[name] = split
 
 
 def hold_out(labels: Tensor, seed: int, share: float = 0.2) -> Tensor:
-    """Choose about `share` of each class's images, at least one of two or more.
+    """Choose about `share` of each class's examples, at least one of two or more.
 
     Args:
         labels: [n] int64.
@@ -156,43 +159,43 @@ def hold_out(labels: Tensor, seed: int, share: float = 0.2) -> Tensor:
 
 def by_class(
     name: str,
-    images: Tensor,
+    examples: Tensor,
     labels: Tensor,
     class_names: Sequence[str],
-    split: Mapping[str, Sequence[str]],
+    class_lists: Mapping[str, Sequence[str]],
     *,
     groups: Sequence[int] | None = None,
     group_names: Sequence[str] = (),
     held_out: Tensor,
-) -> PreparedImages:
-    """Deal out images to the three parts by their classes.
+) -> PreparedData:
+    """Deal out examples to the three splits by their classes.
 
     Args:
         name: of the dataset.
-        images: [n, channels, height, width] uint8 of all classes.
+        examples: [n, *example] of all classes, as they are kept.
         labels: [n] int64, positions in `class_names`.
         class_names: of all classes, all different.
-        split: class names of each part; their order becomes the classes' numbering.
+        class_lists: class names of each split; their order becomes the classes' numbering.
         groups: superclass of each of `class_names`; None: one group for all.
         group_names: by group.
         held_out: [n] bool.
     """
     number = {c: i for i, c in enumerate(class_names)}
     all_groups = torch.tensor(groups if groups is not None else [0] * len(class_names))
-    parts = {}
-    for part in PARTS:
-        old = torch.tensor([number[c] for c in split[part]], dtype=torch.int64)
+    splits = {}
+    for split in SPLITS:
+        old = torch.tensor([number[c] for c in class_lists[split]], dtype=torch.int64)
         new = torch.full((len(class_names),), -1)
         new[old] = torch.arange(len(old))
         mine = new[labels]
-        # Images of a class lie side by side, so that gathering a task touches few pages.
+        # Examples of a class lie side by side, so that gathering a task touches few pages.
         at = mine.argsort(stable=True)[int((mine < 0).sum()) :]
-        parts[part] = ClassImages(
-            images=images[at].contiguous(),
+        splits[split] = ClassExamples(
+            examples=examples[at].contiguous(),
             labels=mine[at],
-            class_names=tuple(split[part]),
+            class_names=tuple(class_lists[split]),
             groups=all_groups[old],
             held_out=held_out[at],
             group_names=tuple(group_names),
         )
-    return PreparedImages(parts, name)
+    return PreparedData(splits, name)

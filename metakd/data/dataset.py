@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import torch
 
-from metakd.data.images import PreparedImages
+from metakd.data.class_examples import PreparedData
 from metakd.data.tasks import TaskStream
 
 __all__ = ["Dataset", "RegressionTasks"]
@@ -15,6 +15,9 @@ __all__ = ["Dataset", "RegressionTasks"]
 class RegressionTasks(Protocol):
     """A family of regression tasks on a device; what a dataset of kind `regression` loads.
 
+    A class of such tasks names this one as its base, and so answers the questions that are asked
+    of all data: no classes, no pictures, nothing to say.
+
     Attributes:
         name: the dataset's.
         kind: `regression`.
@@ -22,14 +25,20 @@ class RegressionTasks(Protocol):
         outputs: numbers to predict for an example.
         checksum: SHA-256 of everything that decides the tasks.
         device: where they are drawn.
+        has_classes: whether there are classes; see `ClassData`.
+        has_pictures: whether an example can be drawn as a picture.
+        notes: lines that the user should see each time that the data is used.
     """
 
     name: str
-    kind: str
+    kind: str = "regression"
     example_shape: tuple[int, ...]
     outputs: int
     checksum: str
     device: torch.device
+    has_classes: Literal[False] = False
+    has_pictures: bool = False
+    notes: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> Self:
         """Return the same tasks, drawn on `device`."""
@@ -37,7 +46,7 @@ class RegressionTasks(Protocol):
 
     def tasks(
         self,
-        part: str,
+        split: str,
         *,
         ways: int,
         shots: int,
@@ -49,7 +58,7 @@ class RegressionTasks(Protocol):
         number: int | None = None,
         augmented: bool = False,
     ) -> TaskStream:
-        """Return the stream of `part` (`train`, `validate`, `test`), `tasks` tasks a step."""
+        """Return the stream of `split` (`train`, `validate`, `test`), `tasks` tasks a step."""
         ...
 
 
@@ -59,7 +68,8 @@ class Dataset(Protocol):
     Constructor convention: positionally the folder of datasets (`data_root`, a Path that may be
     read-only and need not exist), settings keyword-only, named as in `DatasetConfig`. The
     constructor touches no data. A class with ``downloads = True`` fetches what it does not find;
-    `metakd doctor` says so.
+    `metakd doctor` says so. One of classes says of which kind its examples are by its class's
+    `data_class`, a subclass of `ClassData`; without it they are pictures (`ImageData`).
     """
 
     def cache_key(self) -> str | None:
@@ -77,7 +87,7 @@ class Dataset(Protocol):
         """
         ...
 
-    def load(self) -> PreparedImages | RegressionTasks:
+    def load(self) -> PreparedData | RegressionTasks:
         """Read and prepare the data, on the CPU.
 
         Raises:

@@ -1,24 +1,22 @@
-"""N-way K-shot tasks drawn from classes of images, all tasks of a step in one go.
+"""N-way K-shot tasks drawn from classes of examples, all tasks of a step in one go.
 
 A draw without replacement is the `k` smallest of independent random numbers, one for each
 candidate; so the labels of a task are a fresh random order of its classes, and support and query
-images, taken from one such draw, cannot overlap.
+examples, taken from one such draw, cannot overlap.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from metakd.data.batches import EpochOrder, view_or_augment
+from metakd.data.batches import EpochOrder, ExampleSource, view_or_augment
+from metakd.data.class_examples import ClassExamples
 from metakd.data.counter_random import bits_at, derive, smallest, stream_key
 from metakd.data.tasks import TaskBatch
 from metakd.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from metakd.data.images import ClassImages, ImageData
 
 __all__ = ["SAMPLINGS", "EpisodeDraw", "EpisodeStream", "TaskIndex"]
 
@@ -26,11 +24,11 @@ SAMPLINGS = ("uniform", "superclass", "partition")
 _NEVER = (1 << 63) - 1
 """No candidate with this number is drawn while there are others."""
 # Streams under a task's key; negative, because class c's random number stands at position c.
-_IMAGES, _GROUP = -2, -3
+_EXAMPLES, _GROUP = -2, -3
 
 
 class TaskIndex(NamedTuple):
-    """Which classes and images the tasks of a step consist of.
+    """Which classes and examples the tasks of a step consist of.
 
     Attributes:
         classes: [tasks, ways] int64, the split's class behind each label.
@@ -44,29 +42,29 @@ class TaskIndex(NamedTuple):
 
 
 class EpisodeDraw:
-    """Draws classes and images of tasks; task `step * tasks + j` is a function of `key` alone.
+    """Draws classes and examples of tasks; task `step * tasks + j` is a function of `key` alone.
 
     So a stream gives the same tasks, one after the other, whatever the number of tasks a step.
 
     Args:
-        images: of one part.
+        examples: of one split.
         ways, shots, queries: of a task.
         tasks: tasks a step.
         key: names the stream.
         sampling: `uniform`: any classes. `superclass`: all classes of a task from one group,
-            each group that is large enough being as likely. `partition`: the images of every
+            each group that is large enough being as likely. `partition`: the examples of every
             class are dealt out to `number` tasks, which hold all classes; support and query are
-            drawn anew from a task's images each time that it comes up.
+            drawn anew from a task's examples each time that it comes up.
         number: how many different tasks there are, in a new order each epoch; None: endless
-            (`partition`: as many as there are images for, then dealt out anew).
+            (`partition`: as many as there are examples for, then dealt out anew).
 
     Raises:
-        UserError: see `ImageData.tasks`.
+        UserError: see `ClassData.tasks`.
     """
 
     def __init__(
         self,
-        images: ClassImages,
+        examples: ClassExamples,
         *,
         ways: int,
         shots: int,
@@ -88,13 +86,13 @@ class EpisodeDraw:
             raise UserError(f"task.train_tasks={number}: give a positive number, or null")
         self.ways, self.shots, self.queries, self.tasks = ways, shots, queries, tasks
         self._key, self._sampling, self._number = key, sampling, number
-        self._members, self._counts = images.members
-        self._device = images.labels.device
-        _check_sizes(images, ways, shots, queries)
+        self._members, self._counts = examples.members
+        self._device = examples.labels.device
+        _check_sizes(examples, ways, shots, queries)
         if sampling == "superclass":
-            self._groups, self._large = images.groups, _large_groups(images, ways)
+            self._groups, self._large = examples.groups, _large_groups(examples, ways)
         if sampling == "partition":
-            self._number = _partition_size(images, ways, shots + queries, number)
+            self._number = _partition_size(examples, ways, shots + queries, number)
             self._redeal = number is None
             self._dealt: tuple[int, Tensor] | None = None
         if self._number is not None:
@@ -113,18 +111,18 @@ class EpisodeDraw:
             stop = min(start + end - position, self._number)
             drawn.append(self._draw(self._order.of(epoch)[start:stop], epoch))
             position += stop - start
-        classes, chosen = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        classes, chosen = (torch.cat(pieces) for pieces in zip(*drawn, strict=True))
         return self._split(classes, chosen)
 
     def _draw(self, ids: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """Return classes [tasks, ways] and images [tasks, ways, shots + queries] of tasks `ids`."""
+        """Return classes [tasks, ways] and examples [tasks, ways, shots + queries] of `ids`."""
         keys = derive(stream_key(self._key, "tasks"), ids)[:, None]
         classes = self._draw_classes(keys)
-        image_key = derive(keys, _IMAGES)
+        example_key = derive(keys, _EXAMPLES)
         if self._sampling == "partition":
-            return classes, self._draw_dealt(ids, epoch, classes, image_key)
+            return classes, self._draw_dealt(ids, epoch, classes, example_key)
         members, counts = self._members[classes], self._counts[classes]
-        return classes, members.gather(2, self._choose(image_key, counts, members.shape[2]))
+        return classes, members.gather(2, self._choose(example_key, counts, members.shape[2]))
 
     def _draw_classes(self, keys: Tensor) -> Tensor:
         """Return [tasks, ways] classes in random order; `keys` is [tasks, 1]."""
@@ -143,7 +141,7 @@ class EpisodeDraw:
         return smallest(torch.where(allowed, bits, _NEVER), self.shots + self.queries)
 
     def _draw_dealt(self, ids: Tensor, epoch: int, classes: Tensor, keys: Tensor) -> Tensor:
-        """Return images [tasks, ways, shots + queries] out of those dealt to tasks `ids`."""
+        """Return examples [tasks, ways, shots + queries] out of those dealt to tasks `ids`."""
         assert self._number is not None  # set by the constructor for this sampling
         table = self._deal(epoch if self._redeal else 0)
         sizes = (self._counts // self._number)[classes]
@@ -152,7 +150,7 @@ class EpisodeDraw:
         return table[classes].gather(2, chosen + (ids[:, None] * sizes)[..., None])
 
     def _deal(self, deal: int) -> Tensor:
-        """Return each class's images in random order, [classes, largest class]; padding last."""
+        """Return each class's examples in random order, [classes, largest class]; padding last."""
         if self._dealt is None or self._dealt[0] != deal:
             classes, largest = self._members.shape
             slots = torch.arange(classes * largest, device=self._device)
@@ -167,23 +165,23 @@ class EpisodeDraw:
 
 
 class EpisodeStream:
-    """A `TaskStream` over images; made by `ImageData.tasks`.
+    """A `TaskStream` over labelled examples; made by `ClassData.tasks`.
 
     Args:
-        data: where the images are.
-        part: whose classes.
+        data: where the examples are.
+        split: whose classes.
         draw: what the tasks consist of.
-        views: fixed views to draw from; 0: images are augmented afresh; 1: clean.
+        views: fixed views to draw from; 0: examples are augmented afresh; 1: clean.
     """
 
-    def __init__(self, data: ImageData, part: str, draw: EpisodeDraw, views: int) -> None:
-        self._data, self._part, self._draw, self._views = data, part, draw, views
+    def __init__(self, data: ExampleSource, split: str, draw: EpisodeDraw, views: int) -> None:
+        self._data, self._split, self._draw, self._views = data, split, draw, views
         labels = torch.arange(draw.ways, device=data.device)
         self._support_labels = labels.repeat_interleave(draw.shots)
         self._query_labels = labels.repeat_interleave(draw.queries)
 
     def draw(self, step: int) -> TaskIndex:
-        """Return which images the tasks of `step` consist of, without touching a pixel."""
+        """Return which examples the tasks of `step` consist of, without touching one."""
         return self._draw.draw(step)
 
     def batch(self, step: int) -> TaskBatch:
@@ -192,7 +190,7 @@ class EpisodeStream:
         sides = [
             view_or_augment(
                 self._data,
-                self._part,
+                self._split,
                 index,
                 self._views,
                 stream_key(draw._key, "views", name, step),
@@ -217,29 +215,29 @@ class EpisodeStream:
         )
 
 
-def _check_sizes(images: ClassImages, ways: int, shots: int, queries: int) -> None:
-    """Raise UserError if a task needs more classes or more images of a class than there are."""
-    if ways > images.classes:
+def _check_sizes(examples: ClassExamples, ways: int, shots: int, queries: int) -> None:
+    """Raise UserError if a task needs more classes or more examples of a class than there are."""
+    if ways > examples.classes:
         raise UserError(
-            f"{ways}-way tasks need {ways} classes, there are {images.classes}: "
-            f"set task.ways (or task.train_ways) to {images.classes} or less"
+            f"{ways}-way tasks need {ways} classes, there are {examples.classes}: "
+            f"set task.ways (or task.train_ways) to {examples.classes} or less"
         )
-    fewest = int(images.members[1].min())
+    fewest = int(examples.members[1].min())
     if shots + queries > fewest:
-        name = images.class_names[int(images.members[1].argmin())]
+        name = examples.class_names[int(examples.members[1].argmin())]
         raise UserError(
-            f"class '{name}' has {fewest} images, a task needs {shots} shots + {queries} queries "
+            f"class '{name}' has {fewest} examples, a task needs {shots} shots + {queries} queries "
             f"= {shots + queries} of each class: use fewer, or leave that class out"
         )
 
 
-def _large_groups(images: ClassImages, ways: int) -> Tensor:
+def _large_groups(examples: ClassExamples, ways: int) -> Tensor:
     """Return the groups (int64) with at least `ways` classes."""
-    counts = torch.bincount(images.groups)
+    counts = torch.bincount(examples.groups)
     large = (counts >= ways).nonzero().flatten()
     if len(large) == 0:
         most = int(counts.argmax())
-        name = f" ('{images.group_names[most]}')" if images.group_names else ""
+        name = f" ('{examples.group_names[most]}')" if examples.group_names else ""
         raise UserError(
             f"task.sampling=superclass: the largest group{name} has {int(counts.max())} classes, "
             f"too few for {ways} ways: set task.ways and task.train_ways to "
@@ -248,17 +246,17 @@ def _large_groups(images: ClassImages, ways: int) -> Tensor:
     return large
 
 
-def _partition_size(images: ClassImages, ways: int, needed: int, number: int | None) -> int:
-    """Return into how many tasks the images are dealt out, each class at least `needed` a task."""
-    if ways != images.classes:
+def _partition_size(examples: ClassExamples, ways: int, needed: int, number: int | None) -> int:
+    """Return into how many tasks the examples are dealt out, `needed` of a class or more each."""
+    if ways != examples.classes:
         raise UserError(
-            f"task.sampling=partition: a task holds all {images.classes} classes, not {ways}: "
-            f"set task.ways and task.train_ways to {images.classes}"
+            f"task.sampling=partition: a task holds all {examples.classes} classes, not {ways}: "
+            f"set task.ways and task.train_ways to {examples.classes}"
         )
-    most = int(images.members[1].min()) // needed
+    most = int(examples.members[1].min()) // needed
     if number is not None and number > most:
         raise UserError(
-            f"task.sampling=partition: there are images for {most} tasks with {needed} of each "
+            f"task.sampling=partition: there are examples for {most} tasks with {needed} of each "
             f"class, not for task.train_tasks={number}"
         )
     return most if number is None else number

@@ -13,16 +13,16 @@ import PIL
 import torch
 from PIL import features
 
+from metakd.data.class_examples import ClassExamples, PreparedData
 from metakd.data.counter_random import permutation, stream_key
 from metakd.data.glyph_distortion import distort
 from metakd.data.glyph_drawing import Drawings, draw_letters, look_alikes
 from metakd.data.glyph_fonts import Letter, find_letters, font_checksums, font_folder
-from metakd.data.images import ClassImages, PreparedImages
 from metakd.errors import UserError
 
-__all__ = ["LOOK_ALIKE", "PARTS", "Glyphs", "merge_letters"]
+__all__ = ["LOOK_ALIKE", "SCRIPTS", "Glyphs", "merge_letters"]
 
-PARTS: dict[str, tuple[str, ...]] = {
+SCRIPTS: dict[str, tuple[str, ...]] = {
     "train": ("Latin", "Cyrillic", "Canadian Aboriginal"),
     "validate": ("Greek", "Coptic", "Arabic", "N'Ko", "Ogham", "Old Italic", "Lisu"),
     "test": ("Georgian", "Armenian", "Hebrew", "Lao", "Tifinagh"),
@@ -43,9 +43,9 @@ def merge_letters(letters: Sequence[Letter], drawings: Drawings) -> list[tuple[i
     """Return the classes: letters that look alike, as positions in `letters`.
 
     The first letter of a class names it and gives it its script. Scripts come in the order of
-    `PARTS`, so a look-alike of a training letter is never in a validation or test class.
+    `SCRIPTS`, so a look-alike of a training letter is never in a validation or test class.
     """
-    order = [script for scripts in PARTS.values() for script in scripts]
+    order = [script for scripts in SCRIPTS.values() for script in scripts]
     groups: dict[int, list[int]] = {}
     for position, first in enumerate(look_alikes(drawings, LOOK_ALIKE).tolist()):
         groups.setdefault(first, []).append(position)
@@ -118,8 +118,8 @@ class Glyphs:
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
         return f"glyphs-{digest[:32]}"
 
-    def load(self) -> PreparedImages:
-        """Draw the letters and return the three parts, on the CPU.
+    def load(self) -> PreparedData:
+        """Draw the letters and return the three splits, on the CPU.
 
         Raises:
             UserError: matplotlib's font files are missing or damaged.
@@ -131,19 +131,19 @@ class Glyphs:
         images = self._images(classes, drawings)
         scripts = [letters[members[0]].script for members in classes]
         names = [_class_name(letters[members[0]]) for members in classes]
-        parts = {}
-        for part, own_scripts in PARTS.items():
-            of_part = [number for number, script in enumerate(scripts) if script in own_scripts]
+        splits = {}
+        for split, own_scripts in SCRIPTS.items():
+            of_split = [number for number, script in enumerate(scripts) if script in own_scripts]
             present = [script for script in own_scripts if script in scripts]
-            parts[part] = ClassImages(
-                images=images[of_part].flatten(0, 1),
-                labels=torch.arange(len(of_part)).repeat_interleave(self.images_per_class),
-                class_names=tuple(names[number] for number in of_part),
-                groups=torch.tensor([present.index(scripts[number]) for number in of_part]),
-                held_out=self._held_out().repeat(len(of_part)),
+            splits[split] = ClassExamples(
+                examples=images[of_split].flatten(0, 1),
+                labels=torch.arange(len(of_split)).repeat_interleave(self.images_per_class),
+                class_names=tuple(names[number] for number in of_split),
+                groups=torch.tensor([present.index(scripts[number]) for number in of_split]),
+                held_out=self._held_out().repeat(len(of_split)),
                 group_names=tuple(present),
             )
-        return PreparedImages(parts=parts, name="glyphs")
+        return PreparedData(splits=splits, name="glyphs")
 
     def _images(self, classes: Sequence[tuple[int, ...]], drawings: Drawings) -> torch.Tensor:
         """Return uint8 [classes, images_per_class, 1, size, size]."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from metakd.data.class_examples import PreparedData
 from metakd.data.class_folders import ClassFolders, find_class_folders
 from metakd.data.class_pictures import PictureSettings, read_class_pictures
 from metakd.data.class_split import (
@@ -20,9 +21,9 @@ from metakd.data.class_split import (
     random_split,
     read_class_lists,
 )
-from metakd.data.images import PARTS, PreparedImages
 from metakd.data.left_out import deeper_pictures, left_out, other_files
 from metakd.data.picture_files import SUFFIXES, pictures_in
+from metakd.data.splits import SPLITS
 from metakd.errors import UserError
 
 __all__ = ["ImageFolder"]
@@ -32,7 +33,7 @@ _VERSION = 2  # raised whenever the same settings give other images
 
 class _Listing(NamedTuple):
     pictures: dict[str, list[Path]]  # class name -> its files
-    split: dict[str, list[str]]  # part -> class names
+    class_lists: dict[str, list[str]]  # split -> class names
     notes: tuple[str, ...]  # what is not used
 
 
@@ -43,7 +44,7 @@ class ImageFolder:
     to meta-train, meta-validation and meta-test as 60 / 20 / 20 % of the *classes* by
     `split_seed` or by the lists in the file `splits`; or it holds ``train``, ``val`` and
     ``test`` with class folders in each, no class in two of them. Lists and folders may leave out
-    parts that are not needed: they then hold no class.
+    splits that are not needed: they then hold no class.
 
     Args:
         data_root: folder of datasets; its ``image_folder`` is used where `folder` is None.
@@ -58,10 +59,10 @@ class ImageFolder:
         unreadable: `refuse` pictures that cannot be read, or `skip` them.
 
     Attributes:
-        recorded_split: class names of each part as a run recorded them, set after construction;
+        recorded_split: class names of each split as a run recorded them, set after construction;
             they are taken whatever else the folder holds now, and a missing one is refused. None:
             the settings decide.
-        may_lack: parts of `recorded_split` whose classes may be missing, set likewise.
+        may_lack: splits of `recorded_split` whose classes may be missing, set likewise.
     """
 
     kind = "classification"
@@ -102,7 +103,7 @@ class ImageFolder:
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""
         listing = self._listing()
-        settings = [listing.split, listing.notes, self._seed, self._size]
+        settings = [listing.class_lists, listing.notes, self._seed, self._size]
         return json.dumps(["image_folder", _VERSION, settings, self._pictures.key()])
 
     def sources(self) -> list[Path]:
@@ -110,9 +111,9 @@ class ImageFolder:
         pictures = self._listing().pictures
         return [path for name in sorted(pictures) for path in pictures[name]]
 
-    def load(self) -> PreparedImages:
+    def load(self) -> PreparedData:
         """See `Dataset.load`."""
-        pictures, split, notes = self._listing()
+        pictures, class_lists, notes = self._listing()
         names = sorted(pictures)
         paths = [path for name in names for path in pictures[name]]
         counts = torch.tensor([len(pictures[name]) for name in names])
@@ -123,57 +124,58 @@ class ImageFolder:
             read.images,
             read.labels,
             names,
-            split,
+            class_lists,
             held_out=hold_out(read.labels, self._seed),
         )
         return replace(prepared, reading=self._pictures.reading, notes=(*notes, *read.notes))
 
     def _listing(self) -> _Listing:
-        """Find the classes, their files and their parts; refuse what cannot be used."""
+        """Find the classes, their files and their splits; refuse what cannot be used."""
         found = find_class_folders(self._folder)
-        split, notes = self._there(self._split(found), found)
-        places = {name: found.place(part, name) for part in PARTS for name in split[part]}
-        return _Listing(_pictures(places), split, (*notes, *left_out(found, places)))
+        class_lists, notes = self._there(self._split(found), found)
+        places = {n: found.place(split, n) for split in SPLITS for n in class_lists[split]}
+        return _Listing(_pictures(places), class_lists, (*notes, *left_out(found, places)))
 
     def _there(
-        self, split: dict[str, list[str]], found: ClassFolders
+        self, class_lists: dict[str, list[str]], found: ClassFolders
     ) -> tuple[dict[str, list[str]], list[str]]:
-        """Return the split without missing classes that are not needed, and a line about them."""
-        gone = {n for p in self.may_lack for n in split[p] if found.find(p, n) is None}
+        """Return the lists without missing classes that are not needed, and a line about them."""
+        gone = {n for s in self.may_lack for n in class_lists[s] if found.find(s, n) is None}
         if not gone:
-            return split, []
+            return class_lists, []
         shown = ", ".join(f"'{name}'" for name in sorted(gone)[:3]) + " …" * (len(gone) > 3)
-        return {p: [n for n in names if n not in gone] for p, names in split.items()}, [
+        return {s: [n for n in names if n not in gone] for s, names in class_lists.items()}, [
             f"dataset image_folder: {len(gone)} class folders of this run are not there ({shown}); "
             "it is judged on none of them"
         ]
 
     def _split(self, found: ClassFolders) -> dict[str, list[str]]:
-        """Return the class names of each part."""
+        """Return the class names of each split."""
         if self.recorded_split is not None:
-            return {part: list(self.recorded_split.get(part, [])) for part in PARTS}
+            return {split: list(self.recorded_split.get(split, [])) for split in SPLITS}
         names, where = found.all_names(), f"dataset image_folder: {self._folder}"
-        if found.by_part is not None:
+        if found.by_split is not None:
             if self._splits is not None:
                 raise UserError(
-                    f"dataset.splits={self._splits}: {self._folder} is split already, into folders "
-                    "of parts: leave out dataset.splits, or put all class folders side by side"
+                    f"dataset.splits={self._splits}: {self._folder} is split already, into "
+                    "train, val and test: leave out dataset.splits, or put all class folders side "
+                    "by side"
                 )
-            split = {part: sorted(found.by_part[part]) for part in PARTS}
-            check_classes(split, names, where)
+            class_lists = {split: sorted(found.by_split[split]) for split in SPLITS}
+            check_classes(class_lists, names, where)
         if self._all_test:
-            split = {"train": [], "validate": [], "test": names}
-            check_classes(split, names, where)
+            class_lists = {"train": [], "validate": [], "test": names}
+            check_classes(class_lists, names, where)
         elif self._splits is not None:
             lists = f"class lists {self._splits}"
-            split = matched_classes(read_class_lists(self._splits), names, lists)
-            split = {part: sorted(split[part]) for part in PARTS}
-        elif found.by_part is None:
-            split = self._dealt_out(names, where)
-        return split
+            class_lists = matched_classes(read_class_lists(self._splits), names, lists)
+            class_lists = {split: sorted(class_lists[split]) for split in SPLITS}
+        elif found.by_split is None:
+            class_lists = self._dealt_out(names, where)
+        return class_lists
 
     def _dealt_out(self, names: list[str], where: str) -> dict[str, list[str]]:
-        if len(names) < len(PARTS):
+        if len(names) < len(SPLITS):
             raise UserError(
                 f"{where} holds {len(names)} class folders; the classes are split into meta-train, "
                 "meta-validation and meta-test: give at least 3, or, where nothing is trained, "

@@ -29,12 +29,12 @@ def left_out(found: ClassFolders, places: Mapping[str, Path]) -> tuple[str, ...]
     """
     used = set(places.values())
     unused = [path for path in found.all_folders() if path not in used and _pictures(path)]
-    above = [found.folder, *found.part_folders]
+    above = [found.folder, *found.split_folders]
     kinds = [
         (
             _counted(len(unused), "class folder"),
             [path.relative_to(found.folder).as_posix() for path in unused],
-            "no part of the classes names them",
+            "no split of the classes names them",
         ),
         _kind(
             found.folder,

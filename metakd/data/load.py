@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,21 @@ import torch
 from torch import Tensor
 
 from metakd.data.cache import content_checksum, read_checked, write_checked
+from metakd.data.class_data import ClassData
+from metakd.data.class_examples import ClassExamples, PreparedData
 from metakd.data.dataset import Dataset, RegressionTasks
-from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
-from metakd.data.prepared_checks import check_prepared
-from metakd.data.preprocessing import Preprocessing, Reading
+from metakd.data.images import ImageData
+from metakd.data.preprocessing import Preprocessing
 from metakd.data.sources import SourceFiles
+from metakd.data.splits import SPLITS
 from metakd.errors import UserError
 
 __all__ = ["cache_root_from", "data_root_from", "load_dataset"]
 
 log = logging.getLogger(__name__)
-_TENSORS = ("images", "labels", "groups", "held_out")
+_TENSORS = {"images": "examples", "labels": "labels", "groups": "groups", "held_out": "held_out"}
+"""Names of the tensors in a cache entry, and the attributes that they are. Checksums include the
+names and stand in recorded runs, so examples of every kind are called `images` there."""
 
 
 def data_root_from(typed: str | None) -> Path:
@@ -47,33 +51,36 @@ def load_dataset(
     augment: Sequence[str] = (),
     views: int = 1,
     preprocessing: Preprocessing | None = None,
-) -> ImageData | RegressionTasks:
+) -> ClassData | RegressionTasks:
     """Return the data of `dataset` on `device`, prepared once and then read from the cache.
 
     Args:
         dataset: what to load.
         cache_root: prepared data is kept in its folder `prepared`.
         device: where the data lives from now on.
-        augment: kinds of random change of training images.
-        views: fixed views of a training image, see `ImageData`.
-        preprocessing: what the networks expect, see `ImageData`.
+        augment: kinds of random change of training examples.
+        views: fixed views of a training example, see `ClassData`.
+        preprocessing: what the networks expect, see `ClassData`.
 
     Raises:
         UserError: the data is missing or damaged.
     """
+    kind: type[ClassData] = getattr(dataset, "data_class", ImageData)
     key, sources = _key_and_sources(dataset)
     folder = cache_root / "prepared"
-    kept = None if key is None else _still_right(folder, key, sources)
+    kept = None if key is None else _still_right(folder, key, sources, kind)
     if kept is not None:
         prepared, meta = kept
     else:
         record = {} if key is None else sources.record()
         loaded = dataset.load()
-        if not isinstance(loaded, PreparedImages):
+        if not isinstance(loaded, PreparedData):
             return loaded.to(device)
         prepared = loaded
+        if prepared.reading is None:
+            prepared = replace(prepared, reading=kind.reading_type())
         try:
-            check_prepared(prepared)
+            kind.check(prepared)
         except ValueError as error:
             raise UserError(f"dataset {prepared.name}: {error}") from error
         tensors, meta = _pack(prepared)
@@ -82,7 +89,7 @@ def load_dataset(
                 write_checked(folder, key, tensors | record, meta)
             else:
                 log.warning("the files of dataset %s changed while they were read", prepared.name)
-    return ImageData(prepared, device, augment, views, meta["checksum"], preprocessing)
+    return kind(prepared, device, augment, views, meta["checksum"], preprocessing)
 
 
 def _key_and_sources(dataset: Dataset) -> tuple[str | None, SourceFiles]:
@@ -96,14 +103,14 @@ def _key_and_sources(dataset: Dataset) -> tuple[str | None, SourceFiles]:
 
 
 def _still_right(
-    folder: Path, key: str, sources: SourceFiles
-) -> tuple[PreparedImages, dict[str, Any]] | None:
+    folder: Path, key: str, sources: SourceFiles, kind: type[ClassData]
+) -> tuple[PreparedData, dict[str, Any]] | None:
     """Return what the cache holds under `key`, if `sources` are still what it was made from."""
     kept = read_checked(folder, key)
     if kept is None:
         return None
     tensors, meta = kept
-    prepared = _unpack(tensors, meta)
+    prepared = _unpack(tensors, meta, kind)
     record = sources.verified(tensors)
     if prepared is None or record is None:
         return None
@@ -112,44 +119,47 @@ def _still_right(
     return prepared, meta
 
 
-def _pack(prepared: PreparedImages) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return what a cache entry holds; its `checksum` is of pixels, labels and names alone."""
-    tensors = {f"{p}.{t}": getattr(prepared.parts[p], t) for p in PARTS for t in _TENSORS}
+def _pack(prepared: PreparedData) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what a cache entry holds; its `checksum` is of examples, labels and names alone."""
+    splits = prepared.splits
+    tensors = {f"{s}.{t}": getattr(splits[s], own) for s in SPLITS for t, own in _TENSORS.items()}
     meta = {
         "name": prepared.name,
-        "class_names": {p: list(prepared.parts[p].class_names) for p in PARTS},
-        "group_names": {p: list(prepared.parts[p].group_names) for p in PARTS},
+        "class_names": {s: list(splits[s].class_names) for s in SPLITS},
+        "group_names": {s: list(splits[s].group_names) for s in SPLITS},
     }
     meta["checksum"] = content_checksum(tensors, meta)
-    # How the pixels came about is no part of what they are.
+    # How the examples came about is no part of what they are.
     meta["reading"] = asdict(prepared.reading)
     meta["notes"] = list(prepared.notes)
     return tensors, meta
 
 
-def _unpack(tensors: dict[str, Tensor], meta: dict[str, Any]) -> PreparedImages | None:
+def _unpack(
+    tensors: dict[str, Tensor], meta: dict[str, Any], kind: type[ClassData]
+) -> PreparedData | None:
     """Return what a cache entry holds; None, with a warning, if that is no prepared data.
 
     Its checksum says that it is what somebody wrote, not that it was this program.
     """
     try:
-        parts = {
-            p: ClassImages(
-                class_names=tuple(meta["class_names"][p]),
-                group_names=tuple(meta["group_names"][p]),
-                **{t: tensors[f"{p}.{t}"] for t in _TENSORS},
+        splits = {
+            s: ClassExamples(
+                class_names=tuple(meta["class_names"][s]),
+                group_names=tuple(meta["group_names"][s]),
+                **{own: tensors[f"{s}.{t}"] for t, own in _TENSORS.items()},
             )
-            for p in PARTS
+            for s in SPLITS
         }
         if not isinstance(meta["checksum"], str):
             raise ValueError("its checksum is no text")
-        prepared = PreparedImages(
-            parts,
+        prepared = PreparedData(
+            splits,
             str(meta["name"]),
-            reading=Reading(**meta.get("reading", {})),
+            reading=kind.reading_from(meta.get("reading", {})),
             notes=tuple(str(line) for line in meta.get("notes", ())),
         )
-        check_prepared(prepared)
+        kind.check(prepared)
     except (ValueError, TypeError, KeyError) as error:
         log.warning("a cache entry holds no prepared data (%s); it is made anew", error)
         return None

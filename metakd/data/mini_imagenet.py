@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 
+from metakd.data.class_examples import PreparedData
 from metakd.data.class_names import class_name
 from metakd.data.class_pictures import PictureSettings, read_class_pictures
 from metakd.data.class_split import by_class, check_classes, hold_out
-from metakd.data.images import PARTS, PreparedImages
+from metakd.data.splits import SPLITS
 from metakd.errors import UserError
 
 __all__ = ["MiniImagenet"]
@@ -71,9 +72,9 @@ class MiniImagenet:
         """See `Dataset.cache_key`."""
         digest = hashlib.sha256()
         self._images()
-        for part in PARTS:
-            for name, label in self._rows(part):
-                digest.update(f"{part} {name} {label}\n".encode("utf-8", "surrogateescape"))
+        for split in SPLITS:
+            for name, label in self._rows(split):
+                digest.update(f"{split} {name} {label}\n".encode("utf-8", "surrogateescape"))
         settings = [digest.hexdigest(), self._seed, self._size]
         return json.dumps(["mini_imagenet", _VERSION, settings, self._pictures.key()])
 
@@ -81,30 +82,30 @@ class MiniImagenet:
         """See `Dataset.cache_key`."""
         images = self._images()
         paths = []
-        for part in PARTS:
-            for name, _ in self._rows(part):
-                self._check_there(images / name, part)
+        for split in SPLITS:
+            for name, _ in self._rows(split):
+                self._check_there(images / name, split)
                 paths.append(images / name)
         return paths
 
-    def load(self) -> PreparedImages:
+    def load(self) -> PreparedData:
         """See `Dataset.load`."""
         images = self._images()
-        rows = {part: self._rows(part) for part in PARTS}
-        split = {part: sorted({label for _, label in rows[part]}) for part in PARTS}
-        names = [name for part in PARTS for name in split[part]]
-        check_classes(split, names, "dataset mini_imagenet: the lists")
+        rows = {split: self._rows(split) for split in SPLITS}
+        class_lists = {split: sorted({label for _, label in rows[split]}) for split in SPLITS}
+        names = [name for split in SPLITS for name in class_lists[split]]
+        check_classes(class_lists, names, "dataset mini_imagenet: the lists")
         number = {name: i for i, name in enumerate(names)}
-        pairs = [pair for part in PARTS for pair in rows[part]]
+        pairs = [pair for split in SPLITS for pair in rows[split]]
         labels = torch.tensor([number[label] for _, label in pairs])
         whose: dict[str, str] = {}
-        for part in PARTS:
-            for name, _ in rows[part]:
-                self._check_there(images / name, part)
-                if whose.setdefault(name, part) != part:
+        for split in SPLITS:
+            for name, _ in rows[split]:
+                self._check_there(images / name, split)
+                if whose.setdefault(name, split) != split:
                     raise UserError(
                         f"dataset mini_imagenet: '{name}' stands in the lists of '{whose[name]}' "
-                        f"and of '{part}': an image belongs to one class"
+                        f"and of '{split}': an image belongs to one class"
                     )
         paths = [images / name for name, _ in pairs]
         read = read_class_pictures(
@@ -115,7 +116,7 @@ class MiniImagenet:
             read.images,
             read.labels,
             names,
-            split,
+            class_lists,
             held_out=hold_out(read.labels, self._seed),
         )
         return replace(prepared, reading=self._pictures.reading, notes=read.notes)
@@ -129,9 +130,9 @@ class MiniImagenet:
         inner = self._folder / "images"
         return inner if inner.is_dir() else self._folder
 
-    def _list(self, part: str) -> Path:
-        """Return the file that lists the images of `part`."""
-        name = _LISTS[part]
+    def _list(self, split: str) -> Path:
+        """Return the file that lists the images of `split`."""
+        name = _LISTS[split]
         if self._splits is not None:
             places = [self._splits / f"{name}.csv", self._splits / f"mini_imagenet_{name}.csv"]
         else:
@@ -147,9 +148,9 @@ class MiniImagenet:
             "(columns filename,label) in one of these places, or set dataset.splits=FOLDER"
         )
 
-    def _rows(self, part: str) -> list[tuple[str, str]]:
-        """Return file name and class of each image of `part`."""
-        path = self._list(part)
+    def _rows(self, split: str) -> list[tuple[str, str]]:
+        """Return file name and class of each image of `split`."""
+        path = self._list(split)
         try:
             with open(path, encoding="utf-8-sig", newline="") as file:
                 rows = [(row["filename"], row["label"]) for row in csv.DictReader(file)]
@@ -176,9 +177,9 @@ class MiniImagenet:
             seen.add(name)
         return [(name, class_name(label)) for name, label in rows]
 
-    def _check_there(self, path: Path, part: str) -> None:
+    def _check_there(self, path: Path, split: str) -> None:
         if not path.is_file():
             raise UserError(
-                f"dataset mini_imagenet: {path}, named in {self._list(part)}, is not there: put "
+                f"dataset mini_imagenet: {path}, named in {self._list(split)}, is not there: put "
                 "all the images there, or take it off the list"
             )

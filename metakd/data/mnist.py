@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metakd.data.class_examples import ClassExamples, PreparedData
 from metakd.data.class_split import by_class, hold_out, random_split
 from metakd.data.download import at_most, damaged, download
-from metakd.data.images import ClassImages, PreparedImages
 from metakd.data.resize import resized
 from metakd.errors import UserError, nearest
 
@@ -37,7 +37,7 @@ class Mnist:
     if it is not there. The official test images are held out for a target task.
 
     Splits:
-        * ``images``: every part holds all ten classes and images of its own: meta-test the
+        * ``images``: every split holds all ten classes and images of its own: meta-test the
           official test images, meta-validation a tenth of the official training images (by
           `split_seed`), meta-train the rest. Made for ``task.sampling=partition``.
         * ``classes``: 4 / 3 / 3 of the classes, by `split_seed`, with all their images.
@@ -82,7 +82,7 @@ class Mnist:
         """See `Dataset.cache_key`."""
         return self._files()
 
-    def load(self) -> PreparedImages:
+    def load(self) -> PreparedData:
         """See `Dataset.load`."""
         arrays = [_read_idx(self.name, path) for path in self._files()]
         train_images, train_labels, test_images, test_labels = arrays
@@ -93,9 +93,9 @@ class Mnist:
         labels = torch.cat([train_labels, test_labels]).long()
         official_test = torch.arange(len(labels)) >= len(train_labels)
         if self._splits == "classes":
-            split = random_split(self.class_names, (4, 3, 3), self._seed)
+            class_lists = random_split(self.class_names, (4, 3, 3), self._seed)
             return by_class(
-                self.name, images, labels, self.class_names, split, held_out=official_test
+                self.name, images, labels, self.class_names, class_lists, held_out=official_test
             )
         validate = torch.zeros_like(official_test)
         validate[: len(train_labels)] = hold_out(train_labels.long(), self._seed, share=0.1)
@@ -104,15 +104,15 @@ class Mnist:
             "validate": validate,
             "test": official_test,
         }
-        everything = ClassImages(
+        everything = ClassExamples(
             images, labels, self.class_names, torch.zeros(10, dtype=torch.int64), official_test
         )
-        parts = {}
-        for part, member in members.items():
+        splits = {}
+        for split, member in members.items():
             at = member.nonzero().flatten()
             # Images of a class lie side by side, so that gathering a task touches few pages.
-            parts[part] = everything.select(at[labels[at].argsort(stable=True)])
-        return PreparedImages(parts, self.name)
+            splits[split] = everything.select(at[labels[at].argsort(stable=True)])
+        return PreparedData(splits, self.name)
 
     def _files(self) -> list[Path]:
         """Return the source's four files, downloaded if need be."""

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from metakd.data.class_examples import PreparedData
 from metakd.data.class_folders import is_foreign
 from metakd.data.class_split import (
     by_class,
@@ -21,8 +22,8 @@ from metakd.data.class_split import (
     read_class_lists,
 )
 from metakd.data.download import damaged, download
-from metakd.data.images import PARTS, PreparedImages
 from metakd.data.resize import resized
+from metakd.data.splits import SPLITS
 from metakd.errors import UserError, nearest
 
 __all__ = ["Omniglot"]
@@ -49,7 +50,7 @@ class Omniglot:
         * or a JSON file with lists of characters (``Alphabet/characterNN``).
 
     Groups are alphabets. With `rotations` each character turned by 90, 180 and 270 degrees is a
-    class of its own, in all three parts, as in the published protocols.
+    class of its own, in all three splits, as in the published protocols.
 
     Args:
         data_root: folder of datasets.
@@ -88,11 +89,11 @@ class Omniglot:
             return [str(source)]
         return [path for _, paths in sorted(_characters(source).items()) for path in paths]
 
-    def load(self) -> PreparedImages:
+    def load(self) -> PreparedData:
         """See `Dataset.load`."""
         source = self._source()
         names, drawings = _from_npz(source) if source.is_file() else _from_folder(source)
-        split = self._split(names)
+        class_lists = self._split(names)
         size = self._size
         flat = resized(drawings.view(-1, 1, *drawings.shape[2:]), size)
         images = flat.view(len(names), 1, _DRAWINGS, 1, size, size)
@@ -106,7 +107,7 @@ class Omniglot:
             images.reshape(-1, 1, size, size),
             labels,
             class_names,
-            {p: [name + turn for name in split[p] for turn in turns] for p in PARTS},
+            {p: [name + turn for name in class_lists[p] for turn in turns] for p in SPLITS},
             groups=[alphabets.index(_alphabet(name)) for name in class_names],
             group_names=alphabets,
             held_out=hold_out(labels, self._seed),
@@ -154,9 +155,9 @@ class Omniglot:
                 f"dataset.splits: '{self._splits}' is neither a file nor one of "
                 f"{', '.join(_SPLITS)}." + nearest(self._splits, _SPLITS)
             )
-        split = read_class_lists(path)
-        check_classes(split, names, f"class lists {path}")
-        return split
+        class_lists = read_class_lists(path)
+        check_classes(class_lists, names, f"class lists {path}")
+        return class_lists
 
 
 def _alphabet(name: str) -> str:

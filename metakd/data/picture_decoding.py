@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from metakd.data.download import READING
 from metakd.data.picture_depth import depth_of, undeclared_maximum
 from metakd.data.picture_modes import as_rgb
-from metakd.data.preprocessing import Reading
+from metakd.data.picture_preprocessing import Reading
 
 __all__ = ["Decoded", "Source", "decode"]
 

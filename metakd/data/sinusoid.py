@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metakd.data.batches import EpochOrder
 from metakd.data.counter_random import bits_at, derive, stream_key, uniform_from_bits
-from metakd.data.images import PARTS
+from metakd.data.splits import SPLITS
 from metakd.data.tasks import TaskBatch
 from metakd.errors import UserError
 
@@ -87,7 +87,7 @@ class SinusoidTasks:
 
     def tasks(
         self,
-        part: str,
+        split: str,
         *,
         ways: int,
         shots: int,
@@ -99,15 +99,15 @@ class SinusoidTasks:
         number: int | None = None,
         augmented: bool = False,
     ) -> SinusoidStream:
-        """Return the stream of a part's tasks; parts share no task.
+        """Return the stream of a split's tasks; splits share no task.
 
         Args:
-            part: `train`, `validate` or `test`.
+            split: `train`, `validate` or `test`.
             ways: not used: a wave has no classes.
             shots: support points of a task.
             queries: query points of a task.
             tasks: tasks a step.
-            seed: with `stage` and `part` decides the tasks.
+            seed: with `stage` and `split` decides the tasks.
             stage: name of the stream's purpose.
             sampling: not used.
             number: how many different tasks (waves with their points) there are, in a new order
@@ -118,7 +118,7 @@ class SinusoidTasks:
             UserError: a number of points or tasks is not positive.
         """
         del ways, sampling, augmented
-        assert part in PARTS, part
+        assert split in SPLITS, split
         for what, value in (("shots", shots), ("queries", queries), ("meta_batch", tasks)):
             if value < 1:
                 raise UserError(f"task.{what}={value}: give a positive number")
@@ -128,10 +128,10 @@ class SinusoidTasks:
             shots=shots,
             queries=queries,
             tasks=tasks,
-            key=stream_key(seed, self.name, part, stage),
+            key=stream_key(seed, self.name, split, stage),
             number=number,
             support_noise=self.noise,
-            query_noise=self.noise if part == "train" else 0.0,
+            query_noise=self.noise if split == "train" else 0.0,
             device=self.device,
         )
 

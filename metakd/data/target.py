@@ -1,17 +1,14 @@
-"""The target task of fine-tuning: all of some classes' images, split into training and test."""
+"""The target task of fine-tuning: all of some classes' examples, split into training and test."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 
+from metakd.data.class_examples import ClassExamples
 from metakd.data.counter_random import bits_at, smallest, stream_key
 from metakd.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from metakd.data.images import ClassImages
 
 __all__ = ["TARGETS", "TargetTask", "target_task"]
 
@@ -20,32 +17,32 @@ TARGETS = ("novel", "all")
 
 @dataclass(frozen=True)
 class TargetTask:
-    """Training and test images of the same classes, numbered alike (method.md section 7).
+    """Training and test examples of the same classes, numbered alike (method.md section 7).
 
     Attributes:
-        train: images to fine-tune on.
-        test: images to judge on; no image is in both.
+        train: examples to fine-tune on.
+        test: examples to judge on; no image is in both.
     """
 
-    train: ClassImages
-    test: ClassImages
+    train: ClassExamples
+    test: ClassExamples
 
 
 def target_task(
-    train: ClassImages,
-    validate: ClassImages,
-    test: ClassImages,
+    train: ClassExamples,
+    validate: ClassExamples,
+    test: ClassExamples,
     which: str,
     shots: int | None,
     seed: int,
 ) -> TargetTask:
-    """Return the target task; see `ImageData.target`.
+    """Return the target task; see `ClassData.target`.
 
-    Classes are told apart by name: where the parts share their classes and differ in images
-    (MNIST's split by images), the training images of a class come from all parts.
+    Classes are told apart by name: where the splits share their classes and differ in examples
+    (MNIST's split by examples), the training examples of a class come from all splits.
 
     Raises:
-        UserError: an unknown target, or one without classes; a class without test images or with
+        UserError: an unknown target, or one without classes; a class without test examples or with
             fewer than `shots`.
     """
     if which not in TARGETS:
@@ -54,24 +51,24 @@ def target_task(
             + nearest(which, TARGETS)
         )
     if shots is not None and shots < 1:
-        raise UserError(f"finetune.shots={shots}: give a positive number, or null for all images")
+        raise UserError(f"finetune.shots={shots}: give a positive number, or null for all examples")
     wanted = [test] if which == "novel" else [train, validate, test]
-    names = tuple(dict.fromkeys(name for part in wanted for name in part.class_names))
+    names = tuple(dict.fromkeys(name for split in wanted for name in split.class_names))
     if not names:
         raise UserError(
-            f"finetune.target={which}: the part 'test' (meta-test) holds no classes: give it "
+            f"finetune.target={which}: the split 'test' (meta-test) holds no classes: give it "
             "some, or type finetune.target=all"
         )
     pooled = _pool([train, validate, test], names)
     judged = pooled.select(pooled.held_out)
     learned = pooled.select(~pooled.held_out)
-    for images, what in ((judged, "test"), (learned, "training")):
-        fewest = int(images.members[1].min())
+    for examples, what in ((judged, "test"), (learned, "training")):
+        fewest = int(examples.members[1].min())
         needed = shots if shots is not None and what == "training" else 1
         if fewest < needed:
-            name = names[int(images.members[1].argmin())]
+            name = names[int(examples.members[1].argmin())]
             raise UserError(
-                f"target task '{which}': class '{name}' has {fewest} {what} images, "
+                f"target task '{which}': class '{name}' has {fewest} {what} examples, "
                 f"{needed} are needed: set finetune.shots lower, or leave that class out"
             )
     if shots is not None:
@@ -79,35 +76,35 @@ def target_task(
     return TargetTask(learned, judged)
 
 
-def _pool(parts: list[ClassImages], names: tuple[str, ...]) -> ClassImages:
-    """Return the images of the classes `names` from all parts, numbered in the order of `names`."""
+def _pool(splits: list[ClassExamples], names: tuple[str, ...]) -> ClassExamples:
+    """Return all examples of the classes `names`, numbered in the order of `names`."""
     number = {name: i for i, name in enumerate(names)}
     taken = []
     group_of: dict[str, int] = {}
-    for part in parts:
+    for split in splits:
         new = torch.tensor(
-            [number.get(name, -1) for name in part.class_names],
+            [number.get(name, -1) for name in split.class_names],
             dtype=torch.int64,
-            device=part.labels.device,
+            device=split.labels.device,
         )
-        labels = new[part.labels]
-        taken.append(replace(part, labels=labels).select(labels >= 0))
-        group_of.update(zip(part.class_names, part.groups.tolist(), strict=True))
+        labels = new[split.labels]
+        taken.append(replace(split, labels=labels).select(labels >= 0))
+        group_of.update(zip(split.class_names, split.groups.tolist(), strict=True))
     return replace(
-        parts[0],
-        images=torch.cat([t.images for t in taken]),
+        splits[0],
+        examples=torch.cat([t.examples for t in taken]),
         labels=torch.cat([t.labels for t in taken]),
         held_out=torch.cat([t.held_out for t in taken]),
         class_names=names,
-        groups=torch.tensor([group_of[name] for name in names], device=parts[0].groups.device),
+        groups=torch.tensor([group_of[name] for name in names], device=splits[0].groups.device),
     )
 
 
-def _few(images: ClassImages, shots: int, key: int) -> ClassImages:
-    """Return `shots` random images of each class."""
-    members, counts = images.members
+def _few(examples: ClassExamples, shots: int, key: int) -> ClassExamples:
+    """Return `shots` random examples of each class."""
+    members, counts = examples.members
     slots = torch.arange(members.numel(), device=members.device)
     bits = bits_at(key, slots).view(members.shape)
     allowed = slots[: members.shape[1]] < counts[:, None]
     chosen = smallest(torch.where(allowed, bits, (1 << 63) - 1), shots)
-    return images.select(members.gather(1, chosen).flatten())
+    return examples.select(members.gather(1, chosen).flatten())

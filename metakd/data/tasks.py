@@ -28,7 +28,7 @@ class TaskBatch:
         classes: [tasks, ways] int64, the split's class behind each label; None for regression.
         support_index: [tasks, ways * shots] int64, position of the example in its split.
         query_index: [tasks, ways * queries] likewise.
-        support_view: [tasks, ways * shots] int64, which fixed view of the image (0 = clean),
+        support_view: [tasks, ways * shots] int64, which fixed view of the example (0 = clean),
             or None where views are not fixed (a cached teacher cannot answer then).
         query_view: likewise.
     """
@@ -56,16 +56,16 @@ class TaskBatch:
 
 @dataclass(frozen=True)
 class ExampleBatch:
-    """A whole batch of labelled images of the meta-train classes.
+    """A whole batch of labelled examples of the meta-train classes.
 
     Attributes:
-        images: [n, channels, height, width], float, augmented and normalised.
+        examples: [n, *example], float, augmented and normalised.
         labels: [n] int64, the split's classes.
         index: [n] int64, position in the split.
         view: [n] int64, which fixed view; None where views are not fixed.
     """
 
-    images: Tensor
+    examples: Tensor
     labels: Tensor
     index: Tensor
     view: Tensor | None = None

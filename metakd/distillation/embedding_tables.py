@@ -12,7 +12,7 @@ from metakd.distillation.divergences import unit
 from metakd.models.network import embed
 
 if TYPE_CHECKING:
-    from metakd.data.images import ImageData
+    from metakd.data.class_data import ClassData
 
 __all__ = ["FEATURES_BUDGET", "EmbeddingTables"]
 
@@ -40,7 +40,7 @@ class EmbeddingTables:
     def __init__(
         self,
         backbone: nn.Module,
-        data: ImageData,
+        data: ClassData,
         *,
         autocast: torch.dtype | None = None,
         channels_last: bool = False,
@@ -62,14 +62,14 @@ class EmbeddingTables:
     def mean(self) -> Tensor:
         """The mean embedding [size] of the clean meta-train images, held-out ones left out."""
         if self._mean is None:
-            kept = ~self._data.part("train").held_out
+            kept = ~self._data.split("train").held_out
             self._mean = self.table("train")[0][kept].mean(dim=0)
         return self._mean
 
     def table(self, part: str) -> Tensor:
         """Return the embeddings [views, images, size] float32 of `part`; view 0 is clean."""
         if part not in self._raw:
-            labels = self._data.part(part).labels
+            labels = self._data.split(part).labels
             pieces = torch.arange(len(labels), device=labels.device).split(self._batch_size)
             self._raw[part] = torch.stack(
                 [
@@ -154,10 +154,10 @@ class EmbeddingTables:
         if not missing:
             return True
         one = self.run(image[None], missing)[1].values()
-        count = len(self._data.part(part).labels) * self._fixed_views(part)
+        count = len(self._data.split(part).labels) * self._fixed_views(part)
         if count * sum(f.numel() * f.element_size() for f in one) > FEATURES_BUDGET:
             return False
-        labels = self._data.part(part).labels
+        labels = self._data.split(part).labels
         pieces = torch.arange(len(labels), device=labels.device).split(self._batch_size)
         views: dict[str, list[Tensor]] = {name: [] for name in missing}
         for view in range(self._fixed_views(part)):

@@ -24,7 +24,7 @@ from metakd.errors import UserError, nearest
 from metakd.models.network import Network
 
 if TYPE_CHECKING:
-    from metakd.data.images import ImageData
+    from metakd.data.class_data import ClassData
 
 __all__ = ["MODES", "FrozenTeacher"]
 
@@ -66,7 +66,7 @@ class FrozenTeacher:
     def __init__(
         self,
         network: Network,
-        data: ImageData,
+        data: ClassData,
         *,
         mode: str = "prototype",
         autocast: torch.dtype | None = None,
@@ -169,7 +169,7 @@ class FrozenTeacher:
                 `embeddings`, features by stage.
         """
         stages = sorted(set(needs) - {"logits", "embeddings"})
-        examples = batch.index, batch.view, batch.images
+        examples = batch.index, batch.view, batch.examples
         embeddings = self._tables.raw("train", *examples)
         with torch.autocast(embeddings.device.type, enabled=False):
             return Answer(

@@ -16,7 +16,6 @@ from metakd.config.checks import teacher_learns
 from metakd.config.compose import Composed
 from metakd.config.judging import only_judged
 from metakd.config.recorded import recorded_composed
-from metakd.data.images import ImageData
 from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError, nearest
 from metakd.models.network import Network
@@ -88,7 +87,7 @@ def evaluate_run(
         recorder.warn(line)
     data, ways = prepared.data, composed.config.task.ways
     own = data.checksum == info.data_checksum
-    fitted = own and isinstance(data, ImageData) and data.part("validate").classes >= ways
+    fitted = own and data.has_classes and data.split("validate").classes >= ways
     # On other data, or where meta-validation has too few classes, the recorded scale holds.
     scale = None if fitted else info.teacher_scale
     if scale is None and not fitted:
@@ -105,7 +104,7 @@ def evaluate_run(
         }
     )
     folder.write_config(prepared.composed.yaml, composed.overrides)
-    if isinstance(data, ImageData):
+    if data.has_classes:
         write_split(folder.path, split_text(data.name, prepared.dealt))
     folder.write_episodes(
         row for name, j in judged.items() for m in j.measurements for row in m.rows(name)
@@ -166,26 +165,26 @@ def _known(run: RunFolder, info: RunInfo, composed: Composed) -> Known:
 def _check_new(prepared: Prepared, run: RunFolder, info: RunInfo) -> None:
     """Refuse classes that the run's networks have learned from, in data that is not the run's."""
     data, config = prepared.data, prepared.config
-    if not isinstance(data, ImageData) or data.checksum == info.data_checksum:
+    if not data.has_classes or data.checksum == info.data_checksum:
         return
-    part, pictures = config.evaluate.part, seen_pictures(run)
+    split, pictures = config.evaluate.part, seen_pictures(run)
     for name in ("student", "teacher"):
         card = card_of_run(run, name)
         if card is None:
             if name == "student":
                 prepared.warnings.append(without_card(f"the run '{run.path}'", data.preprocessing))
             continue
-        found = overlap(data, part, card, pictures)
+        found = overlap(data, split, card, pictures)
         names, line = left_out(
-            data.part(part),
-            part,
+            data.split(split),
+            split,
             found,
             action=config.evaluate.seen,
             whose=f"the run's {name}",
             ways=config.task.ways,
         )
         if names:
-            data = data.without_classes(part, names)
+            data = data.without_classes(split, names)
         if line is not None:
             prepared.warnings.append(line)
     prepared.data = data
@@ -194,13 +193,13 @@ def _check_new(prepared: Prepared, run: RunFolder, info: RunInfo) -> None:
 def _check_scale(prepared: Prepared, run: RunFolder) -> None:
     """Refuse data on which the scale of a teacher that recorded none cannot be fitted."""
     data, ways = prepared.data, prepared.config.task.ways
-    if not isinstance(data, ImageData) or data.part("validate").classes >= ways:
+    if not data.has_classes or data.split("validate").classes >= ways:
         return
     if _has(run, "teacher") and "head.weight" in load_weights(run.checkpoints, "teacher"):
         raise UserError(
             f"the run '{run.path}' does not record the scale of its teacher's answers (an older "
             f"version wrote it), and it cannot be fitted here: {ways}-way tasks need as many "
-            f"meta-validation classes, and this data has {data.part('validate').classes}. Name a "
+            f"meta-validation classes, and this data has {data.split('validate').classes}. Name a "
             "folder that holds the classes to be judged in 'test' and others in 'val' (type "
             "dataset=image_folder dataset.folder=FOLDER, without --images), or make the run again "
             f"with 'metakd reproduce {run.path}' and judge that one"
@@ -225,7 +224,7 @@ def _judge_all(
             algorithm, data, config, precision_of(config, prepared.precision), recorder, name
         )
         results[name] = {**judged[name].figures(), "cost": cost_of(algorithm.backbone, data)}
-    if _has(run, "teacher") and isinstance(data, ImageData):
+    if _has(run, "teacher") and data.has_classes:
         backbone = prepared.backbone_of_teacher()
         weights = load_weights(run.checkpoints, "teacher")
         teacher: Network | Algorithm

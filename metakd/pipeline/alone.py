@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from metakd.data.cache import read_checked, write_checked
-from metakd.data.images import ImageData
 from metakd.distillation.objective import Objective
 from metakd.pipeline.identity import key_of_student_alone
 from metakd.pipeline.learners import Student, train_student
@@ -78,7 +77,7 @@ def keep_as_student_alone(prepared: Prepared, recorder: Recorder, student: Stude
 
 
 def _folder(prepared: Prepared) -> Path | None:
-    wanted = prepared.config.student_alone_cache and isinstance(prepared.data, ImageData)
+    wanted = prepared.config.student_alone_cache and prepared.data.has_classes
     return prepared.cache_root / "students" if wanted else None
 
 

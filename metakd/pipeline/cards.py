@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from metakd.config.compose import Composed
-from metakd.data.images import ImageData
+from metakd.data.class_data import ClassData
 from metakd.data.picture_marks import picture_marks
 from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
@@ -44,13 +44,13 @@ OTHER_DATA = ("dataset", "dataset.folder", "dataset.splits", "dataset.split_seed
 def student_card(prepared: Prepared, *, alone: bool = False) -> Card:
     """Return the card of a run's student, or of its twin that learns `alone`."""
     data, config = prepared.data, prepared.config
-    if not isinstance(data, ImageData):
+    if not data.has_classes:
         return Card(None, data.name)
     earlier = [prepared.own_card, prepared.student_card]
     if not alone and (config.distill.supports.uses_teacher or config.algorithm.supports.teaches):
         earlier.append(prepared.teacher_card)  # what the teacher knows is passed on
     classes = (
-        data.part("train").class_names if config.algorithm.supports.trains_on == "batches" else ()
+        data.split("train").class_names if config.algorithm.supports.trains_on == "batches" else ()
     )
     return _card(data, data.preprocessing, classes, earlier)
 
@@ -58,7 +58,7 @@ def student_card(prepared: Prepared, *, alone: bool = False) -> Card:
 def teacher_card(prepared: Prepared, teacher: nn.Module) -> Card:
     """Return the card of a run's teacher: a network, or a learner that adapts."""
     data = prepared.data
-    assert isinstance(data, ImageData)
+    assert data.has_classes
     classes = prepared.teacher_classes if isinstance(teacher, Network) else ()
     return _card(data, prepared.teacher_input, classes, [prepared.own_card, prepared.teacher_card])
 
@@ -66,13 +66,13 @@ def teacher_card(prepared: Prepared, teacher: nn.Module) -> Card:
 def tuned_card(prepared: Prepared, classes: tuple[str, ...]) -> Card:
     """Return the card of a student that was fine-tuned on `classes`."""
     data = prepared.data
-    assert isinstance(data, ImageData)
+    assert data.has_classes
     earlier = [prepared.own_card, prepared.student_card, prepared.teacher_card]
     return _card(data, data.preprocessing, classes, earlier, classes)
 
 
 def _card(
-    data: ImageData,
+    data: ClassData,
     preprocessing: Preprocessing | None,
     classes: tuple[str, ...],
     earlier: Sequence[Card | None],
@@ -88,16 +88,16 @@ def _card(
         tuned: classes that it was trained on beside meta-train's.
     """
     cards = [card for card in earlier if card is not None]
-    test = data.part("test")
+    test = data.split("test")
     # Of these it has seen more than other pictures of a dataset that is split by images.
     learned = {*tuned, *(name for card in cards for name in overlap(data, "test", card).names)}
-    trained = {*data.part("train").class_names, *tuned, *(n for c in cards for n in c.trained_on)}
+    trained = {*data.split("train").class_names, *tuned, *(n for c in cards for n in c.trained_on)}
     return Card(
         preprocessing,
         data.name,
         classes=classes,
         trained_on=tuple(sorted(trained)),
-        chosen_on=data.part("validate").class_names,
+        chosen_on=data.split("validate").class_names,
         tested_on=tuple(name for name in test.class_names if name not in learned),
     )
 
@@ -105,7 +105,7 @@ def _card(
 def inputs_of(prepared: Prepared) -> dict[str, Any]:
     """Return {"preprocessing": …} of run.json; empty for data that is no images."""
     data = prepared.data
-    if not isinstance(data, ImageData):
+    if not data.has_classes:
         return {}
     found = {"student": data.preprocessing.plain()}
     if prepared.teacher_input is not None:
@@ -116,10 +116,10 @@ def inputs_of(prepared: Prepared) -> dict[str, Any]:
 def record_data(prepared: Prepared, folder: RunFolder) -> None:
     """Write a run's split.json, and marks of the pictures that it learns from."""
     data, everything = prepared.data, prepared.everything
-    if not isinstance(data, ImageData) or not isinstance(everything, ImageData):
+    if not data.has_classes or not everything.has_classes:
         return
     write_split(folder.path, split_text(data.name, prepared.dealt))
-    marks = {p: picture_marks(data.part(p).images) for p in ("train", "validate")}
+    marks = {p: picture_marks(data.split(p).examples) for p in ("train", "validate")}
     save_weights(folder.checkpoints, PICTURES, marks)
 
 

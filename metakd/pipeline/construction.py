@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ from torch import nn
 
 from metakd.config.compose import Composed
 from metakd.config.schema import ArchitectureConfig
+from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
-from metakd.data.images import PARTS, ImageData
 from metakd.data.load import data_root_from, load_dataset
-from metakd.data.preprocessing import Preprocessing, Reading
+from metakd.data.preprocessing import Preprocessing
+from metakd.data.splits import SPLITS
 from metakd.registry import build, resolve
 
 __all__ = ["build_backbone", "dealt_out", "load_data", "settings_of"]
@@ -53,11 +53,11 @@ def load_data(
     device: torch.device,
     expected: Preprocessing | None,
     split: Mapping[str, Sequence[str]] | None,
-    reading: Reading | None,
+    reading: Mapping[str, Any] | None,
     *,
     sized: bool = False,
     may_lack: Collection[str] = (),
-) -> ImageData | RegressionTasks:
+) -> ClassData | RegressionTasks:
     """Return the config's data, as the networks expect it where their weights say so.
 
     Args:
@@ -65,11 +65,11 @@ def load_data(
         cache_root: folder of caches.
         device: where the data lives from now on.
         expected: what the networks expect; None: the data's own size and statistics.
-        split: class names of each part, as a run recorded them; None: the dataset's own.
-        reading: how pictures are read where neither `expected` nor what was typed says it; None:
-            as the dataset reads them.
+        split: class names of each split, as a run recorded them; None: the dataset's own.
+        reading: options of the dataset that hold where neither `expected` nor what was typed says
+            them; None: the dataset's own.
         sized: the size at which pictures are read was typed, if not now, then for the run.
-        may_lack: parts of `split` whose classes may be missing.
+        may_lack: splits of `split` whose classes may be missing.
 
     Raises:
         UserError: the data is missing or damaged.
@@ -79,12 +79,12 @@ def load_data(
     settings = settings_of(config.dataset)
     sized = sized or "dataset.image_size" in composed.typed
     free = getattr(dataset_class, "any_size", False) and not sized
-    if free and expected is not None and expected.height == expected.width:
-        settings["image_size"] = expected.height  # read at once as large as it is looked at
+    if free and expected is not None and expected.image_size() is not None:
+        settings["image_size"] = expected.image_size()  # read at once as large as it is looked at
     options, typed = dict(config.dataset.options), dict[str, Any]()
-    reading = reading if expected is None else expected.reading
-    # As the pictures were read that the weights know.
-    for name, value in () if reading is None else asdict(reading).items():
+    reading = reading if expected is None else expected.options()
+    # As the examples were read that the weights know.
+    for name, value in () if reading is None else reading.items():
         if f"dataset.options.{name}" in composed.typed:
             typed[name] = options[name]
         elif name in options:
@@ -96,9 +96,9 @@ def load_data(
         options=options,
     )
     if expected is not None and typed:  # the constructor has checked them
-        expected = replace(expected, reading=replace(expected.reading, **typed))
+        expected = expected.with_options(typed)
     if split is not None and hasattr(dataset, "recorded_split"):
-        dataset.recorded_split = {part: list(names) for part, names in split.items()}
+        dataset.recorded_split = {name: list(classes) for name, classes in split.items()}
         dataset.may_lack = tuple(may_lack)
     return load_dataset(
         dataset,
@@ -111,13 +111,13 @@ def load_data(
 
 
 def dealt_out(
-    data: ImageData | RegressionTasks,
+    data: ClassData | RegressionTasks,
 ) -> dict[str, tuple[tuple[str, ...], list[int]]]:
-    """Return by part the names of its classes and the number of images of each."""
-    if not isinstance(data, ImageData):
+    """Return by split the names of its classes and the number of examples of each."""
+    if not data.has_classes:
         return {}
-    parts = {part: data.part(part) for part in PARTS}
+    found = {split: data.split(split) for split in SPLITS}
     return {
-        part: (images.class_names, torch.bincount(images.labels, minlength=images.classes).tolist())
-        for part, images in parts.items()
+        split: (of.class_names, torch.bincount(of.labels, minlength=of.classes).tolist())
+        for split, of in found.items()
     }

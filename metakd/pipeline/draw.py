@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from metakd.data.images import ImageData
 from metakd.distillation.objective import Objective
 from metakd.pipeline.measure import Judged, evaluation_stage
 from metakd.pipeline.prepare import Prepared
@@ -49,8 +48,8 @@ logger = logging.getLogger(__name__)
 def class_rows(prepared: Prepared, judged: Mapping[str, Judged]) -> Iterator[dict[str, Any]]:
     """Yield the rows of per_class.csv: each model's accuracy on each class, of the headline."""
     for model, j in judged.items():
-        if isinstance(prepared.data, ImageData):
-            names = prepared.data.part(prepared.config.evaluate.part).class_names
+        if prepared.data.has_classes:
+            names = prepared.data.split(prepared.config.evaluate.part).class_names
             yield from _by_class(j.headline).rows(model, names)
 
 
@@ -111,11 +110,11 @@ def _scales(prepared: Prepared) -> dict[str, StageScale]:
     """Return for each stage what a guess reaches, and on how many tasks was validated."""
     config, data = prepared.config, prepared.data
     tasks = config.meta_train.validate_tasks
-    if not isinstance(data, ImageData):
+    if not data.has_classes:
         return {"meta_train": StageScale(tasks=tasks, keeps_best=True)}
-    task, bases = config.task, data.part("train").classes
-    parts = ("test",) if config.finetune.target == "novel" else ("train", "validate", "test")
-    targets = len({name for part in parts for name in data.part(part).class_names})
+    task, bases = config.task, data.split("train").classes
+    splits = ("test",) if config.finetune.target == "novel" else ("train", "validate", "test")
+    targets = len({name for split in splits for name in data.split(split).class_names})
     ways = (
         bases if config.algorithm.supports.trains_on == "batches" else task.train_ways or task.ways
     )
@@ -137,15 +136,15 @@ def _by_class(measured: Measurement) -> Any:
 
 def _setting(measured: Measurement, tasks: str) -> str:
     """Return e.g. ``5-way 1-shot, 600 test tasks``."""
-    part = {"test": "test ", "validate": "meta-validation "}.get(tasks, "")
-    return f"{measured.ways}-way {measured.shots}-shot, {len(measured.values)} {part}tasks"
+    which = {"test": "test ", "validate": "meta-validation "}.get(tasks, "")
+    return f"{measured.ways}-way {measured.shots}-shot, {len(measured.values)} {which}tasks"
 
 
 def _reliability(
     prepared: Prepared, folder: RunFolder, judged: Mapping[str, Judged], out: Path
 ) -> Path | None:
     shown = {m: judged[m].headline for m in ORDER if m in judged}
-    if not isinstance(prepared.data, ImageData):
+    if not prepared.data.has_classes:
         return None
     found = _temperatures(folder)
     # A teacher's logits may have been scaled on meta-validation before they were counted.
@@ -167,12 +166,12 @@ def _temperatures(folder: RunFolder) -> dict[str, float]:
 
 
 def _confusion(prepared: Prepared, judged: Mapping[str, Judged], out: Path) -> Path | None:
-    if not isinstance(prepared.data, ImageData):
+    if not prepared.data.has_classes:
         return None
-    headline, part = judged["student"].headline, prepared.config.evaluate.part
+    headline, split = judged["student"].headline, prepared.config.evaluate.part
     counted = _by_class(headline)
-    names = [prepared.data.part(part).class_names[c] for c in counted.classes.tolist()]
-    title = f"student, {_setting(headline, part)}, {len(names)} classes"
+    names = [prepared.data.split(split).class_names[c] for c in counted.classes.tolist()]
+    title = f"student, {_setting(headline, split)}, {len(names)} classes"
     return confusion_figure(counted.answered, names, out, title, counted.asked)
 
 
@@ -193,7 +192,7 @@ def _samples(prepared: Prepared, judged: Mapping[str, Judged], out: Path) -> Pat
         )
     )
     shown = {m: judged[m].headline.logits[:count] for m in MODELS if m in judged}
-    if not isinstance(data, ImageData):
+    if not data.has_classes:
         return sample_functions(
             (batch.support[..., 0].cpu().numpy(), batch.support_targets[..., 0].cpu().numpy()),
             (batch.query[..., 0].cpu().numpy(), batch.query_targets[..., 0].cpu().numpy()),
@@ -201,7 +200,7 @@ def _samples(prepared: Prepared, judged: Mapping[str, Judged], out: Path) -> Pat
             out,
         )
     assert batch.classes is not None
-    part = data.part(config.evaluate.part)
+    names = data.split(config.evaluate.part).class_names
     # Spread over the classes: queries stand in class order.
     chosen = torch.linspace(0, task.ways * task.queries - 1, QUERIES).round().long().unique()
     support = batch.support.unflatten(1, (task.ways, task.shots))
@@ -211,7 +210,7 @@ def _samples(prepared: Prepared, judged: Mapping[str, Judged], out: Path) -> Pat
         batch.query_targets[:, chosen].cpu().numpy(),
         {m: answers(logits[:, chosen]).numpy() for m, logits in shown.items()},
         out,
-        [[_last(part.class_names[c]) for c in classes] for classes in batch.classes.tolist()],
+        [[_last(names[c]) for c in classes] for classes in batch.classes.tolist()],
     )
 
 

@@ -15,7 +15,6 @@ from torch import nn
 
 from metakd.config.schema import ArchitectureConfig, OptimizerConfig
 from metakd.data.cache import content_checksum
-from metakd.data.images import ImageData
 from metakd.pipeline.construction import settings_of
 from metakd.pipeline.measure import precision_of, steps_at_test
 from metakd.pipeline.prepare import Prepared
@@ -152,7 +151,7 @@ def _stage(section: OptimizerConfig, *irrelevant: str) -> dict[str, Any]:
 def _images(prepared: Prepared) -> dict[str, Any]:
     """Return what becomes of the images on their way into a network."""
     data = prepared.data
-    assert isinstance(data, ImageData)
+    assert data.has_classes
     return {
         "augment": list(prepared.config.dataset.augment),
         # The target's test images are left out of the data, not of its checksum.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from metakd.config.needs import asks_base_head
 from metakd.config.schema import ArchitectureConfig, Config
-from metakd.data.images import ImageData
-from metakd.data.preprocessing import Preprocessing, Reading
+from metakd.data.class_data import ClassData
+from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
 from metakd.models.card import Card
 from metakd.models.class_head import match_head
@@ -27,7 +28,6 @@ __all__ = [
     "Known",
     "build_teacher",
     "checkpoint_of",
-    "described",
     "expected_by",
     "reading_of",
     "without_card",
@@ -41,7 +41,7 @@ class Known:
     Attributes:
         student: what its students expect of their input; None: not recorded, or no images.
         teacher: likewise.
-        split: its classes by part; None: the dataset's own split.
+        split: its classes by split; None: the dataset's own split.
         sized: pictures are read at the size of its configuration, which was typed, and not at that
             which its student expects.
         trained: what its networks have learned from so far; None: nothing yet, or not recorded.
@@ -81,59 +81,45 @@ def expected_by(backbone: nn.Module, card: Card | None, given: Preprocessing) ->
     statistics = getattr(backbone, "expected_statistics", None)
     if statistics is None:
         return given
-    mean, std = statistics
-    if given.channels == 1:  # such a network repeats grey to three channels
-        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
-    return replace(given, mean=tuple(mean), std=tuple(std))
-
-
-def described(preprocessing: Preprocessing) -> str:
-    """Return a preprocessing in a few words."""
-    kind = {1: "grey", 3: "colour"}.get(
-        preprocessing.channels, f"{preprocessing.channels} channels"
-    )
-    mean = " ".join(f"{x:.3f}" for x in preprocessing.mean)
-    std = " ".join(f"{x:.3f}" for x in preprocessing.std)
-    size = f"{preprocessing.width}x{preprocessing.height} pixels"
-    return f"{size}, {kind}, mean {mean}, standard deviation {std}"
+    return given.with_statistics(*statistics)
 
 
 def without_card(source: str, assumed: Preprocessing) -> str:
     """Return the warning for weights that do not say what their network expects."""
     return (
         f"{source} does not say what its network expects of its input, nor which classes it has "
-        f"learned from; assumed: {described(assumed)} (of this dataset's meta-train images), and "
+        f"learned from; assumed: {assumed.words()} (of this dataset's meta-train images), and "
         "none of the meta-test classes"
     )
 
 
-def reading_of(file: WeightsFile | None) -> Reading | None:
-    """Return how the pictures were read that a checkpoint has learned from, if it says it."""
+def reading_of(file: WeightsFile | None) -> Mapping[str, Any] | None:
+    """Return the options under which a checkpoint's examples were read, if it says them."""
     known = None if file is None or file.card is None else file.card.preprocessing
-    return None if known is None else known.reading
+    return None if known is None else known.options()
 
 
-def _read_otherwise(config: Config, data: ImageData, expects: Preprocessing) -> list[str]:
-    """Return a line if the teacher has learned from pictures that were read in another way."""
-    own, options = data.preprocessing.reading, config.dataset.options
-    wanted = asdict(expects.reading).items()
-    other = [(n, value) for n, value in wanted if n in options and value != getattr(own, n)]
+def _read_otherwise(config: Config, data: ClassData, expects: Preprocessing) -> list[str]:
+    """Return a line if the teacher has learned from examples that were read in another way."""
+    own, options, what = data.preprocessing.options(), config.dataset.options, expects.of
+    wanted = expects.options().items()
+    other = [(n, value) for n, value in wanted if n in options and value != own.get(n)]
     if not other:
         return []
-    here = ", ".join(f"dataset.options.{n}={_typed(getattr(own, n))}" for n, _ in other)
+    here = ", ".join(f"dataset.options.{n}={_typed(own.get(n))}" for n, _ in other)
     there = " ".join(f"dataset.options.{n}={_typed(value)}" for n, value in other)
     return [
-        f"pictures are read with {here}; the teacher has learned from pictures read with {there}: "
+        f"{what} are read with {here}; the teacher has learned from {what} read with {there}: "
         "type that to read them so for both networks"
     ]
 
 
-def _typed(value: bool | float | None) -> str:
+def _typed(value: Any) -> str:
     return "null" if value is None else str(value).lower()
 
 
 def _fill_teacher(
-    network: Network, file: WeightsFile, data: ImageData, config: Config, needs: frozenset[str]
+    network: Network, file: WeightsFile, data: ClassData, config: Config, needs: frozenset[str]
 ) -> tuple[tuple[str, ...], list[str]]:
     """Put a checkpoint's weights into the teacher; its head by the names of its classes.
 
@@ -143,7 +129,7 @@ def _fill_teacher(
     Raises:
         UserError: another architecture; a head is needed and does not know the classes.
     """
-    classes = data.part("train").class_names
+    classes = data.split("train").class_names
     head = match_head(file, classes, data.name, same=config.teacher.same_classes)
     if head.rows is None:
         if asks_base_head(config, needs):
@@ -181,7 +167,7 @@ class BuiltTeacher:
 
 def build_teacher(
     config: Config,
-    data: ImageData,
+    data: ClassData,
     known: Preprocessing | None,
     needs: frozenset[str],
     file: WeightsFile | None,
@@ -203,7 +189,7 @@ def build_teacher(
     shape = data.example_shape if expects is None else expects.shape
     seed = config.teacher.seed or 0
     backbone = build_backbone(config.teacher, shape, config.plugins, seed)
-    classes, lines = data.part("train").class_names, list[str]()
+    classes, lines = data.split("train").class_names, list[str]()
     network = Network(backbone, len(classes))
     if config.teacher.pretrained and not config.pretrain.enabled:
         classes = ()  # its own head was over ImageNet's classes; this one is not trained

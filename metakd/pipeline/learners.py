@@ -13,7 +13,6 @@ from metakd.adaptation.algorithm import Algorithm
 from metakd.config.checks import teacher_learns
 from metakd.config.schema import Config
 from metakd.config.values import LEARNED_MODES
-from metakd.data.images import ImageData
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distillation.teacher import FrozenTeacher
@@ -75,7 +74,7 @@ class Taught:
 def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
     """Return the teacher, trained if need be; None for a run without one."""
     config, data = prepared.config, prepared.data
-    if prepared.teacher is None or not isinstance(data, ImageData):
+    if prepared.teacher is None or not data.has_classes:
         return None
     network, seconds = prepared.teacher, None
     if not prepared.teacher_is_trained and not config.pretrain.enabled:
@@ -153,7 +152,7 @@ def train_student(
     objective = _objective(prepared, taught if helped else None)
     teacher = taught.frozen if taught is not None and helped else None
     seconds: dict[str, float] = {}
-    if isinstance(data, ImageData) and config.warmstart.enabled and config.warmstart.epochs:
+    if data.has_classes and config.warmstart.enabled and config.warmstart.epochs:
         torch.manual_seed(config.seed)  # for the base-class head
         fitted = warm_start(
             backbone,
@@ -242,7 +241,7 @@ def _meta_train(
             augmented=True,
         )
     else:
-        assert isinstance(data, ImageData)
+        assert data.has_classes
         stream = data.batches(
             "train", batch_size=stage.batch_size, seed=config.seed, stage="meta_train"
         )
@@ -265,7 +264,7 @@ def _meta_train(
         measured = evaluate(
             student.algorithm,
             data,
-            part="validate",
+            split="validate",
             ways=task.ways,
             shots=task.shots,
             queries=task.queries,

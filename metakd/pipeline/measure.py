@@ -13,8 +13,8 @@ from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.algorithms.supervised import Supervised
 from metakd.config.schema import Config
+from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
-from metakd.data.images import ImageData
 from metakd.distillation.calibration import fit_scale
 from metakd.models.cost import cost
 from metakd.models.network import Network
@@ -24,7 +24,7 @@ from metakd.reports.divergence import are_finite
 from metakd.reports.fidelity import expected_calibration_error
 from metakd.reports.fidelity import fidelity as fidelity_of
 from metakd.reports.statistics import paired_difference
-from metakd.stages.evaluate import Measurement, embed_part, embeds_alone, evaluate
+from metakd.stages.evaluate import Measurement, embed_split, embeds_alone, evaluate
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
 
@@ -134,7 +134,7 @@ def batchnorm_modes(network: nn.Module, transductive: bool) -> list[str | None]:
 
 def judge(
     algorithm: Algorithm,
-    data: ImageData | RegressionTasks,
+    data: ClassData | RegressionTasks,
     config: Config,
     precision: Precision,
     recorder: Recorder,
@@ -146,7 +146,7 @@ def judge(
 
 def _judge(
     algorithm: Algorithm,
-    data: ImageData | RegressionTasks,
+    data: ClassData | RegressionTasks,
     config: Config,
     precision: Precision,
     recorder: Recorder,
@@ -163,9 +163,9 @@ def _judge(
     plan += [(task.shots, curve, mode, e.curve_tasks) for mode in modes if curve]
     embeddings = None
     metric = isinstance(algorithm, MetricAlgorithm) and embeds_alone(algorithm.backbone)
-    if metric and isinstance(data, ImageData):
+    if metric and data.has_classes:
         assert isinstance(algorithm, MetricAlgorithm)
-        embeddings = embed_part(algorithm, data, e.part, precision, group=recorder.group)
+        embeddings = embed_split(algorithm, data, e.part, precision, group=recorder.group)
 
     def weight(shots: int, steps: list[int] | None, mode: str | None) -> float:
         known = embeddings is not None and mode != "transductive"
@@ -178,7 +178,7 @@ def _judge(
             judged.measurements += evaluate(
                 algorithm,
                 data,
-                part=e.part,
+                split=e.part,
                 ways=task.ways,
                 shots=shots,
                 queries=task.queries,
@@ -197,7 +197,7 @@ def _judge(
 
 def judge_any_teacher(
     teacher: Network | Algorithm,
-    data: ImageData,
+    data: ClassData,
     config: Config,
     precision: Precision,
     recorder: Recorder,
@@ -223,7 +223,7 @@ def judge_any_teacher(
 
 def _judge_embedding(
     backbone: nn.Module,
-    data: ImageData,
+    data: ClassData,
     config: Config,
     precision: Precision,
     recorder: Recorder,
@@ -231,11 +231,11 @@ def _judge_embedding(
 ) -> Judged:
     """Measure the teacher as nearest cosine centroid on its embeddings."""
     e, task = config.evaluate, config.task
-    outputs = max(1, data.part("train").classes)  # of a head that is not asked
+    outputs = max(1, data.split("train").classes)  # of a head that is not asked
     head = Supervised(backbone, outputs, head="centroid").to(data.device)
     embeddings = None
     if embeds_alone(backbone):
-        embeddings = embed_part(head, data, e.part, precision, group=recorder.group)
+        embeddings = embed_split(head, data, e.part, precision, group=recorder.group)
     judged = Judged()
     shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
     with recorder.bar("evaluate", len(shot_list) * e.tasks, "evaluate teacher") as bar:
@@ -243,7 +243,7 @@ def _judge_embedding(
             judged.measurements += evaluate(
                 head,
                 data,
-                part=e.part,
+                split=e.part,
                 ways=task.ways,
                 shots=shots,
                 queries=task.queries,
@@ -265,14 +265,14 @@ def _judge_embedding(
 
 
 def _teacher_scale(
-    head: Supervised, data: ImageData, config: Config, precision: Precision, recorder: Recorder
+    head: Supervised, data: ClassData, config: Config, precision: Precision, recorder: Recorder
 ) -> float:
     """Fit by likelihood on meta-validation what the cosines are multiplied by (no rank changes)."""
     task = config.task
     measured = evaluate(
         head,
         data,
-        part="validate",
+        split="validate",
         ways=task.ways,
         shots=task.shots,
         queries=task.queries,
@@ -296,12 +296,12 @@ def fidelity(student: Judged, teacher: Judged) -> dict[str, float]:
     return fidelity_of(t.logits, s.logits)
 
 
-def evaluation_stage(part: str) -> str:
+def evaluation_stage(split: str) -> str:
     """Return the name of the stream of evaluation tasks.
 
     Meta-validation is judged on other tasks than those that chose the best student.
     """
-    return "evaluate" if part == "test" else f"evaluate_{part}"
+    return "evaluate" if split == "test" else f"evaluate_{split}"
 
 
 def paired_gains(student: Judged, alone: Judged) -> list[dict[str, Any]]:
@@ -327,6 +327,6 @@ def paired_gains(student: Judged, alone: Judged) -> list[dict[str, Any]]:
     return gains
 
 
-def cost_of(network: nn.Module, data: ImageData | RegressionTasks) -> dict[str, float]:
+def cost_of(network: nn.Module, data: ClassData | RegressionTasks) -> dict[str, float]:
     """Return parameters, multiply-adds, bytes and latency of `network` on this device."""
     return cost(network, data.example_shape, data.device)

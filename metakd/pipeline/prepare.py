@@ -21,11 +21,12 @@ from metakd.config.checks import check, teacher_settings, unused_settings
 from metakd.config.compose import Composed
 from metakd.config.schema import AlgorithmConfig, Config, OptimizerConfig
 from metakd.config.values import check_device
+from metakd.data.class_data import ClassData
 from metakd.data.counter_random import stream_key
 from metakd.data.dataset import RegressionTasks
-from metakd.data.images import PARTS, ImageData
 from metakd.data.load import cache_root_from
 from metakd.data.preprocessing import Preprocessing
+from metakd.data.splits import SPLITS
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
 from metakd.models.card import Card
@@ -77,7 +78,7 @@ class Prepared:
         own_card: of networks that an earlier process of this run has begun to train.
         teacher_input: what the teacher expects of its input; None without one.
         teacher_classes: of the outputs of the teacher's head; empty where they are not known.
-        dealt: by part the names of its classes, and how many images each has, before any class is
+        dealt: by split the names of its classes, and how many images each has, before any class is
             left out that a checkpoint knows; empty for data that is no images.
         warnings: lines that the user should see.
     """
@@ -86,8 +87,8 @@ class Prepared:
     config: Config
     device: torch.device
     precision: Precision
-    data: ImageData | RegressionTasks
-    everything: ImageData | RegressionTasks
+    data: ClassData | RegressionTasks
+    everything: ClassData | RegressionTasks
     cache_root: Path
     student: nn.Module
     teacher: Network | None
@@ -106,7 +107,7 @@ class Prepared:
         c, data, expects = self.config, self.data, self.teacher_input
         shape = data.example_shape if expects is None else expects.shape
         backbone = build_backbone(c.teacher, shape, c.plugins, c.teacher.seed or 0)
-        if expects is not None and isinstance(data, ImageData):
+        if expects is not None and data.has_classes:
             adapt_input(backbone, data.preprocessing, expects)
         return lay_out_channels_last(backbone).to(self.device)
 
@@ -127,10 +128,10 @@ class Prepared:
         chosen = c.algorithm if changed is None else changed
         if outputs is not None:
             pass
-        elif not isinstance(self.data, ImageData):
+        elif not self.data.has_classes:
             outputs = self.data.outputs
         elif c.algorithm.supports.trains_on == "batches":
-            outputs = self.data.part("train").classes
+            outputs = self.data.split("train").classes
         else:
             outputs = c.task.train_ways or c.task.ways
         cls = resolve(chosen._target_, "metakd.algorithms", c.plugins)
@@ -150,9 +151,9 @@ class Prepared:
         return built.to(self.device)
 
 
-def notes_of(data: ImageData | RegressionTasks) -> list[str]:
+def notes_of(data: ClassData | RegressionTasks) -> list[str]:
     """Return what there is to say of the data each time that it is used."""
-    return list(data.prepared.notes) if isinstance(data, ImageData) else []
+    return list(data.prepared.notes) if data.has_classes else []
 
 
 def optimization_of(section: OptimizerConfig) -> Optimization:
@@ -253,10 +254,10 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         reading_of(teacher_file),
         sized=known.sized,
         # Without a card, mean and deviation come from the meta-train classes.
-        may_lack={*PARTS} - {config.evaluate.part} if known.judging and expected else (),
+        may_lack={*SPLITS} - {config.evaluate.part} if known.judging and expected else (),
     )
     warnings += notes_of(everything)
-    if isinstance(data, ImageData) and config.finetune.enabled and config.finetune.target == "all":
+    if data.has_classes and config.finetune.enabled and config.finetune.target == "all":
         # The target's test images must not be seen by any earlier stage.
         data = data.without_held_out()
 
@@ -266,14 +267,14 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     student = build_backbone(config.student, data.example_shape, config.plugins, seed)
     if student_file is not None:
         fill(student, student_file)
-    if isinstance(data, ImageData) and isinstance(everything, ImageData) and expected is None:
+    if data.has_classes and everything.has_classes and expected is None:
         # Weights from elsewhere that are no checkpoint of ours may say what they expect.
         expects = expected_by(student, None, data.preprocessing)
         everything, data = change_both(everything, data, methodcaller("seen_as", expects))
     silent = student_card is None and getattr(student, "expected_statistics", None) is None
-    if student_file is not None and silent and isinstance(data, ImageData):
+    if student_file is not None and silent and data.has_classes:
         warnings.append(without_card(student_file.source, data.preprocessing))
-    if isinstance(data, ImageData):
+    if data.has_classes:
         composed, fitted = fit_queries(composed, data, judging=known.judging)
         config = composed.config
         warnings += fitted
@@ -299,7 +300,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         dealt=dealt_out(everything),
         warnings=warnings,
     )
-    if wants_teacher and isinstance(data, ImageData):
+    if wants_teacher and data.has_classes:
         built = build_teacher(config, data, known.teacher, needs, teacher_file)
         prepared.teacher = built.network.to(device)
         prepared.teacher_card, prepared.teacher_input = built.card, built.expects
@@ -321,9 +322,9 @@ def _leave_out_learned(prepared: Prepared) -> None:
     }
     for whose, card in cards.items():
         everything, data = prepared.everything, prepared.data
-        if card is None or not isinstance(data, ImageData):
+        if card is None or not data.has_classes:
             continue
-        assert isinstance(everything, ImageData)
+        assert everything.has_classes
         prepared.everything, prepared.data, lines = without_learned(
             everything, data, card, config, whose
         )
@@ -355,7 +356,7 @@ def _try_out(prepared: Prepared, *, judging: bool) -> None:
     prepared.algorithm(copy.deepcopy(prepared.student))
     if prepared.teacher is not None and config.distill.supports.uses_teacher:
         prepared.objective(prepared.teacher, torch.zeros(prepared.teacher.head.in_features))
-    if isinstance(prepared.everything, ImageData) and config.finetune.enabled:
+    if prepared.everything.has_classes and config.finetune.enabled:
         prepared.everything.target(
             config.finetune.target, config.finetune.shots, config.dataset.split_seed
         )

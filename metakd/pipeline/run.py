@@ -16,7 +16,6 @@ from metakd.config.brings import described
 from metakd.config.compose import Composed
 from metakd.config.schema import Config
 from metakd.data.cache import content_checksum
-from metakd.data.images import ImageData
 from metakd.data.reading_progress import reading_shown_by
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.distributed.group import ALONE, Group
@@ -270,7 +269,7 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     }
     final = None
     if taught is not None:
-        assert isinstance(data, ImageData)
+        assert data.has_classes
         final = taught.network if taught.learned is None else taught.learned
         judged["teacher"] = judge_any_teacher(final, data, config, prepared.precision, recorder)
     recorder.group.leave()
@@ -302,7 +301,7 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
         timing["pretrain_s"] = taught.seconds
     for stage, seconds in student.seconds.items():
         timing[f"{stage}_s"] = seconds
-    if config.finetune.enabled and isinstance(data, ImageData):
+    if config.finetune.enabled and data.has_classes:
         timing["finetune_s"] = _fine_tune_all(prepared, recorder, models, teacher, results)
     results["timing"] = timing
     folder.write_episodes(

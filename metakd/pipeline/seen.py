@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from metakd.config.schema import Config
-from metakd.data.images import ClassImages, ImageData
+from metakd.data.class_data import ClassData
+from metakd.data.class_examples import ClassExamples
 from metakd.data.picture_marks import NO_MARK, picture_marks
 from metakd.errors import UserError
 from metakd.models.card import Card
@@ -24,7 +25,7 @@ hold some pictures twice."""
 
 @dataclass(frozen=True)
 class Overlap:
-    """Classes of a part that a network has learned from.
+    """Classes of a split that a network has learned from.
 
     Attributes:
         names: as this dataset names them, in its order.
@@ -36,24 +37,24 @@ class Overlap:
 
 
 def overlap(
-    data: ImageData, part: str, card: Card, known_pictures: Tensor | None = None
+    data: ClassData, split: str, card: Card, known_pictures: Tensor | None = None
 ) -> Overlap:
-    """Return which classes of a part of the data a network has learned from.
+    """Return which classes of a split of the data a network has learned from.
 
     Args:
         data: the dataset.
-        part: that it is to be judged on.
+        split: that it is to be judged on.
         card: what its weights say.
         known_pictures: [n] int64 marks of the pictures that it has learned from.
     """
-    images, trained = data.part(part), set(card.trained_on)
+    images, trained = data.split(split), set(card.trained_on)
     if card.dataset == data.name:
         # Split by images then and now: the same classes, other pictures, as the protocol has it.
-        trained -= {*card.tested_on} & {*data.part("train").class_names}
+        trained -= {*card.tested_on} & {*data.split("train").class_names}
     by_name = {name for name in images.class_names if name in trained}
     by_picture: set[str] = set()
     if known_pictures is not None and len(known_pictures):
-        marks = picture_marks(images.images)
+        marks = picture_marks(images.examples)
         known = torch.isin(marks, known_pictures.to(marks.device)) & (marks != NO_MARK)
         counts = torch.bincount(images.labels[known], minlength=images.classes)
         sizes = torch.bincount(images.labels, minlength=images.classes)
@@ -64,13 +65,13 @@ def overlap(
 
 
 def left_out(
-    images: ClassImages, part: str, found: Overlap, *, action: str, whose: str, ways: int
+    images: ClassExamples, split: str, found: Overlap, *, action: str, whose: str, ways: int
 ) -> tuple[tuple[str, ...], str | None]:
     """Refuse, leave out or keep the classes that a network has learned from.
 
     Args:
-        images: of the part that it is judged on.
-        part: its name.
+        images: of the split that it is judged on.
+        split: its name.
         found: which of the classes those are.
         action: `refuse`, `leave_out` or `keep` (`evaluate.seen`).
         whose: names the network and what it comes from, for messages.
@@ -87,7 +88,7 @@ def left_out(
     count, total = len(found.names), images.classes
     shown = ", ".join(f"'{name}'" for name in found.names[:3]) + " …" * (count > 3)
     pictures = f"; {found.by_picture} of them by their pictures" if found.by_picture else ""
-    what = f"{whose} was trained on {count} of the {total} meta-{part} classes ({shown}{pictures})"
+    what = f"{whose} was trained on {count} of the {total} meta-{split} classes ({shown}{pictures})"
     left = total - count
     if action == "keep":
         return (), f"{what}; evaluate.seen=keep: figures on them are not of new classes"
@@ -104,16 +105,16 @@ def left_out(
 
 
 def change_both(
-    everything: ImageData, data: ImageData, change: Callable[[ImageData], ImageData]
-) -> tuple[ImageData, ImageData]:
+    everything: ClassData, data: ClassData, change: Callable[[ClassData], ClassData]
+) -> tuple[ClassData, ClassData]:
     """Change both forms of the data; where they are one, they stay one."""
     changed = change(everything)
     return changed, changed if data is everything else change(data)
 
 
 def without_learned(
-    everything: ImageData, data: ImageData, card: Card, config: Config, whose: str
-) -> tuple[ImageData, ImageData, list[str]]:
+    everything: ClassData, data: ClassData, card: Card, config: Config, whose: str
+) -> tuple[ClassData, ClassData, list[str]]:
     """Refuse, leave out or keep judged classes that a checkpoint has learned from.
 
     Args:
@@ -129,26 +130,26 @@ def without_learned(
     Raises:
         UserError: as `left_out`.
     """
-    part, lines = config.evaluate.part, list[str]()
-    found = overlap(data, part, card)
+    split, lines = config.evaluate.part, list[str]()
+    found = overlap(data, split, card)
     names, line = left_out(
-        data.part(part),
-        part,
+        data.split(split),
+        split,
         found,
         action=config.evaluate.seen,
         whose=whose,
         ways=config.task.ways,
     )
     if names:
-        change = methodcaller("without_classes", part, names)
+        change = methodcaller("without_classes", split, names)
         everything, data = change_both(everything, data, change)
     if line is not None:
         lines.append(line)
     chosen = overlap(data, "validate", card)
-    if chosen.names and part != "validate":
+    if chosen.names and split != "validate":
         lines.append(
             f"{whose} was trained on {len(chosen.names)} of the "
-            f"{data.part('validate').classes} meta-validation classes: what is chosen by them "
+            f"{data.split('validate').classes} meta-validation classes: what is chosen by them "
             "is chosen by classes that are not new"
         )
     return everything, data, lines

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from metakd.config.schema import Config
+from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
-from metakd.data.images import PARTS, ImageData
+from metakd.data.splits import SPLITS
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.pipeline.learners import Taught
 from metakd.pipeline.measure import Judged, batchnorm_modes, precision_of, steps_at_test
@@ -32,14 +33,14 @@ NEAR = 0.1
 """Near chance: less than this share of what there is to win above it."""
 
 
-def counts(data: ImageData | RegressionTasks) -> str | None:
-    """Return how many classes and images each part has, in a line; None for regression."""
-    if not isinstance(data, ImageData):
+def counts(data: ClassData | RegressionTasks) -> str | None:
+    """Return how many classes and images each split has, in a line; None for regression."""
+    if not data.has_classes:
         return None
     found = []
-    for part in PARTS:
-        images = data.part(part)
-        found.append(f"{part} {images.classes} classes, {len(images.labels)} images")
+    for split in SPLITS:
+        images = data.split(split)
+        found.append(f"{split} {images.classes} classes, {len(images.labels)} images")
     return "; ".join(found)
 
 
@@ -59,9 +60,9 @@ def doubt_teacher(prepared: Prepared, recorder: Recorder, taught: Taught | None)
     config, data = prepared.config, prepared.data
     frozen = None if taught is None else taught.frozen
     helps = config.distill.supports.uses_teacher or config.algorithm.supports.teaches
-    if frozen is None or not helps or not isinstance(data, ImageData) or recorder.group.rank:
+    if frozen is None or not helps or not data.has_classes or recorder.group.rank:
         return
-    if config.task.ways > data.part("validate").classes:
+    if config.task.ways > data.split("validate").classes:
         return  # no such task can be drawn; what needs one says so
     tasks = min(TASKS, max(2, config.meta_train.validate_tasks))
     state = random_state()
@@ -129,7 +130,7 @@ def keep(folder: RunFolder | None, lines: Iterable[str]) -> None:
         folder.update(warnings=[*before, *new])
 
 
-def _teacher_values(teacher: FrozenTeacher, data: ImageData, config: Config, tasks: int) -> Tensor:
+def _teacher_values(teacher: FrozenTeacher, data: ClassData, config: Config, tasks: int) -> Tensor:
     """Return the teacher's accuracy on each task, [tasks] float64."""
     task = config.task
     stream = evaluation_tasks(
@@ -157,7 +158,7 @@ def _student_values(prepared: Prepared, tasks: int) -> Tensor:
     return evaluate(
         algorithm,
         prepared.data,
-        part="validate",
+        split="validate",
         ways=task.ways,
         shots=task.shots,
         queries=task.queries,

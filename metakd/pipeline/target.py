@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 import torch
 from torch import Tensor
 
-from metakd.data.images import ImageData
+from metakd.data.class_data import ClassData
 from metakd.data.target import TargetTask
 from metakd.distillation.calibration import fit_scale
 from metakd.distillation.divergences import unit
@@ -37,7 +37,7 @@ def fine_tune_student(
     training images, and its logits come from the prototypes of the target's training classes.
     """
     config, data, everything = prepared.config, prepared.data, prepared.everything
-    assert isinstance(data, ImageData) and isinstance(everything, ImageData)
+    assert data.has_classes and everything.has_classes
     target = everything.target(
         config.finetune.target, config.finetune.shots, config.dataset.split_seed
     )
@@ -66,14 +66,14 @@ def fine_tune_student(
 
 
 def _answers(
-    teacher: FrozenTeacher, data: ImageData, target: TargetTask, needs: Collection[str]
+    teacher: FrozenTeacher, data: ClassData, target: TargetTask, needs: Collection[str]
 ) -> Callable[[Tensor], Answer]:
     """Return the teacher's answers by position in the target's training images.
 
     Prototypes leave the image itself out, so a class of one image has no logits: None then.
     """
     embeddings = torch.cat(
-        [teacher.embed(data.normalized(images)) for images in target.train.images.split(512)]
+        [teacher.embed(data.as_seen(images)) for images in target.train.examples.split(512)]
     )
     known = unit(embeddings - teacher.mean)
     labels, classes = target.train.labels, target.train.classes
@@ -82,7 +82,7 @@ def _answers(
     def features(index: Tensor) -> dict[str, Tensor]:
         if not stages:
             return {}
-        return teacher.features(data.normalized(target.train.images[index]), stages)
+        return teacher.features(data.as_seen(target.train.examples[index]), stages)
 
     if int(torch.bincount(labels).min()) < 2:
         return lambda index: Answer(None, embeddings[index], features(index))

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from metakd.config.compose import Composed
 from metakd.config.schema import Config
-from metakd.data.images import ImageData
+from metakd.data.class_data import ClassData
 from metakd.errors import UserError
 
 __all__ = ["check_tasks", "fit_queries"]
@@ -19,9 +19,9 @@ __all__ = ["check_tasks", "fit_queries"]
 
 @dataclass(frozen=True)
 class _Tasks:
-    """The tasks of one stream: the part they are made from, their size, how they are drawn."""
+    """The tasks of one stream: the split they are made from, their size, how they are drawn."""
 
-    part: str
+    split: str
     ways: int
     shots: int
     queries: int
@@ -30,9 +30,9 @@ class _Tasks:
     sampling: str = "uniform"
     number: int | None = None
 
-    def room(self, data: ImageData) -> tuple[int, str, int]:
+    def room(self, data: ClassData) -> tuple[int, str, int]:
         """Return how many queries fit, and the class that allows the fewest and its images."""
-        images = data.filled(self.part)
+        images = data.filled(self.split)
         counts = images.members[1]
         fewest = int(counts.min())
         # `partition` deals a class's images out to so many tasks.
@@ -66,7 +66,7 @@ def _wanted(config: Config, *, judging: bool) -> list[_Tasks]:
     return wanted
 
 
-def check_tasks(config: Config, data: ImageData, *, judging: bool) -> None:
+def check_tasks(config: Config, data: ClassData, *, judging: bool) -> None:
     """Draw one batch of every stream that the run will use: a task that cannot be made says so.
 
     Args:
@@ -75,11 +75,11 @@ def check_tasks(config: Config, data: ImageData, *, judging: bool) -> None:
         judging: the run is only judged again; nothing is trained.
 
     Raises:
-        UserError: as `ImageData.tasks`.
+        UserError: as `ClassData.tasks`.
     """
     for tasks in _wanted(config, judging=judging):
         data.tasks(
-            tasks.part,
+            tasks.split,
             ways=tasks.ways,
             shots=tasks.shots,
             queries=tasks.queries,
@@ -92,9 +92,9 @@ def check_tasks(config: Config, data: ImageData, *, judging: bool) -> None:
 
 
 def fit_queries(
-    composed: Composed, data: ImageData, *, judging: bool
+    composed: Composed, data: ClassData, *, judging: bool
 ) -> tuple[Composed, list[str]]:
-    """Lower the query images of tasks to what the smallest class of each part allows (`task.fit`).
+    """Lower the query images of tasks to what the smallest class of each split allows (`task.fit`).
 
     Args:
         composed: the config; it is left as it is.
@@ -106,7 +106,7 @@ def fit_queries(
         is another one now. Where all fit already, what was given, and no line.
 
     Raises:
-        UserError: not even one query fits beside the shots, or a part is empty.
+        UserError: not even one query fits beside the shots, or a split is empty.
     """
     if not composed.config.task.fit:
         return composed, []
@@ -129,7 +129,7 @@ def fit_queries(
 
 
 def _lowered(
-    asked: int, key: str, wanted: Iterable[_Tasks], data: ImageData
+    asked: int, key: str, wanted: Iterable[_Tasks], data: ClassData
 ) -> tuple[int, list[str]]:
     """Return the most queries up to `asked` that fit, and the line that says why there are less."""
     queries, lines = asked, []
@@ -138,7 +138,7 @@ def _lowered(
             continue
         room, name, images = tasks.room(data)
         share = f" for {tasks.number} tasks" if tasks.sampling == "partition" else ""
-        why = f"class '{name}' of meta-{tasks.part} has {images} images{share}"
+        why = f"class '{name}' of meta-{tasks.split} has {images} images{share}"
         if room < 1:
             raise UserError(
                 f"task.fit: {why}, and {tasks.shots_key} asks for {tasks.shots} shots: not one "

@@ -13,7 +13,7 @@ from metakd.adaptation.algorithm import Algorithm
 from metakd.algorithms.adversarial import Adversarial
 from metakd.algorithms.maml import MAML
 from metakd.config.schema import AlgorithmConfig, AlgorithmSupports, Config
-from metakd.data.images import ImageData
+from metakd.data.class_data import ClassData
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.network import Network
@@ -103,7 +103,7 @@ def join(
     config, data = prepared.config, prepared.data
     distill = config.distill
     if distill.teacher_mode == "feedback":
-        assert frozen is not None and isinstance(data, ImageData)
+        assert frozen is not None and data.has_classes
         return FeedbackLearner(
             student,
             copy.deepcopy(network),
@@ -138,7 +138,7 @@ def teacher_of(joined: Algorithm, network: Network) -> Network | Algorithm:
     return network
 
 
-def _quiz(prepared: Prepared, data: ImageData) -> Callable[[int], TaskBatch | ExampleBatch]:
+def _quiz(prepared: Prepared, data: ClassData) -> Callable[[int], TaskBatch | ExampleBatch]:
     """Return the quiz of a step: of the meta-train classes, other draws than those trained on."""
     config = prepared.config
     task, stage = config.task, config.meta_train

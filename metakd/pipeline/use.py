@@ -16,7 +16,6 @@ from metakd.algorithms.supervised import Supervised
 from metakd.config.compose import recompose
 from metakd.config.overrides import quoted
 from metakd.config.schema import ArchitectureConfig, Config
-from metakd.data.images import ImageData
 from metakd.data.load import data_root_from
 from metakd.errors import UserError, nearest
 from metakd.models.network import Network
@@ -243,14 +242,14 @@ def calibrate_run(
         recorder: of the run.
     """
     config, data, task = prepared.config, prepared.data, prepared.config.task
-    if not isinstance(data, ImageData) or data.part("validate").classes < task.ways:
+    if not data.has_classes or data.split("validate").classes < task.ways:
         return
     tasks = min(TASKS, config.evaluate.tasks)
     found: dict[str, Any] = {}
     for name, model in models.items():
         steps, precision = steps_at_test(config), precision_of(config, prepared.precision)
         if isinstance(model, Network):
-            outputs = max(1, data.part("train").classes)  # of a head that is not asked
+            outputs = max(1, data.split("train").classes)  # of a head that is not asked
             model = Supervised(model.backbone, outputs, head="centroid")
             model.to(data.device)
             steps, precision = None, prepared.precision
@@ -260,7 +259,7 @@ def calibrate_run(
         judged = judged_tasks(
             model,
             data,
-            part="validate",
+            split="validate",
             ways=task.ways,
             shots=task.shots,
             queries=task.queries,
@@ -273,7 +272,7 @@ def calibrate_run(
             recorder.warn(f"the {name} is not calibrated: no answer on meta-validation was finite")
             continue
         found[name] = calibrate(
-            judged, part="validate", tasks=tasks, ways=task.ways, shots=task.shots
+            judged, split="validate", tasks=tasks, ways=task.ways, shots=task.shots
         ).plain()
     content = {"schema": 1, "models": found}
     text = json.dumps(content, indent=2, allow_nan=False)

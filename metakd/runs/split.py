@@ -7,26 +7,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from metakd.data.splits import SPLITS
 from metakd.runs.atomic import write_text
 
-__all__ = ["PARTS", "read_split", "split_text", "write_split"]
+__all__ = ["read_split", "split_text", "write_split"]
 
-PARTS = ("train", "validate", "test")
 _FILE = "split.json"
 _SCHEMA = 1
 
 
-def split_text(dataset: str, parts: Mapping[str, tuple[Sequence[str], Sequence[int]]]) -> str:
+def split_text(dataset: str, splits: Mapping[str, tuple[Sequence[str], Sequence[int]]]) -> str:
     """Return the content of split.json.
 
     Args:
         dataset: its name.
-        parts: by part the names of its classes and the number of images of each.
+        splits: by split the names of its classes and the number of images of each.
     """
     content: dict[str, Any] = {"schema": _SCHEMA, "dataset": dataset}
-    for part in PARTS:
-        names, counts = parts[part]
-        content[part] = {"classes": list(names), "images": list(counts)}
+    for split in SPLITS:
+        names, counts = splits[split]
+        content[split] = {"classes": list(names), "images": list(counts)}
     # ASCII: a folder's name may hold bytes that are no text, and must come back as they were.
     return json.dumps(content) + "\n"
 
@@ -37,7 +37,7 @@ def write_split(folder: Path, text: str) -> None:
 
 
 def read_split(folder: Path) -> dict[str, list[str]] | None:
-    """Return the names of each part's classes, None if the run has no split.json.
+    """Return the names of each split's classes, None if the run has no split.json.
 
     Raises:
         UserError: it is damaged.
@@ -50,4 +50,4 @@ def read_split(folder: Path) -> dict[str, list[str]] | None:
         return None
     found = read_file(path, ClassSplit)
     parts = (found.train, found.validate_, found.test)
-    return {name: part.classes for name, part in zip(PARTS, parts, strict=True)}
+    return {name: part.classes for name, part in zip(SPLITS, parts, strict=True)}

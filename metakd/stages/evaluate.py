@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
+from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
-from metakd.data.images import ImageData
 from metakd.data.tasks import TaskBatch
 from metakd.distributed.group import ALONE, Group
 from metakd.models.normalization import batchnorm_mode, has_batchnorm, has_running_statistics
@@ -27,7 +27,7 @@ Piece = TypeVar("Piece")
 __all__ = [
     "TASKS_PER_STEP",
     "Measurement",
-    "embed_part",
+    "embed_split",
     "embeds_alone",
     "evaluate",
     "evaluation_tasks",
@@ -132,8 +132,8 @@ class Measurement:
 
 
 def evaluation_tasks(
-    data: ImageData | RegressionTasks,
-    part: str,
+    data: ClassData | RegressionTasks,
+    split: str,
     *,
     ways: int,
     shots: int,
@@ -148,7 +148,7 @@ def evaluation_tasks(
     Of several processes each gets its own; `in_order` puts together what became of them.
     """
     stream = data.tasks(
-        part,
+        split,
         ways=ways,
         shots=shots,
         queries=queries,
@@ -173,20 +173,20 @@ def embeds_alone(backbone: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def embed_part(
+def embed_split(
     algorithm: MetricAlgorithm,
-    data: ImageData,
-    part: str,
+    data: ClassData,
+    split: str,
     precision: Precision,
     batch_size: int = 512,
     group: Group = ALONE,
 ) -> Tensor:
-    """Return the embeddings [images, size] of every clean image of `part`, float32.
+    """Return the embeddings [images, size] of every clean image of `split`, float32.
 
     Batch norm uses running statistics (inductive), which there must be (`embeds_alone`). Several
     processes embed a share each.
     """
-    count = len(data.part(part).labels)
+    count = len(data.split(split).labels)
     algorithm.eval()
     pieces = []
     with batchnorm_mode(algorithm, "running"), precision.autocast():
@@ -194,7 +194,7 @@ def embed_part(
             if not group.mine(first // batch_size):
                 continue
             index = torch.arange(first, min(first + batch_size, count), device=data.device)
-            pieces.append(algorithm.backbone(data.examples(part, index, None)).float())
+            pieces.append(algorithm.backbone(data.examples(split, index, None)).float())
     if group.size == 1:
         return torch.cat(pieces)
     everyone = in_order(group.gather([piece.cpu() for piece in pieces]))
@@ -209,9 +209,9 @@ def in_order(dealt: Sequence[Sequence[Piece]]) -> list[Piece]:
 
 def evaluate(
     algorithm: Algorithm,
-    data: ImageData | RegressionTasks,
+    data: ClassData | RegressionTasks,
     *,
-    part: str,
+    split: str,
     ways: int,
     shots: int,
     queries: int,
@@ -225,12 +225,12 @@ def evaluate(
     bar: Any = None,
     group: Group = ALONE,
 ) -> list[Measurement]:
-    """Judge `algorithm` on `tasks` tasks of `part` and return a measurement for each of `steps`.
+    """Judge `algorithm` on `tasks` tasks of `split` and return a measurement for each of `steps`.
 
     Args:
         algorithm: the learner; its state is as before afterwards.
         data: the dataset.
-        part: `test` or `validate`.
+        split: `test` or `validate`.
         ways: classes of a task.
         shots: support examples of a class.
         queries: query examples of a class.
@@ -239,7 +239,7 @@ def evaluate(
         steps: ascending numbers of adaptation steps; None for an algorithm that takes none.
         batchnorm: `inductive` or `transductive`; None if the network has no batch norm.
         precision: number format of forward passes.
-        embeddings: `embed_part` of a MetricAlgorithm, where known already (inductive only).
+        embeddings: `embed_split` of a MetricAlgorithm, where known already (inductive only).
         stage: names the stream of tasks.
         bar: progress bar that is moved on by each task.
         group: processes that share the tasks; all return the same.
@@ -251,8 +251,8 @@ def evaluate(
         and embeds_alone(algorithm.backbone)
     )
     if gather and embeddings is None:
-        assert isinstance(algorithm, MetricAlgorithm) and isinstance(data, ImageData)
-        embeddings = embed_part(algorithm, data, part, precision, group=group)
+        assert isinstance(algorithm, MetricAlgorithm) and data.has_classes
+        embeddings = embed_split(algorithm, data, split, precision, group=group)
     logits: list[Tensor] = []
     targets: list[Tensor] = []
     algorithm.eval()
@@ -260,7 +260,7 @@ def evaluate(
     done = 0
     for batch in evaluation_tasks(
         data,
-        part,
+        split,
         ways=ways,
         shots=shots,
         queries=queries,

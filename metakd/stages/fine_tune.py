@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from metakd.adaptation.inner_loop import accuracy
 from metakd.algorithms.supervised import Supervised
+from metakd.data.class_data import ClassData
 from metakd.data.counter_random import permutation, stream_key
-from metakd.data.images import ImageData
 from metakd.data.target import TargetTask
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
@@ -79,7 +79,7 @@ def l2sp_penalty(network: Network, start: dict[str, Tensor]) -> Tensor:
 
 def fine_tune(
     backbone: nn.Module,
-    data: ImageData,
+    data: ClassData,
     target: TargetTask,
     *,
     epochs: int,
@@ -119,7 +119,7 @@ def fine_tune(
     torch.manual_seed(seed)
     network = Network(copy.deepcopy(backbone), target.train.classes).to(data.device)
     if recalibrate and has_batchnorm(network):
-        _estimate_statistics(network, data, target.train.images, batch_size, precision)
+        _estimate_statistics(network, data, target.train.examples, batch_size, precision)
     start = {n: p.detach().clone() for n, p in network.backbone.named_parameters()}
     objective = objective if objective is not None else Objective()
     learner = _Tuned(network, freeze_backbone, start if l2sp else None, l2sp)
@@ -130,7 +130,7 @@ def fine_tune(
         epoch, position = divmod(step, batches)
         order = permutation(stream_key(seed, "finetune", epoch), count, data.device)
         index = order[position * batch_size : (position + 1) * batch_size]
-        images = data.normalized(target.train.images[index])
+        images = data.as_seen(target.train.examples[index])
         return ExampleBatch(images, target.train.labels[index], index)
 
     fitted = fit(
@@ -177,7 +177,7 @@ class _Tuned(Supervised):
         # A last batch of one image has no batch statistics to speak of.
         mode: Mode = "running" if self._frozen or len(batch.labels) < 2 else "batch"
         with batchnorm_mode(self.network, mode):
-            predicted = self.network(batch.images, objective.stages)
+            predicted = self.network(batch.examples, objective.stages)
             terms = objective(predicted, batch.labels, answers)
         if self._start is not None:
             terms = {**terms, "loss/l2sp": l2sp_penalty(self.network, self._start)}
@@ -189,7 +189,7 @@ class _Tuned(Supervised):
 
 @torch.no_grad()
 def _estimate_statistics(
-    network: Network, data: ImageData, images: Tensor, batch_size: int, precision: Precision
+    network: Network, data: ClassData, images: Tensor, batch_size: int, precision: Precision
 ) -> None:
     """Average batch statistics over batches drawn from all classes, forgetting older ones."""
     set_running_statistics(network, True)
@@ -203,20 +203,20 @@ def _estimate_statistics(
     with batchnorm_mode(network, "batch"), precision.autocast():
         for index in order.split(batch_size)[:100]:
             if len(index) > 1:
-                network(data.normalized(images[index]))
+                network(data.as_seen(images[index]))
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
 
 
 @torch.no_grad()
 def _judge(
-    network: Network, data: ImageData, target: TargetTask, precision: Precision
+    network: Network, data: ClassData, target: TargetTask, precision: Precision
 ) -> tuple[float, float | None, float]:
     network.eval()
     pieces = []
     with batchnorm_mode(network, "running"), precision.autocast():
-        for images in target.test.images.split(512):
-            pieces.append(network(data.normalized(images)).logits.float())
+        for images in target.test.examples.split(512):
+            pieces.append(network(data.as_seen(images)).logits.float())
     logits, labels = torch.cat(pieces), target.test.labels
     top1 = float((answers(logits) == labels).float().mean())
     top5 = None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from metakd.algorithms.supervised import Supervised
-from metakd.data.images import ImageData
+from metakd.data.class_data import ClassData
 from metakd.distillation.objective import Objective
 from metakd.models.network import Network
 from metakd.models.normalization import batchnorm_mode
@@ -40,7 +40,7 @@ def hold_out(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def base_accuracy(
-    network: nn.Module, data: ImageData, index: Tensor, precision: Precision
+    network: nn.Module, data: ClassData, index: Tensor, precision: Precision
 ) -> float:
     """Return the accuracy of `network` on the clean meta-train images `index`."""
     network.eval()
@@ -48,13 +48,13 @@ def base_accuracy(
     with batchnorm_mode(network, "running"), precision.autocast():
         for part in index.split(512):
             logits = network(data.examples("train", part, None)).logits
-            right += int((answers(logits) == data.part("train").labels[part]).sum())
+            right += int((answers(logits) == data.split("train").labels[part]).sum())
     return right / max(len(index), 1)
 
 
 def pretrain(
     network: Network,
-    data: ImageData,
+    data: ClassData,
     *,
     epochs: int,
     batch_size: int,
@@ -87,12 +87,12 @@ def pretrain(
     Returns:
         the loop's outcome, whose `best` is the best accuracy on held-out images.
     """
-    learner = Supervised(network.backbone, data.part("train").classes)
+    learner = Supervised(network.backbone, data.split("train").classes)
     learner.network.head = network.head
     learner.to(data.device)
     objective = Objective()
     objective.label_smoothing = label_smoothing
-    train, held = hold_out(data.part("train").labels, validate_fraction)
+    train, held = hold_out(data.split("train").labels, validate_fraction)
     batches = data.batches(
         "train", batch_size=batch_size, seed=seed, stage="pretrain", fresh=True, index=train
     )

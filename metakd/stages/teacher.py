@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from metakd.data.cache import write_checked
-from metakd.data.images import ImageData
+from metakd.data.class_data import ClassData
 from metakd.models.network import Network
 from metakd.stages.kept import content_address, fingerprint, from_cache_or_made
 from metakd.stages.optimization import Optimization
@@ -55,7 +55,7 @@ def teacher_key(
 
 def trained_teacher(
     network: Network,
-    data: ImageData,
+    data: ClassData,
     *,
     key: str,
     cache_root: Path | None,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from metakd.algorithms.supervised import Supervised
-from metakd.data.images import ImageData
+from metakd.data.class_data import ClassData
 from metakd.data.tasks import ExampleBatch
 from metakd.distillation.objective import Answer, Objective
 from metakd.stages.fit import Fitted, fit
@@ -20,7 +20,7 @@ __all__ = ["warm_start"]
 
 def warm_start(
     backbone: nn.Module,
-    data: ImageData,
+    data: ClassData,
     objective: Objective,
     *,
     answers_to: Callable[[ExampleBatch], Answer] | None,
@@ -53,7 +53,7 @@ def warm_start(
         stage: name under which they go.
         updates: at least so many, in further passes; None: `epochs` alone decides.
     """
-    learner = Supervised(backbone, data.part("train").classes).to(data.device)
+    learner = Supervised(backbone, data.split("train").classes).to(data.device)
     batches = data.batches(
         "train", batch_size=batch_size, seed=seed, stage="warmstart", augmented=True
     )

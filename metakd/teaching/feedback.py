@@ -224,7 +224,7 @@ class FeedbackLearner(Algorithm):
         with batchnorm_mode(self.student, "batch"), _without_updates(self.student):
             if isinstance(batch, ExampleBatch):
                 assert self._whole is not None
-                found: Prediction = self._whole(values, batch.images)
+                found: Prediction = self._whole(values, batch.examples)
                 return found
             return self._solver().solve(values, tasks_of(batch, None), batch.ways)
 
@@ -235,7 +235,7 @@ class FeedbackLearner(Algorithm):
     def _teacher_logits(self, values: Tensors, batch: Batch) -> Tensor:
         with batchnorm_mode(self.teacher, "running"):
             if isinstance(batch, ExampleBatch):
-                found: Tensor = self._teacher(values, batch.images).logits
+                found: Tensor = self._teacher(values, batch.examples).logits
                 return found
             tasks, n = batch.support.shape[:2]
             together = torch.cat([batch.support, batch.query], dim=1).flatten(0, 1)

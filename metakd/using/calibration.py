@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
-from metakd.data.images import ImageData
+from metakd.data.class_data import ClassData
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.calibration import fit_scale
-from metakd.stages.evaluate import embed_part, embeds_alone, evaluation_tasks
+from metakd.stages.evaluate import embed_split, embeds_alone, evaluation_tasks
 from metakd.stages.precision import Precision
 from metakd.using.known import QUANTILES, SCORES, auroc, quantiles_of, rejection_curve
 
@@ -31,7 +31,7 @@ class Calibration:
 
     Attributes:
         scale: logits are multiplied by it before the softmax: one over the temperature.
-        part: whose classes the tasks were made of.
+        split: whose classes the tasks were made of.
         tasks: number of tasks.
         ways: classes of a task.
         shots: examples of a class.
@@ -42,7 +42,7 @@ class Calibration:
     """
 
     scale: float = 1.0
-    part: str = "validate"
+    split: str = "validate"
     tasks: int = 0
     ways: int = 0
     shots: int = 0
@@ -53,7 +53,8 @@ class Calibration:
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON; `from_plain` reads them back."""
-        found = asdict(self) | {"temperature": 1.0 / self.scale}
+        named = {"part" if k == "split" else k: v for k, v in asdict(self).items()}
+        found = named | {"temperature": 1.0 / self.scale}
         return found | {"quantiles": list(self.quantiles), "curve": list(self.curve)}
 
     @classmethod
@@ -68,7 +69,7 @@ class Calibration:
         try:
             found = cls(
                 scale=float(content["scale"]),
-                part=str(content["part"]),
+                split=str(content["part"]),
                 tasks=int(content["tasks"]),
                 ways=int(content["ways"]),
                 shots=int(content["shots"]),
@@ -105,9 +106,9 @@ class Judged(NamedTuple):
 
 def judged_tasks(
     algorithm: Algorithm,
-    data: ImageData,
+    data: ClassData,
     *,
-    part: str,
+    split: str,
     ways: int,
     shots: int,
     queries: int,
@@ -121,7 +122,7 @@ def judged_tasks(
     Args:
         algorithm: the learner; batch norm inductive.
         data: the dataset.
-        part: whose classes; those beyond `ways`, up to as many again, are not shown.
+        split: whose classes; those beyond `ways`, up to as many again, are not shown.
         ways: classes of a task.
         shots: support examples of a class.
         queries: query examples of a class, shown or not.
@@ -130,14 +131,14 @@ def judged_tasks(
         steps: of adaptation.
         precision: number format of forward passes.
     """
-    drawn = min(2 * ways, data.part(part).classes)
+    drawn = min(2 * ways, data.split(split).classes)
     gather = isinstance(algorithm, MetricAlgorithm) and embeds_alone(algorithm.backbone)
-    embeddings = embed_part(algorithm, data, part, precision) if gather else None  # type: ignore[arg-type]
+    embeddings = embed_split(algorithm, data, split, precision) if gather else None  # type: ignore[arg-type]
     algorithm.eval()
     logits, targets = [], []
     for batch in evaluation_tasks(
         data,
-        part,
+        split,
         ways=drawn,
         shots=shots,
         queries=queries,
@@ -184,7 +185,7 @@ def _shown(batch: TaskBatch, ways: int) -> TaskBatch:
     )
 
 
-def calibrate(judged: Judged, *, part: str, tasks: int, ways: int, shots: int) -> Calibration:
+def calibrate(judged: Judged, *, split: str, tasks: int, ways: int, shots: int) -> Calibration:
     """Fit the scale by smoothed likelihood, and choose the score that finds most unknown queries.
 
     The targets are smoothed as in J. Platt, "Probabilistic Outputs for Support Vector Machines"
@@ -192,8 +193,8 @@ def calibrate(judged: Judged, *, part: str, tasks: int, ways: int, shots: int) -
     likelihood alone the scale would have no bound there.
 
     Args:
-        judged: answers to tasks of `part`.
-        part: whose classes they were made of.
+        judged: answers to tasks of `split`.
+        split: whose classes they were made of.
         tasks: number of tasks.
         ways: classes of a task.
         shots: support examples of a class.
@@ -212,7 +213,7 @@ def calibrate(judged: Judged, *, part: str, tasks: int, ways: int, shots: int) -
     curve = rejection_curve(score(known), score(unknown), quantiles, RATES) if len(unknown) else []
     return Calibration(
         scale=scale,
-        part=part,
+        split=split,
         tasks=tasks,
         ways=ways,
         shots=shots,

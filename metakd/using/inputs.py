@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from metakd.data.picture_files import read_picture
-from metakd.data.preprocessing import Preprocessing
+from metakd.data.picture_preprocessing import PicturePreprocessing
 from metakd.errors import UserError
 
 __all__ = ["chunks", "each_of", "numbers_of", "pictures_of", "pixels_of"]
@@ -65,7 +65,7 @@ def pictures_of(inputs: Any) -> Sequence[Any]:
         )
 
 
-def pixels_of(pictures: Sequence[Any], wanted: Preprocessing) -> Tensor:
+def pixels_of(pictures: Sequence[Any], wanted: PicturePreprocessing) -> Tensor:
     """Return pictures of any size and colour as a network takes them, before normalising.
 
     Args:
@@ -89,7 +89,7 @@ def pixels_of(pictures: Sequence[Any], wanted: Preprocessing) -> Tensor:
     return torch.stack(found)
 
 
-def each_of(pictures: Sequence[Any], wanted: Preprocessing) -> Iterator[Tensor | UserError]:
+def each_of(pictures: Sequence[Any], wanted: PicturePreprocessing) -> Iterator[Tensor | UserError]:
     """Yield each picture [channels, height, width] uint8 as `pixels_of` does, or why it cannot."""
 
     def one(picture: Any) -> Tensor | UserError:
@@ -106,7 +106,7 @@ def each_of(pictures: Sequence[Any], wanted: Preprocessing) -> Iterator[Tensor |
         yield from threads.map(one, pictures)
 
 
-def _pixels(picture: Any, wanted: Preprocessing) -> Tensor:
+def _pixels(picture: Any, wanted: PicturePreprocessing) -> Tensor:
     if isinstance(picture, (str, os.PathLike)):
         return _read(Path(picture), wanted)
     if isinstance(picture, Image.Image):
@@ -143,7 +143,7 @@ def _pixels(picture: Any, wanted: Preprocessing) -> Tensor:
     return _read(Image.fromarray(layers[..., 0] if mode == "L" else layers, mode), wanted)
 
 
-def _read(source: Path | Image.Image, wanted: Preprocessing) -> Tensor:
+def _read(source: Path | Image.Image, wanted: PicturePreprocessing) -> Tensor:
     pixels = read_picture(source, (wanted.height, wanted.width), wanted.reading)
     image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).unsqueeze(0)
     return wanted.fit(image)[0].contiguous()

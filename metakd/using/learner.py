@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from metakd.adaptation.algorithm import Algorithm
+from metakd.data.picture_preprocessing import PicturePreprocessing
 from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
 from metakd.stages.precision import Precision
@@ -140,6 +141,7 @@ class Learner:
         wanted = self.trained.preprocessing
         if wanted is None:
             raise UserError("read: this learner's examples are numbers, no pictures")
+        assert isinstance(wanted, PicturePreprocessing)
         return [*each_of(pictures, wanted)]
 
     # -- what both kinds do ----------------------------------------------------------------
@@ -155,6 +157,7 @@ class Learner:
         wanted = self.trained.preprocessing
         if wanted is None:
             return numbers_of(inputs, self.trained.recipe.example_shape)
+        assert isinstance(wanted, PicturePreprocessing)
         return pixels_of(pictures_of(inputs), wanted)
 
     def _as_seen(self, examples: Tensor) -> Tensor:
@@ -204,6 +207,7 @@ class Learner:
                 if len(part):
                     found.append(self._shown.adapted.outputs(self._as_seen(part)).cpu())
         else:
+            assert isinstance(self.trained.preprocessing, PicturePreprocessing)
             for pictures in chunks(pictures_of(inputs), self.batch_size):
                 seen = self._as_seen(pixels_of(pictures, self.trained.preprocessing))
                 found.append(self._shown.adapted.outputs(seen).cpu())

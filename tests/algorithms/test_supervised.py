@@ -28,7 +28,7 @@ def test_gradient_is_that_of_the_plain_loss(conv: Callable, gradient_of: Callabl
     examples, objective = batch(), KD(12, 7, kd_weight=0.5, temperature=2.0)
     answer = Answer(torch.randn(10, 4))
     reference = copy.deepcopy(learner)
-    loss = objective(reference.network(examples.images), examples.labels, answer)["loss"]
+    loss = objective(reference.network(examples.examples), examples.labels, answer)["loss"]
     loss.backward()
     terms = learner.accumulate(examples, objective, answer)
     assert set(terms) == {"loss", "loss/ce", "loss/kd", "student/accuracy"}

@@ -7,10 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from metakd.data.class_examples import ClassExamples, PreparedData
 from metakd.data.class_split import hold_out
-from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
+from metakd.data.images import ImageData
+from metakd.data.splits import SPLITS
 
-MakeImages = Callable[..., ClassImages]
+MakeImages = Callable[..., ClassExamples]
 MakeData = Callable[..., ImageData]
 
 
@@ -23,8 +25,8 @@ def make_images() -> MakeImages:
         generator = torch.Generator().manual_seed(sum(counts))
         shape = (len(labels), channels, size, size)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        return ClassImages(
-            images=images,
+        return ClassExamples(
+            examples=images,
             labels=labels,
             class_names=tuple(f"class{c}" for c in range(len(counts))),
             groups=torch.tensor(groups or [0] * len(counts)),
@@ -48,8 +50,6 @@ def make_data(make_images: MakeImages) -> MakeData:
         views: int = 1,
     ) -> ImageData:
         images = make_images(counts, groups, size, channels)
-        return ImageData(
-            PreparedImages(dict.fromkeys(PARTS, images), "made"), "cpu", augment, views
-        )
+        return ImageData(PreparedData(dict.fromkeys(SPLITS, images), "made"), "cpu", augment, views)
 
     return make

@@ -19,7 +19,7 @@ def test_an_epoch_holds_each_example_at_most_once(make_data) -> None:
         drawn = [batches.batch(4 * epoch + i) for i in range(4)]
         assert len(set(torch.cat([b.index for b in drawn]).tolist())) == 32
     for batch in drawn:
-        assert batch.images.equal(data.examples("train", batch.index))
+        assert batch.examples.equal(data.examples("train", batch.index))
         assert batch.labels.equal(data.train.labels[batch.index])
         assert (batch.view == 0).all()
 
@@ -46,17 +46,17 @@ def test_views(make_data) -> None:
     data = make_data([40, 40], augment=("crop",), views=3)
     batch = stream(data, batch_size=60).batch(2)
     assert set(batch.view.tolist()) == {0, 1, 2}
-    assert batch.images.equal(data.examples("train", batch.index, batch.view))
+    assert batch.examples.equal(data.examples("train", batch.index, batch.view))
     assert (stream(data, augmented=False).batch(0).view == 0).all()
     fresh = stream(data, batch_size=60, fresh=True)
     assert fresh.batch(2).view is None
-    assert fresh.batch(2).images.equal(fresh.batch(2).images)
-    assert not fresh.batch(2).images.equal(data.examples("train", fresh.batch(2).index))
+    assert fresh.batch(2).examples.equal(fresh.batch(2).examples)
+    assert not fresh.batch(2).examples.equal(data.examples("train", fresh.batch(2).index))
     assert stream(make_data([9]), fresh=True).batch(0).view is not None  # nothing to change
 
 
 def test_settings_that_cannot_be_used(make_data) -> None:
-    with pytest.raises(UserError, match=r"no images"):
+    with pytest.raises(UserError, match=r"no examples"):
         stream(make_data([4]), index=torch.tensor([], dtype=torch.int64))
     with pytest.raises(UserError, match=r"batch_size=0"):
         stream(make_data([4]), batch_size=0)

@@ -57,24 +57,24 @@ def root(tmp_path_factory) -> Path:
     [(Cifar100, (64, 16, 20)), (CifarFS, (64, 16, 20)), (FC100, (60, 20, 20))],
 )
 def test_classes_images_and_held_out(root: Path, dataset, classes) -> None:
-    parts = dataset(root).load().parts
+    parts = dataset(root).load().splits
     assert tuple(p.classes for p in parts.values()) == classes
     names = [name for p in parts.values() for name in p.class_names]
     assert sorted(names) == FINE
     for part in parts.values():
         assert (part.members[1] == 4).all()
         assert torch.bincount(part.labels[part.held_out]).tolist() == [1] * part.classes
-        shown = [FINE[i] for i in part.images[:, 0, 0, 0].tolist()]
+        shown = [FINE[i] for i in part.examples[:, 0, 0, 0].tolist()]
         assert shown == [part.class_names[i] for i in part.labels.tolist()]
         assert [part.group_names[g] for g in part.groups.tolist()] == [
             COARSE[name] for name in part.class_names
         ]
-        assert int(part.images[:, 2, 0, 1].max()) > 0  # channels first
-        assert int(part.images[:, 1].max()) == 0
+        assert int(part.examples[:, 2, 0, 1].max()) > 0  # channels first
+        assert int(part.examples[:, 1].max()) == 0
 
 
 def test_no_superclass_of_fc100_is_in_two_parts(root: Path) -> None:
-    groups = [set(p.groups.tolist()) for p in FC100(root).load().parts.values()]
+    groups = [set(p.groups.tolist()) for p in FC100(root).load().splits.values()]
     assert [len(g) for g in groups] == [12, 4, 4]
     assert len(set.union(*groups)) == 20
 
@@ -87,7 +87,7 @@ def test_published_lists() -> None:
 
 def test_random_split_follows_its_seed(root: Path) -> None:
     def names(seed: int) -> tuple[str, ...]:
-        return Cifar100(root, split_seed=seed).load().parts["test"].class_names
+        return Cifar100(root, split_seed=seed).load().splits["test"].class_names
 
     assert names(0) == names(0)
     assert names(0) != names(1)
@@ -96,9 +96,9 @@ def test_random_split_follows_its_seed(root: Path) -> None:
 def test_lists_and_size_of_ones_own(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "lists.json"
     path.write_text(json.dumps({"train": ["apple"], "val": ["bear"], "test": ["wolf"]}))
-    parts = Cifar100(root, splits=str(path), image_size=16).load().parts
+    parts = Cifar100(root, splits=str(path), image_size=16).load().splits
     assert [p.class_names for p in parts.values()] == [("apple",), ("bear",), ("wolf",)]
-    assert parts["train"].images.shape == (4, 3, 16, 16)
+    assert parts["train"].examples.shape == (4, 3, 16, 16)
     with pytest.raises(UserError, match=r"Did you mean 'fc100'"):
         Cifar100(root, splits="fc10").cache_key()
 
@@ -124,9 +124,9 @@ def test_torchvisions_form(tmp_path: Path, root: Path, monkeypatch) -> None:
     monkeypatch.setattr("torchvision.datasets.CIFAR100", Fake)
     fetched = CifarFS(tmp_path).load()
     assert made == [str(tmp_path)]
-    for part, images in CifarFS(root).load().parts.items():
-        assert fetched.parts[part].images.equal(images.images)
-        assert fetched.parts[part].held_out.equal(images.held_out)
+    for part, images in CifarFS(root).load().splits.items():
+        assert fetched.splits[part].examples.equal(images.examples)
+        assert fetched.splits[part].held_out.equal(images.held_out)
     CifarFS(tmp_path).cache_key()
     assert len(made) == 1
 

@@ -45,7 +45,7 @@ def dataset(folder: Path, **settings) -> ImageFolder:
 
 
 def names(folder: Path, **settings) -> list[tuple[str, ...]]:
-    return [p.class_names for p in dataset(folder, **settings).load().parts.values()]
+    return [p.class_names for p in dataset(folder, **settings).load().splits.values()]
 
 
 def recorded(folder: Path, split: dict[str, list[str]]) -> ImageFolder:
@@ -63,15 +63,15 @@ def test_a_recorded_split_is_taken_whatever_else_is_there(
 ) -> None:
     folder = request.getfixturevalue(layout)
     before = recorded(folder, SPLIT).load()
-    assert [p.class_names for p in before.parts.values()] == [("elk", "ant"), ("dog",), ("cat",)]
-    assert before.parts["test"].images[0, 0, 0, 0] == 80
+    assert [p.class_names for p in before.splits.values()] == [("elk", "ant"), ("dog",), ("cat",)]
+    assert before.splits["test"].examples[0, 0, 0, 0] == 80
     paint(folder / ("" if layout == "beside" else "train") / "fox", 200)
     (folder / ("" if layout == "beside" else "test") / "empty").mkdir()
     after = recorded(folder, SPLIT).load()
-    for part, images in before.parts.items():
-        assert images.class_names == after.parts[part].class_names
-        assert images.images.equal(after.parts[part].images)
-        assert images.held_out.equal(after.parts[part].held_out)
+    for part, images in before.splits.items():
+        assert images.class_names == after.splits[part].class_names
+        assert images.examples.equal(after.splits[part].examples)
+        assert images.held_out.equal(after.splits[part].held_out)
 
 
 def test_a_recorded_class_that_is_gone_is_named(beside: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_recorded_split_decides_the_cache_key(beside: Path) -> None:
     assert len(keys) == 2
     own = dataset(beside)
     key = own.cache_key()
-    split = {p: list(i.class_names) for p, i in own.load().parts.items()}
+    split = {p: list(i.class_names) for p, i in own.load().splits.items()}
     assert recorded(beside, split).cache_key() == key
 
 
@@ -119,23 +119,23 @@ def test_parts_without_classes_are_kept_and_read_from_the_cache(
     for _ in range(2):
         data = load_dataset(dataset(beside, splits=str(lists)), cache_root=tmp_path / "cache")
         assert isinstance(data, ImageData)
-        empty = data.part("validate")
+        empty = data.split("validate")
         assert (len(empty), empty.classes) == (0, 0)
         assert [len(m) for m in empty.members] == [0, 0]
-        with pytest.raises(UserError, match=r"image_folder: the part 'validate' holds no classes"):
+        with pytest.raises(UserError, match=r"image_folder: the split 'validate' holds no classes"):
             data.tasks("validate", ways=1, shots=1, queries=1, tasks=1, seed=0, stage="x")
-        with pytest.raises(UserError, match="the part 'validate' holds no classes"):
+        with pytest.raises(UserError, match="the split 'validate' holds no classes"):
             data.batches("validate", batch_size=2, seed=0, stage="x")
         target = data.target("all", None, 0)
         assert target.train.class_names == ("ant", "bee", "cat")
         assert target.train.labels.dtype == torch.int64
         assert len(target.train) + len(target.test) == 9
-        assert data.without_held_out().part("validate").classes == 0
+        assert data.without_held_out().split("validate").classes == 0
     assert len(list((tmp_path / "cache" / "prepared").iterdir())) == 1
 
 
 def test_statistics_of_an_empty_part_are_refused(beside: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"the part 'train' holds no classes.*dataset.splits"):
+    with pytest.raises(UserError, match=r"the split 'train' holds no classes.*dataset.splits"):
         load_dataset(dataset(beside, all_test=True), cache_root=tmp_path / "cache")
 
 
@@ -144,7 +144,7 @@ def test_fine_tuning_on_no_new_classes_is_refused(beside: Path, tmp_path: Path) 
     lists.write_text(json.dumps({"train": ["ant", "bee"], "val": ["cat"]}))
     data = load_dataset(dataset(beside, splits=str(lists)), cache_root=tmp_path / "cache")
     assert isinstance(data, ImageData)
-    with pytest.raises(UserError, match=r"finetune.target=novel: the part 'test'"):
+    with pytest.raises(UserError, match=r"finetune.target=novel: the split 'test'"):
         data.target("novel", None, 0)
 
 

@@ -14,7 +14,7 @@ from metakd.data.class_pictures import PictureSettings, read_class_pictures
 from metakd.data.image_folder import ImageFolder
 from metakd.data.load import load_dataset
 from metakd.data.mini_imagenet import MiniImagenet
-from metakd.data.preprocessing import Reading
+from metakd.data.picture_preprocessing import Reading
 from metakd.errors import UserError
 
 CLASSES = ("ant", "bee", "cat")
@@ -45,9 +45,9 @@ def seeds(prepared) -> dict[str, list[int]]:
     return {
         name: [
             round((float(image.float().mean()) - 10) / 20)
-            for image in part.images[part.labels == label]
+            for image in part.examples[part.labels == label]
         ]
-        for part in prepared.parts.values()
+        for part in prepared.splits.values()
         for label, name in enumerate(part.class_names)
     }
 
@@ -62,7 +62,7 @@ def test_labels_stay_matched_where_files_are_skipped(folder: Path) -> None:
     (note,) = prepared.notes
     assert note.startswith("dataset image_folder: 2 images were left out")
     assert all(
-        len(p.held_out) == len(p.images) and p.held_out.any() for p in prepared.parts.values()
+        len(p.held_out) == len(p.examples) and p.held_out.any() for p in prepared.splits.values()
     )
 
 
@@ -88,9 +88,9 @@ def test_mini_imagenet_has_the_same_options(folder: Path) -> None:
     with pytest.raises(UserError, match=r"2 images cannot be read"):
         mini(folder).load()
     prepared = mini(folder, unreadable="skip", background=7, white=35).load()
-    assert len(prepared.parts["train"]) == 3
-    assert prepared.parts["validate"].images[0].unique().tolist() == [7]
-    assert int(prepared.parts["test"].images[0].max()) == 255
+    assert len(prepared.splits["train"]) == 3
+    assert prepared.splits["validate"].examples[0].unique().tolist() == [7]
+    assert int(prepared.splits["test"].examples[0].max()) == 255
     assert prepared.reading == Reading(crop=False, background=7, white=35.0)
 
 
@@ -102,9 +102,9 @@ def test_background_and_white_reach_the_pixels(folder: Path) -> None:
     def found(**options):
         prepared = load(folder, **options)
         ant, bee = (
-            int(part.images[part.labels == part.class_names.index(name)][0].max())
+            int(part.examples[part.labels == part.class_names.index(name)][0].max())
             for name in ("ant", "bee")
-            for part in prepared.parts.values()
+            for part in prepared.splits.values()
             if name in part.class_names
         )
         return ant, bee, prepared.reading

@@ -50,10 +50,10 @@ def test_by_class_keeps_each_image_with_its_class() -> None:
         groups=[5, 6, 7],
         held_out=torch.tensor([True, False, False, False, True, False]),
     )
-    train, validate, test = (prepared.parts[p] for p in ("train", "validate", "test"))
-    assert train.images.flatten().tolist() == [20, 23]
-    assert validate.images.flatten().tolist() == [1, 4]
-    assert test.images.flatten().tolist() == [12, 15]
+    train, validate, test = (prepared.splits[p] for p in ("train", "validate", "test"))
+    assert train.examples.flatten().tolist() == [20, 23]
+    assert validate.examples.flatten().tolist() == [1, 4]
+    assert test.examples.flatten().tolist() == [12, 15]
     assert train.labels.tolist() == [0, 0]
     assert [p.groups.tolist() for p in (train, validate, test)] == [[7], [5], [6]]
     assert train.held_out.tolist() == [True, False]
@@ -89,10 +89,10 @@ def test_lists_may_leave_out_a_part(tmp_path: Path, lists, expected) -> None:
 def test_a_mistyped_or_doubled_part_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "lists.json"
     path.write_text(json.dumps({"trian": ["a"], "val": ["b"], "test": ["c"]}))
-    with pytest.raises(UserError, match=r"'trian' is no part.*Did you mean 'train'"):
+    with pytest.raises(UserError, match=r"'trian' is no split.*Did you mean 'train'"):
         read_class_lists(path)
     path.write_text(json.dumps({"train": ["a"], "val": ["b"], "validate": ["d"], "test": ["c"]}))
-    with pytest.raises(UserError, match=r"'val' and 'validate' are the same part"):
+    with pytest.raises(UserError, match=r"'val' and 'validate' are the same split"):
         read_class_lists(path)
 
 

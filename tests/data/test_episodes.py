@@ -140,7 +140,7 @@ def test_partition_refuses_what_it_cannot_do(make_data) -> None:
     data = make_data([20] * 5)
     with pytest.raises(UserError, match=r"all 5 classes, not 3"):
         stream(data, ways=3, sampling="partition")
-    with pytest.raises(UserError, match=r"images for 4 tasks.*train_tasks=5"):
+    with pytest.raises(UserError, match=r"examples for 4 tasks.*train_tasks=5"):
         stream(data, sampling="partition", number=5)
 
 
@@ -184,7 +184,7 @@ def test_views_of_a_stream(make_data) -> None:
     ("changes", "message"),
     [
         ({"ways": 10}, "10-way tasks need 10 classes, and 9 of your .* are meta-train"),
-        ({"queries": 30}, "class 'class4' has 9 images.*2 shots \\+ 30 queries"),
+        ({"queries": 30}, "class 'class4' has 9 examples.*2 shots \\+ 30 queries"),
         ({"sampling": "superclas"}, "Did you mean 'superclass'"),
         ({"shots": 0}, "shots=0"),
         ({"number": 0}, "train_tasks=0"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from metakd.data.class_examples import PreparedData
 from metakd.data.glyph_distortion import distort
 from metakd.data.glyph_drawing import CANVAS, INK_BOX, Drawings, distances, draw_letters
 from metakd.data.glyph_fonts import (
@@ -21,8 +22,7 @@ from metakd.data.glyph_fonts import (
     font_checksums,
     font_folder,
 )
-from metakd.data.glyphs import LOOK_ALIKE, PARTS, Glyphs, merge_letters
-from metakd.data.images import PreparedImages
+from metakd.data.glyphs import LOOK_ALIKE, SCRIPTS, Glyphs, merge_letters
 from metakd.errors import UserError
 
 
@@ -31,7 +31,7 @@ class Made:
     letters: list[Letter]
     drawings: Drawings
     classes: list[tuple[int, ...]]
-    data: PreparedImages
+    data: PreparedData
 
     def class_of(self, character: str) -> tuple[int, ...]:
         position = next(i for i, a in enumerate(self.letters) if a.character == character)
@@ -39,7 +39,7 @@ class Made:
 
     def part_of(self, members: tuple[int, ...]) -> str:
         script = self.letters[members[0]].script
-        return next(part for part, scripts in PARTS.items() if script in scripts)
+        return next(part for part, scripts in SCRIPTS.items() if script in scripts)
 
 
 @pytest.fixture(scope="module")
@@ -114,20 +114,20 @@ def test_no_two_classes_nearly_coincide(made: Made) -> None:
 
 
 def test_parts_are_whole_scripts_and_a_merged_class_goes_to_the_earliest_part(made: Made) -> None:
-    parts = list(PARTS)
-    assert len({script for scripts in PARTS.values() for script in scripts}) == 15
+    parts = list(SCRIPTS)
+    assert len({script for scripts in SCRIPTS.values() for script in scripts}) == 15
     for members in made.classes:
         ranks = [parts.index(made.part_of((member,))) for member in members]
         assert parts.index(made.part_of(members)) == min(ranks)
     scripts = {
         part: {name.split("/")[0] for name in data.class_names}
-        for part, data in made.data.parts.items()
+        for part, data in made.data.splits.items()
     }
-    assert scripts == {part: set(own) for part, own in PARTS.items()}
+    assert scripts == {part: set(own) for part, own in SCRIPTS.items()}
 
 
 def test_sizes_of_the_parts(made: Made) -> None:
-    counts = {part: data.classes for part, data in made.data.parts.items()}
+    counts = {part: data.classes for part, data in made.data.splits.items()}
     total = sum(counts.values())
     assert total == len(made.classes)
     assert 0.60 < counts["train"] / total < 0.66
@@ -144,25 +144,25 @@ def test_sizes_of_the_parts(made: Made) -> None:
 
 
 def test_prepared_images(made: Made) -> None:
-    for data in made.data.parts.values():
-        assert data.images.dtype == torch.uint8
-        assert data.images.shape == (20 * data.classes, 1, 28, 28)
+    for data in made.data.splits.values():
+        assert data.examples.dtype == torch.uint8
+        assert data.examples.shape == (20 * data.classes, 1, 28, 28)
         assert torch.equal(data.labels.bincount(), torch.full((data.classes,), 20))
         assert torch.equal(data.held_out.view(-1, 20).sum(1), torch.full((data.classes,), 4))
         for name, group in zip(data.class_names, data.groups.tolist(), strict=True):
             assert data.group_names[group] == name.split("/")[0]
         assert len(set(data.class_names)) == data.classes
-    assert "Georgian/ა U+10D0" in made.data.parts["test"].class_names
-    assert "Latin/A U+0041" in made.data.parts["train"].class_names
+    assert "Georgian/ა U+10D0" in made.data.splits["test"].class_names
+    assert "Latin/A U+0041" in made.data.splits["train"].class_names
 
 
 def test_images_hold_a_letter_and_vary(made: Made) -> None:
-    for data in made.data.parts.values():
-        ink = data.images.flatten(1).double().mean(1) / 255.0
+    for data in made.data.splits.values():
+        ink = data.examples.flatten(1).double().mean(1) / 255.0
         assert ink.min() > 0.008
         assert ink.max() < 0.75
-        assert (data.images.flatten(1).max(1).values > 200).all()
-        of_class = data.images.view(data.classes, 20, -1)
+        assert (data.examples.flatten(1).max(1).values > 200).all()
+        of_class = data.examples.view(data.classes, 20, -1)
         same = (of_class[:, :, None, : 64 * 8] == of_class[:, None, :, : 64 * 8]).all(-1)
         assert (same.sum((1, 2)) == 20).all()  # each image equals itself only
 
@@ -175,8 +175,8 @@ def test_made_again_the_images_are_the_same(made: Made) -> None:
     images = Glyphs(Path("elsewhere"))._images(classes, made.drawings)
     # The distortion's random numbers go by position, so the first classes' images are the same.
     names = [made.letters[members[0]].character for members in classes]
-    assert made.data.parts["train"].class_names[0].startswith(f"Latin/{names[0]}")
-    assert torch.equal(images.flatten(0, 1), made.data.parts["train"].images[: 40 * 20])
+    assert made.data.splits["train"].class_names[0].startswith(f"Latin/{names[0]}")
+    assert torch.equal(images.flatten(0, 1), made.data.splits["train"].examples[: 40 * 20])
 
 
 def test_threads_and_chunks_do_not_matter(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

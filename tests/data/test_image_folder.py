@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(folder: Path, **settings):
-    return ImageFolder(Path("unused"), folder=str(folder), **settings).load().parts
+    return ImageFolder(Path("unused"), folder=str(folder), **settings).load().splits
 
 
 def test_split_by_seed(folder: Path) -> None:
@@ -37,8 +37,8 @@ def test_split_by_seed(folder: Path) -> None:
     assert [p.classes for p in parts.values()] == [3, 1, 1]
     assert sorted(n for p in parts.values() for n in p.class_names) == sorted(COLOURS)
     for part in parts.values():
-        assert part.images.shape[1:] == (3, 16, 16)
-        for image, label in zip(part.images, part.labels.tolist(), strict=True):
+        assert part.examples.shape[1:] == (3, 16, 16)
+        for image, label in zip(part.examples, part.labels.tolist(), strict=True):
             assert 0 <= int(image[0, 8, 8]) - COLOURS[part.class_names[label]] < 6
     seeds = {load(folder, split_seed=s)["test"].class_names for s in range(8)}
     assert len(seeds) > 1
@@ -89,7 +89,7 @@ def test_the_middle_square_is_kept(folder: Path) -> None:
     pixels[:, 20:40] = 255
     for name in COLOURS:
         Image.fromarray(pixels).save(folder / name / "0.png")
-    image = load(folder, image_size=20)["train"].images[0]
+    image = load(folder, image_size=20)["train"].examples[0]
     assert int(image.min()) == 255
 
 
@@ -117,8 +117,8 @@ def test_a_class_with_too_few_images_is_named(folder: Path, tmp_path: Path) -> N
         (folder / "bee" / f"{i}.png").unlink()
     dataset = ImageFolder(Path("unused"), folder=str(folder), image_size=8)
     data = load_dataset(dataset, cache_root=tmp_path / "cache")
-    part = next(p for p in ("train", "validate", "test") if "bee" in data.part(p).class_names)
-    with pytest.raises(UserError, match=r"class 'bee' has 1 images"):
+    part = next(p for p in ("train", "validate", "test") if "bee" in data.split(p).class_names)
+    with pytest.raises(UserError, match=r"class 'bee' has 1 examples"):
         data.tasks(part, ways=1, shots=1, queries=1, tasks=1, seed=0, stage="x")
 
 

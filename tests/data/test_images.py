@@ -3,15 +3,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
+from metakd.data.class_examples import ClassExamples, PreparedData
+from metakd.data.images import ImageData
+from metakd.data.splits import SPLITS
 from metakd.errors import UserError
 
 
-def images_of(values: list[list[int]], held_out: list[bool] | None = None) -> ClassImages:
+def images_of(values: list[list[int]], held_out: list[bool] | None = None) -> ClassExamples:
     """One class; image i is 2x2 with channel c filled with values[i][c]."""
     pixels = torch.tensor(values, dtype=torch.uint8)[:, :, None, None].expand(-1, -1, 2, 2)
     n = len(values)
-    return ClassImages(
+    return ClassExamples(
         pixels.contiguous(),
         torch.zeros(n, dtype=torch.int64),
         ("only",),
@@ -23,7 +25,7 @@ def images_of(values: list[list[int]], held_out: list[bool] | None = None) -> Cl
 def test_mean_and_std_by_hand_without_held_out_and_other_parts() -> None:
     train = images_of([[0, 51], [255, 51], [255, 255]], held_out=[False, False, True])
     other = images_of([[7, 9]])
-    data = ImageData(PreparedImages({"train": train, "validate": other, "test": other}, "x"))
+    data = ImageData(PreparedData({"train": train, "validate": other, "test": other}, "x"))
     assert data.mean.tolist() == pytest.approx([0.5, 0.2])
     assert data.std.tolist() == pytest.approx([0.5, 1.0])  # no contrast: left undivided
     assert data.example_shape == (2, 2, 2)
@@ -35,7 +37,7 @@ def test_mean_and_std_by_hand_without_held_out_and_other_parts() -> None:
 
 def test_normalised_pixels_have_mean_0_and_std_1(make_images) -> None:
     images = make_images([30, 30], channels=3)
-    data = ImageData(PreparedImages(dict.fromkeys(PARTS, images), "x"))
+    data = ImageData(PreparedData(dict.fromkeys(SPLITS, images), "x"))
     kept = (~images.held_out).nonzero().flatten()
     shown = data.examples("train", kept)
     assert shown.mean(dim=(0, 2, 3)).abs().max() < 1e-5
@@ -44,7 +46,7 @@ def test_normalised_pixels_have_mean_0_and_std_1(make_images) -> None:
 
 def test_members_of_unsorted_labels() -> None:
     labels = torch.tensor([2, 0, 2, 1, 2, 0])
-    images = ClassImages(
+    images = ClassExamples(
         torch.zeros(6, 1, 1, 1, dtype=torch.uint8),
         labels,
         ("a", "b", "c"),
@@ -89,10 +91,10 @@ def test_fresh_examples_are_a_function_of_the_key(make_data) -> None:
 
 
 def test_settings_that_cannot_be_used() -> None:
-    prepared = PreparedImages(dict.fromkeys(PARTS, images_of([[0]])), "x")
+    prepared = PreparedData(dict.fromkeys(SPLITS, images_of([[0]])), "x")
     with pytest.raises(UserError, match=r"no kind 'crops'.*Did you mean 'crop'"):
         ImageData(prepared, augment=["crops"])
     with pytest.raises(UserError, match=r"views=-1"):
         ImageData(prepared, views=-1)
-    with pytest.raises(UserError, match=r"no part 'meta'"):
-        ImageData(prepared).part("meta")
+    with pytest.raises(UserError, match=r"no split 'meta'"):
+        ImageData(prepared).split("meta")

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
-from metakd.data.images import PARTS, ImageData, PreparedImages
+from metakd.data.class_examples import PreparedData
+from metakd.data.images import ImageData
 from metakd.data.load import cache_root_from, data_root_from, load_dataset
-from metakd.data.preprocessing import Reading
+from metakd.data.picture_preprocessing import Reading
+from metakd.data.splits import SPLITS
 
 
 class Counted:
@@ -17,14 +19,14 @@ class Counted:
     kind = "classification"
 
     def __init__(self, images, key: str | None = "counted 1") -> None:
-        self.images, self.key, self.loads = images, key, 0
+        self.examples, self.key, self.loads = images, key, 0
 
     def cache_key(self) -> str | None:
         return self.key
 
-    def load(self) -> PreparedImages:
+    def load(self) -> PreparedData:
         self.loads += 1
-        return PreparedImages(dict.fromkeys(PARTS, self.images), "counted")
+        return PreparedData(dict.fromkeys(SPLITS, self.examples), "counted")
 
 
 def test_prepared_once_then_read_from_the_cache(tmp_path: Path, make_images) -> None:
@@ -34,10 +36,10 @@ def test_prepared_once_then_read_from_the_cache(tmp_path: Path, make_images) -> 
     assert dataset.loads == 1
     assert isinstance(first, ImageData)
     assert isinstance(second, ImageData)
-    for part in PARTS:
-        one, two = first.part(part), second.part(part)
+    for part in SPLITS:
+        one, two = first.split(part), second.split(part)
         assert (one.class_names, one.group_names) == (two.class_names, two.group_names)
-        for name in ("images", "labels", "groups", "held_out"):
+        for name in ("examples", "labels", "groups", "held_out"):
             assert getattr(one, name).equal(getattr(two, name))
     assert (second.name, second.augment, second.views) == ("counted", ("flip",), 2)
     assert len(first.checksum) == 64
@@ -78,7 +80,7 @@ def test_works_without_a_cache(tmp_path: Path, make_images) -> None:
 def test_other_pixels_have_another_checksum(tmp_path: Path, make_images) -> None:
     images = make_images([5, 6])
     before = load_dataset(Counted(images, None), cache_root=tmp_path).checksum
-    images.images[3, 0, 0, 0] ^= 1
+    images.examples[3, 0, 0, 0] ^= 1
     assert load_dataset(Counted(images, None), cache_root=tmp_path).checksum != before
 
 
@@ -124,7 +126,7 @@ def test_reading_and_notes_are_kept_and_no_part_of_the_checksum(
     plain = load_dataset(Counted(images, None), cache_root=tmp_path)
 
     class Read(Counted):
-        def load(self) -> PreparedImages:
+        def load(self) -> PreparedData:
             reading = Reading(crop=False, background=7, white=4095.0)
             return replace(super().load(), reading=reading, notes=("a line", "another"))
 

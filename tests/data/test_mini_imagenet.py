@@ -48,11 +48,11 @@ def test_reads_lists_and_pictures_from_where_they_may_lie(
         write(folder, lists, prefix)
     dataset = MiniImagenet(tmp_path, splits=typed)
     assert dataset.cache_key() == dataset.cache_key()
-    parts = dataset.load().parts
+    parts = dataset.load().splits
     assert [p.class_names for p in parts.values()] == [("n01", "n02"), ("n03",), ("n04",)]
-    assert parts["train"].images.shape == (6, 3, 84, 84)
-    assert parts["train"].images[:, 0, 5, 5].tolist() == [50] * 3 + [100] * 3
-    assert parts["test"].images.unique().tolist() == [200]
+    assert parts["train"].examples.shape == (6, 3, 84, 84)
+    assert parts["train"].examples[:, 0, 5, 5].tolist() == [50] * 3 + [100] * 3
+    assert parts["test"].examples.unique().tolist() == [200]
     assert int(parts["test"].held_out.sum()) == 1
 
 
@@ -95,7 +95,7 @@ def test_lists_of_windows_and_accents(tmp_path: Path) -> None:
     rows = train.read_text().replace(",n01", ",caf\u00e9").replace("\n", "\r\n")
     train.write_bytes(b"\xef\xbb\xbf" + rows.encode())
     dataset = MiniImagenet(tmp_path, folder=str(folder), splits=str(folder / "lists"))
-    assert dataset.load().parts["train"].class_names == ("caf\u00e9", "n02")
+    assert dataset.load().splits["train"].class_names == ("caf\u00e9", "n02")
     test.write_text(test.read_text().replace(",n04", ",cafe\u0301"), encoding="utf-8")
     with pytest.raises(UserError, match="'caf\u00e9' stands in 'train' and in 'test'"):
         dataset.load()

@@ -38,14 +38,14 @@ def write(raw: Path, packed: bool = True) -> None:
 @pytest.mark.parametrize("packed", [True, False])
 def test_split_by_images(tmp_path: Path, packed: bool) -> None:
     write(tmp_path / "MNIST" / "raw", packed)
-    parts = Mnist(tmp_path).load().parts
+    parts = Mnist(tmp_path).load().splits
     assert [len(p) for p in parts.values()] == [180, 20, 50]
     for name, part in parts.items():
         assert part.class_names == tuple("0123456789")
-        assert part.images.shape[1:] == (1, 28, 28)
-        assert part.images[:, 0, 0, 0].long().equal(part.labels)
+        assert part.examples.shape[1:] == (1, 28, 28)
+        assert part.examples[:, 0, 0, 0].long().equal(part.labels)
         assert (part.held_out == (name == "test")).all()
-        assert (part.images[:, 0, 0, 1] == (200 if name == "test" else 100)).all()
+        assert (part.examples[:, 0, 0, 1] == (200 if name == "test" else 100)).all()
     assert torch.bincount(parts["validate"].labels).tolist() == [2] * 10
 
 
@@ -71,21 +71,21 @@ def test_split_by_images_suits_partition_and_targets(tmp_path: Path) -> None:
 
 def test_split_by_classes(tmp_path: Path) -> None:
     write(tmp_path / "MNIST" / "raw")
-    parts = Mnist(tmp_path, splits="classes").load().parts
+    parts = Mnist(tmp_path, splits="classes").load().splits
     assert [p.classes for p in parts.values()] == [4, 3, 3]
     assert len({n for p in parts.values() for n in p.class_names}) == 10
     assert all((p.members[1] == 25).all() for p in parts.values())
     assert all(int(p.held_out.sum()) == 5 * p.classes for p in parts.values())
-    other = Mnist(tmp_path, splits="classes", split_seed=1).load().parts
+    other = Mnist(tmp_path, splits="classes", split_seed=1).load().splits
     assert other["test"].class_names != parts["test"].class_names
 
 
 def test_a_read_only_folder_is_enough(tmp_path: Path) -> None:
     write(tmp_path / "FashionMNIST" / "raw")
     before = sorted(tmp_path.rglob("*"))
-    parts = FashionMnist(tmp_path, image_size=32).load().parts
+    parts = FashionMnist(tmp_path, image_size=32).load().splits
     assert sorted(tmp_path.rglob("*")) == before
-    assert parts["train"].images.shape == (180, 1, 32, 32)
+    assert parts["train"].examples.shape == (180, 1, 32, 32)
 
 
 def test_two_folders_of_equal_names_sizes_and_times(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_two_folders_of_equal_names_sizes_and_times(tmp_path: Path) -> None:
         for path in raw.iterdir():
             os.utime(path, (1_700_000_000, 1_700_000_000))
         data = load_dataset(Mnist(tmp_path / root), cache_root=tmp_path / "cache")
-        pixels[root] = data.train.images
+        pixels[root] = data.train.examples
     assert pixels["second"].equal(255 - pixels["first"])
 
 
@@ -126,7 +126,7 @@ def test_wrong_input_is_named(tmp_path: Path, monkeypatch) -> None:
 
 @pytest.mark.real_data
 def test_counts_of_the_real_one(real_data: Path) -> None:
-    parts = Mnist(real_data).load().parts
+    parts = Mnist(real_data).load().splits
     assert len(parts["train"]) + len(parts["validate"]) == 60_000
     assert parts["test"].members[1].tolist() == [
         980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009

@@ -53,25 +53,25 @@ def test_both_forms_give_the_same(tmp_path: Path, ink) -> None:
     write_folder(tmp_path / "loose", ink)
     splits = lists(tmp_path / "lists.json")
     packed, loose = (Omniglot(tmp_path / f, splits=splits).load() for f in ("npz", "loose"))
-    for part, images in packed.parts.items():
-        other = loose.parts[part]
+    for part, images in packed.splits.items():
+        other = loose.splits[part]
         assert images.class_names == other.class_names
         assert images.groups.equal(other.groups)
-        assert images.images.equal(other.images)
+        assert images.examples.equal(other.examples)
         assert images.held_out.equal(other.held_out)
 
 
 def test_rotations_are_classes(tmp_path: Path, ink) -> None:
     write_npz(tmp_path, ink)
     splits = lists(tmp_path / "lists.json")
-    train = Omniglot(tmp_path, splits=splits).load().parts["train"]
+    train = Omniglot(tmp_path, splits=splits).load().splits["train"]
     assert train.classes == 12
-    assert train.images.shape == (24, 1, 28, 28)
+    assert train.examples.shape == (24, 1, 28, 28)
     assert train.class_names[:2] == ("Tengwar/character01", "Tengwar/character01 turned 90")
-    upright, turned = train.images[train.labels == 0], train.images[train.labels == 1]
+    upright, turned = train.examples[train.labels == 0], train.examples[train.labels == 1]
     assert turned.equal(upright.rot90(1, (2, 3)))
     assert [train.group_names[g] for g in train.groups.tolist()] == ["Tengwar"] * 8 + ["Greek"] * 4
-    plain = Omniglot(tmp_path, splits=splits, rotations=False).load().parts
+    plain = Omniglot(tmp_path, splits=splits, rotations=False).load().splits
     assert [plain[p].classes for p in ("train", "validate", "test")] == [3, 1, 2]
 
 
@@ -80,11 +80,11 @@ def test_ink_is_high_and_the_size_a_setting(tmp_path: Path, ink) -> None:
     ink[0, 0, 30:75, 30:75] = 1
     write_npz(tmp_path, ink)
     splits = lists(tmp_path / "lists.json")
-    picture = Omniglot(tmp_path, splits=splits).load().parts["train"].images[0, 0]
+    picture = Omniglot(tmp_path, splits=splits).load().splits["train"].examples[0, 0]
     assert int(picture[14, 14]) == 255
     assert int(picture[0, 0]) == 0
     assert float(picture.float().sum() / 255) == pytest.approx(45 * 45 / 3.75**2, rel=0.01)
-    large = Omniglot(tmp_path, splits=splits, image_size=105).load().parts["train"].images
+    large = Omniglot(tmp_path, splits=splits, image_size=105).load().splits["train"].examples
     assert large[0, 0].equal(255 * torch.from_numpy(ink[0, 0]))
 
 
@@ -126,7 +126,7 @@ def test_what_a_mac_leaves_behind_is_no_drawing(tmp_path: Path, ink, monkeypatch
     (loose / "__MACOSX" / "Tengwar").mkdir(parents=True)
     monkeypatch.setattr(Omniglot, "_fetch", None)  # nothing is downloaded
     dirty = Omniglot(tmp_path, splits=splits)
-    assert dirty.load().parts["train"].images.equal(clean.parts["train"].images)
+    assert dirty.load().splits["train"].examples.equal(clean.splits["train"].examples)
     assert len(dirty.sources()) == 12
 
 
@@ -137,7 +137,7 @@ def test_a_drawing_that_changed_is_prepared_anew(tmp_path: Path, ink) -> None:
     path = tmp_path / "omniglot-py" / "images_background" / NAMES[0] / "0000_01.png"
     path.write_bytes((path.parent / "0000_02.png").read_bytes())
     again = load_dataset(Omniglot(tmp_path, **settings), cache_root=tmp_path / "cache")
-    assert again.train.images[0].equal(data.train.images[1])
+    assert again.train.examples[0].equal(data.train.examples[1])
 
 
 def test_key_follows_settings_and_files(tmp_path: Path, ink) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 import metakd.data.picture_decoding as decoding
 from metakd.data.picture_decoding import decode
-from metakd.data.preprocessing import Reading
+from metakd.data.picture_preprocessing import Reading
 
 MEAN, LARGEST = 0.75, 24  # docs/pictures.md states less: 0.5 and 14
 

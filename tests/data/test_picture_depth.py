@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from metakd.data.picture_files import read_picture
-from metakd.data.preprocessing import Reading
+from metakd.data.picture_preprocessing import Reading
 from metakd.errors import UserError
 
 V = np.array([[0, 257, 4095, 32768, 65535, 300]], dtype=np.uint16)

@@ -14,7 +14,7 @@ from PIL import Image
 import metakd.data.picture_files as picture_files
 import metakd.data.reading_progress as progress
 from metakd.data.picture_files import is_picture, read_picture, read_pictures
-from metakd.data.preprocessing import Reading
+from metakd.data.picture_preprocessing import Reading
 from metakd.errors import UserError
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from metakd.data.picture_files import read_picture
-from metakd.data.preprocessing import Reading
+from metakd.data.picture_preprocessing import Reading
 
 
 def read(source: bytes | Image.Image, **reading: object) -> list[list[int]]:

@@ -9,20 +9,23 @@ import pytest
 import torch
 from PIL import Image
 
-from metakd.data.preprocessing import Preprocessing, Reading
+from metakd.data.picture_preprocessing import PicturePreprocessing, Reading
+from metakd.data.preprocessing import Preprocessing
 
-GREY = Preprocessing(1, 4, 4, (0.25,), (0.5,))
-COLOUR = Preprocessing(3, 4, 4, (0.1, 0.2, 0.3), (0.5, 0.25, 1.0))
+GREY = PicturePreprocessing(1, 4, 4, (0.25,), (0.5,))
+COLOUR = PicturePreprocessing(3, 4, 4, (0.1, 0.2, 0.3), (0.5, 0.25, 1.0))
 
 
 def test_normalised_by_hand() -> None:
     pixels = torch.tensor([[[[0, 255]]], [[[51, 102]]]], dtype=torch.uint8)
-    shown = Preprocessing(1, 1, 2, (0.25,), (0.5,)).normalize(pixels)
+    shown = PicturePreprocessing(1, 1, 2, (0.25,), (0.5,)).normalize(pixels)
     assert shown.flatten().tolist() == pytest.approx([-0.5, 1.5, -0.1, 0.3])
 
 
 def test_json_gives_the_same_floats() -> None:
-    given = Preprocessing(3, 5, 7, (0.1, 1 / 3, 0.7), (0.2, 1 / 7, 1.0), Reading(False, 9, 4095.0))
+    given = PicturePreprocessing(
+        3, 5, 7, (0.1, 1 / 3, 0.7), (0.2, 1 / 7, 1.0), Reading(False, 9, 4095.0)
+    )
     assert Preprocessing.from_plain(json.loads(json.dumps(given.plain()))) == given
 
 
@@ -60,7 +63,7 @@ def test_sizes_are_changed_after_the_middle_is_cut_out() -> None:
     wide = torch.zeros(1, 1, 8, 16, dtype=torch.uint8)
     wide[..., 4:12] = 200
     assert GREY.fit(wide).unique().tolist() == [200]
-    squeezed = Preprocessing(1, 4, 4, (0.0,), (1.0,), Reading(crop=False)).fit(wide)
+    squeezed = PicturePreprocessing(1, 4, 4, (0.0,), (1.0,), Reading(crop=False)).fit(wide)
     assert squeezed[0, 0, 0, 0] < 100 < squeezed[0, 0, 0, 1]
     assert GREY.fit(wide[:0]).shape == (0, 1, 4, 4)
     same = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)

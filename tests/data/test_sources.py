@@ -65,7 +65,7 @@ def test_two_projects_get_their_own_pictures(
     darkest = {}
     for name in ("first", "second", "first", "second"):
         monkeypatch.chdir(tmp_path / name)
-        darkest[name] = int(load("photos", cache).train.images.min())
+        darkest[name] = int(load("photos", cache).train.examples.min())
     assert darkest["first"] < 60
     assert darkest["second"] > 190
 

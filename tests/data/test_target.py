@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metakd.data.images import ImageData, PreparedImages
+from metakd.data.class_examples import PreparedData
+from metakd.data.images import ImageData
 from metakd.errors import UserError
 
 
@@ -19,15 +20,15 @@ def data(make_images) -> ImageData:
         images = make_images(counts)
         parts[part] = replace(
             images,
-            images=torch.arange(len(images), dtype=torch.uint8)[:, None, None, None] + 60 * p,
+            examples=torch.arange(len(images), dtype=torch.uint8)[:, None, None, None] + 60 * p,
             class_names=tuple(f"{part}{c}" for c in range(len(counts))),
             groups=torch.full((len(counts),), p),
         )
-    return ImageData(PreparedImages(parts, "x"))
+    return ImageData(PreparedData(parts, "x"))
 
 
 def ids(images) -> list[int]:
-    return images.images.flatten().tolist()
+    return images.examples.flatten().tolist()
 
 
 def test_novel_is_the_meta_test_classes(data) -> None:
@@ -63,7 +64,7 @@ def test_parts_that_share_their_classes(make_images) -> None:
     learned = replace(make_images([5, 5]), held_out=torch.zeros(10, dtype=torch.bool))
     judged = replace(make_images([4, 3]), held_out=torch.ones(7, dtype=torch.bool))
     parts = {"train": learned, "validate": learned, "test": judged}
-    data = ImageData(PreparedImages(parts, "x"))
+    data = ImageData(PreparedData(parts, "x"))
     for which in ("novel", "all"):
         target = data.target(which, None, seed=0)
         assert target.train.classes == 2
@@ -72,7 +73,7 @@ def test_parts_that_share_their_classes(make_images) -> None:
 
 
 def test_what_cannot_be_done(data) -> None:
-    with pytest.raises(UserError, match=r"class 'test0' has 8 training images, 9 are needed"):
+    with pytest.raises(UserError, match=r"class 'test0' has 8 training examples, 9 are needed"):
         data.target("novel", 9, seed=0)
     with pytest.raises(UserError, match=r"no 'novell'.*Did you mean 'novel'"):
         data.target("novell", None, seed=0)

@@ -36,27 +36,27 @@ class CountingBackbone(nn.Module):
 
 @dataclass
 class FakeData:
-    """As much of ImageData as a teacher asks for."""
+    """As much of ClassData as a teacher asks for."""
 
     augment: tuple[str, ...] = ()
     views: int = 1
-    parts: dict[str, Any] = field(default_factory=dict)
+    splits: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for seed, part in enumerate(("train", "validate", "test")):
             draw = torch.Generator().manual_seed(seed)
             n = CLASSES * PER_CLASS
-            self.parts[part] = SimpleNamespace(
+            self.splits[part] = SimpleNamespace(
                 pixels=torch.randn(n, 1, 2, 2, generator=draw),
                 labels=torch.arange(CLASSES).repeat_interleave(PER_CLASS),
                 held_out=torch.arange(n) % PER_CLASS == 0,
             )
 
-    def part(self, name: str) -> Any:
-        return self.parts[name]
+    def split(self, name: str) -> Any:
+        return self.splits[name]
 
     def examples(self, part: str, index: Tensor, view: Tensor | None = None) -> Tensor:
-        images = self.parts[part].pixels[index]
+        images = self.splits[part].pixels[index]
         return images if view is None else images + view.view(*index.shape, 1, 1, 1)
 
     def tasks(self, part: str, *, ways: int = 3, shots: int = 2, seed: int = 0) -> TaskBatch:

@@ -63,8 +63,8 @@ def test_mean_is_over_clean_meta_train_images_that_are_not_held_out(
 ) -> None:
     data = fake_data(augment=("flip",), views=3)
     tables = _tables(network, data)
-    kept = ~data.part("train").held_out
-    expected = tables.embed(data.part("train").pixels[kept]).mean(0)
+    kept = ~data.split("train").held_out
+    expected = tables.embed(data.split("train").pixels[kept]).mean(0)
     torch.testing.assert_close(tables.mean, expected)
 
 

@@ -103,7 +103,7 @@ def test_whole_batches(fake_data: Any, network: Any) -> None:
     teacher = FrozenTeacher(network, data)
     index, view = torch.tensor([5, 2, 20]), torch.tensor([0, 2, 1])
     images = data.examples("train", index, view)
-    batch = ExampleBatch(images, data.part("train").labels[index], index, view)
+    batch = ExampleBatch(images, data.split("train").labels[index], index, view)
     answer = teacher.answer_batch(batch)
     prediction = network.eval().requires_grad_(False)
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """Datasets, class lists and cache entries with content that nobody meant.
 
-Sound means: images, labels and names that fit together (`check_prepared`), each label the one that
+Sound means: images, labels and names that fit together (`ImageData.check`), each label the one that
 the files give; anything else is one line.
 """
 
@@ -26,17 +26,18 @@ from PIL import Image, ImageCms
 import metakd.data.omniglot as omniglot
 from metakd.data.cache import read_checked, write_checked
 from metakd.data.cifar100 import Cifar100
+from metakd.data.class_examples import PreparedData
 from metakd.data.class_split import read_class_lists
 from metakd.data.download import at_most
 from metakd.data.image_folder import ImageFolder
-from metakd.data.images import PARTS, PreparedImages
+from metakd.data.images import ImageData
 from metakd.data.load import load_dataset
 from metakd.data.mini_imagenet import MiniImagenet
 from metakd.data.mnist import Mnist
 from metakd.data.omniglot import Omniglot
 from metakd.data.picture_files import read_pictures
-from metakd.data.prepared_checks import check_prepared
-from metakd.data.preprocessing import Reading
+from metakd.data.picture_preprocessing import Reading
+from metakd.data.splits import SPLITS
 from metakd.errors import UserError
 
 
@@ -130,11 +131,11 @@ def test_mnist(tmp_path: Path, data: st.DataObject, which: int, packed: bool) ->
     except UserError as error:
         one_line(error)
         return
-    check_prepared(prepared)
-    assert sum(len(part) for part in prepared.parts.values()) == 40
+    ImageData.check(prepared)
+    assert sum(len(part) for part in prepared.splits.values()) == 40
 
 
-def cifar(tmp_path: Path, train: dict[str, Any]) -> PreparedImages:
+def cifar(tmp_path: Path, train: dict[str, Any]) -> PreparedData:
     table = json.loads(
         (Path(omniglot.__file__).parent / "splits/cifar100_superclasses.json").read_text()
     )
@@ -171,7 +172,7 @@ WRONG_CIFAR: dict[str, dict[str, Any]] = {
 
 
 def test_cifar_as_it_should_be(tmp_path: Path) -> None:
-    check_prepared(cifar(tmp_path, {}))
+    ImageData.check(cifar(tmp_path, {}))
 
 
 @pytest.mark.parametrize("wrong", WRONG_CIFAR)
@@ -258,8 +259,8 @@ def test_omniglot_packed(tmp_path: Path, data: st.DataObject) -> None:
         except UserError as error:
             one_line(error)
             return
-    check_prepared(prepared)
-    assert [part.classes for part in prepared.parts.values()] == [12, 4, 8]
+    ImageData.check(prepared)
+    assert [part.classes for part in prepared.splits.values()] == [12, 4, 8]
 
 
 LISTS = {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
@@ -291,12 +292,12 @@ def test_class_lists(tmp_path: Path, content: bytes) -> None:
     validate = written.get("validate", written.get("val", []))
     parts = (written.get("train", []), validate, written.get("test", []))
     assert lists == {
-        part: [str(n) for n in named] for part, named in zip(PARTS, parts, strict=True)
+        part: [str(n) for n in named] for part, named in zip(SPLITS, parts, strict=True)
     }
     assert all(type(n) in (str, int) for named in parts for n in named)
 
 
-def mini(tmp_path: Path, train: bytes) -> PreparedImages:
+def mini(tmp_path: Path, train: bytes) -> PreparedData:
     images = tmp_path / "mini_imagenet" / "images"
     images.mkdir(parents=True, exist_ok=True)
     for name in ("a1.png", "a2.png", "b1.png", "c1.png"):
@@ -348,8 +349,8 @@ def test_lists_of_mini_imagenet(tmp_path: Path, train: bytes) -> None:
     except UserError as error:
         one_line(error)
         return
-    check_prepared(prepared)
-    assert 1 <= len(prepared.parts["train"]) <= 2
+    ImageData.check(prepared)
+    assert 1 <= len(prepared.splits["train"]) <= 2
 
 
 def test_folders_named_by_other_bytes(tmp_path: Path) -> None:
@@ -392,16 +393,16 @@ class Drawn:
     def cache_key(self) -> str:
         return "drawn"
 
-    def load(self) -> PreparedImages:
+    def load(self) -> PreparedData:
         return prepared_images()
 
 
-def prepared_images() -> PreparedImages:
+def prepared_images() -> PreparedData:
     from metakd.data.class_split import by_class, hold_out
 
     labels = torch.arange(3).repeat_interleave(4)
     images = torch.arange(12, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
-    split = {part: [name] for part, name in zip(PARTS, "abc", strict=True)}
+    split = {part: [name] for part, name in zip(SPLITS, "abc", strict=True)}
     return by_class("drawn", images, labels, "abc", split, held_out=hold_out(labels, 0))
 
 
@@ -435,7 +436,7 @@ def test_an_entry_with_a_right_checksum_and_wrong_content_is_made_anew(
     assert write_checked(tmp_path / "prepared", "drawn", tensors, meta)
     data = load_dataset(Drawn(), cache_root=tmp_path)
     assert "is made anew" in caplog.text
-    assert data.train.images.equal(expected.train.images)
+    assert data.train.examples.equal(expected.train.examples)
     assert data.checksum == expected.checksum
     caplog.clear()
     load_dataset(Drawn(), cache_root=tmp_path)

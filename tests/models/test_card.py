@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from metakd.data.preprocessing import Preprocessing
+from metakd.data.picture_preprocessing import PicturePreprocessing
 from metakd.models.card import KEY, Card
 from metakd.models.class_head import match_head
 from metakd.models.weights_file import WeightsFile
 
 CARD = Card(
-    Preprocessing(1, 4, 4, (0.1,), (0.2,)),
+    PicturePreprocessing(1, 4, 4, (0.1,), (0.2,)),
     "photos",
     classes=("elm", "oak", "\udcff été"),
     trained_on=("elm", "oak"),

@@ -15,7 +15,9 @@ from PIL import Image
 from safetensors import safe_open
 
 import metakd
-from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
+from metakd.data.class_examples import ClassExamples, PreparedData
+from metakd.data.images import ImageData
+from metakd.data.splits import SPLITS
 from metakd.errors import UserError
 from metakd.models.card import Card
 from metakd.pipeline.seen import overlap
@@ -193,17 +195,17 @@ def test_a_typed_background_is_taken_again(first: Path, tmp_path: Path) -> None:
 
 
 def by_class(names: dict[str, str]) -> ImageData:
-    def images(letters: str) -> ClassImages:
+    def images(letters: str) -> ClassExamples:
         labels = torch.arange(len(letters)).repeat_interleave(2)
-        return ClassImages(
-            images=torch.randint(0, 256, (len(labels), 1, 4, 4), dtype=torch.uint8),
+        return ClassExamples(
+            examples=torch.randint(0, 256, (len(labels), 1, 4, 4), dtype=torch.uint8),
             labels=labels,
             class_names=tuple(letters),
             groups=torch.zeros(len(letters), dtype=torch.int64),
             held_out=torch.zeros(len(labels), dtype=torch.bool),
         )
 
-    return ImageData(PreparedImages({part: images(names[part]) for part in PARTS}, "digits"))
+    return ImageData(PreparedData({part: images(names[part]) for part in SPLITS}, "digits"))
 
 
 def test_a_split_by_images_and_one_by_classes() -> None:

@@ -6,17 +6,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
+from metakd.data.class_examples import ClassExamples, PreparedData
+from metakd.data.images import ImageData
+from metakd.data.splits import SPLITS
 
 
-def make_part(classes: int, per_class: int, seed: int) -> ClassImages:
+def make_part(classes: int, per_class: int, seed: int) -> ClassExamples:
     """Return images [classes * per_class, 1, 8, 8]: a random pattern a class, and noise."""
     generator = torch.Generator().manual_seed(seed)
     patterns = torch.randint(40, 216, (classes, 1, 8, 8), generator=generator)
     labels = torch.arange(classes).repeat_interleave(per_class)
     noise = torch.randint(-40, 40, (len(labels), 1, 8, 8), generator=generator)
-    return ClassImages(
-        images=(patterns[labels] + noise).clamp(0, 255).to(torch.uint8),
+    return ClassExamples(
+        examples=(patterns[labels] + noise).clamp(0, 255).to(torch.uint8),
         labels=labels,
         class_names=tuple(f"{seed}/{c}" for c in range(classes)),
         groups=torch.zeros(classes, dtype=torch.int64),
@@ -27,8 +29,8 @@ def make_part(classes: int, per_class: int, seed: int) -> ClassImages:
 @pytest.fixture
 def tiny() -> ImageData:
     """8 meta-train, 6 meta-validation and 6 meta-test classes of 12 images each."""
-    parts = {p: make_part(n, 12, i) for i, (p, n) in enumerate(zip(PARTS, (8, 6, 6), strict=True))}
-    return ImageData(PreparedImages(parts, "tiny"))
+    parts = {p: make_part(n, 12, i) for i, (p, n) in enumerate(zip(SPLITS, (8, 6, 6), strict=True))}
+    return ImageData(PreparedData(parts, "tiny"))
 
 
 class TinyBackbone(nn.Module):

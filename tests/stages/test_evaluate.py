@@ -15,7 +15,7 @@ from metakd.algorithms.protonet import ProtoNet
 from metakd.data.images import ImageData
 from metakd.data.tasks import TaskBatch
 from metakd.models.normalization import BatchNorm2d
-from metakd.stages.evaluate import embed_part, embeds_alone, evaluate, evaluation_tasks
+from metakd.stages.evaluate import embed_split, embeds_alone, evaluate, evaluation_tasks
 from metakd.stages.precision import Precision
 
 FULL = Precision(None, "cpu")
@@ -43,7 +43,7 @@ class Cheat(Algorithm):
 
 def judged(algorithm: Algorithm, data: ImageData, **changes: Any) -> list[Any]:
     settings: dict[str, Any] = {
-        "part": "test",
+        "split": "test",
         "ways": 3,
         "shots": 2,
         "queries": 4,
@@ -89,7 +89,7 @@ def test_embedding_once_equals_embedding_each_task(tiny: ImageData, backbone: nn
     tasks = evaluation_tasks(tiny, "test", ways=3, shots=2, queries=4, tasks=50, seed=7)
     each = torch.cat([learner.predict(batch)[0] for batch in tasks])
     assert torch.allclose(measured.logits, each, atol=1e-4)
-    table = embed_part(learner, tiny, "test", FULL, batch_size=7)
+    table = embed_split(learner, tiny, "test", FULL, batch_size=7)
     assert table.shape == (len(tiny.test), 16)
     given = judged(learner, tiny, batchnorm="inductive", embeddings=table * 0)[0]
     assert given.values.mean() == pytest.approx(1 / 3)  # what is handed over is what is used

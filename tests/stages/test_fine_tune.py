@@ -112,10 +112,12 @@ def test_statistics_are_estimated_when_asked(tiny: ImageData) -> None:
 def _resized(data: ImageData) -> ImageData:
     from dataclasses import replace
 
-    from metakd.data.images import PreparedImages
+    from metakd.data.class_examples import PreparedData
 
     parts = {
-        name: replace(part, images=part.images.repeat_interleave(2, -1).repeat_interleave(2, -2))
-        for name, part in data.prepared.parts.items()
+        name: replace(
+            part, examples=part.examples.repeat_interleave(2, -1).repeat_interleave(2, -2)
+        )
+        for name, part in data.prepared.splits.items()
     }
-    return ImageData(PreparedImages(parts, "tiny"))
+    return ImageData(PreparedData(parts, "tiny"))

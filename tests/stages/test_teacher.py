@@ -55,11 +55,11 @@ def fresh(data: ImageData, seed: int = 0) -> Network:
     torch.manual_seed(seed)
     body = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU())
     body.embedding_size = 16  # type: ignore[assignment]
-    return Network(body, data.part("train").classes)
+    return Network(body, data.split("train").classes)
 
 
 def test_training_teaches_held_out_images(tiny: ImageData) -> None:
-    _, held = hold_out(tiny.part("train").labels, 0.2)
+    _, held = hold_out(tiny.split("train").labels, 0.2)
     untrained = base_accuracy(fresh(tiny), tiny, held, Precision(None, "cpu"))
     network, seconds, cached = train(fresh(tiny), tiny, None)
     assert base_accuracy(network, tiny, held, Precision(None, "cpu")) > max(0.8, untrained)

@@ -16,8 +16,10 @@ from metakd.adaptation.algorithm import Algorithm
 from metakd.config.compose import compose
 from metakd.config.recorded import recorded_composed
 from metakd.config.schema import Config
-from metakd.data.images import PARTS, ClassImages, ImageData, PreparedImages
-from metakd.data.preprocessing import Preprocessing
+from metakd.data.class_examples import ClassExamples, PreparedData
+from metakd.data.images import ImageData
+from metakd.data.picture_preprocessing import PicturePreprocessing
+from metakd.data.splits import SPLITS
 from metakd.pipeline.construction import settings_of
 from metakd.pipeline.prepare import prepare
 from metakd.pipeline.use import recipe_of
@@ -29,14 +31,14 @@ from metakd.using.learner import Trained
 from metakd.using.recipe import Recipe, build_learner
 
 
-def make_part(classes: int, per_class: int, seed: int) -> ClassImages:
+def make_part(classes: int, per_class: int, seed: int) -> ClassExamples:
     """Return images [classes * per_class, 1, 12, 12]: a random pattern a class, and noise."""
     generator = torch.Generator().manual_seed(seed)
     patterns = torch.randint(40, 216, (classes, 1, 12, 12), generator=generator)
     labels = torch.arange(classes).repeat_interleave(per_class)
     noise = torch.randint(-90, 90, (len(labels), 1, 12, 12), generator=generator)
-    return ClassImages(
-        images=(patterns[labels] + noise).clamp(0, 255).to(torch.uint8),
+    return ClassExamples(
+        examples=(patterns[labels] + noise).clamp(0, 255).to(torch.uint8),
         labels=labels,
         class_names=tuple(f"{seed}/{c}" for c in range(classes)),
         groups=torch.zeros(classes, dtype=torch.int64),
@@ -47,8 +49,8 @@ def make_part(classes: int, per_class: int, seed: int) -> ClassImages:
 @pytest.fixture(scope="session")
 def tiny() -> ImageData:
     """8 meta-train, 6 meta-validation and 6 meta-test classes of 12 images each."""
-    parts = {p: make_part(n, 12, i) for i, (p, n) in enumerate(zip(PARTS, (8, 6, 6), strict=True))}
-    return ImageData(PreparedImages(parts, "tiny"))
+    parts = {p: make_part(n, 12, i) for i, (p, n) in enumerate(zip(SPLITS, (8, 6, 6), strict=True))}
+    return ImageData(PreparedData(parts, "tiny"))
 
 
 SMALL = (
@@ -123,7 +125,7 @@ def used() -> Callable[..., Any]:
         preprocessing = None
         if data is not None:
             mean, std = data.mean.tolist(), data.std.tolist()
-            preprocessing = Preprocessing(*data.example_shape, tuple(mean), tuple(std))
+            preprocessing = PicturePreprocessing(*data.example_shape, tuple(mean), tuple(std))
         learner = build_learner(recipe, weights)
         return learner_of(Trained(recipe, learner, preprocessing, calibration, "tiny"), **settings)
 

@@ -34,12 +34,12 @@ Made = Callable[..., FewShotClassifier]
 @pytest.fixture
 def shown(tiny: ImageData) -> tuple[torch.Tensor, list[str]]:
     index = [0, 1, 2, 12, 13, 24]
-    return tiny.test.images[index], list("aaabbc")
+    return tiny.test.examples[index], list("aaabbc")
 
 
 @pytest.fixture
 def asked(tiny: ImageData) -> torch.Tensor:
-    return tiny.test.images[5::7]
+    return tiny.test.examples[5::7]
 
 
 @pytest.mark.parametrize("mode", ["inductive", "transductive"])

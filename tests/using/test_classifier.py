@@ -29,7 +29,7 @@ def pictures(tiny: ImageData) -> Callable[..., torch.Tensor]:
     """Return pictures of a meta-test class: [n, 1, 12, 12] uint8."""
 
     def some(which: int, first: int, last: int) -> torch.Tensor:
-        return tiny.test.images[tiny.test.labels == which][first:last]
+        return tiny.test.examples[tiny.test.labels == which][first:last]
 
     return some
 

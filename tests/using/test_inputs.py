@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+from metakd.data.picture_preprocessing import PicturePreprocessing
 from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
 from metakd.using.inputs import numbers_of, pictures_of, pixels_of
 
-COLOUR = Preprocessing(3, 8, 8, (0.5,) * 3, (0.5,) * 3)
-GREY = Preprocessing(1, 8, 8, (0.5,), (0.5,))
+COLOUR = PicturePreprocessing(3, 8, 8, (0.5,) * 3, (0.5,) * 3)
+GREY = PicturePreprocessing(1, 8, 8, (0.5,), (0.5,))
 
 
 @pytest.fixture

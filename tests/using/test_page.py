@@ -26,7 +26,7 @@ def reader(
     """The folder of somebody who has trained a student and has pictures of letters."""
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "letters").symlink_to(glyph_run)
-    images, labels = glyphs.test.images, glyphs.test.labels
+    images, labels = glyphs.test.examples, glyphs.test.labels
     for number, name in enumerate(("ka", "mo", "ti")):
         for part, pictures in (("few", slice(0, 2)), ("new", slice(4, 8))):
             folder = tmp_path / "letters" / part / name

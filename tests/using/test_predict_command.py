@@ -46,7 +46,7 @@ def predict(capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
 def photos(tmp_path_factory: pytest.TempPathFactory, glyphs: ImageData) -> Path:
     """`few`: three classes to learn from; `new`: them and a fourth; `loose`: pictures alone."""
     folder = tmp_path_factory.mktemp("photos")
-    images, labels = glyphs.test.images, glyphs.test.labels
+    images, labels = glyphs.test.examples, glyphs.test.labels
     for number, name in enumerate(("ka", "mo", "él", "stranger")):
         own = images[labels == 3 * number]
         for part, chosen in (("few", own[: number + 1]), ("new", own[5:10])):

@@ -72,7 +72,7 @@ def measured(
     return evaluate(
         learner,
         data,
-        part="test",
+        split="test",
         **TASKS,
         steps=None if steps is None else [steps],
         batchnorm=mode,
@@ -82,7 +82,7 @@ def measured(
 
 def check(model: Any, data: ImageData, found: Measurement, tolerance: float = 1e-3) -> None:
     """Compare every answer to every query of every task."""
-    ways, pixels = TASKS["ways"], data.test.images
+    ways, pixels = TASKS["ways"], data.test.examples
     batches = list(evaluation_tasks(data, "test", **TASKS))
     support = torch.cat([b.support_index for b in batches])
     query = torch.cat([b.query_index for b in batches])
@@ -177,7 +177,7 @@ def test_bfloat16_gives_the_same_answers(tiny: ImageData, made: Any, used: Any) 
     found = evaluate(
         learner,
         tiny,
-        part="test",
+        split="test",
         **TASKS,
         steps=None,
         batchnorm="inductive",
@@ -186,7 +186,7 @@ def test_bfloat16_gives_the_same_answers(tiny: ImageData, made: Any, used: Any) 
     model = used(replace(recipe, precision="bfloat16"), learner.state_dict(), tiny)
     check(model, tiny, found, tolerance=0.05)
     exact = used(recipe, learner.state_dict(), tiny)
-    pixels = tiny.test.images
+    pixels = tiny.test.examples
     assert model.fit(pixels[::12], range(6)).decision_function(pixels) != pytest.approx(
         exact.fit(pixels[::12], range(6)).decision_function(pixels), rel=1e-5
     )

@@ -26,7 +26,7 @@ def test_what_evaluate_counted(glyph_run: Path, glyphs: ImageData, which: str) -
         rows = [row for row in csv.DictReader(file) if row["model"] == which]
     assert len(rows) == TASKS["tasks"]
     model = metakd.load(glyph_run, which)
-    pixels = glyphs.test.images
+    pixels = glyphs.test.examples
     (batch,) = evaluation_tasks(glyphs, "test", **TASKS)
     for task, row in enumerate(rows):
         model.fit(pixels[batch.support_index[task]], batch.support_targets[task])
@@ -37,7 +37,7 @@ def test_what_evaluate_counted(glyph_run: Path, glyphs: ImageData, which: str) -
 def test_the_data_may_be_gone(
     glyph_run: Path, glyphs: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pixels = glyphs.test.images
+    pixels = glyphs.test.examples
     model = metakd.load(glyph_run).fit(pixels[:40:20], ["a", "b"])
     copy = shutil.copytree(glyph_run, tmp_path / "elsewhere")
     for variable in ("METAKD_CACHE", "METAKD_DATA"):
@@ -62,8 +62,8 @@ def test_calibration_of_the_run(glyph_run: Path, glyphs: ImageData) -> None:
     for which, entry in written["models"].items():
         assert (entry["ways"], entry["shots"], entry["tasks"]) == (5, 1, 12)
         assert 0 < entry["auroc"][entry["score"]] <= 1
-        model = metakd.load(glyph_run, which).fit(glyphs.test.images[:60:20], list("abc"))
-        asked = glyphs.test.images[5:200:3]
+        model = metakd.load(glyph_run, which).fit(glyphs.test.examples[:60:20], list("abc"))
+        asked = glyphs.test.examples[5:200:3]
         logits = torch.from_numpy(model.decision_function(asked)).double()
         wanted = (entry["scale"] * logits).softmax(-1).numpy()
         assert model.predict_proba(asked) == pytest.approx(wanted)
@@ -77,10 +77,10 @@ def test_a_run_without_calibration_says_so(
     copy = shutil.copytree(glyph_run, tmp_path / "copy")
     (copy / "checkpoints" / "calibration.json").unlink()
     with caplog.at_level(logging.WARNING):
-        model = metakd.load(copy).fit(glyphs.test.images[:40:20], ["a", "b"])
+        model = metakd.load(copy).fit(glyphs.test.examples[:40:20], ["a", "b"])
     assert [r.getMessage() for r in caplog.records if "temperature 1" in r.getMessage()]
-    logits = torch.from_numpy(model.decision_function(glyphs.test.images[:9]))
-    assert model.predict_proba(glyphs.test.images[:9]) == pytest.approx(
+    logits = torch.from_numpy(model.decision_function(glyphs.test.examples[:9]))
+    assert model.predict_proba(glyphs.test.examples[:9]) == pytest.approx(
         logits.double().softmax(-1).numpy()
     )
     (copy / "checkpoints" / "calibration.json").write_text(

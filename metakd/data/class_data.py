@@ -1,0 +1,365 @@
+"""Labelled examples by class on the compute device, and the streams that are drawn from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor
+
+from metakd.data.batches import BatchStream
+from metakd.data.class_examples import ClassExamples, PreparedData
+from metakd.data.counter_random import derive, stream_key
+from metakd.data.episodes import EpisodeDraw, EpisodeStream
+from metakd.data.preprocessing import Preprocessing
+from metakd.data.splits import SPLITS
+from metakd.data.target import TargetTask, target_task
+from metakd.errors import UserError, nearest
+
+__all__ = ["ClassData"]
+
+
+class ClassData(ABC):
+    """Prepared examples on the compute device, made into what a network takes there, in batch.
+
+    A kind of data (pictures, rows of a table …) is a subclass that says how an example becomes a
+    tensor: `measured`, `fitted`, `check` and `_seen`. Splits, tasks, batches, target tasks and the
+    held-out guard are the same for all kinds.
+
+    Views: view 0 of an example is the example itself; view v > 0 is a pure function of (`augment`,
+    position of the example, v), so that a frozen teacher's answer to it can be kept. With
+    `views` 0 each use of a training example is augmented afresh from the stream's key.
+
+    Args:
+        prepared: the examples.
+        device: where they live from now on.
+        augment: kinds of random change of training examples, some of `augmentations`.
+        views: number of fixed views of a training example, the clean one included; 0: fresh ones.
+        checksum: SHA-256 of the prepared data.
+        preprocessing: what the networks expect, where their weights say it; None: what is
+            measured on the meta-train examples that are not held out.
+
+    Attributes:
+        preprocessing: what `examples` and all else that gives examples to networks do.
+        example_shape: of an example as a network takes it.
+
+    Raises:
+        UserError: a setting has no such value, or the examples cannot be what is expected.
+    """
+
+    kind = "classification"
+    has_classes: Literal[True] = True
+    """Whether examples belong to classes, which can be split, pre-trained on and fine-tuned on."""
+    has_pictures: ClassVar[bool] = False
+    """Whether an example can be drawn as a picture."""
+    augmentations: ClassVar[tuple[str, ...]] = ()
+    """Kinds of random change that there are."""
+    preprocessing_type: ClassVar[type[Preprocessing]]
+    """What networks expect of examples of this kind is said by this class."""
+    reading_type: ClassVar[type[Any]]
+    """Dataclass that says how files became examples; built without arguments: in the usual way."""
+
+    def __init__(
+        self,
+        prepared: PreparedData,
+        device: torch.device | str = "cpu",
+        augment: Sequence[str] = (),
+        views: int = 1,
+        checksum: str = "",
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        for kind in augment:
+            if kind not in self.augmentations:
+                raise UserError(self._no_augmentation(prepared.name, kind))
+        if views < 0:
+            raise UserError(f"dataset.views={views}: give 0 (fresh views) or a positive number")
+        if prepared.reading is None:
+            prepared = replace(prepared, reading=self.reading_type())
+        if preprocessing is not None:
+            prepared = self._as_expected(prepared, preprocessing)
+        self.prepared = prepared
+        self.device = torch.device(device)
+        self.augment = tuple(augment)
+        self.views = views if self.augment else 1
+        self.checksum = checksum
+        self.name = prepared.name
+        self.train, self.validate, self.test = (prepared.splits[s].to(device) for s in SPLITS)
+        if preprocessing is None:
+            preprocessing = self.measured(self.filled("train"), prepared)
+        self.preprocessing = preprocessing
+        self.example_shape = preprocessing.shape
+        self._view_key = stream_key(0, "views", *self.augment)
+
+    # -- what belongs to a kind of data -------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def check(cls, prepared: PreparedData) -> None:
+        """Refuse prepared data that is not of this kind.
+
+        Raises:
+            ValueError: saying what is wrong with it.
+        """
+
+    @classmethod
+    @abstractmethod
+    def measured(cls, train: ClassExamples, prepared: PreparedData) -> Preprocessing:
+        """Return what networks expect that are trained on these examples.
+
+        Args:
+            train: the meta-train examples, on the device; held-out ones do not count.
+            prepared: what they belong to.
+        """
+
+    @classmethod
+    @abstractmethod
+    def fitted(cls, prepared: PreparedData, preprocessing: Preprocessing) -> PreparedData:
+        """Return the examples in the form (size, columns …) that networks expect.
+
+        Raises:
+            ValueError: they cannot take that form.
+        """
+
+    @classmethod
+    def reading_from(cls, plain: Mapping[str, Any]) -> Any:
+        """Return the reading of prepared data from the plain values of its fields."""
+        return cls.reading_type(**plain)
+
+    @abstractmethod
+    def _seen(self, examples: Tensor, keys: Tensor | None, active: Tensor | None) -> Tensor:
+        """Return examples [n, *kept] as the networks see them, a tensor [n, *example] of its own.
+
+        Args:
+            examples: as they are kept.
+            keys: [n] int64, decides the random changes; None: clean.
+            active: [n] bool, which examples are changed; None: all.
+        """
+
+    # -- what is the same for all kinds -------------------------------------------------------
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines that the user should see each time that the data is used."""
+        return self.prepared.notes
+
+    def split(self, name: str) -> ClassExamples:
+        """Return `train`, `validate` or `test`."""
+        if name not in SPLITS:
+            raise UserError(f"no split '{name}' of the classes; choose from {', '.join(SPLITS)}")
+        found: ClassExamples = getattr(self, name)
+        return found
+
+    def filled(self, name: str) -> ClassExamples:
+        """Return the split `name`, from which examples are wanted.
+
+        Raises:
+            UserError: it has none.
+        """
+        found = self.split(name)
+        if not len(found):
+            raise UserError(
+                f"dataset {self.name}: the split '{name}' holds no classes, and its examples "
+                "are needed here: give it classes of its own, by a folder or by the lists of "
+                "dataset.splits"
+            )
+        return found
+
+    def examples(self, split: str, index: Tensor, view: Tensor | None = None) -> Tensor:
+        """Return examples as the networks see them.
+
+        Args:
+            split: `train`, `validate` or `test`.
+            index: [...] int64 positions in the split.
+            view: [...] int64 fixed view of each; None: the clean examples.
+
+        Returns:
+            [..., *example] float32.
+        """
+        flat = index.reshape(-1)
+        keys = active = None
+        if view is not None and self.augment:
+            views = view.reshape(-1)
+            keys, active = derive(derive(self._view_key, flat), views), views > 0
+        seen = self._seen(self.split(split).examples[flat], keys, active)
+        return seen.view(*index.shape, *self.example_shape)
+
+    def fresh_examples(self, split: str, index: Tensor, key: int) -> Tensor:
+        """Return examples augmented afresh, as `examples` does; `key` decides the changes."""
+        flat = index.reshape(-1)
+        keys = derive(key, torch.arange(len(flat), device=flat.device))
+        seen = self._seen(self.split(split).examples[flat], keys, None)
+        return seen.view(*index.shape, *self.example_shape)
+
+    def as_seen(self, examples: Tensor) -> Tensor:
+        """Return examples [n, *kept] as the networks see them, clean, [n, *example] float32."""
+        return self._seen(examples.to(self.device), None, None)
+
+    def tasks(
+        self,
+        split: str,
+        *,
+        ways: int,
+        shots: int,
+        queries: int,
+        tasks: int,
+        seed: int,
+        stage: str,
+        sampling: str = "uniform",
+        number: int | None = None,
+        augmented: bool = False,
+    ) -> EpisodeStream:
+        """Return a stream of N-way K-shot tasks (method.md section 1), `tasks` of them a step.
+
+        Args:
+            split: whose classes.
+            ways: classes of a task.
+            shots: support examples of a class.
+            queries: query examples of a class.
+            tasks: tasks a step.
+            seed: names the stream, together with
+            stage: task `step * tasks + j` is a function of these two alone.
+            sampling: `uniform`, `superclass` or `partition`.
+            number: how many different tasks there are; None: endless.
+            augmented: whether examples are changed at random (training streams only).
+
+        Raises:
+            UserError: an empty split, more ways than classes, a class with too few examples, no
+                group that is large enough, an unknown sampling.
+        """
+        found = self.filled(split)
+        if ways > found.classes:
+            known = {name for s in self.prepared.splits.values() for name in s.class_names}
+            raise UserError(
+                f"{ways}-way tasks need {ways} classes, and {found.classes} of your {len(known)} "
+                f"classes are meta-{split}: type task.ways={found.classes} or less (of training "
+                "tasks: task.train_ways), or give more classes"
+            )
+        draw = EpisodeDraw(
+            found,
+            ways=ways,
+            shots=shots,
+            queries=queries,
+            tasks=tasks,
+            key=stream_key(seed, stage),
+            sampling=sampling,
+            number=number,
+        )
+        return EpisodeStream(self, split, draw, self._views_of(augmented))
+
+    def batches(
+        self,
+        split: str,
+        *,
+        batch_size: int,
+        seed: int,
+        stage: str,
+        augmented: bool = True,
+        fresh: bool = False,
+        index: Tensor | None = None,
+    ) -> BatchStream:
+        """Return a stream of whole batches of labelled examples.
+
+        Args:
+            split: whose examples.
+            batch_size: examples of a batch.
+            seed: names the stream, together with
+            stage: batch `step` is a function of these two alone.
+            augmented: whether examples are changed at random.
+            index: [m] int64, draw from these examples only; None: all of the split.
+            fresh: augment afresh each time, whatever `views` is; for training that asks no
+                cached teacher, such as the teacher's own.
+        """
+        if index is None:
+            index = torch.arange(len(self.filled(split)), device=self.device)
+        return BatchStream(
+            self,
+            split,
+            index.to(self.device),
+            batch_size=batch_size,
+            key=stream_key(seed, stage),
+            views=0 if fresh and augmented and self.augment else self._views_of(augmented),
+        )
+
+    def _views_of(self, augmented: bool) -> int:
+        return self.views if augmented else 1
+
+    def target(self, which: str, shots: int | None, seed: int) -> TargetTask:
+        """Return the task that the student is fine-tuned on (method.md section 7).
+
+        Args:
+            which: `novel`: the meta-test classes; `all`: every class of the three splits.
+            shots: training examples of each class; None: all that are not held out.
+            seed: decides which ones, where `shots` is given.
+        """
+        return target_task(self.train, self.validate, self.test, which, shots, seed)
+
+    def seen_as(self, preprocessing: Preprocessing) -> Self:
+        """Return the same examples as networks expect them that expect something else."""
+        if preprocessing == self.preprocessing:
+            return self
+        return self._with(self.prepared.splits, preprocessing)
+
+    def without_held_out(self) -> Self:
+        """Return the data without the examples that a target task is tested on.
+
+        They leave the meta-train and the meta-validation classes. Those of the meta-test classes
+        stay: nothing is learned or chosen from them, and few-shot tasks remain the same ones.
+        """
+        splits = {
+            s: found if s == "test" else found.without_held_out()
+            for s, found in self.prepared.splits.items()
+        }
+        return self._with(splits)
+
+    def without_classes(self, split: str, names: Collection[str]) -> Self:
+        """Return the data without some classes of `split`; the other splits are as they were.
+
+        Args:
+            split: `train`, `validate` or `test`.
+            names: of the classes to leave out.
+        """
+        splits = {**self.prepared.splits, split: self.prepared.splits[split].without(names)}
+        other = self._with(splits)
+        # Its tasks are other ones, so it must not pass for the same data.
+        left_out = json.dumps([self.checksum, split, sorted(names)])
+        other.checksum = hashlib.sha256(left_out.encode()).hexdigest()
+        return other
+
+    def _with(
+        self, splits: dict[str, ClassExamples], preprocessing: Preprocessing | None = None
+    ) -> Self:
+        return type(self)(
+            replace(self.prepared, splits=splits),
+            self.device,
+            self.augment,
+            self.views,
+            self.checksum,
+            self.preprocessing if preprocessing is None else preprocessing,
+        )
+
+    @classmethod
+    def _as_expected(cls, prepared: PreparedData, preprocessing: Preprocessing) -> PreparedData:
+        where = f"dataset {prepared.name}"
+        if not isinstance(preprocessing, cls.preprocessing_type):
+            raise UserError(
+                f"{where} holds {cls.preprocessing_type.of}, and the network expects "
+                f"{preprocessing.of}: give it data of that kind"
+            )
+        try:
+            return cls.fitted(prepared, preprocessing)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}, which the network expects") from error
+
+    def _no_augmentation(self, name: str, kind: str) -> str:
+        if not self.augmentations:
+            what = self.preprocessing_type.of
+            return f"dataset.augment: dataset {name} holds {what}, which know none: type []"
+        return (
+            f"dataset.augment: no kind '{kind}'; choose from {', '.join(self.augmentations)}."
+            + nearest(kind, self.augmentations)
+        )
