@@ -451,7 +451,7 @@ def test_how_pictures_become_square_goes_with_the_weights(tmp_path: Path) -> Non
         prepared = prepare(composed)
         assert isinstance(prepared.data, ImageData)
         crop = prepared.data.preprocessing.reading.crop
-        pixels = prepared.data.test.images
+        pixels = prepared.data.test.examples
         plain = bool((pixels == 100).all())  # the middle alone
         return crop, plain, [line for line in prepared.warnings if "options.crop" in line]
 
