@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import socket
 import subprocess
 from pathlib import Path
 
-__all__ = ["host_name", "is_alive", "process_start"]
+__all__ = ["ended_how", "host_name", "is_alive", "process_start"]
 
 
 def host_name() -> str:
@@ -43,3 +44,15 @@ def is_alive(pid: int, host: str, start: str | None) -> bool | None:
         return None
     now = process_start(pid)
     return now is not None and (start is None or start == now)
+
+
+def ended_how(status: int) -> str:
+    """Say in words how a process ended that said nothing itself."""
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    hint = " (too little memory, or somebody did)" if name == "SIGKILL" else ""
+    return f"killed by {name}{hint}"

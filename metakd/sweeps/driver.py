@@ -16,10 +16,10 @@ from rich.console import Console
 from metakd.errors import UserError
 from metakd.runs.folder import RunFolder
 from metakd.runs.interrupts import interrupts
-from metakd.runs.process import host_name, is_alive, process_start
+from metakd.runs.process import ended_how, host_name, is_alive, process_start
 from metakd.sweeps.board import Board, print_summary
 from metakd.sweeps.forks import Forks, interpreter
-from metakd.sweeps.pool import Ended, Pool, gpus, shares, why
+from metakd.sweeps.pool import Ended, Pool, gpus, shares
 from metakd.sweeps.state import Job, Sweep, is_outside, merged
 from metakd.sweeps.watch import run_info
 
@@ -38,7 +38,7 @@ Command = Callable[[Sweep, Job, bool, Sequence[str]], list[str]]
 
 
 def command_of(sweep: Sweep, job: Job, again: bool, extras: Sequence[str]) -> list[str]:
-    """Return the command line of a job's process; see `metakd.sweeps.job`."""
+    """Return the command line of a job's process; see `metakd.cli.job`."""
     folder = sweep.run_folder(job)
     if again:
         outside = [word for word in job.overrides if is_outside(word)]
@@ -47,7 +47,7 @@ def command_of(sweep: Sweep, job: Job, again: bool, extras: Sequence[str]) -> li
         words = [*job.overrides, f"hydra.run.dir={folder}"]
     return [
         *interpreter(),
-        *("metakd.sweeps.job", str(os.getpid()), sweep.directory, "train", *words),
+        *("metakd.cli.job", str(os.getpid()), sweep.directory, "train", *words),
         *([] if sweep.config_dir is None else ["--config-dir", sweep.config_dir]),
     ]
 
@@ -76,7 +76,7 @@ class Driver:
         source: of further jobs, if not all are known beforehand.
     """
 
-    copied: tuple[str, Sequence[str]] = ("metakd.sweeps.job", ("metakd.sweeps.imported",))
+    copied: tuple[str, Sequence[str]] = ("metakd.cli.job", ("metakd.sweeps.imported",))
     """Module that a job runs, and what is imported once for all of them (see `Forks`)."""
 
     def __init__(
@@ -240,7 +240,7 @@ class Driver:
     def _reason(self, job: Job, status: int) -> str:
         """Return what the job said last, or what is known of its end."""
         if status < 0:
-            return why(status)
+            return ended_how(status)
         try:
             with self.sweep.log(job).open("rb") as file:
                 file.seek(self._began.get(job.number, 0))
@@ -249,7 +249,7 @@ class Driver:
             lines = []
         said = [line.removeprefix("metakd: ") for line in lines if line.startswith("metakd: ")]
         error = run_info(self.sweep.run_folder(job)).error
-        return said[-1] if said else str(error or why(status))
+        return said[-1] if said else str(error or ended_how(status))
 
     def _stop(self, board: Board) -> None:
         """Ask all jobs to end and wait until they have."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import metakd
+from metakd.runs.process import ended_how
 from metakd.sweeps.server import LONGEST
 from metakd.sweeps.tie import take_orphans_in
 
@@ -235,11 +236,9 @@ class Forks:
 
     def _end(self) -> str:
         """Say how the server has ended."""
-        from metakd.sweeps.pool import why
-
         assert self._server is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return why(self._server.wait(timeout=1.0))
+            return ended_how(self._server.wait(timeout=1.0))
         return "does not answer"
 
     def _give_up(self, reason: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from metakd.sweeps.forks import Forked, Forks
 
-__all__ = ["Ended", "Pool", "cores", "gpus", "shares", "why"]
+__all__ = ["Ended", "Pool", "cores", "gpus", "shares"]
 
 GPU_QUERY_S = 20
 THREADS = "OMP_NUM_THREADS"
@@ -141,18 +140,6 @@ class Pool:
         """Give back what only serves to start processes."""
         if self.forks is not None:
             self.forks.close()
-
-
-def why(status: int) -> str:
-    """Say in words how a process ended that said nothing itself."""
-    if status >= 0:
-        return f"ended with status {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    hint = " (too little memory, or somebody did)" if name == "SIGKILL" else ""
-    return f"killed by {name}{hint}"
 
 
 def cores() -> int:

@@ -58,7 +58,7 @@ def test_jobs_run_in_numbered_folders(metakd, started, tmp_path: Path) -> None:
     assert answer.status == 0
     assert [folder_of(c) for c in started] == [tmp_path / "s w" / n for n in "01"]
     words = started[0][started[0].index("-m") :]
-    assert words[:4] == ["-m", "metakd.sweeps.job", str(os.getpid()), os.getcwd()]
+    assert words[:4] == ["-m", "metakd.cli.job", str(os.getpid()), os.getcwd()]
     assert words[4:] == ["train", "seed=0", f"hydra.run.dir={tmp_path}/s w/0"]
     assert "2 of 2 jobs done, 0 failed" in answer.out
 

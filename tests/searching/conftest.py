@@ -23,7 +23,7 @@ from pathlib import Path
 from filelock import FileLock
 
 folder, *words = sys.argv[1:]
-if sys.platform == "linux":  # as metakd.sweeps.job, without its imports
+if sys.platform == "linux":  # as metakd.cli.job, without its imports
     ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
 folder = Path(folder)
 again = (folder / "run.json").exists()

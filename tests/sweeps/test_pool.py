@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from metakd.runs.process import ended_how
 from metakd.sweeps import pool as module
-from metakd.sweeps.pool import Pool, gpus, shares, why
+from metakd.sweeps.pool import Pool, gpus, shares
 
 from .conftest import until
 
@@ -117,7 +118,7 @@ def test_gpus_that_the_driver_lists(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_the_end_in_words() -> None:
-    assert why(3) == "ended with status 3"
-    assert why(-15) == "killed by SIGTERM"
-    assert why(-9).startswith("killed by SIGKILL (")
-    assert why(-250) == "killed by signal 250"
+    assert ended_how(3) == "ended with status 3"
+    assert ended_how(-15) == "killed by SIGTERM"
+    assert ended_how(-9).startswith("killed by SIGKILL (")
+    assert ended_how(-250) == "killed by signal 250"

@@ -44,7 +44,7 @@ TINY = (
 
 
 def test_nothing_here_needs_torch() -> None:
-    names = "metakd.sweeps.run, metakd.sweeps.job, metakd.sweeps.server, metakd.cli.sweep"
+    names = "metakd.sweeps.run, metakd.cli.job, metakd.sweeps.server, metakd.cli.sweep"
     code = f"import sys, {names}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 

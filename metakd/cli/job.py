@@ -1,6 +1,6 @@
 """The process of one job: `metakd` itself, which does not outlive the sweep that started it.
 
-    python -m metakd.sweeps.job PARENT DIRECTORY WORD...
+    python -m metakd.cli.job PARENT DIRECTORY WORD...
 
 or a copy of a process that has done its imports (`metakd.sweeps.server`).
 
