@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 from metakd.config.permitted import built_in_targets
 from metakd.errors import UserError, nearest
 
-__all__ = ["build", "resolve", "settings_used"]
+__all__ = ["build", "defaults_of", "resolve", "settings_used"]
 
 GROUPS = {
     "metakd.data": "dataset",
@@ -65,21 +66,40 @@ def resolve(target: str, room: str, plugins: Sequence[str] = ()) -> type:
     return found
 
 
+def defaults_of(cls: type) -> dict[str, Any]:
+    """Return the keyword settings that the constructor of `cls` takes, by name, with defaults.
+
+    Of a setting whose default is a dataclass these are its fields, but for the class's `unused`.
+    """
+    found: dict[str, Any] = {}
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            several = _fields_of(parameter.default)
+            found |= {name: parameter.default} if several is None else several
+    return {k: v for k, v in found.items() if k not in getattr(cls, "unused", ())}
+
+
+def _fields_of(default: Any) -> dict[str, Any] | None:
+    """Return the fields of a dataclass of settings by name; None of anything else."""
+    if not dataclasses.is_dataclass(default) or isinstance(default, type):
+        return None
+    return {f.name: getattr(default, f.name) for f in dataclasses.fields(default)}
+
+
 def settings_used(cls: type) -> frozenset[str]:
     """Return the names of the keyword settings that the constructor of `cls` takes."""
-    return frozenset(
-        p.name
-        for p in inspect.signature(cls).parameters.values()
-        if p.kind is inspect.Parameter.KEYWORD_ONLY
-    )
+    return frozenset(defaults_of(cls))
 
 
-def build(cls: type, *given: Any, settings: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+def build(
+    cls: type, *given: Any, settings: Mapping[str, Any] = {}, options: Mapping[str, Any] = {}
+) -> Any:
     """Construct `cls` from what the pipeline knows and from what the user set.
 
     Convention of the project: positional parameters are handed over by the pipeline, keyword-only
-    parameters are settings. Of `settings` (the group's schema) only those that the constructor
-    names are passed; every one of `options` (the choice's own settings) must be named by it.
+    parameters are settings, one alone or a dataclass of several. Of `settings` (the group's
+    schema) only those that the constructor names are passed; every one of `options` (the choice's
+    own settings) must be named by it.
 
     Raises:
         UserError: an option that the constructor does not take.
@@ -90,5 +110,10 @@ def build(cls: type, *given: Any, settings: Mapping[str, Any], options: Mapping[
             raise UserError(
                 f"options.{key}: {cls.__name__} has no such option." + nearest(key, names)
             )
-    wanted = {k: v for k, v in settings.items() if k in names}
-    return cls(*given, **{**wanted, **options})
+    wanted = {k: v for k, v in settings.items() if k in names} | dict(options)
+    for name, parameter in inspect.signature(cls).parameters.items():
+        several = _fields_of(parameter.default)
+        if several is not None:
+            own = {k: wanted.pop(k) for k in several if k in wanted}
+            wanted[name] = dataclasses.replace(parameter.default, **own)
+    return cls(*given, **wanted)

@@ -52,6 +52,7 @@ from metakd.distillation.kd import KD
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distillation.teacher_modes import prototype_logits
 from metakd.models.conv4 import Conv4
+from metakd.registry import build
 
 ALGORITHMS = ("maml", "fomaml", "anil", "reptile", "protonet", "supervised")
 TEACHER_SIZE = 512
@@ -137,8 +138,8 @@ def contenders(algorithm: str, work: Work) -> dict[str, Contender]:
     """Return the contenders for one algorithm, after comparing ours with the plain loop."""
     tasks, settings = work.meta_batch(), {"inner_lr": INNER_LR, "inner_steps": work.steps}
 
-    def ready(make: Callable[..., Algorithm], outputs: int, **given: object) -> Algorithm:
-        learner = make(work.backbone(), outputs, **given)
+    def ready(cls: type[Algorithm], outputs: int, **given: object) -> Algorithm:
+        learner: Algorithm = build(cls, work.backbone(), outputs, options=given)
         if hasattr(learner, "network"):
             same_head(learner, plain_network(work.backbone(), outputs))
         return learner

@@ -42,6 +42,7 @@ from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distributed.group import ALONE, Group
 from metakd.distributed.join import joined
 from metakd.models.conv4 import Conv4
+from metakd.registry import build
 from metakd.stages.evaluate import evaluate
 from metakd.stages.finite import NotFiniteError
 from metakd.stages.fit import fit
@@ -102,11 +103,20 @@ def learner_of(case: str, width: int) -> tuple[Algorithm, Objective]:
         return Supervised(backbone, CLASSES), Objective()
     if case in ("reptile", "carried"):
         state = "carried" if case == "carried" else "fresh"
-        return Reptile(backbone, 5, inner_steps=3, inner_state=state), Objective()
-    learner = MAML(backbone, 5, inner_lr=0.05, inner_steps=2, first_order=case == "fomaml")
+        return build(
+            Reptile, backbone, 5, options={"inner_steps": 3, "inner_state": state}
+        ), Objective()
+    learner = build(
+        MAML,
+        backbone,
+        5,
+        options={"inner_lr": 0.05, "inner_steps": 2, "first_order": case == "fomaml"},
+    )
     if case != "co_meta":
         return learner, Objective()
-    teacher = MAML(Conv4((1, 28, 28), width=width), 5, inner_lr=0.05, inner_steps=2)
+    teacher = build(
+        MAML, Conv4((1, 28, 28), width=width), 5, options={"inner_lr": 0.05, "inner_steps": 2}
+    )
     return CoLearner(learner, teacher, exchange=Exchange(), learns=True, teacher_lr=1e-3), KD(
         size, size, None, kd_weight=1.0, temperature=4.0
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -19,13 +20,17 @@ class Algorithm(nn.Module, ABC):
 
     Constructor convention: positionally (backbone, outputs): the student's backbone with
     attribute `embedding_size` and the number of training ways (classes of the meta-train split
-    for `trains_on: batches`; regression outputs); settings keyword-only.
+    for `trains_on: batches`; regression outputs); settings keyword-only, each on its own or as a
+    frozen dataclass of several (`Adaptation`) whose default instance holds their defaults.
 
     Its parameters (`.parameters()`) are what the outer optimiser descends: the backbone's, a
     head's, learned rates … all registered as submodules and parameters.
     """
 
     backbone: nn.Module
+
+    unused: ClassVar[frozenset[str]] = frozenset()
+    """Fields of its dataclasses of settings that it has no use for."""
 
     shares_tasks: bool = False
     """Whether its outer gradient is the mean over a batch's tasks (examples), and nothing else is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from metakd.adaptation.annealing import Annealing
 from metakd.adaptation.differentiation import by_autograd, detached
 from metakd.adaptation.inner_loop import InnerLoop, Task, tasks_of
 from metakd.adaptation.outer_gradients import Contribution, MultiStep, OuterGradient, unrolled
+from metakd.adaptation.settings import ADAPTED, BATCHNORM, Adaptation, check_word
 from metakd.adaptation.task_execution import (
     choose_execution,
     mean_over_tasks,
@@ -20,15 +21,14 @@ from metakd.adaptation.task_execution import (
 from metakd.adaptation.update_rules import UpdateRule
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError
 from metakd.models.network import Network
 from metakd.models.normalization import has_batchnorm, replace_batchnorm
 
 __all__ = ["GradientLearner"]
 
-_ADAPTED = {"all": "network.", "head": "network.head.", "body": "network.backbone."}
-_BATCHNORM = ("transductive", "inductive")
-_PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+_PREFIX = {"all": "network.", "head": "network.head.", "body": "network.backbone."}
+_DTYPE = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 class GradientLearner(Algorithm):
@@ -48,17 +48,9 @@ class GradientLearner(Algorithm):
         outputs: classes of a task, or regression outputs.
         rule: how a step moves the parameters.
         outer: how the outer gradient is taken.
-        inner_steps: adaptation steps in training.
-        inner_steps_test: steps at evaluation; None: as in training.
+        adaptation: steps, orders, statistics, execution.
         adapted: which parameters adapt: `all`, `head`, `body`.
-        first_order: inner gradients are constants.
-        batchnorm: `transductive` or `inductive`: the query pass in training.
-        execution: `auto`, `loop`, `threads` or `batched`: see `task_execution.py`.
-        inner_precision: `float32` or `bfloat16`.
         proximal: λ; adapting descends the loss plus λ/2 ‖φ - φ_0‖².
-        annealing: what changes in the course of training (`begin`).
-        checkpoint_steps: inner steps between those whose values are kept for the backward pass
-            (True: 1), the rest is computed again there; 0 or False: everything is kept.
 
     Raises:
         UserError: a setting has no such value, or two do not go together.
@@ -72,50 +64,40 @@ class GradientLearner(Algorithm):
         outputs: int,
         rule: UpdateRule,
         outer: OuterGradient,
+        adaptation: Adaptation,
         *,
-        inner_steps: int,
-        inner_steps_test: int | None,
-        adapted: str,
-        first_order: bool,
-        batchnorm: str,
-        execution: str,
-        inner_precision: str,
+        adapted: str = "all",
         proximal: float = 0.0,
-        annealing: Annealing | None = None,
-        checkpoint_steps: int | bool = 0,
     ) -> None:
         super().__init__()
-        least = 0 if inner_steps_test is None else min(0, inner_steps_test)
-        if inner_steps < 1 or least < 0:
-            raise UserError(
-                f"algorithm.inner_steps={inner_steps}, inner_steps_test={inner_steps_test}: "
-                "training needs at least 1 step of adaptation, evaluation 0 or more"
-            )
-        _check("adapted", adapted, _ADAPTED)
-        _check("batchnorm", batchnorm, _BATCHNORM)
-        _check("options.inner_precision", inner_precision, _PRECISIONS)
+        check_word("adapted", adapted, ADAPTED)
         self.network = Network(replace_batchnorm(backbone), outputs)
         self.rule = rule
         self.outer = outer
-        self.inner_steps = inner_steps
-        self.test_steps = inner_steps if inner_steps_test is None else inner_steps_test
         self.adapted = adapted
         self.rule.attach(
             {
                 name: parameter
                 for name, parameter in self.named_parameters()
-                if name.startswith(_ADAPTED[adapted])
+                if name.startswith(_PREFIX[adapted])
             }
         )
-        self.first_order = first_order
-        self.batchnorm = batchnorm
-        self.execution = execution
-        self.dtype = _PRECISIONS[inner_precision]
+        self.adaptation = adaptation
+        self.inner_steps = adaptation.inner_steps
+        self.test_steps = adaptation.test_steps
+        self.first_order = adaptation.first_order
+        self.batchnorm = adaptation.batchnorm
+        self.execution = adaptation.execution
+        self.dtype = _DTYPE[adaptation.inner_precision]
         self.proximal = proximal
-        self.checkpoint_steps = int(checkpoint_steps)
-        self.annealing = Annealing() if annealing is None else annealing
-        self._check_combination()
-        self._without_annealing = (outer, first_order)
+        self.checkpoint_steps = int(adaptation.checkpoint_steps)
+        self.annealing = adaptation.annealing
+        if self.annealing.multi_step and outer is not unrolled:
+            raise UserError(
+                f"algorithm.options.multi_step={self.annealing.multi_step}: this algorithm has no "
+                "query loss after every inner step; type algorithm.options.multi_step=0"
+            )
+        self._without_annealing = (outer, self.first_order)
         self.begin(0, 1)
         self.execution_for(1, torch.device("cpu"))  # refuse it now
 
@@ -165,7 +147,7 @@ class GradientLearner(Algorithm):
         self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
     ) -> Tensor:
         """See `Algorithm.predict`; adapts on labels alone, with the training's update rule."""
-        _check("batchnorm", batchnorm, _BATCHNORM)
+        check_word("batchnorm", batchnorm, BATCHNORM)
         self._check_ways(tasks)
         loop = self.inner_loop(Objective(), batchnorm, first_order=True)
         values = detached(loop.values())
@@ -203,32 +185,9 @@ class GradientLearner(Algorithm):
             return choose_execution("loop", self.network, tasks, device)
         return how
 
-    def _check_combination(self) -> None:
-        if self.checkpoint_steps < 0:
-            raise UserError(
-                f"algorithm.options.checkpoint_steps={self.checkpoint_steps}: expected true, or "
-                "the number of inner steps between checkpoints; type 0 to keep everything"
-            )
-        if self.checkpoint_steps and self.execution == "batched":
-            raise UserError(
-                "algorithm.options.checkpoint_steps: tasks that are computed all at once cannot "
-                "be computed again one by one; type algorithm.options.execution=loop"
-            )
-        if self.annealing.multi_step and self.outer is not unrolled:
-            raise UserError(
-                f"algorithm.options.multi_step={self.annealing.multi_step}: this algorithm has no "
-                "query loss after every inner step; type algorithm.options.multi_step=0"
-            )
-        if self.annealing.first_order_share and self.first_order:
-            raise UserError(
-                f"algorithm.options.first_order_share={self.annealing.first_order_share}: with "
-                "algorithm.first_order=true all of training is first order; type "
-                "algorithm.first_order=false"
-            )
-
     def _adapting(self) -> tuple[str, ...]:
         """Return the beginnings of the names of what adapts."""
-        return (_ADAPTED[self.adapted],)
+        return (_PREFIX[self.adapted],)
 
     def order_at_use(self, examples: int, steps: int, device: torch.device) -> Tensor | None:
         """Return which support examples each step sees once training is over, int64 [steps, n].
@@ -252,11 +211,3 @@ class GradientLearner(Algorithm):
                 f"a task has {batch.ways} ways but the head of this student has {outputs} "
                 f"outputs; set task.ways={outputs}, or train with task.train_ways={batch.ways}"
             )
-
-
-def _check(name: str, value: str, choices: Collection[str]) -> None:
-    if value not in choices:
-        raise UserError(
-            f"algorithm.{name}={value}: choose one of {', '.join(choices)}."
-            + nearest(value, choices)
-        )

@@ -8,12 +8,10 @@ import torch
 from torch import nn
 
 from metakd.adaptation.differentiation import Tensors
+from metakd.adaptation.settings import Adaptation
 from metakd.adaptation.update_rules import GradientDescent, UpdateRule
-from metakd.errors import UserError, nearest
 
 __all__ = ["LayerStepRates", "descent"]
-
-_LEARN_RATES = ("none", "per_layer_per_step")
 
 
 class LayerStepRates(UpdateRule):
@@ -57,22 +55,8 @@ def _layer(name: str) -> str:
     return name.rpartition(".")[0].replace(".", "/")
 
 
-def descent(learn_rates: str, lr: float, steps: int) -> UpdateRule:
-    """Return the update rule that the setting `learn_rates` names.
-
-    Args:
-        learn_rates: `none` (one constant rate) or `per_layer_per_step`.
-        lr: the rate, or where the learned ones start.
-        steps: inner steps in training.
-
-    Raises:
-        UserError: no such setting.
-    """
-    if learn_rates == "none":
-        return GradientDescent(lr)
-    if learn_rates == "per_layer_per_step":
-        return LayerStepRates(lr, max(steps, 1))  # a wrong number is refused later
-    raise UserError(
-        f"algorithm.options.learn_rates={learn_rates}: choose one of {', '.join(_LEARN_RATES)}."
-        + nearest(learn_rates, _LEARN_RATES)
-    )
+def descent(adaptation: Adaptation) -> UpdateRule:
+    """Return gradient descent with the rate of `adaptation`, constant or where it starts."""
+    if adaptation.learn_rates == "per_layer_per_step":
+        return LayerStepRates(adaptation.inner_lr, adaptation.inner_steps)
+    return GradientDescent(adaptation.inner_lr)

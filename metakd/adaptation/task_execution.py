@@ -19,13 +19,11 @@ from torch.utils import _pytree as pytree
 from metakd.adaptation.differentiation import by_autograd, by_transform
 from metakd.adaptation.inner_loop import InnerLoop, Task
 from metakd.adaptation.task_workers import in_order, workers
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError
 from metakd.models.normalization import batchable
 from metakd.models.randomness import is_random
 
-__all__ = ["EXECUTIONS", "choose_execution", "mean_over_tasks", "stack_over_tasks"]
-
-EXECUTIONS = ("auto", "loop", "threads", "batched")
+__all__ = ["choose_execution", "mean_over_tasks", "stack_over_tasks"]
 
 Result = TypeVar("Result")
 Job = Callable[[InnerLoop, Task], Result]
@@ -35,19 +33,14 @@ def choose_execution(asked: str, network: nn.Module, tasks: int, device: torch.d
     """Return `loop`, `threads` or `batched`.
 
     Args:
-        asked: one of `EXECUTIONS`; `auto` decides by device and network.
+        asked: `auto`, `loop`, `threads` or `batched`; `auto` decides by device and network.
         network: what adapts.
         tasks: number of tasks.
         device: where they lie.
 
     Raises:
-        UserError: no such choice, or one that gives wrong results for this network.
+        UserError: the choice gives wrong results for this network.
     """
-    if asked not in EXECUTIONS:
-        raise UserError(
-            f"algorithm.options.execution={asked}: choose one of {', '.join(EXECUTIONS)}."
-            + nearest(asked, EXECUTIONS)
-        )
     safe = batchable(network)
     random = is_random(network)
     if asked == "batched" and not safe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from metakd.adaptation.algorithm import Algorithm
 from metakd.adaptation.differentiation import Tensors
 from metakd.adaptation.inner_loop import tasks_of
+from metakd.adaptation.settings import Adaptation
 from metakd.adaptation.solver import Solver, solver_of
 from metakd.adversarial.game import Game
 from metakd.adversarial.game_watch import GameWatch
@@ -61,11 +62,7 @@ class Adversarial(Algorithm):
         backbone: the student's.
         outputs: classes of a training task.
         base: the learner under it: `maml`, `fomaml`, `anil`, `protonet`.
-        inner_lr: β_in of the base.
-        inner_steps: K.
-        inner_steps_test: steps at evaluation.
-        first_order: inner gradients are constants (`fomaml` sets it).
-        batchnorm: statistics of the query pass in training.
+        adaptation: of the base; `first_order` is set by `base=fomaml`.
         distance: of `protonet`.
         game_loss: `gan`, `lsgan`, `wasserstein`, `sinkhorn`, or `none`: no game at all.
         sees: what the discriminator sees: `logits`, `probabilities`, `labelled`.
@@ -90,6 +87,17 @@ class Adversarial(Algorithm):
         UserError: a setting has no such value, or two do not go together.
     """
 
+    unused = frozenset(
+        {
+            "execution",
+            "inner_precision",
+            "multi_step",
+            "first_order_share",
+            "learn_rates",
+            "checkpoint_steps",
+        }
+    )
+
     offsets: Tensor | None
     """What each start of `start=best` adds to the parameters, [noises, parameters]."""
 
@@ -99,11 +107,7 @@ class Adversarial(Algorithm):
         outputs: int,
         *,
         base: str = "maml",
-        inner_lr: float = 0.01,
-        inner_steps: int = 5,
-        inner_steps_test: int | None = None,
-        first_order: bool = False,
-        batchnorm: str = "transductive",
+        adaptation: Adaptation = Adaptation(),
         distance: str = "euclidean",
         game_loss: str = "gan",
         sees: str = "probabilities",
@@ -149,20 +153,15 @@ class Adversarial(Algorithm):
                 f"algorithm.options.generator_task_weight={generator_task_weight}: expected 0 or "
                 "more; try 1"
             )
-        adapting: dict[str, Any] = {
-            "inner_lr": inner_lr,
-            "inner_steps": inner_steps,
-            "inner_steps_test": inner_steps_test,
-            "first_order": first_order or base == "fomaml",
-            "batchnorm": batchnorm,
-        }
+        if base == "fomaml":
+            adaptation = replace(adaptation, first_order=True)
         self.student: Algorithm
         if base == "protonet":
             self.student = ProtoNet(backbone, outputs, distance=distance)
         elif base == "anil":
-            self.student = ANIL(backbone, outputs, **adapting)
+            self.student = ANIL(backbone, outputs, adaptation=adaptation)
         else:
-            self.student = MAML(backbone, outputs, **adapting)
+            self.student = MAML(backbone, outputs, adaptation=adaptation)
         self.generate = generate
         self.task_weight = generator_task_weight
         self.start = start

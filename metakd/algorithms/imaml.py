@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.adaptation.implicit_gradient import ImplicitGradient
+from metakd.adaptation.settings import Adaptation
 from metakd.adaptation.update_rules import GradientDescent
 from metakd.errors import UserError
 
@@ -22,36 +25,30 @@ class IMAML(GradientLearner):
     Args:
         backbone: the student's.
         outputs: classes of a task, or regression outputs.
-        inner_lr: rate of the inner descent; it has to be below 2 / (λ + the loss's largest
-            curvature).
-        inner_steps: see `GradientLearner`, as for those below.
-        inner_steps_test: steps at evaluation.
-        batchnorm: statistics of the query pass in training.
+        adaptation: its settings; `inner_lr` is the rate of the inner descent, which has to
+            be below 2 / (λ + the loss's largest curvature).
         proximal: λ, above 0. The larger it is, the nearer tasks stay to the start, the better
             conditioned is the system that is solved, and the fewer steps reach the minimum.
         cg_steps: steps of the solver.
         damping: added to λ in the system that is solved.
-        execution: how tasks are computed.
-        inner_precision: number format of the inner loop.
 
     Raises:
         UserError: a setting is out of its range.
     """
+
+    unused = frozenset(
+        {"learn_rates", "first_order_share", "multi_step", "first_order", "checkpoint_steps"}
+    )
 
     def __init__(
         self,
         backbone: nn.Module,
         outputs: int,
         *,
-        inner_lr: float = 0.02,
-        inner_steps: int = 16,
-        inner_steps_test: int | None = None,
-        batchnorm: str = "transductive",
+        adaptation: Adaptation = Adaptation(inner_lr=0.02, inner_steps=16),
         proximal: float = 2.0,
         cg_steps: int = 5,
         damping: float = 1.0,
-        execution: str = "auto",
-        inner_precision: str = "float32",
     ) -> None:
         if not proximal > 0:
             raise UserError(
@@ -67,14 +64,8 @@ class IMAML(GradientLearner):
         super().__init__(
             backbone,
             outputs,
-            GradientDescent(inner_lr),
+            GradientDescent(adaptation.inner_lr),
             ImplicitGradient(proximal, cg_steps, damping),
-            inner_steps=inner_steps,
-            inner_steps_test=inner_steps_test,
-            adapted="all",
-            first_order=True,
-            batchnorm=batchnorm,
-            execution=execution,
-            inner_precision=inner_precision,
+            replace(adaptation, first_order=True),
             proximal=proximal,
         )

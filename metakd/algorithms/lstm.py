@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from metakd.adaptation.differentiation import Tensors
 from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.adaptation.outer_gradients import unrolled
+from metakd.adaptation.settings import Adaptation
 from metakd.adaptation.update_rules import UpdateRule
 from metakd.errors import UserError
 
@@ -107,43 +108,24 @@ class LSTMMetaLearner(GradientLearner):
     Args:
         backbone: the student's.
         outputs: classes of a task, or regression outputs.
-        inner_lr: the input gate at the start: the step size that it begins with.
-        inner_steps: see `GradientLearner`, as for all below.
-        inner_steps_test: steps at evaluation.
-        first_order: inner gradients are constants, as published.
-        batchnorm: statistics of the query pass in training.
+        adaptation: its settings; `inner_lr` is the input gate at the start: the step size
+            that it begins with; `first_order` is the published way.
         hidden: width of the gates' network.
-        execution: how tasks are computed.
-        inner_precision: number format of the inner loop.
 
     Raises:
         UserError: `inner_lr` is no gate's value, or there is no hidden unit.
     """
+
+    unused = frozenset({"learn_rates"})
 
     def __init__(
         self,
         backbone: nn.Module,
         outputs: int,
         *,
-        inner_lr: float = 0.05,
-        inner_steps: int = 5,
-        inner_steps_test: int | None = None,
-        first_order: bool = True,
-        batchnorm: str = "transductive",
+        adaptation: Adaptation = Adaptation(inner_lr=0.05, first_order=True),
         hidden: int = 8,
-        execution: str = "auto",
-        inner_precision: str = "float32",
     ) -> None:
         super().__init__(
-            backbone,
-            outputs,
-            LearnedCell(inner_lr, hidden),
-            unrolled,
-            inner_steps=inner_steps,
-            inner_steps_test=inner_steps_test,
-            adapted="all",
-            first_order=first_order,
-            batchnorm=batchnorm,
-            execution=execution,
-            inner_precision=inner_precision,
+            backbone, outputs, LearnedCell(adaptation.inner_lr, hidden), unrolled, adaptation
         )

@@ -11,6 +11,7 @@ from metakd.adaptation.differentiation import Tensors
 from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.adaptation.learned_tensors import LearnedTensors
 from metakd.adaptation.outer_gradients import unrolled
+from metakd.adaptation.settings import Adaptation
 from metakd.adaptation.update_rules import UpdateRule
 
 __all__ = ["Curvature", "MetaCurvature"]
@@ -69,38 +70,16 @@ class MetaCurvature(GradientLearner):
     Args:
         backbone: the student's.
         outputs: classes of a task, or regression outputs.
-        inner_lr: β_in. The loss is a mean over examples.
-        inner_steps: see `GradientLearner`, as for all below.
-        inner_steps_test: steps at evaluation.
-        first_order: inner gradients are constants.
-        batchnorm: statistics of the query pass in training.
-        execution: how tasks are computed.
-        inner_precision: number format of the inner loop.
+        adaptation: its settings; `inner_lr` is β_in.
     """
+
+    unused = frozenset({"learn_rates"})
 
     def __init__(
         self,
         backbone: nn.Module,
         outputs: int,
         *,
-        inner_lr: float = 0.01,
-        inner_steps: int = 5,
-        inner_steps_test: int | None = None,
-        first_order: bool = False,
-        batchnorm: str = "transductive",
-        execution: str = "auto",
-        inner_precision: str = "float32",
+        adaptation: Adaptation = Adaptation(),
     ) -> None:
-        super().__init__(
-            backbone,
-            outputs,
-            Curvature(inner_lr),
-            unrolled,
-            inner_steps=inner_steps,
-            inner_steps_test=inner_steps_test,
-            adapted="all",
-            first_order=first_order,
-            batchnorm=batchnorm,
-            execution=execution,
-            inner_precision=inner_precision,
-        )
+        super().__init__(backbone, outputs, Curvature(adaptation.inner_lr), unrolled, adaptation)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.adaptation.outer_gradients import Contribution, displacement
+from metakd.adaptation.settings import Adaptation, check_word
 from metakd.adaptation.update_rules import AdamWithoutMomentum, GradientDescent, UpdateRule
 from metakd.data.counter_random import bits_at, derive, smallest, stream_key
 from metakd.data.tasks import TaskBatch
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError
 
 __all__ = ["Reptile", "mini_batches"]
 
@@ -41,65 +43,42 @@ class Reptile(GradientLearner):
     Args:
         backbone: the student's.
         outputs: classes of a task, or regression outputs.
-        inner_lr: rate of the inner optimiser.
-        inner_steps: see `GradientLearner`.
-        inner_steps_test: steps at evaluation.
+        adaptation: its settings; `inner_lr` is the rate of the inner optimiser; `batchnorm`
+            is accepted like everywhere, training has no query pass to apply it to.
         inner_optimizer: `sgd`, or `adam` with β₁ = 0.
         inner_batch: support examples of an inner step; None, or as many as there are: all.
-        batchnorm: accepted like everywhere; training has no query pass to apply it to.
         inner_state: of Adam: `fresh` or `carried`.
-        execution: how tasks are computed.
-        inner_precision: number format of the inner loop.
 
     Raises:
         UserError: a setting has no such value.
     """
+
+    unused = frozenset(
+        {"learn_rates", "first_order_share", "multi_step", "first_order", "checkpoint_steps"}
+    )
 
     def __init__(
         self,
         backbone: nn.Module,
         outputs: int,
         *,
-        inner_lr: float = 1e-3,
-        inner_steps: int = 5,
-        inner_steps_test: int | None = 50,
+        adaptation: Adaptation = Adaptation(inner_lr=1e-3, inner_steps_test=50),
         inner_optimizer: str = "adam",
         inner_batch: int | None = 10,
-        batchnorm: str = "transductive",
         inner_state: str = "fresh",
-        execution: str = "auto",
-        inner_precision: str = "float32",
     ) -> None:
-        if inner_optimizer not in _OPTIMIZERS:
-            raise UserError(
-                f"algorithm.inner_optimizer={inner_optimizer}: choose sgd or adam."
-                + nearest(inner_optimizer, _OPTIMIZERS)
-            )
-        if inner_state not in _STATES:
-            raise UserError(
-                f"algorithm.options.inner_state={inner_state}: choose fresh or carried."
-                + nearest(inner_state, _STATES)
-            )
+        check_word("inner_optimizer", inner_optimizer, _OPTIMIZERS)
+        check_word("options.inner_state", inner_state, _STATES)
         if inner_batch is not None and inner_batch < 1:
             raise UserError(
                 f"algorithm.inner_batch={inner_batch}: an inner step needs at least 1 example; "
                 "null takes the whole support set"
             )
-        rule: UpdateRule = (
-            GradientDescent(inner_lr) if inner_optimizer == "sgd" else AdamWithoutMomentum(inner_lr)
-        )
+        lr = adaptation.inner_lr
+        adam = inner_optimizer == "adam"
+        rule: UpdateRule = AdamWithoutMomentum(lr) if adam else GradientDescent(lr)
         super().__init__(
-            backbone,
-            outputs,
-            rule,
-            displacement,
-            inner_steps=inner_steps,
-            inner_steps_test=inner_steps_test,
-            adapted="all",
-            first_order=True,
-            batchnorm=batchnorm,
-            execution=execution,
-            inner_precision=inner_precision,
+            backbone, outputs, rule, displacement, replace(adaptation, first_order=True)
         )
         self.inner_batch = inner_batch
         if isinstance(rule, AdamWithoutMomentum) and inner_state == "carried":

@@ -6,7 +6,6 @@ had, or that its class does not use, changes nothing.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from metakd.data.cache import content_checksum
 from metakd.pipeline.construction import settings_of
 from metakd.pipeline.measure import precision_of, steps_at_test
 from metakd.pipeline.prepare import Prepared
-from metakd.registry import resolve, settings_used
+from metakd.registry import defaults_of, resolve
 from metakd.stages.kept import content_address, fingerprint, source_fingerprint
 from metakd.stages.teacher import teacher_key
 
@@ -132,10 +131,9 @@ def _network(backbone: nn.Module, config: ArchitectureConfig, whole: nn.Module) 
 
 def _used(cls: type, settings: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that a constructor takes, each with the value that it has in the end."""
-    names = settings_used(cls)
-    parameters = inspect.signature(cls).parameters
-    given = {**{k: v for k, v in settings.items() if k in names}, **options}
-    return {name: given.get(name, parameters[name].default) for name in sorted(names)}
+    defaults = defaults_of(cls)
+    given = {**settings, **options}
+    return {name: given.get(name, default) for name, default in sorted(defaults.items())}
 
 
 def _stage(section: OptimizerConfig, *irrelevant: str) -> dict[str, Any]:

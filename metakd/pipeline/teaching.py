@@ -17,7 +17,9 @@ from metakd.data.class_data import ClassData
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.network import Network
+from metakd.pipeline.construction import settings_of
 from metakd.pipeline.prepare import Prepared
+from metakd.registry import build
 from metakd.teaching.co_learning import Exchange
 from metakd.teaching.co_meta import CoLearner
 from metakd.teaching.feedback import FeedbackLearner
@@ -77,15 +79,8 @@ def adapting_teacher(prepared: Prepared, backbone: nn.Module) -> Algorithm:
         own = prepared.algorithm(backbone, settings)
         assert isinstance(own, Adversarial)
         return own.student
-    learner = MAML(
-        backbone,
-        config.task.train_ways or config.task.ways,
-        inner_lr=settings.inner_lr,
-        inner_steps=settings.inner_steps,
-        inner_steps_test=settings.inner_steps_test,
-        first_order=settings.first_order,
-        batchnorm=settings.batchnorm,
-    )
+    ways = config.task.train_ways or config.task.ways
+    learner: Algorithm = build(MAML, backbone, ways, settings=settings_of(settings))
     return learner.to(prepared.device)
 
 

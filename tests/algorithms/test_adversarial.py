@@ -17,6 +17,7 @@ from metakd.algorithms.maml import MAML
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
+from metakd.registry import build
 from metakd.teaching.co_learning import Exchange
 
 pytestmark = pytest.mark.usefixtures("two_workers")
@@ -27,7 +28,10 @@ EXCHANGE = Exchange(teacher_ce=0.8, teacher_kd=0.6)
 def made(conv: Callable, joined: bool = True, **settings: Any) -> Adversarial:
     torch.manual_seed(4)
     given = {"inner_lr": 0.3, "inner_steps": 2, "chunk_size": 64, **settings}
-    student, teacher = Adversarial(conv(), 3, **given), Adversarial(conv(), 3, **given)
+    student, teacher = (
+        build(Adversarial, conv(), 3, options=given),
+        build(Adversarial, conv(), 3, options=given),
+    )
     if joined:
         student.join(teacher.student, EXCHANGE, teacher_lr=2e-3, seed=0)
         with torch.no_grad():  # offsets large enough to matter
@@ -267,7 +271,7 @@ def test_without_a_teacher_it_is_its_base(
     """The undistilled twin."""
     tasks, body = image_tasks(), conv()
     torch.manual_seed(0)
-    maml = MAML(copy.deepcopy(body), 3, inner_lr=0.3, inner_steps=2)
+    maml = build(MAML, copy.deepcopy(body), 3, options={"inner_lr": 0.3, "inner_steps": 2})
     twin = made(lambda: copy.deepcopy(body), joined=False)
     twin.student.load_state_dict(maml.state_dict())
     for learner in (maml, twin):
@@ -433,7 +437,7 @@ class TestStarts:
 )
 def test_refusals(settings: dict[str, Any], says: str, conv: Callable) -> None:
     with pytest.raises(UserError, match=says):
-        Adversarial(conv(), 3, **settings)
+        build(Adversarial, conv(), 3, options=settings)
 
 
 def test_game_settings_reach_their_parts(conv: Callable) -> None:

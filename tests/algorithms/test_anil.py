@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from metakd.algorithms.anil import ANIL
 from metakd.distillation.embedding import EmbeddingMatch
 from metakd.distillation.objective import Objective
+from metakd.registry import build
 
 pytestmark = pytest.mark.usefixtures("two_workers")
 
@@ -22,7 +23,9 @@ def test_equals_maml_with_the_body_frozen_in_the_inner_loop(
 ) -> None:
     """The reference embeds anew in each step, and moves the head alone."""
     tasks, steps, rate = image_tasks(), 3, 0.4
-    anil = ANIL(conv(), 3, inner_lr=rate, inner_steps=steps, execution=execution)
+    anil = build(
+        ANIL, conv(), 3, options={"inner_lr": rate, "inner_steps": steps, "execution": execution}
+    )
     network = copy.deepcopy(anil.network)
     network.train()
     total = torch.zeros(())
@@ -55,7 +58,12 @@ def test_equals_finite_differences_with_distillation(
     tasks = image_tasks(tasks=2)
     answers = answers_to(tasks, "both")
     objective = EmbeddingMatch(12, 7, torch.randn(7), kd_weight=0.5)
-    anil = ANIL(conv(), 3, inner_lr=0.4, inner_steps=2, batchnorm=batchnorm, execution=execution)
+    anil = build(
+        ANIL,
+        conv(),
+        3,
+        options={"inner_lr": 0.4, "inner_steps": 2, "batchnorm": batchnorm, "execution": execution},
+    )
     anil.accumulate(tasks, objective, answers)
     gradients = gradient_of(anil)
     for name in ("network.backbone.conv1.weight", "network.head.weight"):
@@ -72,7 +80,7 @@ def test_equals_finite_differences_with_distillation(
 
 def test_predict_moves_the_head_alone(conv: Callable, image_tasks: Callable) -> None:
     tasks = image_tasks()
-    anil = ANIL(conv(), 3, inner_lr=0.4, inner_steps=2)
+    anil = build(ANIL, conv(), 3, options={"inner_lr": 0.4, "inner_steps": 2})
     before = copy.deepcopy(anil.state_dict())
     logits = anil.predict(tasks, (0, 2), "transductive")
     anil.network.train()

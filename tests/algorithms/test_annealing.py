@@ -18,6 +18,7 @@ from metakd.algorithms.reptile import Reptile
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
+from metakd.registry import build
 
 pytestmark = pytest.mark.usefixtures("two_workers")
 
@@ -26,7 +27,12 @@ RATE, STEPS = 0.3, 4
 
 def learner(backbone: nn.Module, **settings: Any) -> MAML:
     torch.manual_seed(3)
-    return MAML(copy.deepcopy(backbone), 3, **{"inner_lr": RATE, "inner_steps": STEPS, **settings})
+    return build(
+        MAML,
+        copy.deepcopy(backbone),
+        3,
+        options={"inner_lr": RATE, "inner_steps": STEPS, **settings},
+    )
 
 
 def gradients(maml: MAML, tasks: TaskBatch) -> dict[str, Tensor]:

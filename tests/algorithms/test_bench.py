@@ -9,6 +9,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from metakd.registry import build
+
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -29,7 +31,9 @@ def test_quick_bench(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> N
 def test_other_work_is_noticed(bench: ModuleType) -> None:
     work = bench.Work(width=4, size=16, tasks=1, queries=2, steps=1)
     network = bench.plain_network(work.backbone(), 5)
-    learner = bench.MAML(work.backbone(), 5, inner_lr=bench.INNER_LR, inner_steps=1)
+    learner = build(
+        bench.MAML, work.backbone(), 5, options={"inner_lr": bench.INNER_LR, "inner_steps": 1}
+    )
     bench.same_head(learner, network)
     tasks = work.meta_batch()
     mine = bench.ours(learner, tasks, None)

@@ -9,10 +9,11 @@ import torch
 from metakd.adaptation.inner_loop import tasks_of
 from metakd.algorithms.boil import BOIL
 from metakd.distillation.objective import Objective
+from metakd.registry import build
 
 
 def test_adapts_the_body_alone(conv: Callable, image_tasks: Callable) -> None:
-    boil, tasks = BOIL(conv(), 3, inner_steps=2), image_tasks()
+    boil, tasks = build(BOIL, conv(), 3, options={"inner_steps": 2}), image_tasks()
     loop = boil.inner_loop(Objective(), "transductive", False)
     moments = list(loop.adapt(loop.values(), tasks_of(tasks, None).at(0), 2))
     for name, value in moments[-1].values.items():

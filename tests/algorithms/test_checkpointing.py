@@ -18,6 +18,7 @@ from metakd.data.tasks import TaskBatch
 from metakd.distillation.embedding import EmbeddingMatch
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
+from metakd.registry import build
 from metakd.stages.graph_memory import peak_of_graph
 
 pytestmark = pytest.mark.usefixtures("two_workers")
@@ -25,7 +26,12 @@ pytestmark = pytest.mark.usefixtures("two_workers")
 
 def learner(backbone: nn.Module, outputs: int = 3, **settings: Any) -> MAML:
     torch.manual_seed(3)
-    return MAML(copy.deepcopy(backbone), outputs, **{"inner_lr": 0.3, "inner_steps": 5, **settings})
+    return build(
+        MAML,
+        copy.deepcopy(backbone),
+        outputs,
+        options={"inner_lr": 0.3, "inner_steps": 5, **settings},
+    )
 
 
 @pytest.mark.parametrize("checkpoint", [True, 2, 7])

@@ -19,15 +19,20 @@ from metakd.data.tasks import TaskBatch
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
+from metakd.registry import build
 from metakd.teaching.co_learning import Exchange
 from metakd.teaching.co_meta import CoLearner
 
 pytestmark = pytest.mark.usefixtures("two_workers")
 
 STUDENTS = {
-    "maml": lambda body: MAML(body, 3, inner_lr=0.3, inner_steps=2),
-    "fomaml": lambda body: MAML(body, 3, inner_lr=0.3, inner_steps=2, first_order=True),
-    "anil": lambda body: ANIL(body, 3, inner_lr=0.3, inner_steps=2, batchnorm="inductive"),
+    "maml": lambda body: build(MAML, body, 3, options={"inner_lr": 0.3, "inner_steps": 2}),
+    "fomaml": lambda body: build(
+        MAML, body, 3, options={"inner_lr": 0.3, "inner_steps": 2, "first_order": True}
+    ),
+    "anil": lambda body: build(
+        ANIL, body, 3, options={"inner_lr": 0.3, "inner_steps": 2, "batchnorm": "inductive"}
+    ),
     "protonet": lambda body: ProtoNet(body),
 }
 WEIGHT, TAU = 0.7, 3.0
@@ -35,8 +40,15 @@ WEIGHT, TAU = 0.7, 3.0
 
 def pair(conv: Callable, student: str = "maml", **settings: Any) -> CoLearner:
     exchange = settings.pop("exchange", Exchange(teacher_ce=0.8, teacher_kd=0.6))
-    teacher = MAML(
-        conv(), 3, inner_lr=0.2, inner_steps=3, first_order=settings.pop("first_order", False)
+    teacher = build(
+        MAML,
+        conv(),
+        3,
+        options={
+            "inner_lr": 0.2,
+            "inner_steps": 3,
+            "first_order": settings.pop("first_order", False),
+        },
     )
     return CoLearner(
         STUDENTS[student](conv()),
@@ -164,8 +176,8 @@ def test_the_teacher_adapts_before_it_teaches(conv: Callable, image_tasks: Calla
     tasks, found = image_tasks(), []
     for rate in (0.2, 0.4):
         torch.manual_seed(1)
-        student = MAML(conv(), 3, inner_lr=0.3, inner_steps=2)
-        teacher = MAML(conv(), 3, inner_lr=rate, inner_steps=3)
+        student = build(MAML, conv(), 3, options={"inner_lr": 0.3, "inner_steps": 2})
+        teacher = build(MAML, conv(), 3, options={"inner_lr": rate, "inner_steps": 3})
         learner = CoLearner(student, teacher, exchange=Exchange(), learns=False, teacher_lr=1e-3)
         found.append(learner.accumulate(tasks, KD(), None)["loss/kd"])
     assert not torch.isclose(*found)
@@ -221,7 +233,12 @@ def test_order_annealing_is_followed(conv: Callable, image_tasks: Callable) -> N
     body = conv()
     for share in (0.0, 0.5):
         torch.manual_seed(0)
-        student = MAML(copy.deepcopy(body), 3, inner_lr=0.3, inner_steps=2, first_order_share=share)
+        student = build(
+            MAML,
+            copy.deepcopy(body),
+            3,
+            options={"inner_lr": 0.3, "inner_steps": 2, "first_order_share": share},
+        )
         learner = CoLearner(
             student, MAML(conv(), 3), exchange=Exchange(to_student=False), learns=False,
             teacher_lr=1e-3,

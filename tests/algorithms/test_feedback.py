@@ -18,11 +18,12 @@ from metakd.data.tasks import ExampleBatch
 from metakd.distillation.kd import KD
 from metakd.errors import UserError
 from metakd.models.network import Network
+from metakd.registry import build
 from metakd.teaching.feedback import FeedbackLearner
 
 STUDENTS = {
     "protonet": lambda body: ProtoNet(body),
-    "maml": lambda body: MAML(body, 3, inner_lr=0.3, inner_steps=1),
+    "maml": lambda body: build(MAML, body, 3, options={"inner_lr": 0.3, "inner_steps": 1}),
     "supervised": lambda body: Supervised(body, 4),
 }
 

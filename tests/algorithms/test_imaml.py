@@ -17,6 +17,7 @@ from metakd.data.tasks import TaskBatch
 from metakd.distillation.embedding import EmbeddingMatch
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
+from metakd.registry import build
 from metakd.stages.graph_memory import peak_of_graph
 
 pytestmark = pytest.mark.usefixtures("two_workers")
@@ -26,7 +27,7 @@ EXECUTIONS = ["loop", "threads", "batched"]
 
 def learner(backbone: nn.Module, outputs: int = 3, **settings: Any) -> IMAML:
     given = {"inner_lr": 0.1, "inner_steps": 3, "damping": 0.0, **settings}
-    return IMAML(backbone, outputs, **given)
+    return build(IMAML, backbone, outputs, options=given)
 
 
 def sinusoids(tasks: int = 2) -> TaskBatch:

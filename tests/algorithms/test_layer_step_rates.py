@@ -15,6 +15,7 @@ from metakd.algorithms.boil import BOIL
 from metakd.algorithms.maml import MAML
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
+from metakd.registry import build
 
 pytestmark = pytest.mark.usefixtures("two_workers")
 
@@ -51,10 +52,9 @@ def test_begins_as_one_rate(
     tasks, backbone, found = image_tasks(), conv(), []
     for rates in ("none", "per_layer_per_step"):
         torch.manual_seed(3)
-        learner = kind(
-            copy.deepcopy(backbone), 3, inner_lr=0.3, inner_steps=3, execution=execution,
-            first_order=first_order, learn_rates=rates,
-        )  # fmt: skip
+        given = {"inner_lr": 0.3, "inner_steps": 3, "execution": execution, "learn_rates": rates}
+        options = {**given, "first_order": first_order}
+        learner = build(kind, copy.deepcopy(backbone), 3, options=options)
         learner.accumulate(tasks, Objective(), None)
         gradients = {n: p.grad for n, p in learner.network.named_parameters()}
         found.append({**gradients, "predictions": learner.predict(tasks, (0, 3, 5))})
@@ -72,10 +72,8 @@ def test_gradient_equals_finite_differences(
     settings: dict[str, Any], conv: Callable, image_tasks: Callable
 ) -> None:
     tasks = image_tasks(tasks=2)
-    maml = MAML(
-        conv(), 3, inner_lr=0.3, inner_steps=3, learn_rates="per_layer_per_step",
-        execution="loop", **settings,
-    )  # fmt: skip
+    given = {"inner_lr": 0.3, "inner_steps": 3, "learn_rates": "per_layer_per_step", **settings}
+    maml = build(MAML, conv(), 3, options={"execution": "loop", **given})
     maml.accumulate(tasks, Objective(), None)
     for name, rates in maml.rule.named_parameters():
         for step in range(3):
@@ -91,4 +89,4 @@ def test_gradient_equals_finite_differences(
 
 def test_refuses(conv: Callable) -> None:
     with pytest.raises(UserError, match="Did you mean 'per_layer_per_step'"):
-        MAML(conv(), 3, learn_rates="per_layer")
+        build(MAML, conv(), 3, options={"learn_rates": "per_layer"})

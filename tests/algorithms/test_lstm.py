@@ -14,6 +14,7 @@ from metakd.algorithms.maml import MAML
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
+from metakd.registry import build
 
 
 def test_preprocessing_by_hand() -> None:
@@ -28,9 +29,14 @@ def test_fixed_gates_are_gradient_descent(
     """f = 1, i = rate: MAML of that rate, predictions and meta-gradient of the start."""
     body, tasks = conv(), image_tasks()
     torch.manual_seed(0)
-    maml = MAML(copy.deepcopy(body), 3, inner_lr=0.3, inner_steps=2)
+    maml = build(MAML, copy.deepcopy(body), 3, options={"inner_lr": 0.3, "inner_steps": 2})
     torch.manual_seed(0)
-    lstm = LSTMMetaLearner(copy.deepcopy(body), 3, inner_lr=0.3, inner_steps=2, first_order=False)
+    lstm = build(
+        LSTMMetaLearner,
+        copy.deepcopy(body),
+        3,
+        options={"inner_lr": 0.3, "inner_steps": 2, "first_order": False},
+    )
     with torch.no_grad():
         lstm.network.load_state_dict(maml.network.state_dict())
         lstm.rule.outer.weight.zero_()
@@ -48,8 +54,16 @@ def test_equals_an_independent_loop(
     first_order: bool, mlp: Callable, gradient_of: Callable
 ) -> None:
     """Two steps written out, with constants where the paper has them."""
-    lstm = LSTMMetaLearner(
-        mlp(), 1, inner_lr=0.2, inner_steps=2, first_order=first_order, execution="loop"
+    lstm = build(
+        LSTMMetaLearner,
+        mlp(),
+        1,
+        options={
+            "inner_lr": 0.2,
+            "inner_steps": 2,
+            "first_order": first_order,
+            "execution": "loop",
+        },
     )
     with torch.no_grad():
         lstm.rule.outer.weight.add_(0.5 * torch.randn(2, 8))
@@ -133,7 +147,7 @@ def test_the_gates_see_everything(seen: int) -> None:
 
 
 def test_hidden_acts(conv: Callable) -> None:
-    small, large = (LSTMMetaLearner(conv(), 3, hidden=h) for h in (4, 16))
+    small, large = (build(LSTMMetaLearner, conv(), 3, options={"hidden": h}) for h in (4, 16))
     count = [sum(p.numel() for p in m.rule.parameters()) for m in (small, large)]
     assert count == [7 * 4 + 4 + 2 * 4 + 2, 7 * 16 + 16 + 2 * 16 + 2]
 
@@ -145,4 +159,4 @@ def test_hidden_acts(conv: Callable) -> None:
 )
 def test_refusals(settings: dict, says: str, conv: Callable) -> None:
     with pytest.raises(UserError, match=says):
-        LSTMMetaLearner(conv(), 3, **settings)
+        build(LSTMMetaLearner, conv(), 3, options=settings)

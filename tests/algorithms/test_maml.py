@@ -16,6 +16,7 @@ from metakd.distillation.embedding import EmbeddingMatch
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Objective, TaskAnswers
 from metakd.errors import UserError
+from metakd.registry import build
 
 EXECUTIONS = ["loop", "threads", "batched"]
 BATCHNORM = ["transductive", "inductive"]
@@ -85,7 +86,7 @@ def reference_gradient(
 
 
 def learner(backbone: nn.Module, **settings: object) -> MAML:
-    return MAML(backbone, 3, **{"inner_lr": RATE, "inner_steps": STEPS, **settings})
+    return build(MAML, backbone, 3, options={"inner_lr": RATE, "inner_steps": STEPS, **settings})
 
 
 def objective_for(on: str) -> Objective:
@@ -169,7 +170,12 @@ def test_second_order_terms_are_there(
 def test_first_order_is_the_gradient_at_the_adapted_parameters(
     mlp: Callable, gradient_of: Callable
 ) -> None:
-    maml = MAML(mlp(), 1, inner_lr=0.1, inner_steps=1, first_order=True, execution="loop")
+    maml = build(
+        MAML,
+        mlp(),
+        1,
+        options={"inner_lr": 0.1, "inner_steps": 1, "first_order": True, "execution": "loop"},
+    )
     x, y = torch.randn(1, 4, 1), torch.randn(1, 4, 1)
     qx, qy = torch.randn(1, 4, 1), torch.randn(1, 4, 1)
     tasks = TaskBatch(x, y, qx, qy, 1, 4, 4)
@@ -287,7 +293,9 @@ def test_permuted_classes_permute_predictions(conv: Callable, image_tasks: Calla
 
 def test_learns_sinusoids(mlp: Callable) -> None:
     torch.manual_seed(0)
-    maml = MAML(mlp(1, 32), 1, inner_lr=0.02, inner_steps=1, execution="auto")
+    maml = build(
+        MAML, mlp(1, 32), 1, options={"inner_lr": 0.02, "inner_steps": 1, "execution": "auto"}
+    )
     optimizer = torch.optim.Adam(maml.parameters(), 3e-3)
 
     def tasks(seed: int, count: int) -> TaskBatch:

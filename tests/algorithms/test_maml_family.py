@@ -20,6 +20,7 @@ from metakd.algorithms.meta_sgd import MetaSGD
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Objective
 from metakd.models.network import Network
+from metakd.registry import build
 from metakd.teaching.co_learning import Exchange
 from metakd.teaching.co_meta import CoLearner
 from metakd.teaching.feedback import FeedbackLearner
@@ -38,7 +39,7 @@ each = pytest.mark.parametrize("name", list(FAMILY))
 def learner(name: str, body: nn.Module, **settings: Any) -> GradientLearner:
     torch.manual_seed(5)
     given = {"inner_lr": 0.2, "inner_steps": 2, "first_order": False, **settings}
-    made = FAMILY[name](body, 3, **given)
+    made = build(FAMILY[name], body, 3, options=given)
     with torch.no_grad():  # away from identities and equal rates, where mistakes would not show
         for n, p in made.rule.named_parameters():
             if not n.startswith(("inner", "outer")):
@@ -211,8 +212,11 @@ def test_settings_act(name: str, conv: Callable, image_tasks: Callable) -> None:
 
     def loss(**settings: Any) -> float:
         torch.manual_seed(0)  # the same head, and the same gates, each time
-        made = FAMILY[name](
-            copy.deepcopy(body), 3, **{"inner_lr": 0.1, "inner_steps": 1, **settings}
+        made = build(
+            FAMILY[name],
+            copy.deepcopy(body),
+            3,
+            options={"inner_lr": 0.1, "inner_steps": 1, **settings},
         )
         nn.init.normal_(made.network.head.weight)
         return float(made.accumulate(tasks, Objective(), None)["loss"])
@@ -227,14 +231,17 @@ def test_settings_act(name: str, conv: Callable, image_tasks: Callable) -> None:
 
 @each
 def test_steps_at_evaluation(name: str, conv: Callable) -> None:
-    assert FAMILY[name](conv(), 3, inner_steps=2).test_steps == 2
-    assert FAMILY[name](conv(), 3, inner_steps=2, inner_steps_test=7).test_steps == 7
+    assert build(FAMILY[name], conv(), 3, options={"inner_steps": 2}).test_steps == 2
+    assert (
+        build(FAMILY[name], conv(), 3, options={"inner_steps": 2, "inner_steps_test": 7}).test_steps
+        == 7
+    )
 
 
 @each
 @pytest.mark.parametrize("execution", ["loop", "threads", "batched"])
 def test_execution_is_the_one_asked_for(name: str, execution: str, conv: Callable) -> None:
-    made = FAMILY[name](conv(), 3, execution=execution)
+    made = build(FAMILY[name], conv(), 3, options={"execution": execution})
     assert made.execution_for(4, torch.device("cpu")) == execution
 
 
@@ -266,7 +273,7 @@ def test_beside_a_teacher_that_adapts(name: str, conv: Callable, image_tasks: Ca
     steps = 1 if name == "lstm" else 2  # see test_meta_gradient_by_finite_differences
     pair = CoLearner(
         learner(name, conv(), inner_steps=steps, batchnorm="inductive"),
-        MAML(conv(), 3, inner_lr=0.2, inner_steps=2),
+        build(MAML, conv(), 3, options={"inner_lr": 0.2, "inner_steps": 2}),
         exchange=Exchange(),
         learns=True,
         teacher_lr=1e-3,
@@ -320,7 +327,7 @@ def test_a_teacher_learns_from_its_feedback(
 def test_learns(name: str, conv: Callable, image_tasks: Callable) -> None:
     """On a fixed set of tasks the query loss falls far below its start."""
     tasks = image_tasks(tasks=4)
-    made = FAMILY[name](conv(), 3, inner_lr=0.1, inner_steps=2)
+    made = build(FAMILY[name], conv(), 3, options={"inner_lr": 0.1, "inner_steps": 2})
     optimizer = torch.optim.Adam(made.parameters(), 1e-2)
     losses = []
     for _ in range(20):

@@ -11,6 +11,7 @@ import torch
 from metakd.algorithms.maml import MAML
 from metakd.algorithms.meta_curvature import Curvature, MetaCurvature
 from metakd.distillation.objective import Objective
+from metakd.registry import build
 
 
 @pytest.mark.parametrize("first_order", [False, True], ids=["second", "first"])
@@ -21,7 +22,12 @@ def test_identities_are_maml(
     found = []
     for kind in (MAML, MetaCurvature):
         torch.manual_seed(0)
-        made = kind(copy.deepcopy(body), 3, inner_lr=0.3, inner_steps=2, first_order=first_order)
+        made = build(
+            kind,
+            copy.deepcopy(body),
+            3,
+            options={"inner_lr": 0.3, "inner_steps": 2, "first_order": first_order},
+        )
         made.accumulate(tasks, Objective(), None)
         found.append(gradient_of(made.network))
     for name, gradient in found[0].items():

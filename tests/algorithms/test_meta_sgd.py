@@ -11,6 +11,7 @@ import torch
 from metakd.algorithms.maml import MAML
 from metakd.algorithms.meta_sgd import LearnedRates, MetaSGD
 from metakd.distillation.objective import Objective
+from metakd.registry import build
 from metakd.stages.optimization import Optimization, make_optimizer
 
 
@@ -22,7 +23,12 @@ def test_constant_rates_are_maml(
     found = []
     for kind in (MAML, MetaSGD):
         torch.manual_seed(0)
-        made = kind(copy.deepcopy(body), 3, inner_lr=0.3, inner_steps=2, first_order=first_order)
+        made = build(
+            kind,
+            copy.deepcopy(body),
+            3,
+            options={"inner_lr": 0.3, "inner_steps": 2, "first_order": first_order},
+        )
         terms = made.accumulate(tasks, Objective(), None)
         found.append((terms["loss"], gradient_of(made.network), made.predict(tasks, (2,))))
     torch.testing.assert_close(found[0][0], found[1][0])

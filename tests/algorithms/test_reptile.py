@@ -16,6 +16,7 @@ from metakd.distillation.embedding import EmbeddingMatch
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
+from metakd.registry import build
 
 pytestmark = pytest.mark.usefixtures("two_workers")
 
@@ -24,7 +25,7 @@ EXECUTIONS = ["loop", "threads", "batched"]
 
 def sgd(backbone: nn.Module, steps: int = 1, **settings: object) -> Reptile:
     given = {"inner_optimizer": "sgd", "inner_batch": None, **settings}
-    return Reptile(backbone, 3, inner_lr=0.1, inner_steps=steps, **given)
+    return build(Reptile, backbone, 3, options={"inner_lr": 0.1, "inner_steps": steps, **given})
 
 
 @pytest.mark.parametrize("execution", EXECUTIONS)
@@ -78,7 +79,12 @@ def test_inner_adam_is_torchs_with_beta1_zero(
 ) -> None:
     x, y = torch.randn(1, 6, 1), torch.randn(1, 6, 1)
     tasks = TaskBatch(x, y, x, y, 1, 6, 6)
-    reptile = Reptile(mlp(), 1, inner_lr=0.01, inner_steps=4, inner_batch=None, inner_state=state)
+    reptile = build(
+        Reptile,
+        mlp(),
+        1,
+        options={"inner_lr": 0.01, "inner_steps": 4, "inner_batch": None, "inner_state": state},
+    )
     network = copy.deepcopy(reptile.network)
     optimizer = torch.optim.Adam(network.parameters(), 0.01, betas=(0.0, 0.999), eps=1e-8)
     for _ in range(2):
@@ -101,9 +107,9 @@ def test_carried_state_is_saved(mlp: Callable) -> None:
     x, y = torch.randn(2, 6, 1), torch.randn(2, 6, 1)
     tasks = TaskBatch(x, y, x, y, 1, 6, 6)
     backbone = mlp()
-    reptile = Reptile(backbone, 1, inner_state="carried")
+    reptile = build(Reptile, backbone, 1, options={"inner_state": "carried"})
     reptile.accumulate(tasks, Objective(), None)
-    other = Reptile(copy.deepcopy(backbone), 1, inner_state="carried")
+    other = build(Reptile, copy.deepcopy(backbone), 1, options={"inner_state": "carried"})
     other.load_state_dict(reptile.state_dict())
     assert float(other.rule.taken) == reptile.inner_steps
     assert torch.equal(other.predict(tasks, (3,)), reptile.predict(tasks, (3,)))
@@ -150,7 +156,7 @@ def test_mini_batches_are_what_an_inner_step_sees(
 
 @pytest.mark.parametrize("execution", EXECUTIONS)
 def test_predict_leaves_no_trace(execution: str, conv: Callable, image_tasks: Callable) -> None:
-    reptile = Reptile(conv(), 3, inner_batch=4, execution=execution)
+    reptile = build(Reptile, conv(), 3, options={"inner_batch": 4, "execution": execution})
     tasks = image_tasks()
     before = copy.deepcopy(reptile.state_dict())
     logits = reptile.predict(tasks, (0, 5))
@@ -161,7 +167,7 @@ def test_predict_leaves_no_trace(execution: str, conv: Callable, image_tasks: Ca
 
 def test_no_step_is_the_initialisation(conv: Callable, image_tasks: Callable) -> None:
     tasks = image_tasks()
-    reptile = Reptile(conv(), 3, inner_batch=4)
+    reptile = build(Reptile, conv(), 3, options={"inner_batch": 4})
     assert torch.equal(reptile.predict(tasks, (0,))[0], reptile.predict(tasks, (0, 2))[0])
 
 
@@ -175,4 +181,4 @@ def test_no_step_is_the_initialisation(conv: Callable, image_tasks: Callable) ->
 )
 def test_refuses(settings: dict, words: str, conv: Callable) -> None:
     with pytest.raises(UserError, match=words):
-        Reptile(conv(), 3, **settings)
+        build(Reptile, conv(), 3, options=settings)

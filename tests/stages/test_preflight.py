@@ -24,6 +24,7 @@ from metakd.data.tasks import TaskBatch
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.models.conv4 import Conv4
+from metakd.registry import build
 from metakd.stages import preflight as module
 from metakd.stages import preflight as preflight_module
 from metakd.stages.graph_memory import peak_of_graph
@@ -47,7 +48,7 @@ def backbone() -> Conv4:
 
 def maml(**settings: Any) -> MAML:
     given: dict[str, Any] = {"inner_lr": 0.01, "inner_steps": 5, "execution": "loop", **settings}
-    return MAML(backbone(), 3, **given)
+    return build(MAML, backbone(), 3, options=given)
 
 
 def counted(algorithm: nn.Module, batch: TaskBatch) -> int:
@@ -162,10 +163,12 @@ def test_metric_algorithm_grows_with_the_meta_batch() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: MAML(nn.Sequential(backbone(), nn.Dropout(0.5)), 3, multi_step=0.5),
+        lambda: build(
+            MAML, nn.Sequential(backbone(), nn.Dropout(0.5)), 3, options={"multi_step": 0.5}
+        ),
         lambda: ANIL(backbone(), 3),
-        lambda: IMAML(backbone(), 3, inner_steps=3),
-        lambda: Reptile(backbone(), 3, inner_state="carried"),
+        lambda: build(IMAML, backbone(), 3, options={"inner_steps": 3}),
+        lambda: build(Reptile, backbone(), 3, options={"inner_state": "carried"}),
         lambda: ProtoNet(backbone()),
     ],
     ids=["maml", "anil", "imaml", "reptile", "protonet"],

@@ -14,6 +14,7 @@ from metakd.algorithms.maml import MAML
 from metakd.algorithms.protonet import ProtoNet
 from metakd.data.images import ImageData
 from metakd.distillation.calibration import fit_scale
+from metakd.registry import build
 from metakd.stages.precision import Precision
 from metakd.using.calibration import Calibration, Judged, calibrate, judged_tasks
 from metakd.using.known import SCORES, threshold_at
@@ -43,14 +44,14 @@ def test_queries_of_classes_that_were_not_shown(tiny: ImageData) -> None:
 
 def test_learners_that_descend_are_asked_alike(tiny: ImageData) -> None:
     torch.manual_seed(0)
-    learner = MAML(Flat(), 4, inner_lr=0.01, inner_steps=1)
+    learner = build(MAML, Flat(), 4, options={"inner_lr": 0.01, "inner_steps": 1})
     judged = judged_tasks(learner, tiny, split="validate", **TASKS, steps=3, precision=FLOAT)
     assert judged.known.shape == (60, 3)  # of four outputs, three stand for classes
     assert (judged.known.argmax(-1) == judged.targets).float().mean() > 0.6
 
 
 def test_tasks_that_diverged_are_left_out(tiny: ImageData) -> None:
-    learner = MAML(Flat(), 3, inner_lr=1e38, inner_steps=1)
+    learner = build(MAML, Flat(), 3, options={"inner_lr": 1e38, "inner_steps": 1})
     judged = judged_tasks(learner, tiny, split="validate", **TASKS, steps=3, precision=FLOAT)
     assert len(judged.known) == len(judged.unknown) == 0
 

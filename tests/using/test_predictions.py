@@ -123,7 +123,12 @@ def test_a_teacher_that_adapts(mode: str, tiny: ImageData, used: Any) -> None:
     torch.manual_seed(0)
     body = resolve(config.teacher._target_, "metakd.models")
     backbone = build(body, tiny.example_shape, settings=settings_of(config.teacher), options={})
-    learner = MAML(backbone, 3, inner_lr=own.inner_lr, inner_steps=2, inner_steps_test=2)
+    learner = build(
+        MAML,
+        backbone,
+        3,
+        options={"inner_lr": own.inner_lr, "inner_steps": 2, "inner_steps_test": 2},
+    )
     weights = learner.state_dict()
     recipe = recipe_of(config, "teacher", tiny.example_shape, weights, "float32")
     assert (recipe.steps, recipe.outputs, recipe.fixed_ways) == (2, 3, True)

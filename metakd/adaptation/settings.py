@@ -1,0 +1,108 @@
+"""How a task is learned by gradient steps: the settings that the MAML family shares."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from metakd.adaptation.annealing import Annealing
+from metakd.errors import UserError, nearest
+
+__all__ = ["ADAPTED", "BATCHNORM", "EXECUTIONS", "PRECISIONS", "Adaptation", "check_word"]
+
+ADAPTED = ("all", "head", "body")
+BATCHNORM = ("transductive", "inductive")
+EXECUTIONS = ("auto", "loop", "threads", "batched")
+PRECISIONS = ("float32", "bfloat16")
+LEARN_RATES = ("none", "per_layer_per_step")
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """Settings of a `GradientLearner`.
+
+    An algorithm's own defaults are the instance that its constructor has as default; those that it
+    has no use for are in its class attribute `unused`.
+
+    Attributes:
+        inner_lr: β_in, the step size. The loss is a mean over examples.
+        inner_steps: K, adaptation steps in training, at least 1.
+        inner_steps_test: steps at evaluation; None: as in training.
+        first_order: inner gradients are constants.
+        batchnorm: `transductive` or `inductive`: statistics of the query pass in training.
+        execution: how tasks are computed: `auto`, `loop`, `threads` or `batched`, see
+            `task_execution.py`.
+        inner_precision: number format of the inner loop's forward passes, `float32` or `bfloat16`.
+        multi_step: share of training with a query loss after every step; see `Annealing`.
+        first_order_share: share of training that is first order; see `Annealing`.
+        learn_rates: `none`, or `per_layer_per_step`: see `LayerStepRates`.
+        checkpoint_steps: inner steps between those whose values are kept for the backward pass
+            (True: 1), the rest is computed again there; 0 or False: everything is kept.
+
+    Raises:
+        UserError: a setting has no such value, or two do not go together.
+    """
+
+    inner_lr: float = 0.01
+    inner_steps: int = 5
+    inner_steps_test: int | None = None
+    first_order: bool = False
+    batchnorm: str = "transductive"
+    execution: str = "auto"
+    inner_precision: str = "float32"
+    multi_step: float = 0.0
+    first_order_share: float = 0.0
+    learn_rates: str = "none"
+    checkpoint_steps: int | bool = 0
+
+    def __post_init__(self) -> None:
+        least = 0 if self.inner_steps_test is None else min(0, self.inner_steps_test)
+        if self.inner_steps < 1 or least < 0:
+            raise UserError(
+                f"algorithm.inner_steps={self.inner_steps}, inner_steps_test="
+                f"{self.inner_steps_test}: "
+                "training needs at least 1 step of adaptation, evaluation 0 or more"
+            )
+        check_word("batchnorm", self.batchnorm, BATCHNORM)
+        check_word("options.execution", self.execution, EXECUTIONS)
+        check_word("options.inner_precision", self.inner_precision, PRECISIONS)
+        check_word("options.learn_rates", self.learn_rates, LEARN_RATES)
+        if self.checkpoint_steps < 0:
+            raise UserError(
+                f"algorithm.options.checkpoint_steps={self.checkpoint_steps}: expected true, or "
+                "the number of inner steps between checkpoints; type 0 to keep everything"
+            )
+        if self.checkpoint_steps and self.execution == "batched":
+            raise UserError(
+                "algorithm.options.checkpoint_steps: tasks that are computed all at once cannot "
+                "be computed again one by one; type algorithm.options.execution=loop"
+            )
+        if self.annealing.first_order_share and self.first_order:
+            raise UserError(
+                f"algorithm.options.first_order_share={self.first_order_share}: with "
+                "algorithm.first_order=true all of training is first order; type "
+                "algorithm.first_order=false"
+            )
+
+    @property
+    def annealing(self) -> Annealing:
+        """What changes in the course of training."""
+        return Annealing(self.multi_step, self.first_order_share)
+
+    @property
+    def test_steps(self) -> int:
+        """Adaptation steps at evaluation."""
+        return self.inner_steps if self.inner_steps_test is None else self.inner_steps_test
+
+
+def check_word(name: str, value: str, choices: Collection[str]) -> None:
+    """Refuse a setting whose value is none of `choices`.
+
+    Raises:
+        UserError: with the nearest of them.
+    """
+    if value not in choices:
+        raise UserError(
+            f"algorithm.{name}={value}: choose one of {', '.join(choices)}."
+            + nearest(value, choices)
+        )
