@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ RUNS = {
 }
 
 
+def test_the_files_are_what_the_records_say() -> None:
+    script: dict[str, Any] = runpy.run_path(str(ROOT / "scripts" / "write_schemas.py"))
+    assert script["main"](["--check"]) == 0, "run python scripts/write_schemas.py"
+
+
 def validator(name: str) -> Draft202012Validator:
     schema = json.loads((ROOT / "docs" / "schemas" / f"{name}.schema.json").read_text())
     Draft202012Validator.check_schema(schema)
@@ -92,6 +98,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_what_runs_write_is_what_the_schemas_say(runs: dict[str, Path]) -> None:
     for name, folder in runs.items():
         assert faults("run", read(folder, "run")) == [], name
+        if (folder / "split.json").exists():
+            assert faults("split", read(folder, "split")) == [], name
         ended = name if name in ("interrupted", "failed") else "finished"
         assert open_run(folder).read_run().status == ended
         assert (folder / "results.json").exists() == (ended == "finished")

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from metakd.comparing.tables import Report, Table
-from metakd.reports.summary import print_uncut
+from metakd.reports.uncut import print_uncut
 
 __all__ = ["as_html", "as_latex", "as_markdown", "html_blocks", "print_report"]
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from metakd.reports.summary import print_uncut
+from metakd.reports.uncut import print_uncut
 
 __all__ = ["print_equality", "verdict"]
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from rich import box, measure
+from rich import box
 from rich.console import Console
-from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
 from metakd.reports.doubts import MARK, divergence_lines
+from metakd.reports.uncut import print_uncut
 from metakd.runs.records import Gain, Measurement, ModelResults, Results
 
-__all__ = ["MODELS", "print_uncut", "short_count", "summary"]
+__all__ = ["MODELS", "short_count", "summary"]
 
 MODELS = {"student": "student", "student_alone": "student alone", "teacher": "teacher"}
 """Models of results.json and what they are called, in the order of the table."""
@@ -52,17 +52,6 @@ def summary(results: Results, console: Console, warnings: Sequence[str] = ()) ->
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     for line in warnings:
         console.print(Text.assemble(("warning: ", "bold red"), line), soft_wrap=True)
-
-
-def print_uncut(table: Table, console: Console) -> None:
-    """Print a table at its full width.
-
-    A figure that is cut off is worse than a line that is too long for the window.
-    """
-    wide = console.options.update(width=100_000)
-    needed = measure.Measurement.get(console, wide, table).maximum
-    wide = wide.update(width=max(console.width, needed))
-    console.print(Segments(console.render(table, wide)), crop=False, overflow="ignore", end="")
 
 
 def _title(results: Results) -> str:

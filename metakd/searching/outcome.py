@@ -15,7 +15,7 @@ from rich.text import Text
 
 from metakd.config.overrides import parse
 from metakd.errors import UserError
-from metakd.reports.summary import print_uncut
+from metakd.reports.uncut import print_uncut
 from metakd.runs.folder import open_run
 from metakd.searching.figures import Tried, draw_history, draw_pareto
 from metakd.searching.plan import PART, Search

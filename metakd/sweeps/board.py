@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from metakd.reports.summary import print_uncut
+from metakd.reports.uncut import print_uncut
 from metakd.sweeps.plan import varying
 from metakd.sweeps.state import Job, Sweep
 from metakd.sweeps.watch import Watch, clock, result_of

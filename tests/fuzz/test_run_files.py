@@ -102,8 +102,8 @@ def validator(name: str) -> Draft202012Validator:
             del schema["properties"][key]["pattern"]
     else:
         # What a gain measures is printed; a word that is unknown does no harm.
-        schema["$defs"]["gain"]["properties"]["measure"] = {"type": "string"}
-        del schema["$defs"]["model"]["properties"]["fewshot_all"]["minItems"]
+        schema["$defs"]["Gain"]["properties"]["measure"] = {"type": "string"}
+        del schema["$defs"]["ModelResults"]["properties"]["fewshot_all"]["minItems"]
     return Draft202012Validator(schema)
 
 
