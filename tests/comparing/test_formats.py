@@ -21,7 +21,8 @@ from metakd.comparing.machine import as_csv, as_json
 from metakd.comparing.records import Records
 from metakd.comparing.screen import screen_report
 from metakd.comparing.tables import Report, report, shown
-from metakd.runs.split import PARTS, split_text, write_split
+from metakd.data.splits import SPLITS
+from metakd.runs.split import split_text, write_split
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 Made = Callable[..., Path]
@@ -102,7 +103,7 @@ def test_class_splits_are_listed_where_they_differ(made_up: Made, tmp_path: Path
         checksum = "cd" * 32 if name == "b" else "ab" * 32
         settings = {"dataset.split_seed": int(name == "b"), "meta_train.lr": 0.1 + i}
         run = made_up(tmp_path / name, settings=settings, info={"data_checksum": checksum})
-        classes = {p: (list(n), [6] * len(n)) for p, n in zip(PARTS, split, strict=True)}
+        classes = {p: (list(n), [6] * len(n)) for p, n in zip(SPLITS, split, strict=True)}
         write_split(run, split_text("image_folder", classes))
     made = report(compare([tmp_path]))
     assert made.tables[-1].title == "class splits"
