@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from metakd.adaptation.algorithm import Algorithm
 from metakd.adaptation.differentiation import Tensors
 from metakd.adaptation.inner_loop import tasks_of
+from metakd.adaptation.lean_optimizers import lean
 from metakd.adaptation.settings import Adaptation
 from metakd.adaptation.solver import Solver, solver_of
 from metakd.adversarial.game import Game
@@ -247,7 +248,7 @@ class Adversarial(Algorithm):
         for name, (module, rate) in own.items():
             betas = (0.9, 0.999) if name == "teacher" else _BETAS
             learned = [p for p in module.parameters() if p.requires_grad]
-            self._optimizers[name] = torch.optim.Adam(learned, rate, betas=betas)
+            self._optimizers[name] = lean(torch.optim.Adam)(learned, rate, betas=betas)
 
     def part(self) -> Algorithm:
         """End the game: move both to the start that they are judged from; return the teacher.

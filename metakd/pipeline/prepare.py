@@ -226,7 +226,8 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     if config.deterministic:
         # Without it cuBLAS refuses to be deterministic; read at its first call.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(config.deterministic)
+    # As `torch.use_deterministic_algorithms` does, which imports the compiler, too: 2 s.
+    torch.set_deterministic_debug_mode("error" if config.deterministic else "default")
     # What is called float32 is computed in float32; bfloat16 is there for speed.
     torch.backends.cudnn.allow_tf32 = False
     keep_freed_memory()

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from metakd.adaptation.lean_optimizers import lean
+
 __all__ = ["Optimization", "make_optimizer"]
 
 
@@ -84,11 +86,11 @@ def make_optimizer(
     ]
     groups = [g for g in groups if g["params"]]
     if how.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=how.lr, momentum=0.9, nesterov=True)
+        return lean(torch.optim.SGD)(groups, lr=how.lr, momentum=0.9, nesterov=True)
     if how.optimizer == "plain_sgd":
-        return torch.optim.SGD(groups, lr=how.lr)
+        return lean(torch.optim.SGD)(groups, lr=how.lr)
     if how.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=how.lr)
+        return lean(torch.optim.Adam)(groups, lr=how.lr)
     if how.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=how.lr)
+        return lean(torch.optim.AdamW)(groups, lr=how.lr)
     raise ValueError(f"unknown optimizer '{how.optimizer}'")

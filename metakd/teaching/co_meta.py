@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.adaptation.inner_loop import tasks_of
+from metakd.adaptation.lean_optimizers import lean
 from metakd.adaptation.solver import Solver, solver_of
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
@@ -52,7 +53,9 @@ class CoLearner(Algorithm):
         self.teacher = teacher
         self.exchange = exchange
         self.learns = learns
-        self.optimizer = torch.optim.Adam(teacher.parameters(), teacher_lr) if learns else None
+        self.optimizer = (
+            lean(torch.optim.Adam)(teacher.parameters(), teacher_lr) if learns else None
+        )
         if not learns:
             teacher.requires_grad_(False)
         self._solvers()  # what cannot take part is refused now

@@ -14,6 +14,7 @@ from metakd.adaptation.algorithm import Algorithm
 from metakd.adaptation.binding import Bound
 from metakd.adaptation.differentiation import Tensors, detached
 from metakd.adaptation.inner_loop import tasks_of
+from metakd.adaptation.lean_optimizers import lean
 from metakd.adaptation.solver import Solver, solver_of
 from metakd.algorithms.supervised import Supervised
 from metakd.data.tasks import ExampleBatch, TaskBatch
@@ -90,7 +91,7 @@ class FeedbackLearner(Algorithm):
         self.quiz = quiz
         self.trial_lr = trial_lr
         self.hypergradient = hypergradient
-        self.optimizer = torch.optim.Adam(teacher.parameters(), teacher_lr)
+        self.optimizer = lean(torch.optim.Adam)(teacher.parameters(), teacher_lr)
         self._step = 0
         self._whole = Bound(student.network, "network") if isinstance(student, Supervised) else None
         if self._whole is None:

@@ -61,7 +61,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(run_module, "cost_of", lambda network, data: {})
     monkeypatch.setattr(run_module, "draw_figures", lambda *given: None)
     yield
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
 
 
 @contextmanager
@@ -180,7 +180,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(run_module, "cost_of", lambda network, data: {})
         with killed_after(3), pytest.raises(Killed):
             run(folder, "distill=none")
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
     return folder
 
 

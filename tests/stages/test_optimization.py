@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
 
+from metakd.adaptation.lean_optimizers import lean
 from metakd.stages.optimization import Optimization, make_optimizer
 
 
@@ -76,3 +79,49 @@ def test_frozen_parameters_are_left_out() -> None:
     layer.bias.requires_grad_(False)
     optimizer = make_optimizer([layer], Optimization())
     assert sum(len(g["params"]) for g in optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_lean_optimisers_compute_what_torch_s_own_do(kind: type[torch.optim.Optimizer]) -> None:
+    start = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    ends, states = [], []
+    for used in (kind, lean(kind)):
+        values = start.clone().requires_grad_(True)
+        extra = {"momentum": 0.9, "nesterov": True} if kind is torch.optim.SGD else {}
+        optimizer = used([{"params": [values], "weight_decay": 0.1}], lr=0.05, **extra)
+        for step in range(3):
+            if step == 2:  # gone on with from a saved state
+                state, optimizer = optimizer.state_dict(), used([values], lr=1.0)
+                optimizer.load_state_dict(state)
+            optimizer.zero_grad(set_to_none=True)
+            (values.square() * (step + 1)).sum().backward()
+            optimizer.step()
+            assert not values.grad.requires_grad
+        ends.append(values.detach())
+        states.append(str(optimizer.state_dict()))
+    assert torch.equal(*ends)
+    assert not torch.equal(ends[0], start)
+    assert states[0] == states[1]
+
+
+def test_no_compiler_is_imported_to_train_and_to_count() -> None:
+    """It takes 2 s and 150 MB; `torch.optim` and the counter of operations would import it."""
+    code = """
+import sys, torch
+from torch import nn
+from metakd.models.cost import cost
+import metakd.pipeline
+from metakd.stages.optimization import Optimization, make_optimizer
+
+network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+for name in ("adam", "adamw", "sgd", "plain_sgd"):
+    optimizer = make_optimizer([network], Optimization(optimizer=name))
+    optimizer.zero_grad()
+    network(torch.ones(3, 4)).sum().backward()
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+torch.set_deterministic_debug_mode("error")
+assert cost(network, (1, 2, 2), torch.device("cpu"))["macs"] == 8
+assert "torch._dynamo" not in sys.modules, "the compiler was imported"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
