@@ -13,7 +13,8 @@ of each evaluation task and a checksum of each model's weights.
 `--exact` holds on the machine and with the torch that wrote a file, no further: another processor,
 torch or number of threads changes the last bits, and training multiplies a difference with every
 step. The runs are so short that a tolerance still means something elsewhere; `RELATIVE`, `ANSWERS`
-and `SHARE` name it. tests/golden/test_golden.py compares with it, and shows that a changed setting exceeds it.
+and `SHARE` name it. tests/golden/test_golden.py compares with it, and shows that a changed setting
+exceeds it.
 """
 
 from __future__ import annotations
