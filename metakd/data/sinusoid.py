@@ -16,6 +16,7 @@ from torch import Tensor
 
 from metakd.data.batches import EpochOrder
 from metakd.data.counter_random import bits_at, derive, stream_key, uniform_from_bits
+from metakd.data.dataset import RegressionTasks
 from metakd.data.splits import SPLITS
 from metakd.data.tasks import TaskBatch
 from metakd.errors import UserError
@@ -63,7 +64,7 @@ class Sinusoid:
         return SinusoidTasks(noise=self.noise)
 
 
-class SinusoidTasks:
+class SinusoidTasks(RegressionTasks):
     """The family of waves, drawn on a device.
 
     Attributes:
