@@ -17,11 +17,17 @@ from pydantic_core import core_schema
 
 from metakd.runs.record import Part
 from metakd.runs.records import ClassSplit, Results, RunInfo
+from metakd.runs.records_sweep import SweepRecord
 
 __all__ = ["FOLDER", "SCHEMAS", "main", "text_of"]
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
-SCHEMAS: Mapping[str, type[Part]] = {"results": Results, "run": RunInfo, "split": ClassSplit}
+SCHEMAS: Mapping[str, type[Part]] = {
+    "results": Results,
+    "run": RunInfo,
+    "split": ClassSplit,
+    "sweep": SweepRecord,
+}
 """By the file's name, the record that it describes."""
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from metakd.errors import UserError
-from metakd.plain_data import UnreadableError, flat, parse_json, read_text
+from metakd.plain_data import flat
 from metakd.runs.folder import open_run
 from metakd.runs.process import is_alive
 from metakd.runs.record import read_file
 from metakd.runs.records import Measurement, Results, RunInfo
+from metakd.runs.records_sweep import JobRecord, SweepRecord
 
 __all__ = ["Run", "gather", "read"]
 
@@ -25,9 +26,6 @@ OWN_FOLDERS = frozenset({"checkpoints", "figures", "evaluations", "wandb"})
 
 SWEEP = "sweep.json"
 """In a multirun's folder: its jobs, also those that have no run."""
-
-STATUSES = ("waiting", "running", "finished", "failed", "interrupted", "pruned")
-"""Of a multirun's jobs."""
 
 FINISHED = "finished"
 INTERRUPTED = "interrupted"
@@ -166,26 +164,23 @@ def _below(path: Path, notes: list[str]) -> Iterable[Path | Run]:
 def _without_run(sweep: Path, notes: list[str]) -> Iterable[Run]:
     """Yield the jobs of a multirun that never began, or failed before they had a run."""
     try:
-        content = parse_json(read_text(sweep / SWEEP))
-        jobs = content["jobs"] if isinstance(content, dict) else ()
-        for job in jobs:
-            folder = sweep / str(int(job["number"]))
-            if job.get("asked") is False or (folder / "run.json").exists():
-                continue
-            status, why = job["status"], job.get("reason")
-            if status not in STATUSES:
-                raise ValueError(f"'status' is {status!r}")
-            # Its process may have been killed before it could write anything.
-            gone = "pid" in job and _is_gone(job)
-            status = INTERRUPTED if status == "running" and gone else status
-            if status == FINISHED:
-                status, why = DAMAGED, "its run is gone"
-            words = " ".join(str(word) for word in job.get("overrides", ()))
-            yield Run(folder, status, f"{words}: {why}" if why else words)
-    except (UnreadableError, LookupError, TypeError, ValueError) as error:
-        notes.append(
-            f"'{sweep / SWEEP}' cannot be read ({error}); jobs without a run are not listed"
-        )
+        jobs = read_file(sweep / SWEEP, SweepRecord).jobs
+    except UserError as error:
+        notes.append(f"{error}; jobs without a run are not listed")
+        return
+    for job in jobs:
+        folder = sweep / str(job.number)
+        if not job.asked or (folder / "run.json").exists():
+            continue
+        status: str = job.status
+        why = job.reason
+        # Its process may have been killed before it could write anything.
+        if status == "running" and _is_gone(job):
+            status = INTERRUPTED
+        if status == FINISHED:
+            status, why = DAMAGED, "its run is gone"
+        words = " ".join(job.overrides)
+        yield Run(folder, status, f"{words}: {why}" if why else words)
 
 
 def _with_pruned(runs: Sequence[Run]) -> list[Run]:
@@ -204,18 +199,16 @@ def _with_pruned(runs: Sequence[Run]) -> list[Run]:
 
 
 def _pruned_jobs(file: Path) -> set[str]:
-    if not file.is_file():
-        return set()
     try:
-        jobs = parse_json(read_text(file))["jobs"]
-        return {str(job["number"]) for job in jobs if job["status"] == "pruned"}
-    except (UnreadableError, LookupError, TypeError):
+        jobs = read_file(file, SweepRecord).jobs if file.is_file() else []
+    except UserError:
         return set()  # said already, where the jobs without a run are looked for
+    return {str(job.number) for job in jobs if job.status == "pruned"}
 
 
-def _is_gone(job: Mapping[str, Any]) -> bool:
-    pid, host, start = job["pid"], job.get("host"), job.get("process_start")
-    return isinstance(pid, int) and isinstance(host, str) and is_alive(pid, host, start) is False
+def _is_gone(job: JobRecord) -> bool:
+    known = job.pid is not None and job.host is not None
+    return known and is_alive(job.pid, job.host, job.process_start) is False  # type: ignore[arg-type]
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:

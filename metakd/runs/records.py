@@ -32,7 +32,7 @@ from metakd.runs.record import (
 __all__ = [
     "MODELS",
     "ClassSplit",
-    "ClassesOfPart",
+    "ClassesOfSplit",
     "Cost",
     "Gain",
     "Measurement",
@@ -408,8 +408,8 @@ class Results(File):
 # --- split.json
 
 
-class ClassesOfPart(Part):
-    """The classes of a part of the data, and the number of images of each."""
+class ClassesOfSplit(Part):
+    """The classes of a split of the data, and the number of images of each."""
 
     classes: list[str]
     images: Maybe[list[Count]] = None
@@ -424,9 +424,9 @@ class ClassSplit(File):
     )
 
     dataset: Maybe[str] = None
-    train: ClassesOfPart
-    validate_: Annotated[ClassesOfPart, Field(alias="validate")]
-    test: ClassesOfPart
+    train: ClassesOfSplit
+    validate_: Annotated[ClassesOfSplit, Field(alias="validate")]
+    test: ClassesOfSplit
 
 
 # --- metrics.jsonl

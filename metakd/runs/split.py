@@ -49,5 +49,5 @@ def read_split(folder: Path) -> dict[str, list[str]] | None:
     if not path.exists():
         return None
     found = read_file(path, ClassSplit)
-    parts = (found.train, found.validate_, found.test)
-    return {name: part.classes for name, part in zip(SPLITS, parts, strict=True)}
+    splits = (found.train, found.validate_, found.test)
+    return {name: split.classes for name, split in zip(SPLITS, splits, strict=True)}

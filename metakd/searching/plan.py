@@ -17,6 +17,7 @@ from metakd.config.schema import SweepConfig
 from metakd.config.suggest import known_settings
 from metakd.config.values import value_of
 from metakd.errors import UserError
+from metakd.runs.records_sweep import SearchRecord
 from metakd.searching.settings import read_settings, split_typed
 from metakd.searching.space import Parameter, Value, Values, is_active, plain, read_space
 from metakd.sweeps.plan import FOLDERS, refuse_folders
@@ -72,14 +73,14 @@ class Search:
         """Return the overrides of the trial with these values."""
         return [*self.words, *parameter_words(values)]
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> SearchRecord:
         """Return what sweep.json keeps of it."""
-        return {
-            "recipe": self.recipe,
-            "settings": dataclasses.asdict(self.settings),
-            "space": dict(self.space),
-            "words": list(self.words),
-        }
+        return SearchRecord(
+            recipe=self.recipe,
+            settings=dataclasses.asdict(self.settings),
+            space=dict(self.space),
+            words=list(self.words),
+        )
 
 
 def parameter_words(values: Values) -> list[str]:
@@ -128,26 +129,20 @@ def plan(recipe: Recipe, words: Sequence[str], config_dir: str | None) -> Search
     )
 
 
-def replan(record: Mapping[str, Any], words: Sequence[str], config_dir: str | None) -> Search:
+def replan(record: SearchRecord, words: Sequence[str], config_dir: str | None) -> Search:
     """Return the search that sweep.json holds, to go on with.
 
     Args:
-        record: as `Search.record` made it, maybe a stranger's.
+        record: maybe a stranger's.
         words: `sweep.KEY=VALUE` that are typed now.
         config_dir: the user's own configuration folder.
 
     Raises:
-        UserError: the record is damaged, or as in `plan`.
+        UserError: as in `plan`.
     """
-    parts = {"recipe": str, "settings": dict, "space": dict, "words": list}
-    for key, kind in parts.items():
-        if not isinstance(record.get(key), kind):
-            raise UserError(f"sweep.json: search: '{key}' is missing or damaged")
-    if not all(isinstance(w, str) and not w.startswith("-") for w in record["words"]):
-        raise UserError("sweep.json: search: 'words' holds something else")
-    settings = read_settings(record["settings"], words, "sweep.json")
-    words_now = [renamed_word(word) for word in record["words"]]
-    return _planned(record["recipe"], settings, record["space"], words_now, config_dir, ())
+    settings = read_settings(record.settings, words, "sweep.json")
+    words_now = [renamed_word(word) for word in record.words]
+    return _planned(record.recipe, settings, record.space, words_now, config_dir, ())
 
 
 def _planned(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from metakd.config.overrides import parse
+from metakd.config.renamed import renamed_word
 from metakd.errors import UserError
+from metakd.runs.records_sweep import SearchRecord
 from metakd.searching.corners import check_space, grid
 from metakd.searching.outcome import report
 from metakd.searching.plan import Search, plan, replan
@@ -95,9 +96,8 @@ def go_on(folder: Path, words: Sequence[str] = (), config_dir: str | None = None
         sweep.config_dir = config_dir or sweep.config_dir
         if not Path(sweep.directory).is_dir():  # the folder has come from elsewhere
             sweep.directory = os.getcwd()
-        record = dict(sweep.search or {})
-        if isinstance(record.get("words"), list):
-            record["words"] = merged(record["words"], extras)
+        kept = _search_of(sweep)
+        record = kept.model_copy(update={"words": merged(kept.words, extras)})
         with contextlib.chdir(sweep.directory):
             search = replan(record, own, sweep.config_dir)
             _check(search, sweep.config_dir)
@@ -170,11 +170,11 @@ def _remarks(search: Search) -> list[str]:
 
 def _check_same(sweep: Sweep, search: Search) -> None:
     """Refuse to go on with another search in the same folder."""
-    if sweep.search is None:
-        raise UserError(f"'{sweep.folder}' holds a multirun; choose another hydra.sweep.dir")
-    old, new = sweep.search, json.loads(json.dumps(search.record()))
-    found = [key for key in ("space", "words") if _judged(old, key) != _judged(new, key)]
-    found += [f"sweep.{k}" for k in KEPT if old["settings"].get(k) != new["settings"].get(k)]
+    old, new = _search_of(sweep), search.record()
+    settings, space = json.loads(json.dumps([new.settings, new.space]))
+    found = ["space"] if old.space != space else []
+    found += ["words"] if _judged(old.words) != _judged(new.words) else []
+    found += [f"sweep.{k}" for k in KEPT if old.settings.get(k) != settings.get(k)]
     if found:
         raise UserError(
             f"'{sweep.folder}' holds another search (other {', '.join(found)}); choose another "
@@ -182,7 +182,12 @@ def _check_same(sweep: Sweep, search: Search) -> None:
         )
 
 
-def _judged(record: Mapping[str, Any], key: str) -> Any:
-    if key == "words":
-        return sorted(word for word in merged(record[key]) if not is_outside(word))
-    return record[key]
+def _search_of(sweep: Sweep) -> SearchRecord:
+    if sweep.search is None:
+        raise UserError(f"'{sweep.folder}' holds a multirun; choose another hydra.sweep.dir")
+    return sweep.search
+
+
+def _judged(words: Sequence[str]) -> list[str]:
+    known = merged([renamed_word(word) for word in words])
+    return sorted(word for word in known if not is_outside(word))

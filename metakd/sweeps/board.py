@@ -195,7 +195,7 @@ def names_of(sweep: Sweep) -> dict[int, str]:
     jobs = {job.number: job.overrides for job in sweep.asked}
     if sweep.search is None:
         return varying(jobs)
-    shared = set(sweep.search.get("words", ()))
+    shared = set(sweep.search.words)
     return {
         number: " ".join(_short(word) for word in words if word not in shared)
         for number, words in jobs.items()

@@ -142,7 +142,7 @@ def check_recorded(sweep: Sweep, typed: set[str]) -> None:
     """
     recorded = [(f"job {job.number}", job.overrides) for job in sweep.asked]
     if sweep.search is not None:
-        recorded.append(("the search", [str(word) for word in sweep.search.get("words", ())]))
+        recorded.append(("the search", sweep.search.words))
     for who, words in recorded:
         for override in parse(words):
             key = override.key_or_group

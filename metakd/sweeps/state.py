@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from metakd.config.recorded import NOT_THE_RUN
 from metakd.errors import UserError
-from metakd.plain_data import parse_json, read_text
 from metakd.runs.atomic import write_text
 from metakd.runs.process import host_name, process_start
 
-__all__ = ["FILE", "STATUSES", "Job", "Sweep", "is_outside", "is_sweep", "merged"]
+if TYPE_CHECKING:  # pydantic takes a tenth of a second to import; refusing a multirun need not
+    from metakd.runs.records_sweep import SearchRecord
+
+__all__ = ["FILE", "Job", "Sweep", "is_outside", "is_sweep", "merged"]
 
 FILE = "sweep.json"
 SCHEMA = 1
-STATUSES = ("waiting", "running", "finished", "failed", "interrupted", "pruned")
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Job:
     Attributes:
         number: and name of its folder in the sweep's.
         overrides: what is typed for it.
-        status: one of `STATUSES`.
+        status: `waiting`, `running`, `finished`, `failed`, `interrupted` or `pruned`.
         reason: why it failed or stopped, one line.
         pid, process_start, host: the process that is or was at work on it.
         seconds: that its processes have taken so far.
@@ -63,7 +64,7 @@ class Sweep:
         directory: where it was typed; relative paths of its overrides count from there.
         config_dir: the user's own configuration folder, absolute.
         status: `running`, `finished`, `failed` or `interrupted`.
-        search: what is searched and how (`metakd.searching.plan`); None: all jobs are known.
+        search: what is searched and how; None: all jobs are known.
         most: how many jobs there will be, where not all are known yet.
     """
 
@@ -74,7 +75,7 @@ class Sweep:
     config_dir: str | None = None
     status: str = "running"
     start: float = field(default_factory=time.time)
-    search: dict[str, Any] | None = None
+    search: SearchRecord | None = None
     most: int = 0
     _lock: FileLock | None = None
 
@@ -113,7 +114,7 @@ class Sweep:
             "parallel": self.parallel,
             "directory": self.directory,
             "config_dir": self.config_dir,
-            **({} if self.search is None else {"search": self.search}),
+            **({} if self.search is None else {"search": self.search.model_dump()}),
             "jobs": [asdict(job) for job in self.jobs],
         }
         write_text(self.folder / FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -166,42 +167,26 @@ class Sweep:
         Raises:
             UserError: there is none, or sweep.json is damaged.
         """
+        from metakd.runs.record import read_file
+        from metakd.runs.records_sweep import SweepRecord
+
         path = folder.absolute() / FILE
-        try:
-            content = parse_json(read_text(path))
-            if not isinstance(content, dict):
-                raise ValueError("it holds no object")
-            if content.get("schema") != SCHEMA:
-                raise ValueError(f"'schema' is {content.get('schema')!r}, expected {SCHEMA}")
-            jobs = [_job(entry) for entry in _list(content, "jobs")]
-            search = content.get("search")
-            if not isinstance(search, dict | None):
-                raise ValueError("'search' is no object")
-            if not (jobs or search) or len({job.number for job in jobs}) < len(jobs):
-                raise ValueError("'jobs' has none, or a number twice")
-            parallel, start = content.get("parallel"), content.get("start")
-            directory, config_dir = content.get("directory"), content.get("config_dir")
-            if not isinstance(parallel, int) or isinstance(parallel, bool) or parallel < 1:
-                raise ValueError("'parallel' is no number of jobs")
-            if not isinstance(directory, str) or not isinstance(config_dir, str | None):
-                raise ValueError("'directory' or 'config_dir' is no folder's name")
-            if not isinstance(start, int | float) or content.get("status") not in STATUSES:
-                raise ValueError("'status' or 'start' is missing")
-        except ValueError as error:
+        found = read_file(path, SweepRecord)
+        jobs = [Job(**dict(job)) for job in found.jobs]
+        if not (jobs or found.search) or len({job.number for job in jobs}) < len(jobs):
             raise UserError(
-                f"'{path}' cannot be read: {error}; single jobs still go on with "
-                f"metakd train resume={folder / 'NUMBER'}"
-            ) from error
+                f"'{path}' cannot be read: 'jobs' is empty, or has a number twice; {found.remedy}"
+            )
         jobs.sort(key=lambda job: job.number)
         return cls(
             folder.absolute(),
             jobs,
-            parallel,
-            directory,
-            config_dir,
-            content["status"],
-            start,
-            search,
+            found.parallel,
+            found.directory,
+            found.config_dir,
+            found.status,
+            found.start,
+            found.search,
         )
 
     def match(self, combinations: Sequence[Sequence[str]]) -> list[Job | None]:
@@ -279,37 +264,3 @@ def _same_words(words: Sequence[str]) -> list[str]:
 
 def _same_run(words: Sequence[str]) -> list[str]:
     return sorted(word for word in merged(words) if not is_outside(word))
-
-
-def _job(entry: Any) -> Job:
-    if not isinstance(entry, dict):
-        raise ValueError("a job is no object")
-    rules: Mapping[str, bool] = {
-        "number": type(entry.get("number")) is int and entry["number"] >= 0,
-        "overrides": all(
-            isinstance(w, str) and not w.startswith("-") for w in _list(entry, "overrides")
-        ),
-        "status": entry.get("status") in STATUSES,
-        "reason": isinstance(entry.get("reason"), str | None),
-        "pid": isinstance(entry.get("pid"), int | None),
-        "process_start": isinstance(entry.get("process_start"), str | None),
-        "host": isinstance(entry.get("host"), str | None),
-        "seconds": _is_number(entry.get("seconds")),
-        "device": isinstance(entry.get("device"), str),
-        "asked": isinstance(entry.get("asked"), bool),
-    }
-    for key, good in rules.items():
-        if not good:
-            raise ValueError(f"'{key}' of a job is {entry.get(key)!r:.60}")
-    return Job(**{key: entry[key] for key in rules if key in entry})
-
-
-def _list(content: Mapping[str, Any], key: str) -> list[Any]:
-    value = content.get(key)
-    if not isinstance(value, list):
-        raise ValueError(f"'{key}' is no list")
-    return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from metakd.errors import UserError
+from metakd.runs.records_sweep import SearchRecord
 from metakd.sweeps.state import Job, Sweep, is_sweep
 
 
@@ -104,12 +105,18 @@ def test_other_combinations(tmp_path: Path) -> None:
 
 
 def test_a_search_may_have_no_job_yet(tmp_path: Path) -> None:
-    Sweep(tmp_path, [], search={"recipe": "mine"}, most=5).save()
+    search = SearchRecord(recipe="mine", settings={"seed": 1}, space={"a.b": {}}, words=["c=2"])
+    Sweep(tmp_path, [], search=search, most=5).save()
     found = Sweep.load(tmp_path)
-    assert (found.jobs, found.search, found.total) == ([], {"recipe": "mine"}, 0)
+    assert (found.jobs, found.search, found.total) == ([], search, 0)
     found.most = 5
     assert found.total == 5
     content = json.loads((tmp_path / "sweep.json").read_text())
     (tmp_path / "sweep.json").write_text(json.dumps({**content, "search": "mine"}))
-    with pytest.raises(UserError, match="'search' is no object"):
+    with pytest.raises(UserError, match="'search' is 'mine', expected an object"):
         Sweep.load(tmp_path)
+    for wrong, said in (({"recipe": 3}, "search.recipe"), ({"words": ["-m"]}, "search.words.0")):
+        changed = {**content, "search": {**content["search"], **wrong}}
+        (tmp_path / "sweep.json").write_text(json.dumps(changed))
+        with pytest.raises(UserError, match=said):
+            Sweep.load(tmp_path)
