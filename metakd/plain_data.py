@@ -225,7 +225,7 @@ def _quick_loader() -> Any:
 
 
 def dump_yaml(content: Any) -> str:
-    """Return plain values as YAML, exactly as `OmegaConf.to_yaml` writes them.
+    """Return plain values as YAML, exactly as OmegaConf writes them.
 
     What holds only short plain words is written by libyaml, three times as fast: the two break
     long lines and escape rare characters in their own ways.

@@ -19,8 +19,8 @@ import yaml
 
 from metakd.config import schema
 from metakd.config.locate import conf_folder
+from metakd.config.schema import Setting
 from metakd.config.suggest import expected
-from metakd.config.values import RANGES, WORDS
 
 __all__ = ["PAGE", "current", "main", "tables"]
 
@@ -89,19 +89,19 @@ def _table(group: str, cls: type) -> str:
         if field.name == "supports":
             inner = docstrings(kind)
             facts += [
-                (f"`supports.{fact.name}`", _shown(_default(fact)), _fact(inner[fact.name]))
+                (f"`supports.{fact.name}`", _shown(_default(fact)), _flat(inner[fact.name]))
                 for fact in dataclasses.fields(kind)
             ]
             continue
         if dataclasses.is_dataclass(kind) or (group and field.name in (*COMMON, *OPTIMIZER)):
             continue
-        key = f"{group}.{field.name}" if group else field.name
-        text = " ".join(said.get(field.name, "").split())
+        text = _flat(said.get(field.name, ""))
         default = _shown(chosen.get(field.name, _default(field)))
-        if text.startswith("Fact"):
-            facts.append((f"`{field.name}`", default, _fact(text)))
+        if _known(field).fact:
+            facts.append((f"`{field.name}`", default, text))
         else:
-            settings.append((f"`{key}`", _values(key, kind), default, text))
+            key = f"{group}.{field.name}" if group else field.name
+            settings.append((f"`{key}`", _values(field, kind), default, text))
     lines = _rows(("setting", "values", "default", "meaning"), settings)
     if facts:
         lines += ["", "Facts that the file of a choice states:", ""]
@@ -109,10 +109,13 @@ def _table(group: str, cls: type) -> str:
     return "\n".join(lines)
 
 
-def _fact(text: str) -> str:
-    """Return a fact's docstring without the word that says that it is one."""
-    flat = " ".join(text.split())
-    return (flat.partition(":")[2] if flat.startswith("Fact:") else flat[len("Fact,") :]).strip()
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _known(field: dataclasses.Field[Any]) -> Setting:
+    known: Setting = field.metadata.get("setting", Setting())
+    return known
 
 
 def _optimizers() -> str:
@@ -122,9 +125,9 @@ def _optimizers() -> str:
     chosen = {stage: _default_choice(stage) for stage in stages}
     rows = []
     for field in dataclasses.fields(schema.OptimizerConfig):
-        values = _values(f"{stages[0]}.{field.name}", hints[field.name])
+        values = _values(field, hints[field.name])
         defaults = [_shown(chosen[stage].get(field.name, _default(field))) for stage in stages]
-        meaning = " ".join(said[field.name].split())
+        meaning = _flat(said[field.name])
         rows.append((f"`STAGE.{field.name}`", values, meaning, *defaults))
     head = ("setting", "values", "meaning", *(f"`{stage}`" for stage in stages))
     return "\n".join(_rows(head, rows))
@@ -158,13 +161,13 @@ def _shown(value: Any) -> str:
     return f"`{value}`" if isinstance(value, str) else f"{value}"
 
 
-def _values(key: str, kind: Any) -> str:
+def _values(field: dataclasses.Field[Any], kind: Any) -> str:
     """Say what values a setting takes: its words, or its type and range."""
-    if key in WORDS:
-        words = ", ".join(f"`{word}`" for word in WORDS[key])
+    known = _known(field)
+    if known.words:
+        words = ", ".join(f"`{word}`" for word in known.words)
         return f"a list of {words}" if typing.get_origin(kind) is list else words
-    text = expected(kind)
-    return f"{text}, {RANGES[key][1]}" if key in RANGES else text
+    return f"{expected(kind)}, {known.range}" if known.range else expected(kind)
 
 
 def current(page: str) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from metakd.cli.parser import Parser
 from metakd.config.brings import as_words, brings_of
+from metakd.config.declared import known_groups
 from metakd.config.locate import ALIASES, Choices, description, user_folder
-from metakd.config.suggest import known_groups
 from metakd.errors import UserError, nearest
 
 __all__ = ["run"]

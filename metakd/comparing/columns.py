@@ -10,32 +10,11 @@ from functools import cache
 from typing import Any
 
 from metakd.comparing.gather import Run
+from metakd.config.declared import declaration, is_bookkeeping, is_fact
 from metakd.config.locate import Choices
-from metakd.config.suggest import is_fact
 from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
 
 __all__ = ["differing", "groups", "is_off", "settings_of"]
-
-BOOKKEEPING = frozenset(
-    {
-        "output_root",
-        "data_root",
-        "cache_root",
-        "student_alone_cache",
-        "tags",
-        "plugins",
-        "resume",
-        "resume_changed",
-        "checkpoint_minutes",
-        "checkpoint_steps",
-        "sweep",
-        "tracker",
-    }
-)
-"""Settings (and one group) that decide where things lie and who watches, but no figure."""
-
-NOT_SETTINGS = frozenset({"seed", "name"})
-"""A run's own columns."""
 
 CHOICES = ("dataset", "teacher", "student", "algorithm", "distill")
 """Groups whose choice is a thing of its own; elsewhere it is a name for a set of values."""
@@ -111,8 +90,8 @@ def groups(runs: Iterable[Run], apart: Mapping[Run, Hashable]) -> list[tuple[Run
 
 
 def _is_setting(key: str) -> bool:
-    group = key.partition(".")[0]
-    return key not in NOT_SETTINGS and group not in BOOKKEEPING and not is_fact(key)
+    decides = declaration(key).decides
+    return not (key == "seed" or decides == "folder" or is_bookkeeping(key) or is_fact(key))
 
 
 def _follows_from_choice(group: str, key: str, known: Sequence[Mapping[str, Any]]) -> bool:

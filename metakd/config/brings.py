@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from metakd.config.declared import known_groups, known_settings
 from metakd.config.locate import Choices, content_of
 from metakd.config.renamed import renamed
-from metakd.config.suggest import known_groups, known_settings, unknown_setting
+from metakd.config.suggest import unknown_setting
 from metakd.errors import UserError, nearest
 
 __all__ = ["KEY", "Brought", "as_word", "as_words", "bringing", "brings_of", "described"]

@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from metakd.config.declared import declaration, is_fact
 from metakd.config.locate import Choices, content_of
 from metakd.config.needs import check_needs, declared_needs
-from metakd.config.schema import Config
-from metakd.config.suggest import is_fact
-from metakd.config.values import LEARNED_MODES, check_values
+from metakd.config.schema import LEARNED_MODES, Config
+from metakd.config.values import check_values
 from metakd.errors import UserError
 
 __all__ = [
@@ -20,16 +20,6 @@ __all__ = [
     "teacher_settings",
     "unused_settings",
 ]
-
-PIPELINE_SETTINGS: dict[str, frozenset[str]] = {
-    "dataset": frozenset({"augment", "images_per_class", "views"}),
-    "teacher": frozenset({"checkpoint", "same_classes", "seed"}),
-    "student": frozenset({"checkpoint", "seed"}),
-    "algorithm": frozenset(),
-    "distill": frozenset(),
-}
-"""Settings that the pipeline itself reads, whatever the class of the choice takes."""
-
 
 NAMED = ("name", "_target_", "options")
 """What every choice has, whatever its class takes."""
@@ -55,10 +45,6 @@ def check(config: Config) -> None:
 
 def _check_kind(config: Config) -> None:
     dataset, algorithm = config.dataset, config.algorithm
-    if dataset.supports.kind not in ("classification", "regression"):
-        raise UserError(
-            f"dataset.supports.kind={dataset.supports.kind}: expected classification or regression"
-        )
     if dataset.supports.kind not in algorithm.supports.kinds:
         able = ", ".join(_algorithms_for(dataset.supports.kind))
         hint = f"; type algorithm= one of: {able}" if able else ""
@@ -322,6 +308,7 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         "evaluate.steps": not config.algorithm.supports.adapts and "the algorithm takes no steps",
         "evaluate.curve_tasks": not config.algorithm.supports.adapts
         and "the algorithm takes no steps",
+        "student.same_classes": "it is about the teacher",
         "finetune.distill": not config.distill.supports.uses_teacher and "nothing is distilled",
         "dataset.views": not config.dataset.augment and "images are not augmented",
         "task.fit": config.dataset.supports.kind == "regression"
@@ -350,7 +337,7 @@ def unused_settings(typed: frozenset[str], used: Mapping[str, frozenset[str]]) -
         if group not in used or not setting or "." in setting or is_fact(key) or setting in NAMED:
             continue
         takes = used[group]
-        if setting in takes or setting in PIPELINE_SETTINGS[group]:
+        if setting in takes or declaration(key).pipeline:
             continue
         if setting == "inner_steps_test" and "inner_steps" in takes:
             continue

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from metakd.config.checks import idle_settings
 from metakd.config.composition import plain_settings
+from metakd.config.declared import known_groups, known_settings
 from metakd.config.downloaded import with_downloaded
 from metakd.config.loading import Loaded, complete, load
 from metakd.config.locate import Choices, user_folder
@@ -25,7 +26,7 @@ from metakd.config.overrides import check_override, choice_options, option_names
 from metakd.config.permitted import refuse_references
 from metakd.config.renamed import old_names
 from metakd.config.schema import Config
-from metakd.config.suggest import flattened, known_groups, known_settings
+from metakd.config.suggest import flattened
 from metakd.errors import UserError, nearest
 from metakd.plain_data import dump_yaml
 

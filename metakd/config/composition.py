@@ -30,11 +30,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from metakd.config.brings import KEY
+from metakd.config.declared import known_groups, known_settings
 from metakd.config.locate import ALIASES, Choices, conf_folder
 from metakd.config.permitted import checked_files, read_config_file, refuse_foreign
 from metakd.config.renamed import renamed
 from metakd.config.schema import Config
-from metakd.config.suggest import known_groups, known_settings
 from metakd.errors import UserError
 
 __all__ = ["CONFIG_NAME", "Loader", "composing", "merged", "plain_settings", "search_path"]
@@ -127,7 +127,7 @@ def merged(
     plugins: Sequence[str],
     layer: Mapping[str, Any],
 ) -> DictConfig:
-    """Return what `Loader.load_configuration` returns for a run.
+    """Return what Hydra loads for a run.
 
     Args:
         lines: overrides, as Hydra is to see them.

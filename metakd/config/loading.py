@@ -17,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from metakd.config.brings import Brought, as_word, bringing
 from metakd.config.composition import CONFIG_NAME, Loader, composing, merged
+from metakd.config.declared import known_groups
 from metakd.config.locate import Choices
-from metakd.config.suggest import flattened, known_groups
+from metakd.config.suggest import flattened
 from metakd.errors import UserError
 
 __all__ = ["Loaded", "complete", "load"]

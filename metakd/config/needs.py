@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from metakd.config.schema import Config, DistillConfig
-from metakd.config.values import LEARNED_MODES
+from metakd.config.schema import LEARNED_MODES, Config, DistillConfig
 from metakd.errors import UserError
 
 __all__ = ["asks_base_head", "check_needs", "declared_needs"]

@@ -13,9 +13,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from metakd.config.declared import declarations, field_types, known_settings
 from metakd.config.locate import Choices, content_of
 from metakd.config.renamed import renamed_word
-from metakd.config.suggest import expected, field_types, known_settings, unknown_setting
+from metakd.config.suggest import expected, unknown_setting
 from metakd.config.texts import as_typed, quote
 from metakd.config.typed_otherwise import malformed, missing_choice
 from metakd.errors import UserError, nearest
@@ -24,13 +25,7 @@ __all__ = ["PATH_KEYS", "check_override", "choice_options", "option_names", "par
 
 PATH_KEYS = frozenset(
     {
-        "data_root",
-        "cache_root",
-        "output_root",
-        "teacher.checkpoint",
-        "student.checkpoint",
-        "dataset.folder",
-        "dataset.splits",
+        *(key for key, known in declarations().items() if known.path),
         "hydra.run.dir",
         "hydra.sweep.dir",
         "resume",

@@ -24,10 +24,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metakd.config.brings import KEY
+from metakd.config.declared import known_groups
 from metakd.config.downloaded import IF_DOWNLOADED
 from metakd.config.locate import ALIASES, Choices, conf_folder, content_of
 from metakd.config.renamed import renamed
-from metakd.config.suggest import known_groups
 from metakd.errors import UserError
 from metakd.plain_data import read_text
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from metakd.config.compose import Composed, recompose
+from metakd.config.declared import declarations
 from metakd.config.overrides import PATH_KEYS, parse, quoted
 from metakd.errors import UserError, nearest
 from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
@@ -19,31 +20,10 @@ from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
 if TYPE_CHECKING:
     from metakd.runs.records import RunInfo
 
-__all__ = ["NOT_THE_RUN", "differences", "recorded_composed", "reproduction_composed"]
-
-NOT_THE_RUN = (
-    "plugins",
-    "data_root",
-    "cache_root",
-    "tags",
-    "tracker",
-    "checkpoint_minutes",
-    "checkpoint_steps",
-    "student_alone_cache",
-)
-"""Settings that say where things are or who watches; whatever they are, the result is the same."""
+__all__ = ["differences", "recorded_composed", "reproduction_composed"]
 
 FREE = (
-    *NOT_THE_RUN,
-    "output_root",
-    "name",
-    "device",
-    "precision",
-    "deterministic",
-    "dataset.folder",
-    "dataset.splits",
-    "teacher.checkpoint",
-    "student.checkpoint",
+    *(key for key, known in declarations().items() if known.decides != "figures" or known.path),
 )
 """What can be typed for a repetition of a run: where things lie, who watches, on what it runs."""
 

@@ -3,63 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import is_dataclass
+from collections.abc import Iterable
 from typing import Any
 
+from metakd.config.declared import known_settings
 from metakd.config.schema import Config
 from metakd.errors import UserError, nearest
 
-__all__ = [
-    "expected",
-    "field_types",
-    "flattened",
-    "is_fact",
-    "known_groups",
-    "known_settings",
-    "unknown_setting",
-]
-
-
-@functools.cache
-def known_settings() -> Mapping[str, type]:
-    """Return every setting by its dotted name, with the dataclass that declares it."""
-    return types.MappingProxyType(_declared(Config, ""))
-
-
-def _declared(cls: type, prefix: str) -> dict[str, type]:
-    found: dict[str, type] = {}
-    for name, kind in typing.get_type_hints(cls).items():
-        if is_dataclass(kind) and isinstance(kind, type):
-            found |= _declared(kind, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = cls
-    return found
-
-
-def is_fact(key: str) -> bool:
-    """Tell whether a dotted name is a fact about a choice: nobody sets it, its file states it."""
-    return key.split(".")[1:2] == ["supports"] or key.startswith("distill.needs")
-
-
-@functools.cache
-def known_groups() -> tuple[str, ...]:
-    """Return the groups of the schema, in its order."""
-    return tuple(dict.fromkeys(k.partition(".")[0] for k in known_settings() if "." in k))
-
-
-@functools.cache
-def field_types() -> Mapping[str, Any]:
-    """Return the type of every setting by its dotted name."""
-    found = {
-        key: typing.get_type_hints(cls)[key.rpartition(".")[2]]
-        for key, cls in known_settings().items()
-    }
-    return types.MappingProxyType(found)
+__all__ = ["expected", "flattened", "unknown_setting"]
 
 
 def expected(kind: Any) -> str:

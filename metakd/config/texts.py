@@ -9,7 +9,7 @@ import typing
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from metakd.config.suggest import field_types
+from metakd.config.declared import field_types
 
 __all__ = ["as_typed", "is_text", "quote"]
 

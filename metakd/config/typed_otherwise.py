@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from metakd.config.declared import known_settings
 from metakd.config.locate import ALIASES, Choices
-from metakd.config.suggest import known_settings
 from metakd.config.torchvision_names import CLASSIFIERS
 from metakd.errors import nearest
 

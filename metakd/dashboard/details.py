@@ -7,7 +7,7 @@ from typing import Any
 
 from metakd.comparing.gather import Run
 from metakd.comparing.pairing import pair_rows
-from metakd.config.suggest import is_fact
+from metakd.config.declared import is_fact
 from metakd.dashboard.rows import MODEL, plain
 from metakd.dashboard.watch import Watch
 

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metakd.config.suggest import field_types
+from metakd.config.declared import field_types
 from metakd.sweeps.recipe import shown, word
 
 __all__ = ["words_of"]

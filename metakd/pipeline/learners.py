@@ -11,8 +11,7 @@ import torch
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.config.checks import teacher_learns
-from metakd.config.schema import Config
-from metakd.config.values import LEARNED_MODES
+from metakd.config.schema import LEARNED_MODES, Config
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distillation.teacher import FrozenTeacher

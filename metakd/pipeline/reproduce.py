@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from metakd.config.compose import Composed
-from metakd.config.recorded import NOT_THE_RUN, differences, reproduction_composed
-from metakd.config.suggest import is_fact
+from metakd.config.declared import declaration, is_bookkeeping, is_fact
+from metakd.config.recorded import differences, reproduction_composed
 from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError
 from metakd.pipeline.cards import known_of
@@ -32,9 +32,6 @@ from metakd.stages.recorder import Recorder
 from metakd.tracking.progress import Progress
 
 __all__ = ["reproduce"]
-
-WITHOUT_EFFECT = (*NOT_THE_RUN, "output_root", "name", "pretrain.cache")
-"""Settings that no figure depends on."""
 
 
 def reproduce(
@@ -183,7 +180,8 @@ def _report(
 
 
 def _without_effect(key: str) -> bool:
-    return key in WITHOUT_EFFECT or key.startswith("tracker.") or is_fact(key)
+    """Tell whether no figure depends on a setting; facts belong to the code."""
+    return is_fact(key) or is_bookkeeping(key) or declaration(key).decides == "folder"
 
 
 def _teacher_differs(files: Sequence[Compared]) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from metakd.config.compose import Composed
-from metakd.config.recorded import NOT_THE_RUN, differences, recorded_composed
+from metakd.config.declared import is_bookkeeping
+from metakd.config.recorded import differences, recorded_composed
 from metakd.data.reading_progress import reading_shown_by
 from metakd.distributed.group import ALONE, Group
 from metakd.errors import UserError
@@ -141,7 +142,7 @@ def _composed(
     found = [
         line
         for line in differences(before, composed.plain())
-        if line.partition(":")[0].partition(".")[0] not in NOT_THE_RUN
+        if not is_bookkeeping(line.partition(":")[0])
     ]
     if found and not changed:
         raise UserError(

@@ -10,12 +10,10 @@ from typing import Any
 from hydra.core.override_parser.types import IntervalSweep, Override
 
 from metakd.config.compose import Composed, compose
+from metakd.config.declared import is_bookkeeping, is_judged, known_settings, value_of
 from metakd.config.overrides import parse
-from metakd.config.recorded import NOT_THE_RUN
 from metakd.config.renamed import renamed_word
 from metakd.config.schema import SweepConfig
-from metakd.config.suggest import known_settings
-from metakd.config.values import value_of
 from metakd.errors import UserError
 from metakd.runs.records_sweep import SearchRecord
 from metakd.searching.settings import read_settings, split_typed
@@ -26,21 +24,8 @@ from metakd.sweeps.recipe import Recipe, shown, word
 __all__ = ["Search", "plan", "replan"]
 
 PART = "evaluate.part"
-JUDGED_ON = frozenset(
-    {
-        "seed",
-        "experiment",
-        "dataset",
-        *(f"dataset.{key}" for key in ("splits", "split_seed", "folder", "rotations")),
-        "task",
-        *(f"task.{key}" for key in ("ways", "shots", "queries")),
-        *(key for key in known_settings() if key.startswith("evaluate.")),
-        "evaluate",
-        "name",
-        "output_root",
-    }
-)
-"""Settings that decide what a trial is judged on, or nothing: no setting is good or bad by them."""
+FOLDERS_OF_RUNS = ("experiment", "name", "output_root")
+"""Words that no setting is good or bad by, beside those that say what trials are judged on."""
 
 
 @dataclass
@@ -155,7 +140,7 @@ def _planned(
 ) -> Search:
     where = f"sweep={name}"
     for key in space:
-        if key in JUDGED_ON or key.partition(".")[0] in NOT_THE_RUN:
+        if key in FOLDERS_OF_RUNS or is_judged(key) or is_bookkeeping(key):
             raise UserError(
                 f"{key}: cannot be searched: it says what trials are judged on, or where things "
                 "lie; give it one value"

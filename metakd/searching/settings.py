@@ -10,10 +10,10 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from metakd.config.declared import declarations
 from metakd.config.overrides import parse
 from metakd.config.schema import SweepConfig
 from metakd.config.suggest import expected
-from metakd.config.values import RANGES, WORDS
 from metakd.errors import UserError, nearest
 
 __all__ = ["DIRECTIONS", "MEASURES", "NAMES", "read_settings", "split_typed"]
@@ -21,8 +21,12 @@ __all__ = ["DIRECTIONS", "MEASURES", "NAMES", "read_settings", "split_typed"]
 MEASURES = ("accuracy", "mse")
 """Objectives that are judged on the validation classes, and that trials are ended early by."""
 
+KNOWN = declarations(SweepConfig, "sweep.")
+"""What the schema declares of each setting of a search."""
+
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
-    name: "maximize" if name == "accuracy" else "minimize" for name in WORDS["sweep.objectives"]
+    name: "maximize" if name == "accuracy" else "minimize"
+    for name in KNOWN["sweep.objectives"].words
 }
 """What is better of each objective."""
 
@@ -69,19 +73,10 @@ def read_settings(
             ) from error
     settings = typing.cast(SweepConfig, OmegaConf.to_object(node))
     for key in NAMES:
-        _check(key, getattr(settings, key), given.get(key, (None, ""))[1])
+        said = given.get(key, (None, ""))[1]
+        KNOWN[f"sweep.{key}"].check(getattr(settings, key), f"{said}sweep.{key}")
     _check_objectives(settings)
     return settings
-
-
-def _check(key: str, value: Any, said: str) -> None:
-    name = f"sweep.{key}"
-    for one in value if isinstance(value, list) else [value]:
-        if name in WORDS and one not in WORDS[name]:
-            hint = nearest(str(one), WORDS[name])
-            raise UserError(f"{said}{name}={one}: expected one of {', '.join(WORDS[name])}.{hint}")
-        if name in RANGES and one is not None and not RANGES[name][0](one):
-            raise UserError(f"{said}{name}={one}: expected {RANGES[name][1]}")
 
 
 def _check_objectives(settings: SweepConfig) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from metakd.config.declared import field_types
 from metakd.config.renamed import renamed_key
-from metakd.config.suggest import field_types
 from metakd.errors import UserError, nearest
 from metakd.sweeps.recipe import shown
 

@@ -12,9 +12,9 @@ from hydra.errors import HydraException
 
 from metakd.config.checks import check
 from metakd.config.compose import Composed, compose
+from metakd.config.declared import declarations
 from metakd.config.overrides import PATH_KEYS, parse
 from metakd.config.schema import SweepConfig
-from metakd.config.values import MOST_JOBS
 from metakd.errors import UserError, nearest
 
 __all__ = [
@@ -74,8 +74,9 @@ def asked_of(words: Sequence[str]) -> Asked:
                 )
             if key not in OWN:
                 raise UserError(f"{key}: no such setting.{nearest(key, OWN)}")
-            if not value.isdecimal() or not 1 <= int(value) <= MOST_JOBS:
-                raise UserError(f"{word}: expected a whole number from 1 to {MOST_JOBS}")
+            jobs = declarations(SweepConfig, "sweep.")["sweep.jobs"]
+            if not value.isdecimal() or not jobs.holds(int(value)):
+                raise UserError(f"{word}: expected a whole number {jobs.range}")
             parallel = int(value)
         else:
             rest.append(word)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metakd.config.compose import Composed
+from metakd.config.declared import is_bookkeeping
 from metakd.config.overrides import parse
-from metakd.config.recorded import NOT_THE_RUN, differences
+from metakd.config.recorded import differences
 from metakd.errors import UserError
 from metakd.sweeps.driver import Driver, is_done
 from metakd.sweeps.plan import FOLDERS, asked_of, combinations, composed_jobs, placed
@@ -121,7 +122,7 @@ def _check_changes(sweep: Sweep, jobs: Sequence[Job], extras: Sequence[str], cha
     before = composed_jobs([merged(j.overrides, plugins) for j in jobs], [], sweep.config_dir)
     for job, old, new in zip(jobs, before, after, strict=True):
         lines = differences(old.plain(), new.plain())
-        found = [line for line in lines if line.partition(":")[0].split(".")[0] not in NOT_THE_RUN]
+        found = [line for line in lines if not is_bookkeeping(line.partition(":")[0])]
         if found:
             raise UserError(
                 f"job {job.number} of multirun '{sweep.folder}' has another configuration: "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from metakd.config.recorded import NOT_THE_RUN
+from metakd.config.declared import is_bookkeeping
 from metakd.errors import UserError
 from metakd.runs.atomic import write_text
 from metakd.runs.process import host_name, process_start
@@ -251,7 +251,7 @@ def merged(words: Sequence[str], extras: Sequence[str] = ()) -> list[str]:
 
 def is_outside(word: str) -> bool:
     """Tell whether an override only says where things lie or who watches."""
-    return _setting(word).partition(".")[0] in NOT_THE_RUN
+    return is_bookkeeping(_setting(word))
 
 
 def _setting(word: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from metakd.config.suggest import is_fact
+from metakd.config.declared import is_fact
 from metakd.runs.records import Results
 
 __all__ = ["Place", "config_of", "place_of", "summary_of", "table_of"]

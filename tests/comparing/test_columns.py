@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import metakd
-from metakd.comparing.columns import BOOKKEEPING, differing, groups, is_off, settings_of
+from metakd.comparing.columns import differing, groups, is_off, settings_of
 from metakd.comparing.gather import Run, read
 from metakd.plain_data import flat
 
@@ -28,12 +28,6 @@ def test_facts_about_a_choice_make_no_column() -> None:
     runs = [composed("algorithm=maml"), composed("algorithm=reptile", "distill=kd")]
     assert runs[0].settings["algorithm.supports.trains_on"] == "episodes"
     assert not [key for key in differing(runs) if "supports" in key or key.endswith("needs")]
-
-
-def test_what_is_not_the_run_makes_no_column() -> None:
-    from metakd.config.recorded import NOT_THE_RUN
-
-    assert set(NOT_THE_RUN) <= BOOKKEEPING
 
 
 def test_only_what_differs_is_a_column(made_up: Made, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from metakd.config.compose import compose, recompose
+from metakd.config.declared import known_settings
 from metakd.config.renamed import RENAMED, renamed, renamed_word
-from metakd.config.suggest import known_settings
 from metakd.errors import UserError
 from metakd.runs.folder import RunFolder
 

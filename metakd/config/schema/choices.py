@@ -1,0 +1,234 @@
+"""Data, networks, algorithms and losses: settings of any choice, facts that its file states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from metakd.config.schema.field import SEED, fact, setting
+
+KINDS = ("classification", "regression")
+FROZEN_MODES = ("prototype", "linear", "head")
+LEARNED_MODES = ("per_task", "co_meta", "feedback")
+
+__all__ = [
+    "AlgorithmConfig",
+    "AlgorithmSupports",
+    "ArchitectureConfig",
+    "ArchitectureSupports",
+    "DatasetConfig",
+    "DatasetSupports",
+    "DistillConfig",
+    "DistillSupports",
+]
+
+
+@dataclass
+class DatasetSupports:
+    """Facts about a dataset."""
+
+    kind: str = fact("classification", words=KINDS, judged=True)
+    """`classification` or `regression`."""
+    classes: dict[str, int] = fact({})
+    """Where known before looking: numbers of classes, keys `train`, `validate`, `test`."""
+    found_at: list[str] = fact([])
+    """Files or folders in `data_root`, any of which holds the data (for `doctor`)."""
+    seen_by: list[str] = fact([])
+    """Public training sets that hold the meta-test classes; weights that were trained on one
+    (`pretrained_on` of a network, or not stated there) are refused."""
+
+
+@dataclass
+class DatasetConfig:
+    """Where examples come from (`dataset=`)."""
+
+    name: str = MISSING
+    _target_: str = MISSING
+    supports: DatasetSupports = field(default_factory=DatasetSupports)
+    images_per_class: int | None = setting(None, least=2, pipeline=True)
+    """Smallest number of images that a class has, where that is known before looking; `glyphs`
+    draws so many."""
+    image_size: int | None = setting(None, least=1)
+    """Height and width in pixels; null keeps the dataset's own."""
+    folder: str | None = setting(None, path=True, judged=True)
+    """A user's folder of images (`image_folder`, `mini_imagenet`)."""
+    splits: str | None = setting(None, path=True, judged=True)
+    """Which class split: a name that the dataset knows, or a file of class lists."""
+    split_seed: int = setting(0, **SEED, judged=True)
+    """Decides a random class split; a constant, never derived from `seed`."""
+    rotations: bool = setting(False, judged=True)
+    """Rotations by 90, 180 and 270 degrees become classes of their own."""
+    augment: list[str] = setting([], words=("crop", "flip", "affine", "jitter"), pipeline=True)
+    """Random changes of training images: `crop`, `flip`, `affine`, `jitter`."""
+    views: int = setting(1, least=0, pipeline=True)
+    """Fixed augmented views of each training image: view 0 is the clean image, the other ones are
+    drawn once. 0: a fresh one each time. A frozen teacher's answers are cached per view."""
+    noise: float = setting(0.0, least=0)
+    """Standard deviation of noise added to regression targets."""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ArchitectureSupports:
+    """Facts about a network."""
+
+    pretrained_on: str | None = fact(None)
+    """The training set of its pretrained weights."""
+
+
+@dataclass
+class ArchitectureConfig:
+    """A network (`teacher=`, `student=`); without its last, task-dependent layer."""
+
+    name: str = MISSING
+    _target_: str = MISSING
+    supports: ArchitectureSupports = field(default_factory=ArchitectureSupports)
+    width: int | None = setting(None, least=1)
+    """Channels of the first block; null: the architecture's own."""
+    widths: list[int] | None = setting(None, least=1)
+    """Channels of every block, where they are not derived from `width`."""
+    depth: int | None = setting(None, least=1)
+    """Number of layers, where the architecture has a choice (`mlp`, `wrn`); null: its own."""
+    strided: bool = False
+    """Strided convolutions in place of max-pooling."""
+    norm: str = setting("batch", words=("batch", "group", "layer", "none"))
+    """`batch`, `group`, `layer` or `none`."""
+    dropout: float = setting(0.0, least=0, below=1)
+    """Share of activations that training sets to 0 (`resnet12`, `wrn`)."""
+    model: str | None = None
+    """Name of a torchvision classifier (`torchvision` only)."""
+    pretrained: bool = False
+    """Start from weights that were trained elsewhere; recorded as external pre-training."""
+    pretrained_anyway: bool = False
+    """Accept pretrained weights whose training data holds the dataset's meta-test classes."""
+    checkpoint: str | None = setting(None, path=True, pipeline=True)
+    """Start from this .safetensors, weights-only .pt, or run folder."""
+    same_classes: bool = setting(False, pipeline=True)
+    """The teacher's checkpoint is of another dataset, but classes of equal names are the same."""
+    seed: int | None = setting(None, **SEED, pipeline=True)
+    """Seed of the initial weights (and of the teacher's training); null: `seed` for the student, 0
+    for the teacher, so that students of different seeds learn from the same teacher."""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class AlgorithmSupports:
+    """Facts about an algorithm."""
+
+    kinds: list[str] = fact(["classification"], words=KINDS)
+    """`classification`, `regression` or both."""
+    trains_on: str = fact("episodes", words=("episodes", "batches"))
+    """`episodes` or `batches` (whole batches of the meta-train classes)."""
+    distill_on: list[str] = fact([], words=("query", "support"))
+    """Where a teacher can act: `query` (outer objective), `support` (inner loop)."""
+    teacher_modes: list[str] = fact([], words=(*FROZEN_MODES, *LEARNED_MODES))
+    """The teacher modes that this algorithm can use."""
+    fixed_ways: bool = fact(False)
+    """The head has a fixed number of outputs, so training and test ways are equal."""
+    adapts: bool = fact(False)
+    """Adapts by gradient steps, so that accuracy depends on the number of steps."""
+    teaches: bool = fact(False)
+    """The algorithm trains a teacher of its own beside the student."""
+    outer_optimizer: str | None = fact(None)
+    """The `meta_train.optimizer` that belongs to the algorithm, where it is not free."""
+    trained_start: bool = fact(False)
+    """Tunes a student that is trained already, by `warmstart` or elsewhere."""
+    compares_tasks: dict[str, str] = fact({})
+    """Options with which the tasks of a meta-batch are told apart, so that it takes two."""
+
+
+@dataclass
+class AlgorithmConfig:
+    """How the student learns to adapt (`algorithm=`)."""
+
+    name: str = MISSING
+    _target_: str = MISSING
+    supports: AlgorithmSupports = field(default_factory=AlgorithmSupports)
+    inner_lr: float = setting(0.01, above=0)
+    """Learning rate of adaptation; losses are means over examples."""
+    inner_steps: int = setting(5, least=0)
+    """Adaptation steps in training."""
+    inner_steps_test: int | None = setting(None, least=0)
+    """Adaptation steps at evaluation; null: as in training."""
+    first_order: bool = False
+    """Treat inner gradients as constants."""
+    inner_optimizer: str = setting("sgd", words=("sgd", "adam"))
+    """`sgd`, or `adam` without first momentum (Reptile)."""
+    inner_batch: int | None = setting(None, least=1)
+    """Examples of an inner step, drawn from the support set; null: all of it."""
+    batchnorm: str = setting("transductive", words=("transductive", "inductive"))
+    """Statistics of the query pass in training: the query batch's own (`transductive`) or the
+    support set's (`inductive`)."""
+    distance: str = setting("euclidean", words=("euclidean", "euclidean_root", "cosine"))
+    """Between embeddings: `euclidean` (squared), `euclidean_root` (not squared), `cosine`."""
+    base: str = setting("maml", words=("maml", "fomaml", "anil", "protonet"))
+    """The learner under an algorithm that plays on top of one (`adversarial`): `maml`, `fomaml`,
+    `anil`, `protonet`."""
+    head: str = setting("centroid", words=("centroid", "linear"))
+    """Per-task classifier on a frozen embedding: `centroid` or `linear`."""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DistillSupports:
+    """Facts about a distillation."""
+
+    uses_teacher: bool = fact(True)
+    """False for `none`."""
+    at_most: dict[str, float] = fact({})
+    """By setting its largest value, where that is smaller than in general."""
+
+
+@dataclass
+class DistillConfig:
+    """What the student takes from the teacher (`distill=`)."""
+
+    name: str = MISSING
+    _target_: str = MISSING
+    supports: DistillSupports = field(default_factory=DistillSupports)
+    needs: Any = fact(None)
+    """What it reads of the teacher, as its class says: a list of `logits`, `embeddings`, or for
+    each the weights that switch it on; null: asked of the class."""
+    ce_weight: float = setting(1.0, least=0)
+    """Weight of the loss on the labels (additive forms)."""
+    kd_weight: float = setting(1.0, least=0)
+    """λ of the additive form, α of the convex one."""
+    temperature: float = setting(4.0, above=0)
+    """τ, which softens both predictions; the loss is multiplied by τ²."""
+    teacher_mode: str = setting("auto", words=("auto", *FROZEN_MODES, *LEARNED_MODES))
+    """Where the teacher's logits for a task come from: `prototype`, `linear`, `head` (frozen);
+    `per_task`, `co_meta`, `feedback` (a teacher that adapts or learns); `auto` is `prototype` where
+    the algorithm can use it, `head` on support sets of one shot."""
+    on: str = setting("auto", words=("auto", "query", "support", "both"))
+    """Where it acts: `query` (outer objective), `support` (inner loop), `both`; `auto` is the query
+    set where the algorithm has an outer objective, else the support set."""
+    embedding_weight: float = setting(2.0, least=0)
+    """Weight of 1 - cos(A e_student, e_teacher - mean)."""
+    similarity_weight: float = setting(20.0, least=0)
+    """Weight of the mean squared difference of the batch's cosine-similarity matrices."""
+    teacher_lr: float = setting(0.0003, above=0)
+    """η_θ: outer learning rate (Adam) of a teacher that learns."""
+    teacher_learns: bool = True
+    """`per_task`: the teacher's start is meta-learned; false: it stays as pre-trained."""
+    teacher_inner_lr: float | None = setting(None, above=0)
+    """α_in of an adapting teacher; null: `algorithm.inner_lr`."""
+    teacher_inner_steps: int | None = setting(None, least=1)
+    """Adaptation steps of an adapting teacher; null: `algorithm.inner_steps`."""
+    teacher_first_order: bool = True
+    """Treat an adapting teacher's inner gradients as constants."""
+    teacher_ce_weight: float = setting(1.0, least=0)
+    """ν, weight of the labels in a learning teacher's loss (`per_task`, `co_meta`)."""
+    teacher_kd_weight: float = setting(1.0, least=0)
+    """κ, weight of the student's influence on the teacher (`co_meta`); 0 stops it."""
+    direction: str = setting("both", words=("both", "to_student", "to_teacher"))
+    """Which way knowledge flows in `co_meta`: `both`, `to_student`, `to_teacher`."""
+    mutual: bool = False
+    """`co_meta`: the teacher follows KL(student || teacher), as in deep mutual learning, in place
+    of KL(teacher || student)."""
+    trial_lr: float = setting(0.02, above=0)
+    """`feedback`: rate of the student's trial step, plain gradient descent."""
+    hypergradient: str = setting("finite_differences", words=("finite_differences", "unrolled"))
+    """`feedback`: `finite_differences` or `unrolled` (exact; more memory)."""
+    options: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,178 @@
+"""A whole run: tasks, evaluation, tracker, and what belongs to no group; a multirun."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from metakd.config.schema.choices import (
+    AlgorithmConfig,
+    ArchitectureConfig,
+    DatasetConfig,
+    DistillConfig,
+)
+from metakd.config.schema.field import SEED, setting
+from metakd.config.schema.stages import (
+    FinetuneConfig,
+    MetaTrainConfig,
+    PretrainConfig,
+    WarmstartConfig,
+)
+
+__all__ = ["Config", "EvaluateConfig", "SweepConfig", "TaskConfig", "TrackerConfig"]
+
+
+@dataclass
+class TaskConfig:
+    """How tasks are made from classes (`task=`)."""
+
+    name: str = MISSING
+    ways: int = setting(5, least=2, judged=True)
+    """Classes of an evaluation task."""
+    shots: int = setting(1, least=1, judged=True)
+    """Support examples of each class at evaluation."""
+    queries: int = setting(15, least=1, judged=True)
+    """Query examples of each class at evaluation."""
+    train_ways: int | None = setting(None, least=2)
+    """Classes of a training task; null: as `ways`."""
+    train_shots: int | None = setting(None, least=1)
+    """Support examples of each class in training; null: as `shots`."""
+    train_queries: int | None = setting(None, least=1)
+    """Query examples of each class in training; null: as `queries`."""
+    fit: bool = False
+    """Lower `queries` and `train_queries`, never raise them, to what the smallest class of each
+    part allows beside the shots that are asked for. A line says so, and a run records the numbers
+    that hold."""
+    meta_batch: int = setting(4, least=1)
+    """Tasks in a meta-iteration."""
+    train_tasks: int | None = setting(None, least=1)
+    """Number of different training tasks; null: endless."""
+    sampling: str = setting("uniform", words=("uniform", "superclass", "partition"))
+    """`uniform` over classes, `superclass` (all classes of a task from one superclass or script) or
+    `partition` (the images are split at random into `train_tasks` tasks that all hold all
+    classes)."""
+
+
+@dataclass
+class EvaluateConfig:
+    """Few-shot evaluation (`evaluate=`)."""
+
+    name: str = MISSING
+    tasks: int = setting(600, least=2)
+    """Tasks of each measurement."""
+    seed: int = setting(12345, **SEED)
+    """Alone decides the evaluation tasks; never derived from `seed`."""
+    shots: list[int] = setting([], least=1)
+    """Shots measured beside `task.shots`."""
+    steps: list[int] | None = setting(None, least=0)
+    """Adaptation steps measured beside `algorithm.inner_steps_test` (accuracy against steps); null:
+    0, 1, 2, 3, 5, 10, 20, 50 as far as that goes."""
+    curve_tasks: int = setting(100, least=2)
+    """Tasks of the accuracy-against-steps curve."""
+    transductive: bool = True
+    """Measure with the query batch's statistics, too, where that differs."""
+    part: str = setting("test", words=("test", "validate"))
+    """Which classes are judged: `test`, `validate` (for choosing settings)."""
+    seen: str = setting("refuse", words=("refuse", "leave_out", "keep"))
+    """Classes to be judged on that the networks have learned from elsewhere (another split, a
+    checkpoint): `refuse`, `leave_out` or `keep`."""
+
+
+@dataclass
+class TrackerConfig:
+    """Mirror of a run's metrics (`tracker=`)."""
+
+    name: str = MISSING
+    _target_: str = MISSING
+    enabled: bool = True
+    mode: str = setting("auto", words=("auto", "online", "offline", "disabled"))
+    """`auto` (online when logged in, else offline), `online`, `offline`, `disabled`."""
+    project: str = "metakd"
+    """W&B project."""
+    entity: str | None = None
+    """W&B user or team; null: W&B's default."""
+    group: str | None = None
+    """W&B group of runs."""
+    artifact: bool = False
+    """Keep the trained student in W&B as an artifact that `metakd.load` reads."""
+    timeout: float = setting(20.0, above=0)
+    """Seconds that starting or finishing may take before the run goes on without."""
+
+
+@dataclass
+class SweepConfig:
+    """A multirun or a search over settings (`metakd train -m`); no part of a run."""
+
+    jobs: int = setting(1, least=1, most=1024)
+    """Jobs at a time."""
+    trials: int | None = setting(None, least=1)
+    """Of a search, in all; null: 30, with `sampler=grid` every combination."""
+    sampler: str = setting("tpe", words=("tpe", "gp", "random", "grid"))
+    """What a search tries next: `tpe` (tree of Parzen estimators), `gp` (Gaussian process),
+    `random`, `grid` (every combination)."""
+    startup: int = setting(10, least=1)
+    """Random trials before `tpe` or `gp` looks at results."""
+    seed: int = setting(0, least=0)
+    """Decides what a search tries; not the trials' own `seed`."""
+    objectives: list[str] = setting(
+        ["accuracy"], words=("accuracy", "mse", "parameters", "macs", "bytes", "latency_ms")
+    )
+    """What a search makes best, all of the student: `accuracy` or `mse` on the validation classes,
+    costs. Of several the Pareto front is sought."""
+    pruner: str = setting("auto", words=("auto", "median", "halving", "hyperband", "none"))
+    """Which trials are ended early, by their validation: `median` (worse than the median of the
+    others), `halving` (successive halving), `hyperband`, `none`; `auto` is `median` where accuracy
+    or error is the only objective."""
+    prune_after: int = setting(5, least=1)
+    """Trials that have to be complete before `median` ends any."""
+    prune_from: int = setting(0, least=0)
+    """Meta-iterations in which no trial is ended."""
+
+
+@dataclass
+class Config:
+    """A whole run."""
+
+    name: str = setting(MISSING, decides="folder")
+    """The run's name, a folder below `output_root`."""
+    seed: int = setting(0, **SEED, judged=True)
+    """Decides initial weights, order and tasks of training; not the evaluation tasks."""
+    device: str = setting("auto", decides="machine")
+    """`auto` (a CUDA device where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
+    precision: str = setting("auto", words=("auto", "float32", "bfloat16"), decides="machine")
+    """`auto`, `float32`, `bfloat16` (autocast, in the stages where it pays)."""
+    deterministic: bool = setting(False, decides="machine")
+    """Refuse operations that are not deterministic (`torch.use_deterministic_algorithms`)."""
+    data_root: str | None = setting(None, path=True, decides="nothing")
+    """Folder of datasets; null: METAKD_DATA, then ./data."""
+    cache_root: str | None = setting(None, path=True, decides="nothing")
+    """Folder of prepared data and trained networks; null: METAKD_CACHE, then the user's cache
+    folder."""
+    output_root: str = setting("outputs", path=True, decides="folder")
+    """Folder of runs."""
+    student_alone: bool = True
+    """With distillation, train the undistilled twin, too, and report it."""
+    student_alone_cache: bool = setting(True, decides="nothing")
+    """Keep the undistilled twin and use it again wherever nothing that decides it differs."""
+    checkpoint_minutes: float | None = setting(1.0, least=0, decides="nothing")
+    """Minutes between two checkpoints of a stage; null: none by time. Saving that takes more than 1
+    % of the time is done less often."""
+    checkpoint_steps: int | None = setting(None, least=1, decides="nothing")
+    """Updates between two checkpoints of a stage; null: none by steps."""
+    tags: list[str] = setting([], decides="nothing")
+    """Words for the tracker."""
+    plugins: list[str] = setting([], decides="nothing")
+    """Modules whose classes may be named by `_target_`; typed each time."""
+    dataset: DatasetConfig = MISSING
+    task: TaskConfig = MISSING
+    teacher: ArchitectureConfig = MISSING
+    student: ArchitectureConfig = MISSING
+    algorithm: AlgorithmConfig = MISSING
+    distill: DistillConfig = MISSING
+    pretrain: PretrainConfig = MISSING
+    warmstart: WarmstartConfig = MISSING
+    meta_train: MetaTrainConfig = MISSING
+    finetune: FinetuneConfig = MISSING
+    evaluate: EvaluateConfig = setting(MISSING, judged=True)
+    tracker: TrackerConfig = setting(MISSING, decides="nothing")

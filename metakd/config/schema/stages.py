@@ -1,0 +1,112 @@
+"""The stages that train, each with its optimiser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from metakd.config.schema.field import setting
+
+__all__ = [
+    "FinetuneConfig",
+    "MetaTrainConfig",
+    "OptimizerConfig",
+    "PretrainConfig",
+    "WarmstartConfig",
+]
+
+
+@dataclass
+class OptimizerConfig:
+    """Shared by the stages that run an optimiser."""
+
+    lr: float = setting(0.001, above=0)
+    """Peak learning rate."""
+    optimizer: str = setting("adam", words=("sgd", "plain_sgd", "adam", "adamw"))
+    """`sgd` (momentum 0.9, Nesterov), `plain_sgd`, `adam`, `adamw`."""
+    weight_decay: float = setting(0.0, least=0)
+    """L2 penalty on weights; biases and norms have none."""
+    schedule: str = setting("constant", words=("constant", "cosine", "one_cycle", "linear", "step"))
+    """`constant`, `cosine`, `one_cycle`, `linear` (to 0), `step` (halved every `halve_every`)."""
+    halve_every: int | None = setting(None, least=1)
+    """Updates between halvings (`schedule=step`)."""
+    clip: float | None = setting(None, above=0)
+    """Gradients are clipped to ± this value; null: not clipped."""
+    skip_nonfinite: int = setting(0, least=0)
+    """Updates whose loss or gradient is not finite that are skipped before the run fails."""
+
+
+@dataclass
+class PretrainConfig(OptimizerConfig):
+    """Supervised training of the teacher on the meta-train classes (`pretrain=`)."""
+
+    name: str = MISSING
+    enabled: bool = True
+    epochs: int = setting(10, least=0)
+    """Passes over the meta-train images."""
+    updates: int | None = setting(None, least=1)
+    """At least so many updates, by more epochs where images are few; null: `epochs` decides."""
+    batch_size: int = setting(128, least=1)
+    """Images of an update."""
+    label_smoothing: float = setting(0.1, least=0, below=1)
+    """Share of each label that is spread over all classes."""
+    validate_fraction: float = setting(0.05, least=0, below=1)
+    """Share of each class's images held out for the teacher's own validation."""
+    cache: bool = setting(True, decides="nothing")
+    """Keep the trained teacher and use it again for the same config, data and code."""
+
+
+@dataclass
+class WarmstartConfig(OptimizerConfig):
+    """Student on whole batches of the meta-train classes before the episodes (`warmstart=`)."""
+
+    name: str = MISSING
+    enabled: bool = True
+    epochs: int = setting(1, least=0)
+    """Passes over the meta-train images."""
+    updates: int | None = setting(None, least=1)
+    """At least so many updates, by more epochs where images are few; null: `epochs` decides."""
+    batch_size: int = setting(128, least=1)
+    """Images of an update."""
+    label_smoothing: float = setting(0.0, least=0, below=1)
+    """Share of each label that is spread over all classes."""
+
+
+@dataclass
+class MetaTrainConfig(OptimizerConfig):
+    """Meta-training of the student (`meta_train=`)."""
+
+    name: str = MISSING
+    iterations: int = setting(1000, least=0)
+    """Updates of the student; 0 leaves it as it was before."""
+    validate_every: int = setting(200, least=1)
+    """Meta-iterations between validations; the best student on meta-validation is kept."""
+    validate_tasks: int = setting(200, least=2)
+    """Meta-validation tasks of each validation."""
+    batch_size: int = setting(128, least=1)
+    """Of algorithms that train on whole batches."""
+    label_smoothing: float = setting(0.0, least=0, below=1)
+    """Share of each label that is spread over all classes (whole batches)."""
+
+
+@dataclass
+class FinetuneConfig(OptimizerConfig):
+    """Fine-tuning of a copy on the target task (`finetune=`)."""
+
+    name: str = MISSING
+    enabled: bool = True
+    epochs: int = setting(20, least=0)
+    """Passes over the target's training images."""
+    batch_size: int = setting(64, least=1)
+    """Images of an update."""
+    target: str = setting("novel", words=("novel", "all"))
+    """`novel`: the meta-test classes; `all`: all classes of the dataset's own train/test split."""
+    shots: int | None = setting(None, least=1)
+    """Training images of each target class; null: all but the target's test images."""
+    freeze_backbone: bool = False
+    """Train the new head alone."""
+    l2sp: float = setting(0.0, least=0)
+    """λ of L2-SP: λ ‖φ - φ_pre‖² over the parameters that existed before."""
+    distill: bool = False
+    """Go on distilling from the teacher (embeddings, or logits of its prototypes)."""
