@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Workers for the tests; each keeps to one thread.
 JOBS ?= 2
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint docs bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-8s %s\n", $$1, $$2}'
@@ -30,9 +30,14 @@ lint: $(STAMP) ## style, formatting, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(STAMP) ## make a site of docs/ in docs/_build/html; a warning is an error
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 bench: $(STAMP) ## seconds per meta-iteration of every algorithm, against a plain loop
 	$(BIN)/python scripts/bench.py
 
 clean: ## remove what tools and builds left behind; keeps .venv and outputs
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf build dist docs/_build docs/api .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find metakd tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -221,6 +221,15 @@ def test_named_files_exist(page: Path) -> None:
         assert shown or (ROOT / name).exists(), f"{page.name}: {name}"
 
 
+def test_the_index_leads_to_every_page() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    trees = re.findall(r"^:::\{toctree\}\n(?::.*\n)*\n((?:[\w/]+\n)+):::$", index, re.MULTILINE)
+    listed = "".join(trees).split()
+    assert len(listed) == len(set(listed))
+    pages = {p.stem for p in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert set(listed) == pages | {"notebooks/first_run", "api/modules"}
+
+
 def test_pages_show_commands() -> None:
     assert len(COMMAND_LINES) > 10
 

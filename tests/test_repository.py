@@ -63,6 +63,18 @@ def test_the_server_runs_what_has_to_pass() -> None:
         assert recipe(target)
 
 
+def test_the_server_makes_the_site() -> None:
+    steps = read(".github/workflows/ci.yml")["jobs"]["docs"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == ["make docs"]
+    install, build, _ = recipe("docs")
+    assert install.endswith("-e '.[docs]'")
+    assert " -W " in build  # a warning is an error
+    extras = PROJECT["project"]["optional-dependencies"]["docs"]
+    assert {"furo", "myst-nb", "sphinx"} == {re.split(r"[^\w-]", name)[0] for name in extras}
+    folder = build.rpartition(" ")[2].rpartition("/")[0]
+    assert f"{folder}/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+
 def test_the_oldest_torch_is_that_of_the_project() -> None:
     pinned = re.findall(r"^(\w+)==([\d.]+)\.\*$", (ROOT / ".github/oldest.txt").read_text(), re.M)
     needed = dict(

@@ -37,6 +37,7 @@ class FeedbackLearner(Algorithm):
     """Learning to teach (Zhou et al., 2022, MetaDistil; method.md section 4, `feedback`).
 
     In each meta-iteration
+
     1. the student takes a trial step on the teacher's targets, φ' = φ - r ∇_φ L_S(φ; θ);
     2. the teacher descends the trial student's loss on the labels of a quiz batch,
        ∇_θ L(φ', quiz) = -r ∇²_{θφ} L_S(φ; θ) · ∇_{φ'} L(φ', quiz);

@@ -8,7 +8,7 @@ Started as a script, on its own: it imports nothing of the project, only the sta
 wandb.
 
 Orders, one JSON object a line on standard input; only `start` and `finish` are answered, by a line
-on standard output:
+on standard output::
 
     {"do": "start", "mode": "online" | "offline", "timeout": 20, "pid": 1, "arguments": {…},
      "replay": "…/metrics.jsonl" or null}
