@@ -227,7 +227,7 @@ def test_the_index_leads_to_every_page() -> None:
     listed = "".join(trees).split()
     assert len(listed) == len(set(listed))
     pages = {p.stem for p in (ROOT / "docs").glob("*.md")} - {"index"}
-    assert set(listed) == pages | {"notebooks/first_run", "api/modules"}
+    assert set(listed) == pages | {"api/modules"}
 
 
 def test_pages_show_commands() -> None:
