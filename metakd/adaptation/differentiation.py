@@ -49,15 +49,25 @@ def detached(values: Tensors) -> Tensors:
 def by_autograd(
     function: Callable[[Tensors], tuple[Tensor, Aux]], at: Tensors, *, create_graph: bool
 ) -> tuple[Tensors, Tensor, Aux]:
-    """See `Differentiate`; by torch.autograd.grad, which is exact for every PyTorch layer."""
-    if not create_graph:
-        at = {name: value.detach().requires_grad_() for name, value in at.items()}
+    """See `Differentiate`; by torch.autograd.grad, which is exact for every PyTorch layer.
+
+    Derivatives are partial, as those of `by_transform`: they are taken at views of the values, so
+    that one value which was computed from another is a variable of its own here.
+    """
     with torch.enable_grad():
+        if create_graph:
+            at = {name: _variable(value) for name, value in at.items()}
+        else:
+            at = {name: value.detach().requires_grad_() for name, value in at.items()}
         value, aux = function(at)
         gradients = torch.autograd.grad(
             value, list(at.values()), create_graph=create_graph, materialize_grads=True
         )
     return dict(zip(at, gradients, strict=True)), value, aux
+
+
+def _variable(value: Tensor) -> Tensor:
+    return value.view_as(value) if value.requires_grad else value.detach().requires_grad_()
 
 
 def by_transform(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.errors import UserError
 from metakd.models.network import Network
 from metakd.models.normalization import has_batchnorm, replace_batchnorm
+from metakd.models.randomness import random_state, restore_random_state
 
 __all__ = ["GradientLearner"]
 
@@ -97,6 +99,8 @@ class GradientLearner(Algorithm):
                 f"algorithm.options.multi_step={self.annealing.multi_step}: this algorithm has no "
                 "query loss after every inner step; type algorithm.options.multi_step=0"
             )
+        self._batches = False  # that it runs under vmap has been seen
+        self._not_batched = ""  # why it does not
         self._without_annealing = (outer, self.first_order)
         self.begin(0, 1)
         self.execution_for(1, torch.device("cpu"))  # refuse it now
@@ -135,7 +139,7 @@ class GradientLearner(Algorithm):
             return self.outer(mine, values, task, steps)
 
         with torch.autocast(device.type, enabled=False):
-            mean = mean_over_tasks(contribution, loop, tasks, how)
+            mean = self._over_tasks(mean_over_tasks, contribution, loop, tasks, how)
         self._after(mean)
         for name, parameter in parameters.items():
             if parameter.requires_grad:
@@ -156,8 +160,12 @@ class GradientLearner(Algorithm):
         each = tasks_of(tasks, None, None if order is None else order.expand(len(tasks), -1, -1))
         how = self.execution_for(len(tasks), device)
         with torch.autocast(device.type, enabled=False):
-            found = stack_over_tasks(
-                lambda mine, task: mine.predictions(values, task, steps), loop, each, how
+            found: Tensor = self._over_tasks(
+                stack_over_tasks,
+                lambda mine, task: mine.predictions(values, task, steps),
+                loop,
+                each,
+                how,
             )
         return found.transpose(0, 1)
 
@@ -181,9 +189,42 @@ class GradientLearner(Algorithm):
     def execution_for(self, tasks: int, device: torch.device) -> str:
         """Return how so many tasks are computed."""
         how = choose_execution(self.execution, self.network, tasks, device)
-        if how == "batched" and self.checkpoint_steps:
-            return choose_execution("loop", self.network, tasks, device)
+        if how == "batched" and (self.checkpoint_steps or self._not_batched):
+            return "loop"
         return how
+
+    def concerns(self) -> list[str]:
+        """See `Algorithm.concerns`: whether tasks are computed one by one for want of vmap."""
+        if not self._not_batched:
+            return []
+        return [
+            "algorithm.options.execution=auto: tasks are computed one by one, because "
+            f"torch.func.vmap cannot run this network or its loss ({self._not_batched})"
+        ]
+
+    def _over_tasks(
+        self,
+        over: Callable[..., Any],
+        job: Callable[..., Any],
+        loop: InnerLoop,
+        tasks: Task,
+        how: str,
+    ) -> Any:
+        """Return `over(job, loop, tasks, how)`; `auto` falls back from `batched` to `loop`."""
+        if how != "batched" or self.execution != "auto" or self._batches:
+            return over(job, loop, tasks, how)
+        before = random_state()
+        try:
+            found = over(job, loop, tasks, how)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            restore_random_state(before)
+            found = over(job, loop, tasks, "loop")  # raises again what is no matter of vmap
+            self._not_batched = str(error).strip().splitlines()[0]
+        else:
+            self._batches = True
+        return found
 
     def _adapting(self) -> tuple[str, ...]:
         """Return the beginnings of the names of what adapts."""

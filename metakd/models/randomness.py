@@ -1,13 +1,16 @@
-"""Whether a network draws random numbers, so that two passes over the same input differ."""
+"""Whether a network draws random numbers, and the state of torch's, kept with a checkpoint."""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from metakd.models.dropblock import DropBlock
 
-__all__ = ["is_random"]
+__all__ = ["is_random", "random_state", "restore_random_state"]
 
 
 def is_random(network: nn.Module) -> bool:
@@ -20,3 +23,21 @@ def is_random(network: nn.Module) -> bool:
         )
         for module in network.modules()
     )
+
+
+def random_state() -> dict[str, Tensor]:
+    """Return the generators' states by device, each as a byte tensor [n] on the CPU."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state |= {f"cuda:{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())}
+    return state
+
+
+def restore_random_state(state: Mapping[str, Tensor]) -> None:
+    """Go on where `random_state` was taken; devices that are not here now are left out."""
+    torch.set_rng_state(state["cpu"])
+    for name, value in state.items():
+        if name != "cpu" and torch.cuda.is_available():
+            device = torch.device(name)
+            if (device.index or 0) < torch.cuda.device_count():
+                torch.cuda.set_rng_state(value, device)

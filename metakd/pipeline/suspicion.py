@@ -13,6 +13,7 @@ from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
 from metakd.data.splits import SPLITS
 from metakd.distillation.teacher import FrozenTeacher
+from metakd.models.randomness import random_state, restore_random_state
 from metakd.pipeline.learners import Taught
 from metakd.pipeline.measure import Judged, batchnorm_modes, precision_of, steps_at_test
 from metakd.pipeline.prepare import Prepared
@@ -21,7 +22,6 @@ from metakd.reports.statistics import mean_ci95, paired_difference
 from metakd.reports.summary import MODELS
 from metakd.runs.folder import RunFolder
 from metakd.stages.evaluate import evaluate, evaluation_tasks
-from metakd.stages.random_state import random_state, restore_random_state
 from metakd.stages.recorder import Recorder
 
 __all__ = ["NEAR", "TASKS", "counts", "doubt_teacher", "doubts_of", "keep"]

@@ -148,7 +148,7 @@ def _adapting(
                     copied, batch[:1], aims, None if answers is None else answers[:1]
                 )
             if how == "batched":
-                copied.execution = "batched"
+                copied.execution = algorithm.execution
                 taken = _timed(copied, batch, aims, answers)
             sizes.append(size)
             times.append(taken)

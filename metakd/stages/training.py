@@ -14,11 +14,11 @@ from metakd.adaptation.algorithm import Algorithm
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distributed.group import ALONE, Group
+from metakd.models.randomness import random_state, restore_random_state
 from metakd.stages.exchange import Batch, Exchange
 from metakd.stages.finite import Snapshot, complaint
 from metakd.stages.optimization import Optimization, make_optimizer
 from metakd.stages.precision import Precision
-from metakd.stages.random_state import random_state, restore_random_state
 
 __all__ = ["Training"]
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from torch.utils import _pytree as pytree
 
 from metakd.config.needs import declared_needs
 from metakd.config.schema import DistillConfig, DistillSupports
@@ -51,3 +53,42 @@ def test_default_weights_of_the_embedding_match() -> None:
         n: getattr(objective, f"{n}_weight") for n in ("ce", "embedding", "similarity", "kd")
     }
     assert weights == {"ce": 0.2, "embedding": 2.0, "similarity": 20.0, "kd": 0.0}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_runs_under_vmap_twice_differentiable(file: Path) -> None:
+    """Of each task the loss and its second derivatives: what an inner loop asks of an objective."""
+    objective, _ = _objective(file)
+    objective.double()
+    reads = objective.reads
+    targets = torch.randint(5, (2, 6))
+    theirs = {name: torch.randn(2, 6, 3, 4, 4) for name in reads - {"logits", "embeddings"}}
+    answered = {
+        "logits": torch.randn(2, 6, 5) if "logits" in reads else None,
+        "embeddings": torch.randn(2, 6, 7) if "embeddings" in reads else None,
+        "features": theirs,
+    }
+    ours = {name: torch.randn(2, 6, 2, 4, 4) for name in objective.stages}
+    student = (torch.randn(2, 6, 5), torch.randn(2, 6, 4), ours)
+    answered, student = pytree.tree_map(
+        lambda t: t.double() if isinstance(t, torch.Tensor) else t, (answered, student)
+    )
+
+    def curvature(student: Any, targets: torch.Tensor, answered: Any) -> torch.Tensor:
+        """Return the squared length of the loss's gradient by what the student says."""
+
+        def loss(said: Any) -> torch.Tensor:
+            return objective(Prediction(*said), targets, Answer(*answered.values()))["loss"]
+
+        slopes = pytree.tree_leaves(torch.func.grad(loss)(student))
+        return torch.stack([s.square().sum() for s in slopes]).sum()
+
+    one = torch.func.grad(curvature)
+    axes = pytree.tree_map(lambda leaf: None if leaf is None else 0, answered)
+    batched = torch.func.vmap(one, in_dims=(0, 0, axes))(student, targets, answered)
+    for i in range(2):
+        mine = pytree.tree_map(lambda t, i=i: None if t is None else t[i], (student, answered))
+        alone = one(mine[0], targets[i], mine[1])
+        for a, b in zip(pytree.tree_leaves(batched), pytree.tree_leaves(alone), strict=True):
+            torch.testing.assert_close(a[i], b)
+            assert b.isfinite().all()
