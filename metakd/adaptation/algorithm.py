@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers, target_loss
+from metakd.models.network import Network
 
 __all__ = ["Algorithm", "MetricAlgorithm"]
 
@@ -69,6 +70,18 @@ class Algorithm(nn.Module, ABC):
         Whatever calls the objective for it does so within `objective.judged_by(label_loss)`.
         """
         return target_loss(outputs, targets, label_smoothing)
+
+    def whole_network(self) -> Network | None:
+        """Return the network that learns base classes from whole batches; None: it is episodes."""
+        return None
+
+    def choose_start(self, tasks: TaskBatch, steps: int, batchnorm: str) -> int | None:
+        """Return the number of the start that one task is best solved from; None: there is one."""
+        return None
+
+    def at_start(self, start: int | None) -> Algorithm:
+        """Return the learner that solves a task from a start that `choose_start` chose."""
+        return self
 
     @abstractmethod
     def accumulate(

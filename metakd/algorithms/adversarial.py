@@ -17,7 +17,12 @@ from metakd.adaptation.settings import Adaptation
 from metakd.adaptation.solver import Solver, solver_of
 from metakd.adversarial.game import Game
 from metakd.adversarial.game_watch import GameWatch
-from metakd.adversarial.generated_starts import predict_from, relative_spread
+from metakd.adversarial.generated_starts import (
+    best_start,
+    from_start,
+    predict_from,
+    relative_spread,
+)
 from metakd.adversarial.generator import ChunkedHypernetwork, gaussian_noise
 from metakd.algorithms.anil import ANIL
 from metakd.algorithms.maml import MAML
@@ -26,6 +31,7 @@ from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.errors import UserError, nearest
 from metakd.teaching.co_learning import Exchange, Pair, pair_gradient
+from metakd.teaching.teaching_algorithm import TeachingAlgorithm
 
 __all__ = ["BASES", "GENERATES", "STARTS", "Adversarial"]
 
@@ -42,7 +48,7 @@ _JUDGED = 1_000_003  # moves the noises of evaluation away from those of trainin
 _BETAS = (0.5, 0.999)  # of Adam in adversarial games (Radford et al., 2016)
 
 
-class Adversarial(Algorithm):
+class Adversarial(TeachingAlgorithm):
     """Adversarial meta-transfer (method.md section 6).
 
     ε ~ N(0, I), one per meta-iteration; θ_0 = θ + G^θ_ψ(ε), φ_0 = φ + G^φ_ψ(ε). Both networks
@@ -396,7 +402,9 @@ class Adversarial(Algorithm):
 
     def concerns(self) -> list[str]:
         """See `Algorithm.concerns`: a game that is dead."""
-        return [] if self.watch is None or self.game is None else self.watch.concerns()
+        if self.watch is None:
+            return self.student.concerns()
+        return [] if self.game is None else self.watch.concerns()
 
     # -- prediction -------------------------------------------------------------------------
 
@@ -412,6 +420,19 @@ class Adversarial(Algorithm):
         if offsets is None or not bool(offsets.any()):
             return self.student.predict(tasks, steps, batchnorm)
         return predict_from(self.student, offsets, tasks, steps, batchnorm)
+
+    def choose_start(self, tasks: TaskBatch, steps: int, batchnorm: str) -> int | None:
+        """See `Algorithm.choose_start`: with `start=best`, once the game has ended."""
+        if self.offsets is None or not bool(self.offsets.any()):
+            return None
+        return best_start(self.student, self.offsets, tasks, steps, batchnorm)
+
+    def at_start(self, start: int | None) -> Algorithm:
+        """See `Algorithm.at_start`."""
+        if start is None:
+            return self.student
+        assert self.offsets is not None
+        return from_start(self.student, self.offsets[start])
 
     # -- noises and offsets -----------------------------------------------------------------
 

@@ -53,6 +53,10 @@ class Supervised(EmbeddingLearner):
         """The student's backbone."""
         return self.network.backbone
 
+    def whole_network(self) -> Network:
+        """See `Algorithm.whole_network`."""
+        return self.network
+
     def accumulate(
         self,
         batch: TaskBatch | ExampleBatch,

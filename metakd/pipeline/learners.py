@@ -19,7 +19,7 @@ from metakd.models.network import Network
 from metakd.pipeline.identity import key_of_teacher
 from metakd.pipeline.measure import batchnorm_modes, precision_of, steps_at_test
 from metakd.pipeline.prepare import Prepared, optimization_of
-from metakd.pipeline.teaching import join, teacher_of
+from metakd.pipeline.teaching import join
 from metakd.stages.evaluate import evaluate
 from metakd.stages.exchange import part_of
 from metakd.stages.fit import fit
@@ -175,12 +175,12 @@ def train_student(
     algorithm = prepared.algorithm(backbone)
     student = Student(algorithm, objective, seconds)
     if config.meta_train.iterations:
-        joined, answering = algorithm, teacher
         if taught is not None and teacher_learns(config):
-            joined, answering = join(prepared, algorithm, taught.network, taught.frozen), None
-        _meta_train(prepared, recorder, answering, student, joined, suffix)
-        if taught is not None and teacher_learns(config):
-            taught.learned = teacher_of(joined, taught.network)
+            joined = join(prepared, algorithm, taught.network, taught.frozen)
+            _meta_train(prepared, recorder, None, student, joined, suffix)
+            taught.learned = joined.part()
+        else:
+            _meta_train(prepared, recorder, teacher, student, algorithm, suffix)
     return student
 
 

@@ -120,9 +120,8 @@ def precision_of(config: Config, precision: Precision) -> Precision:
 
 def start_of(config: Config) -> dict[str, str]:
     """Return {"start": …} of results.json: from which generated start the student was judged."""
-    if not config.algorithm.supports.teaches:
-        return {}
-    return {"start": str(config.algorithm.options.get("start", "mean"))}
+    start = config.algorithm.options.get("start")
+    return {"start": str(start)} if config.algorithm.supports.teaches and start else {}
 
 
 def batchnorm_modes(network: nn.Module, transductive: bool) -> list[str | None]:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from metakd.adaptation.algorithm import Algorithm
-from metakd.algorithms.adversarial import Adversarial
 from metakd.algorithms.maml import MAML
 from metakd.config.schema import AlgorithmConfig, AlgorithmSupports, Config
 from metakd.data.class_data import ClassData
@@ -23,8 +22,9 @@ from metakd.registry import build
 from metakd.teaching.co_learning import Exchange
 from metakd.teaching.co_meta import CoLearner
 from metakd.teaching.feedback import FeedbackLearner
+from metakd.teaching.teaching_algorithm import Joined, TeachingAlgorithm
 
-__all__ = ["adapting_teacher", "adapting_teacher_config", "exchange_of", "join", "teacher_of"]
+__all__ = ["adapting_teacher", "adapting_teacher_config", "exchange_of", "join"]
 
 
 def exchange_of(config: Config) -> Exchange:
@@ -46,7 +46,7 @@ def exchange_of(config: Config) -> Exchange:
 def adapting_teacher_config(config: Config) -> AlgorithmConfig:
     """Return the settings of the learner around a teacher that adapts to tasks.
 
-    With `algorithm=adversarial` they are those of the student's learner, whose base is taken.
+    With an algorithm that teaches they are those of the student's learner.
     """
     algorithm, distill = config.algorithm, config.distill
     rate = distill.teacher_inner_lr or algorithm.inner_lr
@@ -70,14 +70,14 @@ def adapting_teacher_config(config: Config) -> AlgorithmConfig:
 def adapting_teacher(prepared: Prepared, backbone: nn.Module) -> Algorithm:
     """Return a learner around the teacher's backbone that adapts to tasks by gradient steps.
 
-    With `algorithm=adversarial` it is the same base learner as the student's.
+    With an algorithm that teaches it is the same learner as the student's.
     """
     config = prepared.config
     settings = adapting_teacher_config(config)
     torch.manual_seed(config.teacher.seed or 0)  # for its head
     if config.algorithm.supports.teaches:
         own = prepared.algorithm(backbone, settings)
-        assert isinstance(own, Adversarial)
+        assert isinstance(own, TeachingAlgorithm)
         return own.student
     ways = config.task.train_ways or config.task.ways
     learner: Algorithm = build(MAML, backbone, ways, settings=settings_of(settings))
@@ -86,7 +86,7 @@ def adapting_teacher(prepared: Prepared, backbone: nn.Module) -> Algorithm:
 
 def join(
     prepared: Prepared, student: Algorithm, network: Network, frozen: FrozenTeacher | None
-) -> Algorithm:
+) -> Joined:
     """Return what is meta-trained: the student's learner together with its teacher's.
 
     Args:
@@ -99,7 +99,7 @@ def join(
     distill = config.distill
     if distill.teacher_mode == "feedback":
         assert frozen is not None and data.has_classes
-        return FeedbackLearner(
+        learner = FeedbackLearner(
             student,
             copy.deepcopy(network),
             frozen.mean,
@@ -108,9 +108,10 @@ def join(
             teacher_lr=distill.teacher_lr,
             trial_lr=distill.trial_lr,
             hypergradient=distill.hypergradient,
-        ).to(prepared.device)
+        )
+        return learner.to(prepared.device)
     teacher = adapting_teacher(prepared, copy.deepcopy(network.backbone))
-    if isinstance(student, Adversarial):
+    if isinstance(student, TeachingAlgorithm):
         student.join(teacher, exchange_of(config), teacher_lr=distill.teacher_lr, seed=config.seed)
         return student
     return CoLearner(
@@ -120,17 +121,6 @@ def join(
         learns=distill.teacher_mode == "co_meta" or distill.teacher_learns,
         teacher_lr=distill.teacher_lr,
     )
-
-
-def teacher_of(joined: Algorithm, network: Network) -> Network | Algorithm:
-    """Return the teacher after training: a network to embed with, or a learner that adapts."""
-    if isinstance(joined, FeedbackLearner):
-        return joined.teacher
-    if isinstance(joined, CoLearner):
-        return joined.teacher
-    if isinstance(joined, Adversarial):
-        return joined.part()
-    return network
 
 
 def _quiz(prepared: Prepared, data: ClassData) -> Callable[[int], TaskBatch | ExampleBatch]:

@@ -15,11 +15,12 @@ from metakd.adaptation.solver import Solver, solver_of
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.teaching.co_learning import Exchange, Pair, pair_gradient
+from metakd.teaching.teaching_algorithm import Joined
 
 __all__ = ["CoLearner"]
 
 
-class CoLearner(Algorithm):
+class CoLearner(Joined):
     """Meta-trains a student beside a teacher that adapts to the same tasks (method.md section 4).
 
     For every task the teacher adapts on the support set first, then teaches the student on the
@@ -73,6 +74,10 @@ class CoLearner(Algorithm):
     def over_batch(self) -> Sequence[nn.Module]:
         """See `Algorithm.over_batch`."""
         return (*self.student.over_batch(), *self.teacher.over_batch())
+
+    def part(self) -> Algorithm:
+        """See `Joined.part`."""
+        return self.teacher
 
     def begin(self, step: int, steps: int) -> None:
         """See `Algorithm.begin`."""

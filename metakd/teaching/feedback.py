@@ -16,7 +16,6 @@ from metakd.adaptation.differentiation import Tensors, detached
 from metakd.adaptation.inner_loop import tasks_of
 from metakd.adaptation.lean_optimizers import lean
 from metakd.adaptation.solver import Solver, solver_of
-from metakd.algorithms.supervised import Supervised
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.divergences import unit
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
@@ -24,6 +23,7 @@ from metakd.distillation.teacher_modes import prototype_logits
 from metakd.errors import UserError, nearest
 from metakd.models.network import Network, Prediction
 from metakd.models.normalization import batchnorm_mode
+from metakd.teaching.teaching_algorithm import Joined
 
 __all__ = ["HYPERGRADIENTS", "FeedbackLearner"]
 
@@ -33,7 +33,7 @@ _RELATIVE_MOVE = 0.01  # Liu et al., 2019 (DARTS): the perturbation's length ove
 Batch = TaskBatch | ExampleBatch
 
 
-class FeedbackLearner(Algorithm):
+class FeedbackLearner(Joined):
     """Learning to teach (Zhou et al., 2022, MetaDistil; method.md section 4, `feedback`).
 
     In each meta-iteration
@@ -52,7 +52,7 @@ class FeedbackLearner(Algorithm):
     statistics of its pre-training.
 
     Args:
-        student: the student's learner: of episodes with a query loss, or `Supervised`.
+        student: the student's learner: of episodes with a query loss, or of whole batches.
         teacher: the pre-trained network; a copy is trained.
         mean: [size], its mean embedding over meta-train images.
         scale: of the prototype logits.
@@ -94,7 +94,8 @@ class FeedbackLearner(Algorithm):
         self.hypergradient = hypergradient
         self.optimizer = lean(torch.optim.Adam)(teacher.parameters(), teacher_lr)
         self._step = 0
-        self._whole = Bound(student.network, "network") if isinstance(student, Supervised) else None
+        whole = student.whole_network()
+        self._whole = None if whole is None else Bound(whole, "network")
         if self._whole is None:
             self._solver()  # what cannot take part is refused now
         self._teacher = Bound(teacher, "")
@@ -104,6 +105,10 @@ class FeedbackLearner(Algorithm):
     def backbone(self) -> nn.Module:  # type: ignore[override]
         """The student's backbone."""
         return self.student.backbone
+
+    def part(self) -> Network:
+        """See `Joined.part`; the network has moved."""
+        return self.teacher
 
     def begin(self, step: int, steps: int) -> None:
         """See `Algorithm.begin`; the step decides the quiz."""

@@ -18,8 +18,6 @@ from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.adaptation.differentiation import Tensors, detached
 from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.adaptation.inner_loop import Examples, InnerLoop, Task
-from metakd.adversarial.generated_starts import best_start, from_start
-from metakd.algorithms.adversarial import Adversarial
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.objective import Objective
 from metakd.models.normalization import (
@@ -37,7 +35,6 @@ __all__ = [
     "adapt",
     "embed",
     "keeps_embeddings",
-    "learner_at",
     "restored",
     "start_for",
 ]
@@ -76,24 +73,9 @@ def start_for(
     algorithm: Algorithm, support: Tensor, targets: Tensor, ways: int, how: How
 ) -> int | None:
     """Return from which generated start this task is solved; None: from the parameters."""
-    if not isinstance(algorithm, Adversarial):
-        return None
-    offsets = algorithm.offsets
-    if offsets is None or not bool(offsets.any()):
-        return None
     task = _task(support, targets, support[:1], ways)
     with how.precision.autocast():
-        return best_start(algorithm.student, offsets, task, how.steps, how.batchnorm)
-
-
-def learner_at(algorithm: Algorithm, start: int | None) -> Algorithm:
-    """Return the learner that solves a task from that start."""
-    if not isinstance(algorithm, Adversarial):
-        return algorithm
-    if start is None:
-        return algorithm.student
-    assert algorithm.offsets is not None
-    return from_start(algorithm.student, algorithm.offsets[start])
+        return algorithm.choose_start(task, how.steps, how.batchnorm)
 
 
 def keeps_embeddings(learner: Algorithm, how: How) -> bool:

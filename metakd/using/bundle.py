@@ -20,7 +20,7 @@ from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
 from metakd.plain_data import UnreadableError, parse_json, read_text
 from metakd.runs.atomic import write_bytes, write_text
-from metakd.using.adapted import keeps_embeddings, learner_at, restored
+from metakd.using.adapted import keeps_embeddings, restored
 from metakd.using.calibration import Calibration
 from metakd.using.classifier import FewShotClassifier
 from metakd.using.labels import plain_labels
@@ -234,7 +234,7 @@ def _fit_again(
         start = said["start"]
         names = {k: v.to(learner.device) for k, v in tensors.items() if k.startswith(_ADAPTED)}
         adapted = {k.removeprefix(_ADAPTED): v for k, v in names.items()}
-        at = learner_at(learner.trained.algorithm, None if start is None else int(start))
+        at = learner.trained.algorithm.at_start(None if start is None else int(start))
         shown = Shown(restored(at, adapted, learner.how()), start, labels, examples)
         learner._shown = shown
         if isinstance(learner, FewShotClassifier):

@@ -23,7 +23,6 @@ from metakd.using.adapted import (
     adapt,
     embed,
     keeps_embeddings,
-    learner_at,
     start_for,
 )
 from metakd.using.calibration import Calibration
@@ -185,7 +184,7 @@ class Learner:
         if not embedded:
             support = self._as_seen(support)
         start = start_for(algorithm, support, targets, ways, how)
-        learner = learner_at(algorithm, start)
+        learner = algorithm.at_start(start)
         adapted = adapt(learner, support, targets, ways, how, embedded=embedded)
         return Shown(adapted, start, labels, kept)
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from metakd.adaptation.algorithm import Algorithm
-from metakd.algorithms.adversarial import Adversarial
 from metakd.errors import UserError
 from metakd.models.layout import lay_out_channels_last
 from metakd.models.normalization import has_batchnorm, set_running_statistics
 from metakd.registry import build, resolve
+from metakd.teaching.teaching_algorithm import TeachingAlgorithm
 
 __all__ = ["Part", "Recipe", "build_learner"]
 
@@ -145,7 +145,7 @@ def build_learner(
             options=recipe.algorithm.options,
         )
     if recipe.base_only:
-        assert isinstance(learner, Adversarial)
+        assert isinstance(learner, TeachingAlgorithm)
         learner = learner.student
     if has_batchnorm(learner):
         set_running_statistics(learner, any(k.endswith(_STATISTICS) for k in weights))
