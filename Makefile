@@ -23,7 +23,7 @@ demo: $(STAMP) ## the default run: a distilled student on drawn letters, minutes
 	$(BIN)/metakd train
 
 test: $(STAMP) ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 lint: $(STAMP) ## style, formatting, types
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,24 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in ("METAKD_DATA", "WANDB_API_KEY", "WANDB_PROJECT", "WANDB_ENTITY"):
             patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def most_runs() -> Iterator[int | None]:
+    """Time networks a few times only, whose latencies nobody looks at: a second of every run.
+
+    Returns:
+        how often they are timed outside the tests; None where no test needs torch.
+    """
+    if "torch" not in sys.modules:  # importing it would take longer
+        yield None
+        return
+    from metakd.models import cost
+
+    with pytest.MonkeyPatch.context() as patch:
+        real = cost._MOST_RUNS
+        patch.setattr(cost, "_MOST_RUNS", 2 * cost._ROUNDS)
+        yield real
 
 
 @pytest.fixture

@@ -55,7 +55,9 @@ def test_the_network_is_left_as_it_was(tracked: bool) -> None:
     )
 
 
-def test_latency_is_measured_in_rounds_that_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latency_is_measured_in_rounds_that_alternate(
+    monkeypatch: pytest.MonkeyPatch, most_runs: int
+) -> None:
     """A clock by hand: of the five rounds of single examples the third is slower, the last faster.
 
     Each has 40 calls of 2 ms (third 3 ms, fifth 1.5 ms), a batch takes 64 times as long.
@@ -74,6 +76,7 @@ def test_latency_is_measured_in_rounds_that_alternate(monkeypatch: pytest.Monkey
         return {3: 0.003, 5: 0.0015}.get(nth, 0.002) * calls[-1]
 
     monkeypatch.setattr("metakd.models.cost._seconds", seconds)
+    monkeypatch.setattr("metakd.models.cost._MOST_RUNS", most_runs)
     measured = cost(Slow(), (4,), "cpu")
     assert measured["latency_ms"] == pytest.approx(2.0)
     assert measured["latency_ms_spread"] == pytest.approx((2 - 1.5) / 2)  # without the slowest

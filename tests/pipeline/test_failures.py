@@ -19,6 +19,8 @@ from metakd.pipeline.failures import explained, is_out_of_memory, resume_command
 from metakd.runs.folder import open_run
 from metakd.runs.journal import Journal
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 SHORT = (
     "dataset.images_per_class=8",
     "dataset.image_size=16",

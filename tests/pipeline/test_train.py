@@ -29,15 +29,19 @@ SMALL = (
 )
 
 
-def small(folder: Path, *overrides: str) -> dict[str, Any]:
+def small(folder: Path, *overrides: str, figures: bool = False) -> dict[str, Any]:
     """Run a shortened pipeline that leaves its run in `folder`."""
-    return metakd.train(*SMALL, *overrides, f"hydra.run.dir={folder}")
+    with pytest.MonkeyPatch.context() as patch:
+        if not figures:
+            patch.setattr("metakd.pipeline.run.draw_figures", lambda *_: None)
+        return metakd.train(*SMALL, *overrides, f"hydra.run.dir={folder}")
 
 
 @pytest.fixture(scope="module")
 def default_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     folder = tmp_path_factory.mktemp("runs") / "default"
-    return small(folder, "evaluate.shots=[1,5]", "finetune=default", "finetune.epochs=1"), folder
+    words = ("evaluate.shots=[1,5]", "finetune=default", "finetune.epochs=1")
+    return small(folder, *words, figures=True), folder
 
 
 def test_results_have_what_the_contract_says(default_run: tuple[dict[str, Any], Path]) -> None:
@@ -157,7 +161,7 @@ def test_a_second_run_with_the_same_seed_is_the_same(
 
 
 def test_without_a_teacher_there_is_none(tmp_path: Path) -> None:
-    results = small(tmp_path / "none", "distill=none")
+    results = small(tmp_path / "none", "distill=none", figures=True)
     assert "teacher" not in results
     assert "fidelity" not in results
     assert "student_alone" not in results
@@ -166,9 +170,8 @@ def test_without_a_teacher_there_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("algorithm", ["maml", "fomaml", "anil", "reptile", "supervised"])
 @pytest.mark.parametrize("distill", ["none", "kd"])
 def test_every_algorithm_with_and_without_distillation(
-    algorithm: str, distill: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    algorithm: str, distill: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("metakd.pipeline.run.draw_figures", lambda *_: None)
     on = "support" if algorithm == "reptile" else "query"
     results = small(
         tmp_path / "run",
@@ -207,6 +210,7 @@ def test_regression(algorithm: str, tmp_path: Path) -> None:
         "warmstart=none",
         "task.shots=5",
         "evaluate.steps=[4]",
+        figures=algorithm == "maml",
     )
     assert results["student"]["fewshot_all"][-1]["steps"] == 4
     assert results["student"]["fewshot"]["mse"] > 0
