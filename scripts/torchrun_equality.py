@@ -43,12 +43,14 @@ from metakd.distributed.group import ALONE, Group
 from metakd.distributed.join import joined
 from metakd.models.conv4 import Conv4
 from metakd.registry import build
-from metakd.stages.evaluate import evaluate
+from metakd.stages.context import StageContext
+from metakd.stages.evaluate import Setting, evaluate
 from metakd.stages.finite import NotFiniteError
 from metakd.stages.fit import fit
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
+from metakd.task_spec import TaskSpec
 from metakd.teaching.co_learning import Exchange
 from metakd.teaching.co_meta import CoLearner
 
@@ -185,7 +187,7 @@ class Trial:
             stream: Any = self.data.batches("train", batch_size=size, seed=1, stage="meta_train")
         else:
             stream = self.data.tasks(
-                "train", ways=5, shots=1, queries=5, tasks=self.meta_batch, seed=1, stage="train"
+                "train", TaskSpec(5, 1, 5), tasks=self.meta_batch, seed=1, stage="train"
             )
 
         def batch_at(step: int) -> Any:
@@ -199,11 +201,8 @@ class Trial:
             learner,
             objective.to(dtype),
             batch_at,
+            StageContext("meta_train", recorder, FULL, Optimization(lr=1e-3, clip=10.0)),
             steps=self.steps,
-            optimization=Optimization(lr=1e-3, clip=10.0),
-            precision=FULL,
-            recorder=recorder,
-            stage="meta_train",
             answers_to=answers_of if case == "kd" else None,
             log_every=1,
         )
@@ -219,14 +218,7 @@ class Trial:
         measured = evaluate(
             learner,
             self.data,
-            split="test",
-            ways=5,
-            shots=1,
-            queries=5,
-            tasks=50,
-            seed=3,
-            steps=[0, 2],
-            batchnorm="inductive",
+            Setting("test", TaskSpec(5, 1, 5), 50, seed=3, steps=[0, 2], batchnorm="inductive"),
             precision=FULL,
             group=group,
         )

@@ -103,7 +103,7 @@ def _algorithms_for(kind: str) -> list[str]:
 
 def _check_classes(config: Config) -> None:
     task, algorithm, dataset = config.task, config.algorithm, config.dataset
-    train_ways = task.train_ways or task.ways
+    train_ways = task.training().ways
     if (
         algorithm.supports.fixed_ways
         and algorithm.supports.trains_on == "episodes"
@@ -142,9 +142,9 @@ def _check_images(config: Config) -> None:
         needs.append(
             (
                 "task.shots" if task.train_shots is None else "task.train_shots",
-                task.train_shots or task.shots,
+                task.training().shots,
                 "task.queries" if task.train_queries is None else "task.train_queries",
-                task.train_queries or task.queries,
+                task.training().queries,
             )
         )
     for shots_key, support, queries_key, queries in needs:
@@ -239,7 +239,7 @@ def _check_learning_teacher(config: Config, trained: bool) -> None:
         )
     task = config.task
     fixed = mode in ("per_task", "co_meta") and not algorithm.supports.teaches
-    if fixed and (task.train_ways or task.ways) != task.ways:
+    if fixed and task.training().ways != task.ways:
         raise UserError(
             f"task.train_ways={task.train_ways} with distill.teacher_mode={mode}: the teacher "
             f"adapts a head of fixed size; type task.train_ways={task.ways} (as task.ways)"

@@ -260,9 +260,7 @@ def _decide(config: Config, choices: Choices) -> None:
     if distill.teacher_mode == "auto":
         modes = list(algorithm.supports.teacher_modes)
         # On a support set the judged example is left out: one shot leaves nothing of its class.
-        one_shot = (
-            task.train_shots or task.shots
-        ) == 1 and algorithm.supports.trains_on == "episodes"
+        one_shot = (task.training().shots) == 1 and algorithm.supports.trains_on == "episodes"
         if one_shot and distill.on != "query":
             modes = [m for m in modes if m not in ("prototype", "linear")] or modes
         distill.teacher_mode = "prototype" if "prototype" in modes or not modes else modes[0]

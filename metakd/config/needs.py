@@ -76,7 +76,7 @@ def check_needs(config: Config, needs: Collection[str]) -> None:
     if mode not in algorithm.supports.teacher_modes:
         able = ", ".join(algorithm.supports.teacher_modes) or "none"
         raise UserError(f"distill.teacher_mode={mode}: algorithm={algorithm.name} can use {able}")
-    shots = config.task.train_shots or config.task.shots
+    shots = config.task.training().shots
     one_shot = shots == 1 and algorithm.supports.trains_on == "episodes"
     if one_shot and mode in ("prototype", "linear") and distill.on in ("support", "both"):
         raise UserError(

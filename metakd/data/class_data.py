@@ -20,6 +20,7 @@ from metakd.data.preprocessing import Preprocessing
 from metakd.data.splits import SPLITS
 from metakd.data.target import TargetTask, target_task
 from metakd.errors import UserError, nearest
+from metakd.task_spec import TaskSpec
 
 __all__ = ["ClassData"]
 
@@ -202,29 +203,21 @@ class ClassData(ABC):
     def tasks(
         self,
         split: str,
+        spec: TaskSpec,
         *,
-        ways: int,
-        shots: int,
-        queries: int,
         tasks: int,
         seed: int,
         stage: str,
-        sampling: str = "uniform",
-        number: int | None = None,
         augmented: bool = False,
     ) -> EpisodeStream:
         """Return a stream of N-way K-shot tasks (method.md section 1), `tasks` of them a step.
 
         Args:
             split: whose classes.
-            ways: classes of a task.
-            shots: support examples of a class.
-            queries: query examples of a class.
+            spec: size of the tasks, and how they are drawn.
             tasks: tasks a step.
             seed: names the stream, together with
             stage: task `step * tasks + j` is a function of these two alone.
-            sampling: `uniform`, `superclass` or `partition`.
-            number: how many different tasks there are; None: endless.
             augmented: whether examples are changed at random (training streams only).
 
         Raises:
@@ -232,23 +225,14 @@ class ClassData(ABC):
                 group that is large enough, an unknown sampling.
         """
         found = self.filled(split)
-        if ways > found.classes:
+        if spec.ways > found.classes:
             known = {name for s in self.prepared.splits.values() for name in s.class_names}
             raise UserError(
-                f"{ways}-way tasks need {ways} classes, and {found.classes} of your {len(known)} "
-                f"classes are meta-{split}: type task.ways={found.classes} or less (of training "
-                "tasks: task.train_ways), or give more classes"
+                f"{spec.ways}-way tasks need {spec.ways} classes, and {found.classes} of your "
+                f"{len(known)} classes are meta-{split}: type task.ways={found.classes} or less "
+                "(of training tasks: task.train_ways), or give more classes"
             )
-        draw = EpisodeDraw(
-            found,
-            ways=ways,
-            shots=shots,
-            queries=queries,
-            tasks=tasks,
-            key=stream_key(seed, stage),
-            sampling=sampling,
-            number=number,
-        )
+        draw = EpisodeDraw(found, spec, tasks=tasks, key=stream_key(seed, stage))
         return EpisodeStream(self, split, draw, self._views_of(augmented))
 
     def batches(

@@ -8,6 +8,7 @@ import torch
 
 from metakd.data.class_examples import PreparedData
 from metakd.data.tasks import TaskStream
+from metakd.task_spec import TaskSpec
 
 __all__ = ["Dataset", "RegressionTasks"]
 
@@ -47,15 +48,11 @@ class RegressionTasks(Protocol):
     def tasks(
         self,
         split: str,
+        spec: TaskSpec,
         *,
-        ways: int,
-        shots: int,
-        queries: int,
         tasks: int,
         seed: int,
         stage: str,
-        sampling: str = "uniform",
-        number: int | None = None,
         augmented: bool = False,
     ) -> TaskStream:
         """Return the stream of `split` (`train`, `validate`, `test`), `tasks` tasks a step."""

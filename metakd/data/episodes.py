@@ -17,6 +17,7 @@ from metakd.data.class_examples import ClassExamples
 from metakd.data.counter_random import bits_at, derive, smallest, stream_key
 from metakd.data.tasks import TaskBatch
 from metakd.errors import UserError, nearest
+from metakd.task_spec import TaskSpec
 
 __all__ = ["SAMPLINGS", "EpisodeDraw", "EpisodeStream", "TaskIndex"]
 
@@ -48,32 +49,22 @@ class EpisodeDraw:
 
     Args:
         examples: of one split.
-        ways, shots, queries: of a task.
+        spec: of the tasks. Sampling `uniform`: any classes. `superclass`: all classes of a task
+            from one group, each group that is large enough being as likely. `partition`: the
+            examples of every class are dealt out to `number` tasks, which hold all classes;
+            support and query are drawn anew from a task's examples each time that it comes up.
+            A `number` of tasks comes in a new order each epoch; None: endless (`partition`: as
+            many as there are examples for, then dealt out anew).
         tasks: tasks a step.
         key: names the stream.
-        sampling: `uniform`: any classes. `superclass`: all classes of a task from one group,
-            each group that is large enough being as likely. `partition`: the examples of every
-            class are dealt out to `number` tasks, which hold all classes; support and query are
-            drawn anew from a task's examples each time that it comes up.
-        number: how many different tasks there are, in a new order each epoch; None: endless
-            (`partition`: as many as there are examples for, then dealt out anew).
 
     Raises:
         UserError: see `ClassData.tasks`.
     """
 
-    def __init__(
-        self,
-        examples: ClassExamples,
-        *,
-        ways: int,
-        shots: int,
-        queries: int,
-        tasks: int,
-        key: int,
-        sampling: str = "uniform",
-        number: int | None = None,
-    ) -> None:
+    def __init__(self, examples: ClassExamples, spec: TaskSpec, *, tasks: int, key: int) -> None:
+        ways, shots, queries = spec.ways, spec.shots, spec.queries
+        sampling, number = spec.sampling, spec.number
         if sampling not in SAMPLINGS:
             raise UserError(
                 f"task.sampling: no '{sampling}'; choose from {', '.join(SAMPLINGS)}."

@@ -20,6 +20,7 @@ from metakd.data.dataset import RegressionTasks
 from metakd.data.splits import SPLITS
 from metakd.data.tasks import TaskBatch
 from metakd.errors import UserError
+from metakd.task_spec import TaskSpec
 
 __all__ = ["Sinusoid", "SinusoidStream", "SinusoidTasks"]
 
@@ -89,36 +90,29 @@ class SinusoidTasks(RegressionTasks):
     def tasks(
         self,
         split: str,
+        spec: TaskSpec,
         *,
-        ways: int,
-        shots: int,
-        queries: int,
         tasks: int,
         seed: int,
         stage: str,
-        sampling: str = "uniform",
-        number: int | None = None,
         augmented: bool = False,
     ) -> SinusoidStream:
         """Return the stream of a split's tasks; splits share no task.
 
         Args:
             split: `train`, `validate` or `test`.
-            ways: not used: a wave has no classes.
-            shots: support points of a task.
-            queries: query points of a task.
+            spec: support and query points of a task, and how many different tasks (waves with
+                their points) there are, in a new order each epoch; a wave has no classes.
             tasks: tasks a step.
             seed: with `stage` and `split` decides the tasks.
             stage: name of the stream's purpose.
-            sampling: not used.
-            number: how many different tasks (waves with their points) there are, in a new order
-                each epoch; None: endless.
             augmented: not used.
 
         Raises:
             UserError: a number of points or tasks is not positive.
         """
-        del ways, sampling, augmented
+        del augmented
+        shots, queries, number = spec.shots, spec.queries, spec.number
         assert split in SPLITS, split
         for what, value in (("shots", shots), ("queries", queries), ("meta_batch", tasks)):
             if value < 1:

@@ -115,9 +115,7 @@ def _scales(prepared: Prepared) -> dict[str, StageScale]:
     task, bases = config.task, data.split("train").classes
     splits = ("test",) if config.finetune.target == "novel" else ("train", "validate", "test")
     targets = len({name for split in splits for name in data.split(split).class_names})
-    ways = (
-        bases if config.algorithm.supports.trains_on == "batches" else task.train_ways or task.ways
-    )
+    ways = bases if config.algorithm.supports.trains_on == "batches" else task.training().ways
     return {
         "pretrain": StageScale(_guess(bases), _guess(bases)),
         "warmstart": StageScale(_guess(bases)),
@@ -183,9 +181,7 @@ def _samples(prepared: Prepared, judged: Mapping[str, Judged], out: Path) -> Pat
         evaluation_tasks(
             data,
             config.evaluate.part,
-            ways=task.ways,
-            shots=task.shots,
-            queries=task.queries,
+            config.task.evaluation(),
             tasks=count,
             seed=config.evaluate.seed,
             stage=evaluation_stage(config.evaluate.part),

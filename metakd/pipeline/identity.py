@@ -81,6 +81,7 @@ def key_of_student_alone(prepared: Prepared, processes: int) -> str:
     config = prepared.config
     algorithm, task, warmstart = config.algorithm, config.task, config.warmstart
     learner = resolve(algorithm._target_, "metakd.algorithms", config.plugins)
+    drawn = task.training()
     content = {
         "student": _network(prepared.student, config.student, prepared.student),
         "algorithm": {
@@ -94,9 +95,9 @@ def key_of_student_alone(prepared: Prepared, processes: int) -> str:
         },
         "validation": [task.ways, task.shots, task.queries, config.evaluate.seed],
         "tasks": [
-            task.train_ways or task.ways,
-            task.train_shots or task.shots,
-            task.train_queries or task.queries,
+            drawn.ways,
+            drawn.shots,
+            drawn.queries,
             task.meta_batch,
             task.train_tasks,
             task.sampling,

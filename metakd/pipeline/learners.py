@@ -17,9 +17,10 @@ from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.network import Network
 from metakd.pipeline.identity import key_of_teacher
-from metakd.pipeline.measure import batchnorm_modes, precision_of, steps_at_test
+from metakd.pipeline.measure import precision_of, validation_setting
 from metakd.pipeline.prepare import Prepared, optimization_of
 from metakd.pipeline.teaching import join
+from metakd.stages.context import StageContext, Validation
 from metakd.stages.evaluate import evaluate
 from metakd.stages.exchange import part_of
 from metakd.stages.fit import fit
@@ -89,6 +90,13 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
             return trained_teacher(
                 network,
                 data,
+                StageContext(
+                    "pretrain",
+                    own,
+                    prepared.precision,
+                    optimization_of(config.pretrain),
+                    config.teacher.seed or 0,
+                ),
                 key=key_of_teacher(prepared, network, network.backbone),
                 cache_root=prepared.cache_root if config.pretrain.cache else None,
                 epochs=config.pretrain.epochs,
@@ -96,10 +104,6 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
                 batch_size=config.pretrain.batch_size,
                 label_smoothing=config.pretrain.label_smoothing,
                 validate_fraction=config.pretrain.validate_fraction,
-                optimization=optimization_of(config.pretrain),
-                precision=prepared.precision,
-                seed=config.teacher.seed or 0,
-                recorder=own,
             )[1:]
 
         taken, cached = recorder.by_first(network, trained)
@@ -113,13 +117,10 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
         channels_last=prepared.precision.dtype is not None,
     )
     if calibrates(prepared):
-        task = config.task
         teacher.calibrate(
             data.tasks(
                 "validate",
-                ways=task.ways,
-                shots=task.train_shots or task.shots,
-                queries=task.train_queries or task.queries,
+                config.task.calibration(),
                 tasks=20,
                 seed=config.evaluate.seed,
                 stage="calibrate",
@@ -157,6 +158,13 @@ def train_student(
             backbone,
             data,
             objective,
+            StageContext(
+                "warmstart" + suffix,
+                recorder,
+                prepared.precision,
+                optimization_of(config.warmstart),
+                config.seed,
+            ),
             answers_to=None
             if teacher is None
             else lambda batch: teacher.answer_batch(batch, objective.reads),
@@ -164,11 +172,6 @@ def train_student(
             updates=config.warmstart.updates,
             batch_size=config.warmstart.batch_size,
             label_smoothing=config.warmstart.label_smoothing,
-            optimization=optimization_of(config.warmstart),
-            precision=prepared.precision,
-            seed=config.seed,
-            recorder=recorder,
-            stage="warmstart" + suffix,
         )
         seconds["warmstart"] = fitted.seconds
     torch.manual_seed(config.seed)  # for the algorithm's own head
@@ -229,14 +232,10 @@ def _meta_train(
     if episodes:
         stream = data.tasks(
             "train",
-            ways=task.train_ways or task.ways,
-            shots=task.train_shots or task.shots,
-            queries=task.train_queries or task.queries,
+            task.training(),
             tasks=task.meta_batch,
             seed=config.seed,
             stage="meta_train",
-            sampling=task.sampling,
-            number=task.train_tasks,
             augmented=True,
         )
     else:
@@ -256,23 +255,11 @@ def _meta_train(
 
     precision = precision_of(config, prepared.precision)
     regression = data.kind == "regression"
-    modes = batchnorm_modes(student.algorithm, False)
-    steps = steps_at_test(config)
+    setting = validation_setting(config, student.algorithm, stage.validate_tasks)
 
     def validate() -> float:
         measured = evaluate(
-            student.algorithm,
-            data,
-            split="validate",
-            ways=task.ways,
-            shots=task.shots,
-            queries=task.queries,
-            tasks=stage.validate_tasks,
-            seed=config.evaluate.seed,
-            steps=None if steps is None else [steps],
-            batchnorm=modes[0],
-            precision=precision,
-            group=recorder.group,
+            student.algorithm, data, setting, precision=precision, group=recorder.group
         )[0]
         if measured.diverged.all() or (regression and measured.diverged.any()):
             return math.nan  # there is no figure by which it could be chosen
@@ -294,15 +281,12 @@ def _meta_train(
         joined,
         student.objective,
         stream.batch,
+        StageContext(
+            "meta_train" + suffix, recorder, precision, optimization_of(stage), config.seed
+        ),
         steps=stage.iterations,
-        optimization=optimization_of(stage),
-        precision=precision,
-        recorder=recorder,
-        stage="meta_train" + suffix,
         answers_to=None if teacher is None else answers_to,
-        validate=validate,
-        validate_every=stage.validate_every,
-        higher_is_better=not regression,
+        validation=Validation(validate, stage.validate_every, not regression),
     )
     student.objective.label_smoothing = 0.0
     student.seconds["meta_train"] = fitted.seconds

@@ -24,7 +24,7 @@ from metakd.reports.divergence import are_finite
 from metakd.reports.fidelity import expected_calibration_error
 from metakd.reports.fidelity import fidelity as fidelity_of
 from metakd.reports.statistics import paired_difference
-from metakd.stages.evaluate import Measurement, embed_split, embeds_alone, evaluate
+from metakd.stages.evaluate import Measurement, Setting, embed_split, embeds_alone, evaluate
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
 
@@ -40,6 +40,7 @@ __all__ = [
     "precision_of",
     "start_of",
     "steps_at_test",
+    "validation_setting",
 ]
 
 
@@ -131,6 +132,28 @@ def batchnorm_modes(network: nn.Module, transductive: bool) -> list[str | None]:
     return ["inductive", "transductive"] if transductive else ["inductive"]
 
 
+def _test_setting(
+    config: Config, shots: int, tasks: int, steps: list[int] | None, batchnorm: str | None
+) -> Setting:
+    """Return a setting of the evaluation that the config asks for."""
+    e = config.evaluate
+    spec, stage = config.task.evaluation(shots), evaluation_stage(e.part)
+    return Setting(e.part, spec, tasks, e.seed, stage, steps, batchnorm)
+
+
+def validation_setting(config: Config, algorithm: Algorithm, tasks: int) -> Setting:
+    """Return the setting in which a learner is validated, on so many meta-validation tasks."""
+    steps = steps_at_test(config)
+    return Setting(
+        "validate",
+        config.task.evaluation(),
+        tasks,
+        config.evaluate.seed,
+        steps=None if steps is None else [steps],
+        batchnorm=batchnorm_modes(algorithm, False)[0],
+    )
+
+
 def judge(
     algorithm: Algorithm,
     data: ClassData | RegressionTasks,
@@ -177,17 +200,9 @@ def _judge(
             judged.measurements += evaluate(
                 algorithm,
                 data,
-                split=e.part,
-                ways=task.ways,
-                shots=shots,
-                queries=task.queries,
-                tasks=tasks,
-                seed=e.seed,
-                steps=steps,
-                batchnorm=mode,
+                _test_setting(config, shots, tasks, steps, mode),
                 precision=precision,
                 embeddings=embeddings if mode != "transductive" else None,
-                stage=evaluation_stage(e.part),
                 bar=bar,
                 group=recorder.group,
             )
@@ -239,20 +254,13 @@ def _judge_embedding(
     shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
     with recorder.bar("evaluate", len(shot_list) * e.tasks, "evaluate teacher") as bar:
         for shots in shot_list:
+            mode = "inductive" if has_batchnorm(backbone) else None
             judged.measurements += evaluate(
                 head,
                 data,
-                split=e.part,
-                ways=task.ways,
-                shots=shots,
-                queries=task.queries,
-                tasks=e.tasks,
-                seed=e.seed,
-                steps=None,
-                batchnorm="inductive" if has_batchnorm(backbone) else None,
+                _test_setting(config, shots, e.tasks, None, mode),
                 precision=precision,
                 embeddings=embeddings,
-                stage=evaluation_stage(e.part),
                 bar=bar,
                 group=recorder.group,
             )
@@ -267,22 +275,13 @@ def _teacher_scale(
     head: Supervised, data: ClassData, config: Config, precision: Precision, recorder: Recorder
 ) -> float:
     """Fit by likelihood on meta-validation what the cosines are multiplied by (no rank changes)."""
-    task = config.task
-    measured = evaluate(
-        head,
-        data,
-        split="validate",
-        ways=task.ways,
-        shots=task.shots,
-        queries=task.queries,
-        tasks=CALIBRATION_TASKS,
-        seed=config.evaluate.seed,
+    setting = replace(
+        validation_setting(config, head, CALIBRATION_TASKS),
+        stage="calibrate",
         steps=None,
         batchnorm="inductive",
-        precision=precision,
-        stage="calibrate",
-        group=recorder.group,
-    )[0]
+    )
+    measured = evaluate(head, data, setting, precision=precision, group=recorder.group)[0]
     if not are_finite(measured.logits).any():
         return 1.0  # the teacher has no answers: there is nothing to scale
     return fit_scale(measured.logits.flatten(0, 1), measured.targets.flatten())

@@ -133,7 +133,7 @@ class Prepared:
         elif c.algorithm.supports.trains_on == "batches":
             outputs = self.data.split("train").classes
         else:
-            outputs = c.task.train_ways or c.task.ways
+            outputs = c.task.training().ways
         cls = resolve(chosen._target_, "metakd.algorithms", c.plugins)
         algorithm: Algorithm = build(
             cls,

@@ -15,7 +15,7 @@ from metakd.data.splits import SPLITS
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.randomness import random_state, restore_random_state
 from metakd.pipeline.learners import Taught
-from metakd.pipeline.measure import Judged, batchnorm_modes, precision_of, steps_at_test
+from metakd.pipeline.measure import Judged, precision_of, validation_setting
 from metakd.pipeline.prepare import Prepared
 from metakd.reports.divergence import answers
 from metakd.reports.statistics import mean_ci95, paired_difference
@@ -132,13 +132,10 @@ def keep(folder: RunFolder | None, lines: Iterable[str]) -> None:
 
 def _teacher_values(teacher: FrozenTeacher, data: ClassData, config: Config, tasks: int) -> Tensor:
     """Return the teacher's accuracy on each task, [tasks] float64."""
-    task = config.task
     stream = evaluation_tasks(
         data,
         "validate",
-        ways=task.ways,
-        shots=task.shots,
-        queries=task.queries,
+        config.task.evaluation(),
         tasks=tasks,
         seed=config.evaluate.seed,
     )
@@ -151,21 +148,13 @@ def _teacher_values(teacher: FrozenTeacher, data: ClassData, config: Config, tas
 
 def _student_values(prepared: Prepared, tasks: int) -> Tensor:
     """Return the accuracy of the student at its start on the same tasks, [tasks] float64."""
-    config, task = prepared.config, prepared.config.task
+    config = prepared.config
     torch.manual_seed(config.seed)  # for the algorithm's own head, as when it is trained
     algorithm = prepared.algorithm(copy.deepcopy(prepared.student))
-    steps = steps_at_test(config)
     return evaluate(
         algorithm,
         prepared.data,
-        split="validate",
-        ways=task.ways,
-        shots=task.shots,
-        queries=task.queries,
-        tasks=tasks,
-        seed=config.evaluate.seed,
-        steps=None if steps is None else [steps],
-        batchnorm=batchnorm_modes(algorithm, False)[0],
+        validation_setting(config, algorithm, tasks),
         precision=precision_of(config, prepared.precision),
     )[0].values
 

@@ -17,6 +17,7 @@ from metakd.distillation.teacher import FrozenTeacher
 from metakd.distillation.teacher_modes import prototype_logits_on_support
 from metakd.pipeline.learners import Student
 from metakd.pipeline.prepare import Prepared, optimization_of
+from metakd.stages.context import StageContext
 from metakd.stages.evaluate import embeds_alone
 from metakd.stages.fine_tune import TargetResult, fine_tune
 from metakd.stages.recorder import Recorder
@@ -41,11 +42,21 @@ def fine_tune_student(
     target = everything.target(
         config.finetune.target, config.finetune.shots, config.dataset.split_seed
     )
-    distilling = config.finetune.distill and teacher is not None
+    distillation = None
+    if config.finetune.distill and teacher is not None:
+        objective = copy.deepcopy(student.objective)
+        distillation = objective, _answers(teacher, data, target, objective.reads)
     return fine_tune(
         student.algorithm.backbone,
         data,
         target,
+        StageContext(
+            "finetune" + suffix,
+            recorder,
+            prepared.precision,
+            optimization_of(config.finetune),
+            config.seed,
+        ),
         epochs=config.finetune.epochs,
         batch_size=config.finetune.batch_size,
         freeze_backbone=config.finetune.freeze_backbone,
@@ -53,15 +64,7 @@ def fine_tune_student(
         # The meta-learner's body was trained without running statistics, or its file had none.
         recalibrate=config.algorithm.supports.adapts
         or not embeds_alone(student.algorithm.backbone),
-        optimization=optimization_of(config.finetune),
-        precision=prepared.precision,
-        seed=config.seed,
-        recorder=recorder,
-        objective=copy.deepcopy(student.objective) if distilling else None,
-        answers_to=_answers(teacher, data, target, student.objective.reads)
-        if distilling and teacher
-        else None,
-        stage="finetune" + suffix,
+        distillation=distillation,
     )
 
 

@@ -13,22 +13,19 @@ from metakd.config.compose import Composed
 from metakd.config.schema import Config
 from metakd.data.class_data import ClassData
 from metakd.errors import UserError
+from metakd.task_spec import TaskSpec
 
 __all__ = ["check_tasks", "fit_queries"]
 
 
 @dataclass(frozen=True)
 class _Tasks:
-    """The tasks of one stream: the split they are made from, their size, how they are drawn."""
+    """The tasks of one stream: the split they are made from, and which settings decide them."""
 
     split: str
-    ways: int
-    shots: int
-    queries: int
+    spec: TaskSpec
     shots_key: str
     queries_key: str
-    sampling: str = "uniform"
-    number: int | None = None
 
     def room(self, data: ClassData) -> tuple[int, str, int]:
         """Return how many queries fit, and the class that allows the fewest and its images."""
@@ -36,14 +33,13 @@ class _Tasks:
         counts = images.members[1]
         fewest = int(counts.min())
         # `partition` deals a class's images out to so many tasks.
-        share = (self.number or 1) if self.sampling == "partition" else 1
-        return fewest // share - self.shots, images.class_names[int(counts.argmin())], fewest
+        share = (self.spec.number or 1) if self.spec.sampling == "partition" else 1
+        return fewest // share - self.spec.shots, images.class_names[int(counts.argmin())], fewest
 
 
 def _wanted(config: Config, *, judging: bool) -> list[_Tasks]:
     """Return every kind of task that the run will draw."""
     task = config.task
-    train_shots, train_queries = task.train_shots or task.shots, task.train_queries or task.queries
     train_keys = (
         "task.shots" if task.train_shots is None else "task.train_shots",
         "task.train_queries",
@@ -51,18 +47,17 @@ def _wanted(config: Config, *, judging: bool) -> list[_Tasks]:
     own = ("task.shots", "task.queries")
     wanted = []
     if not judging:
-        wanted.append(_Tasks("validate", task.ways, task.shots, task.queries, *own))
+        wanted.append(_Tasks("validate", task.evaluation(), *own))
     for shots in {task.shots, *config.evaluate.shots}:
         keys = own if shots == task.shots else ("evaluate.shots", "task.queries")
-        wanted.append(_Tasks(config.evaluate.part, task.ways, shots, task.queries, *keys))
+        wanted.append(_Tasks(config.evaluate.part, task.evaluation(shots), *keys))
     if judging:
         return wanted  # neither the teacher's scale nor the student is fitted to anything
     if config.distill.supports.uses_teacher and config.distill.teacher_mode != "head":
         # The teacher's scale is fitted on validation tasks like those that it answers.
-        wanted.append(_Tasks("validate", task.ways, train_shots, train_queries, *train_keys))
+        wanted.append(_Tasks("validate", task.calibration(), *train_keys))
     if config.algorithm.supports.trains_on == "episodes" and config.meta_train.iterations > 0:
-        ways, drawn = task.train_ways or task.ways, (task.sampling, task.train_tasks)
-        wanted.append(_Tasks("train", ways, train_shots, train_queries, *train_keys, *drawn))
+        wanted.append(_Tasks("train", task.training(), *train_keys))
     return wanted
 
 
@@ -78,17 +73,7 @@ def check_tasks(config: Config, data: ClassData, *, judging: bool) -> None:
         UserError: as `ClassData.tasks`.
     """
     for tasks in _wanted(config, judging=judging):
-        data.tasks(
-            tasks.split,
-            ways=tasks.ways,
-            shots=tasks.shots,
-            queries=tasks.queries,
-            tasks=1,
-            seed=config.seed,
-            stage="check",
-            sampling=tasks.sampling,
-            number=tasks.number,
-        ).batch(0)
+        data.tasks(tasks.split, tasks.spec, tasks=1, seed=config.seed, stage="check").batch(0)
 
 
 def fit_queries(
@@ -137,14 +122,14 @@ def _lowered(
         if tasks.queries_key != key:
             continue
         room, name, images = tasks.room(data)
-        share = f" for {tasks.number} tasks" if tasks.sampling == "partition" else ""
+        share = f" for {tasks.spec.number} tasks" if tasks.spec.sampling == "partition" else ""
         why = f"class '{name}' of meta-{tasks.split} has {images} images{share}"
         if room < 1:
             raise UserError(
-                f"task.fit: {why}, and {tasks.shots_key} asks for {tasks.shots} shots: not one "
-                f"query is left; lower {tasks.shots_key}, or leave that class out"
+                f"task.fit: {why}, and {tasks.shots_key} asks for {tasks.spec.shots} shots: not "
+                f"one query is left; lower {tasks.shots_key}, or leave that class out"
             )
         if room < queries:
             queries = room
-            lines = [f"{key}={queries} instead of {asked}: {why}, and {tasks.shots} are shots"]
+            lines = [f"{key}={queries} instead of {asked}: {why}, and {tasks.spec.shots} are shots"]
     return queries, lines

@@ -79,7 +79,7 @@ def adapting_teacher(prepared: Prepared, backbone: nn.Module) -> Algorithm:
         own = prepared.algorithm(backbone, settings)
         assert isinstance(own, TeachingAlgorithm)
         return own.student
-    ways = config.task.train_ways or config.task.ways
+    ways = config.task.training().ways
     learner: Algorithm = build(MAML, backbone, ways, settings=settings_of(settings))
     return learner.to(prepared.device)
 
@@ -133,13 +133,9 @@ def _quiz(prepared: Prepared, data: ClassData) -> Callable[[int], TaskBatch | Ex
         ).batch
     return data.tasks(
         "train",
-        ways=task.train_ways or task.ways,
-        shots=task.train_shots or task.shots,
-        queries=task.train_queries or task.queries,
+        task.training(),
         tasks=task.meta_batch,
         seed=config.seed,
         stage="quiz",
-        sampling=task.sampling,
-        number=task.train_tasks,
         augmented=True,
     ).batch

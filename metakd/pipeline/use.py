@@ -170,7 +170,7 @@ def recipe_of(
         example_shape=tuple(example_shape),
         backbone=_architecture(architecture),
         algorithm=part,
-        outputs=_outputs(weights, task.train_ways or task.ways),
+        outputs=_outputs(weights, task.training().ways),
         fixed_ways=fixed and config.dataset.supports.kind == "classification",
         base_only=base_only,
         steps=steps,

@@ -21,12 +21,14 @@ from metakd.models.normalization import batchnorm_mode, has_batchnorm, has_runni
 from metakd.reports.divergence import answers, diverged_tasks
 from metakd.reports.statistics import mean_ci95
 from metakd.stages.precision import Precision
+from metakd.task_spec import TaskSpec
 
 Piece = TypeVar("Piece")
 
 __all__ = [
     "TASKS_PER_STEP",
     "Measurement",
+    "Setting",
     "embed_split",
     "embeds_alone",
     "evaluate",
@@ -134,10 +136,8 @@ class Measurement:
 def evaluation_tasks(
     data: ClassData | RegressionTasks,
     split: str,
+    spec: TaskSpec,
     *,
-    ways: int,
-    shots: int,
-    queries: int,
     tasks: int,
     seed: int,
     stage: str = "evaluate",
@@ -147,15 +147,7 @@ def evaluation_tasks(
 
     Of several processes each gets its own; `in_order` puts together what became of them.
     """
-    stream = data.tasks(
-        split,
-        ways=ways,
-        shots=shots,
-        queries=queries,
-        tasks=TASKS_PER_STEP,
-        seed=seed,
-        stage=stage,
-    )
+    stream = data.tasks(split, spec, tasks=TASKS_PER_STEP, seed=seed, stage=stage)
     for step in range(-(-tasks // TASKS_PER_STEP)):
         if not group.mine(step):
             continue
@@ -207,43 +199,52 @@ def in_order(dealt: Sequence[Sequence[Piece]]) -> list[Piece]:
     return [dealt[i % len(dealt)][i // len(dealt)] for i in range(count)]
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What is measured of a learner, and on which tasks.
+
+    Attributes:
+        split: `test` or `validate`.
+        spec: of the tasks.
+        tasks: their number.
+        seed: decides the tasks, together with
+        stage: the name of their stream.
+        steps: ascending numbers of adaptation steps, each measured; None for an algorithm that
+            takes none.
+        batchnorm: `inductive` or `transductive`; None if the network has no batch norm.
+    """
+
+    split: str
+    spec: TaskSpec
+    tasks: int
+    seed: int
+    stage: str = "evaluate"
+    steps: Sequence[int] | None = None
+    batchnorm: str | None = None
+
+
 def evaluate(
     algorithm: Algorithm,
     data: ClassData | RegressionTasks,
+    setting: Setting,
     *,
-    split: str,
-    ways: int,
-    shots: int,
-    queries: int,
-    tasks: int,
-    seed: int,
-    steps: Sequence[int] | None,
-    batchnorm: str | None,
     precision: Precision,
     embeddings: Tensor | None = None,
-    stage: str = "evaluate",
     bar: Any = None,
     group: Group = ALONE,
 ) -> list[Measurement]:
-    """Judge `algorithm` on `tasks` tasks of `split` and return a measurement for each of `steps`.
+    """Evaluate `algorithm` on tasks; return a measurement for each of the setting's steps.
 
     Args:
         algorithm: the learner; its state is as before afterwards.
         data: the dataset.
-        split: `test` or `validate`.
-        ways: classes of a task.
-        shots: support examples of a class.
-        queries: query examples of a class.
-        tasks: number of tasks.
-        seed: decides the tasks, alone.
-        steps: ascending numbers of adaptation steps; None for an algorithm that takes none.
-        batchnorm: `inductive` or `transductive`; None if the network has no batch norm.
+        setting: what is measured, on which tasks.
         precision: number format of forward passes.
         embeddings: `embed_split` of a MetricAlgorithm, where known already (inductive only).
-        stage: names the stream of tasks.
         bar: progress bar that is moved on by each task.
         group: processes that share the tasks; all return the same.
     """
+    split, steps, batchnorm = setting.split, setting.steps, setting.batchnorm
     mode = batchnorm or "inductive"
     gather = (
         isinstance(algorithm, MetricAlgorithm)
@@ -261,12 +262,10 @@ def evaluate(
     for batch in evaluation_tasks(
         data,
         split,
-        ways=ways,
-        shots=shots,
-        queries=queries,
-        tasks=tasks,
-        seed=seed,
-        stage=stage,
+        setting.spec,
+        tasks=setting.tasks,
+        seed=setting.seed,
+        stage=setting.stage,
         group=group,
     ):
         if gather:
@@ -291,16 +290,16 @@ def evaluate(
         found = in_order(group.gather(list(zip(logits, targets, classes, strict=True))))
         logits, targets, classes = (list(each) for each in zip(*found, strict=True))
         if bar is not None:
-            bar.advance(tasks - done)
+            bar.advance(setting.tasks - done)
     all_logits = torch.cat(logits, dim=1)
     all_targets, all_classes = torch.cat(targets), torch.cat(classes)
     return [
         Measurement(
             values=_values(all_logits[i], all_targets),
             kind=data.kind,
-            ways=ways,
-            shots=shots,
-            queries=queries,
+            ways=setting.spec.ways,
+            shots=setting.spec.shots,
+            queries=setting.spec.queries,
             steps=None if steps is None else steps[i],
             batchnorm=batchnorm,
             logits=all_logits[i],

@@ -27,10 +27,9 @@ from metakd.models.normalization import (
     set_running_statistics,
 )
 from metakd.reports.divergence import answers, are_finite
+from metakd.stages.context import StageContext
 from metakd.stages.fit import fit
-from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
-from metakd.stages.recorder import Recorder
 
 __all__ = ["TargetResult", "fine_tune", "l2sp_penalty"]
 
@@ -81,19 +80,14 @@ def fine_tune(
     backbone: nn.Module,
     data: ClassData,
     target: TargetTask,
+    context: StageContext,
     *,
     epochs: int,
     batch_size: int,
     freeze_backbone: bool,
     l2sp: float,
-    optimization: Optimization,
-    precision: Precision,
-    seed: int,
-    recorder: Recorder,
     recalibrate: bool = False,
-    objective: Objective | None = None,
-    answers_to: Callable[[Tensor], Answer] | None = None,
-    stage: str = "finetune",
+    distillation: tuple[Objective, Callable[[Tensor], Answer]] | None = None,
 ) -> TargetResult:
     """Fine-tune a copy of `backbone` with a new head on the target task and judge it.
 
@@ -101,27 +95,23 @@ def fine_tune(
         backbone: the meta-trained student's; it is not changed.
         data: gives normalisation.
         target: training and test images of the target's classes.
+        context: how it computes (the seed decides the head's start, too), and where metrics go.
         epochs: passes over the target's training images.
         batch_size: images of an update.
         freeze_backbone: train the head alone, on embeddings of a fixed backbone.
         l2sp: λ of the L2-SP penalty.
-        optimization: optimiser and schedule.
-        precision: number format.
-        seed: decides the head's start and the order of images.
-        recorder: where metrics go.
         recalibrate: estimate batch norm's running statistics on the training images first, for a
             backbone that was trained without them.
-        objective: a distillation, or None for labels alone.
-        answers_to: the teacher's answer to training images by their position [n]; needed with
-            `objective`.
-        stage: name under which metrics go.
+        distillation: the loss, and the teacher's answer to training images by their position [n];
+            None: labels alone.
     """
+    seed, precision = context.seed, context.precision
     torch.manual_seed(seed)
     network = Network(copy.deepcopy(backbone), target.train.classes).to(data.device)
     if recalibrate and has_batchnorm(network):
         _estimate_statistics(network, data, target.train.examples, batch_size, precision)
     start = {n: p.detach().clone() for n, p in network.backbone.named_parameters()}
-    objective = objective if objective is not None else Objective()
+    objective, answers_to = (Objective(), None) if distillation is None else distillation
     learner = _Tuned(network, freeze_backbone, start if l2sp else None, l2sp)
     count = len(target.train.labels)
     batches = -(-count // batch_size)
@@ -137,11 +127,8 @@ def fine_tune(
         learner,
         objective,
         batch_at,
+        context,
         steps=epochs * batches,
-        optimization=optimization,
-        precision=precision,
-        recorder=recorder,
-        stage=stage,
         answers_to=None if answers_to is None else lambda batch: answers_to(batch.index),
         log_every=batches,
     )

@@ -14,10 +14,9 @@ from metakd.adaptation.algorithm import Algorithm
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.errors import UserError
+from metakd.stages.context import StageContext, Validation
 from metakd.stages.finite import NotFiniteError
-from metakd.stages.optimization import Optimization
-from metakd.stages.precision import Precision
-from metakd.stages.recorder import Recorder, floats
+from metakd.stages.recorder import floats
 from metakd.stages.training import Training
 
 __all__ = ["Fitted", "fit"]
@@ -42,17 +41,11 @@ def fit(
     learner: Algorithm,
     objective: Objective,
     batch_at: Callable[[int], TaskBatch | ExampleBatch],
+    context: StageContext,
     *,
     steps: int,
-    optimization: Optimization,
-    precision: Precision,
-    recorder: Recorder,
-    stage: str,
     answers_to: Callable[[Any], TaskAnswers | Answer | None] | None = None,
-    validate: Callable[[], float] | None = None,
-    validate_every: int = 0,
-    higher_is_better: bool = True,
-    keep_best: bool = True,
+    validation: Validation | None = None,
     learner_is: str = "student",
     log_every: int = 10,
 ) -> Fitted:
@@ -62,21 +55,15 @@ def fit(
     of the updates is made from the state that it left, to the same end.
 
     Args:
-        learner: what is trained, in place; at the end it holds its best validated state (with
-            `keep_best`), else its last.
+        learner: what is trained, in place; at the end it holds its best validated state (if that
+            is kept), else its last.
         objective: the loss; its own parameters are trained along.
         batch_at: the batch of a step, a pure function of the step.
+        context: how it computes, and where metrics and checkpoints go.
         steps: number of updates; 0 leaves the learner as it is.
-        optimization: optimiser and schedule.
-        precision: number format of the forward passes.
-        recorder: where metrics and checkpoints go, and what was done before comes from.
-        stage: name under which they go.
         answers_to: the teacher's answer to a batch; None without teacher.
-        validate: returns the validation value of the learner as it is now.
-        validate_every: steps between validations; 0: only at the end.
-        higher_is_better: false for errors (regression).
+        validation: how the learner is validated; None: it is not.
         learner_is: `student` or `teacher`: under which name its training accuracy is logged.
-        keep_best: go back to the best validated state at the end.
         log_every: steps between lines of metrics.
 
     Raises:
@@ -84,6 +71,8 @@ def fit(
         NotFiniteError: a loss or a gradient is not finite, more often than `optimization` lets
             pass; the update was not made.
     """
+    stage, recorder = context.stage, context.recorder
+    optimization, precision = context.optimization, context.precision
     finished = recorder.finished(stage)
     if finished is not None:
         with _fitting(stage):
@@ -103,9 +92,9 @@ def fit(
         return training.state()
 
     def judged(step: int) -> bool:
-        if validate is None:
+        if validation is None:
             return False
-        return step == steps or bool(validate_every and step % validate_every == 0)
+        return step == steps or bool(validation.every and step % validation.every == 0)
 
     def save() -> None:
         # The undistilled twin must not take the student's place.
@@ -147,13 +136,14 @@ def fit(
                         training.step, torn = step + 1, False
                 logged = training.pending
                 value = None
-                if validate is not None and judged(training.step):
-                    value = validate()  # this can be broken off: it is done again
+                if validation is not None and judged(training.step):
+                    value = validation.measure()  # this can be broken off: it is done again
                 with recorder.whole():
                     torn = True
-                    if value is not None:
-                        logged["validate/accuracy" if higher_is_better else "validate/mse"] = value
-                        training.judge(value, higher_is_better, keep_best)
+                    if validation is not None and value is not None:
+                        higher = validation.higher_is_better
+                        logged["validate/accuracy" if higher else "validate/mse"] = value
+                        training.judge(value, higher, validation.keep_best)
                     if logged:
                         recorder.log(stage, training.step - 1, logged)
                     training.pending, torn = None, False

@@ -11,10 +11,9 @@ from metakd.distillation.objective import Objective
 from metakd.models.network import Network
 from metakd.models.normalization import batchnorm_mode
 from metakd.reports.divergence import answers
+from metakd.stages.context import StageContext, Validation
 from metakd.stages.fit import Fitted, fit
-from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
-from metakd.stages.recorder import Recorder
 
 __all__ = ["base_accuracy", "hold_out", "pretrain"]
 
@@ -55,15 +54,12 @@ def base_accuracy(
 def pretrain(
     network: Network,
     data: ClassData,
+    context: StageContext,
     *,
     epochs: int,
     batch_size: int,
     label_smoothing: float,
     validate_fraction: float,
-    optimization: Optimization,
-    precision: Precision,
-    seed: int,
-    recorder: Recorder,
     updates: int | None = None,
 ) -> Fitted:
     """Train `network` in place to tell the meta-train classes apart.
@@ -74,14 +70,11 @@ def pretrain(
     Args:
         network: backbone and a head of all meta-train classes.
         data: the dataset.
+        context: how it computes, and where metrics go.
         epochs: passes over the meta-train images.
         batch_size: images of an update.
         label_smoothing: of the loss.
         validate_fraction: share of each class held out for validation.
-        optimization: optimiser and schedule.
-        precision: number format.
-        seed: decides order and augmentation.
-        recorder: where metrics go.
         updates: at least so many, in further passes; None: `epochs` alone decides.
 
     Returns:
@@ -94,19 +87,24 @@ def pretrain(
     objective.label_smoothing = label_smoothing
     train, held = hold_out(data.split("train").labels, validate_fraction)
     batches = data.batches(
-        "train", batch_size=batch_size, seed=seed, stage="pretrain", fresh=True, index=train
+        "train",
+        batch_size=batch_size,
+        seed=context.seed,
+        stage="pretrain",
+        fresh=True,
+        index=train,
+    )
+    validation = Validation(
+        lambda: base_accuracy(network, data, held, context.precision),
+        batches.batches_per_epoch,
+        keep_best=False,
     )
     return fit(
         learner,
         objective,
         batches.batch,
+        context.named("pretrain"),
         steps=batches.steps(epochs, updates),
-        optimization=optimization,
-        precision=precision,
-        recorder=recorder,
-        stage="pretrain",
-        validate=(lambda: base_accuracy(network, data, held, precision)) if len(held) else None,
-        validate_every=batches.batches_per_epoch,
-        keep_best=False,
+        validation=validation if len(held) else None,
         learner_is="teacher",
     )

@@ -11,11 +11,9 @@ from torch import Tensor
 from metakd.data.cache import write_checked
 from metakd.data.class_data import ClassData
 from metakd.models.network import Network
+from metakd.stages.context import StageContext
 from metakd.stages.kept import content_address, fingerprint, from_cache_or_made
-from metakd.stages.optimization import Optimization
-from metakd.stages.precision import Precision
 from metakd.stages.pretrain import pretrain
-from metakd.stages.recorder import Recorder
 
 __all__ = ["CODE", "teacher_key", "trained_teacher"]
 
@@ -56,6 +54,7 @@ def teacher_key(
 def trained_teacher(
     network: Network,
     data: ClassData,
+    context: StageContext,
     *,
     key: str,
     cache_root: Path | None,
@@ -63,10 +62,6 @@ def trained_teacher(
     batch_size: int,
     label_smoothing: float,
     validate_fraction: float,
-    optimization: Optimization,
-    precision: Precision,
-    seed: int,
-    recorder: Recorder,
     updates: int | None = None,
 ) -> tuple[Network, float, bool]:
     """Return (trained network, seconds of training, whether it came from the cache).
@@ -77,20 +72,17 @@ def trained_teacher(
     Args:
         network: the untrained teacher, with a head of all meta-train classes.
         data: the dataset.
+        context: how it computes (the initial weights are decided already), and where metrics go.
         key: `teacher_key`.
         cache_root: folder of caches; None: neither read nor written.
         epochs: passes over the meta-train images.
         batch_size: images of an update.
         label_smoothing: of the loss.
         validate_fraction: share of each class held out for its own validation.
-        optimization: optimiser and schedule.
-        precision: number format.
-        seed: decides order and augmentation (the initial weights are decided already).
-        recorder: where metrics go.
         updates: at least so many, in further passes; None: `epochs` alone decides.
     """
     folder = None if cache_root is None else cache_root / "teachers"
-    seconds = 0.0
+    seconds, recorder = 0.0, context.recorder
 
     def take(weights: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         network.load_state_dict(weights)
@@ -104,14 +96,11 @@ def trained_teacher(
         fitted = pretrain(
             network,
             data,
+            context,
             epochs=epochs,
             batch_size=batch_size,
             label_smoothing=label_smoothing,
             validate_fraction=validate_fraction,
-            optimization=optimization,
-            precision=precision,
-            seed=seed,
-            recorder=recorder,
             updates=updates,
         )
         seconds = fitted.seconds

@@ -10,10 +10,8 @@ from metakd.algorithms.supervised import Supervised
 from metakd.data.class_data import ClassData
 from metakd.data.tasks import ExampleBatch
 from metakd.distillation.objective import Answer, Objective
+from metakd.stages.context import StageContext
 from metakd.stages.fit import Fitted, fit
-from metakd.stages.optimization import Optimization
-from metakd.stages.precision import Precision
-from metakd.stages.recorder import Recorder
 
 __all__ = ["warm_start"]
 
@@ -22,16 +20,12 @@ def warm_start(
     backbone: nn.Module,
     data: ClassData,
     objective: Objective,
+    context: StageContext,
     *,
     answers_to: Callable[[ExampleBatch], Answer] | None,
     epochs: int,
     batch_size: int,
     label_smoothing: float,
-    optimization: Optimization,
-    precision: Precision,
-    seed: int,
-    recorder: Recorder,
-    stage: str = "warmstart",
     updates: int | None = None,
 ) -> Fitted:
     """Train `backbone` in place with labels and, if `answers_to` is given, a teacher's answers.
@@ -42,31 +36,24 @@ def warm_start(
         backbone: the student's.
         data: the dataset.
         objective: labels alone, or a distillation.
+        context: how it computes, and where metrics go.
         answers_to: the teacher's answer to a batch.
         epochs: passes over the meta-train images.
         batch_size: images of an update.
         label_smoothing: of the labels' loss.
-        optimization: optimiser and schedule.
-        precision: number format.
-        seed: decides order and augmentation.
-        recorder: where metrics go.
-        stage: name under which they go.
         updates: at least so many, in further passes; None: `epochs` alone decides.
     """
     learner = Supervised(backbone, data.split("train").classes).to(data.device)
     batches = data.batches(
-        "train", batch_size=batch_size, seed=seed, stage="warmstart", augmented=True
+        "train", batch_size=batch_size, seed=context.seed, stage="warmstart", augmented=True
     )
     objective.label_smoothing = label_smoothing
     fitted = fit(
         learner,
         objective,
         batches.batch,
+        context,
         steps=batches.steps(epochs, updates),
-        optimization=optimization,
-        precision=precision,
-        recorder=recorder,
-        stage=stage,
         answers_to=answers_to,
     )
     objective.label_smoothing = 0.0

@@ -17,6 +17,7 @@ from metakd.data.tasks import TaskBatch
 from metakd.distillation.calibration import fit_scale
 from metakd.stages.evaluate import embed_split, embeds_alone, evaluation_tasks
 from metakd.stages.precision import Precision
+from metakd.task_spec import TaskSpec
 from metakd.using.known import QUANTILES, SCORES, auroc, quantiles_of, rejection_curve
 
 __all__ = ["RATES", "Calibration", "Judged", "calibrate", "judged_tasks"]
@@ -139,9 +140,7 @@ def judged_tasks(
     for batch in evaluation_tasks(
         data,
         split,
-        ways=drawn,
-        shots=shots,
-        queries=queries,
+        TaskSpec(drawn, shots, queries),
         tasks=tasks,
         seed=seed,
         stage="calibrate",

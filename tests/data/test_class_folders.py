@@ -14,6 +14,7 @@ from metakd.data.image_folder import ImageFolder
 from metakd.data.images import ImageData
 from metakd.data.load import load_dataset
 from metakd.errors import UserError
+from metakd.task_spec import TaskSpec
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
 
@@ -123,7 +124,7 @@ def test_parts_without_classes_are_kept_and_read_from_the_cache(
         assert (len(empty), empty.classes) == (0, 0)
         assert [len(m) for m in empty.members] == [0, 0]
         with pytest.raises(UserError, match=r"image_folder: the split 'validate' holds no classes"):
-            data.tasks("validate", ways=1, shots=1, queries=1, tasks=1, seed=0, stage="x")
+            data.tasks("validate", TaskSpec(1, 1, 1), tasks=1, seed=0, stage="x")
         with pytest.raises(UserError, match="the split 'validate' holds no classes"):
             data.batches("validate", batch_size=2, seed=0, stage="x")
         target = data.target("all", None, 0)

@@ -5,12 +5,16 @@ import torch
 
 from metakd.data.images import ImageData
 from metakd.errors import UserError
+from metakd.task_spec import TaskSpec
 
 BASE = {"ways": 5, "shots": 2, "queries": 3, "tasks": 6, "seed": 0, "stage": "meta_train"}
 
 
 def stream(data, part="train", **changes):
-    return data.tasks(part, **{**BASE, **changes})
+    given = {**BASE, **changes}
+    names = ("ways", "shots", "queries", "sampling", "number")
+    spec = TaskSpec(**{n: given.pop(n) for n in names if n in given})
+    return data.tasks(part, spec, **given)
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "superclass", "partition"])

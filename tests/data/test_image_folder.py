@@ -10,6 +10,7 @@ from PIL import Image
 from metakd.data.image_folder import ImageFolder
 from metakd.data.load import load_dataset
 from metakd.errors import UserError
+from metakd.task_spec import TaskSpec
 
 COLOURS = {"ant": 10, "bee": 60, "cat": 110, "dog": 160, "elk": 210}
 
@@ -119,7 +120,7 @@ def test_a_class_with_too_few_images_is_named(folder: Path, tmp_path: Path) -> N
     data = load_dataset(dataset, cache_root=tmp_path / "cache")
     part = next(p for p in ("train", "validate", "test") if "bee" in data.split(p).class_names)
     with pytest.raises(UserError, match=r"class 'bee' has 1 examples"):
-        data.tasks(part, ways=1, shots=1, queries=1, tasks=1, seed=0, stage="x")
+        data.tasks(part, TaskSpec(1, 1, 1), tasks=1, seed=0, stage="x")
 
 
 def test_missing_folder_and_too_few_classes(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from metakd.data.fashion_mnist import FashionMnist
 from metakd.data.load import load_dataset
 from metakd.data.mnist import Mnist
 from metakd.errors import UserError
+from metakd.task_spec import TaskSpec
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -53,15 +54,7 @@ def test_split_by_images_suits_partition_and_targets(tmp_path: Path) -> None:
     write(tmp_path / "MNIST" / "raw")
     data = load_dataset(Mnist(tmp_path), cache_root=tmp_path / "cache")
     tasks = data.tasks(
-        "train",
-        ways=10,
-        shots=1,
-        queries=2,
-        tasks=2,
-        seed=0,
-        stage="x",
-        sampling="partition",
-        number=6,
+        "train", TaskSpec(10, 1, 2, "partition", 6), tasks=2, seed=0, stage="x"
     ).batch(0)
     assert tasks.classes.sort(dim=1).values.equal(torch.arange(10).expand(2, 10))
     target = data.target("all", None, seed=0)

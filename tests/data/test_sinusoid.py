@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metakd.data.sinusoid import Sinusoid, SinusoidStream, SinusoidTasks
 from metakd.errors import UserError
+from metakd.task_spec import TaskSpec
 
 
 def stream(part: str = "train", *, noise: float = 0.0, **changes: object) -> SinusoidStream:
@@ -23,7 +24,9 @@ def stream(part: str = "train", *, noise: float = 0.0, **changes: object) -> Sin
         "seed": 0,
         "stage": "meta_train",
     }
-    return tasks.tasks(part, **{**settings, **changes})  # type: ignore[arg-type]
+    given = {**settings, **changes}
+    spec = {n: given.pop(n) for n in ("ways", "shots", "queries", "number") if n in given}
+    return tasks.tasks(part, TaskSpec(**spec), **given)  # type: ignore[arg-type]
 
 
 def waves(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

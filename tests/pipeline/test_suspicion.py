@@ -133,7 +133,7 @@ def test_another_process_than_the_first_says_nothing() -> None:
         distill=SimpleNamespace(supports=SimpleNamespace(uses_teacher=True)),
         algorithm=SimpleNamespace(supports=SimpleNamespace(teaches=False)),
     )
-    prepared = SimpleNamespace(config=config, data=None)
+    prepared = SimpleNamespace(config=config, data=SimpleNamespace(has_classes=True))
     taught = SimpleNamespace(frozen=object())
     suspicion.doubt_teacher(prepared, recorder, taught)  # type: ignore[arg-type]
 

@@ -15,8 +15,9 @@ from metakd.algorithms.protonet import ProtoNet
 from metakd.data.images import ImageData
 from metakd.data.tasks import TaskBatch
 from metakd.models.normalization import BatchNorm2d
-from metakd.stages.evaluate import embed_split, embeds_alone, evaluate, evaluation_tasks
+from metakd.stages.evaluate import Setting, embed_split, embeds_alone, evaluate, evaluation_tasks
 from metakd.stages.precision import Precision
+from metakd.task_spec import TaskSpec
 
 FULL = Precision(None, "cpu")
 
@@ -54,7 +55,11 @@ def judged(algorithm: Algorithm, data: ImageData, **changes: Any) -> list[Any]:
         "precision": FULL,
         **changes,
     }
-    return evaluate(algorithm, data, **settings)
+    spec = TaskSpec(*(settings.pop(n) for n in ("ways", "shots", "queries")))
+    other = {
+        n: settings.pop(n) for n in ("precision", "embeddings", "bar", "group") if n in settings
+    }
+    return evaluate(algorithm, data, Setting(spec=spec, **settings), **other)
 
 
 def test_one_measurement_for_each_number_of_steps(tiny: ImageData) -> None:
@@ -86,7 +91,7 @@ def test_tasks_depend_on_the_seed_alone(tiny: ImageData) -> None:
 def test_embedding_once_equals_embedding_each_task(tiny: ImageData, backbone: nn.Module) -> None:
     learner = ProtoNet(backbone)
     measured = judged(learner, tiny, batchnorm="inductive")[0]
-    tasks = evaluation_tasks(tiny, "test", ways=3, shots=2, queries=4, tasks=50, seed=7)
+    tasks = evaluation_tasks(tiny, "test", TaskSpec(3, 2, 4), tasks=50, seed=7)
     each = torch.cat([learner.predict(batch)[0] for batch in tasks])
     assert torch.allclose(measured.logits, each, atol=1e-4)
     table = embed_split(learner, tiny, "test", FULL, batch_size=7)
@@ -196,7 +201,7 @@ def test_a_network_without_running_statistics_is_judged_by_each_support_set(
     assert not embeds_alone(learner.backbone)
     assert embeds_alone(Normed(BatchNorm2d(1), nn.Flatten()))
     measured = judged(learner, tiny, batchnorm="inductive")[0]
-    tasks = evaluation_tasks(tiny, "test", ways=3, shots=2, queries=4, tasks=50, seed=7)
+    tasks = evaluation_tasks(tiny, "test", TaskSpec(3, 2, 4), tasks=50, seed=7)
     first = next(tasks)
     # By hand: one channel, so standardising by the support set's pixels is a shift and a factor.
     support, query = first.support[0].flatten(1), first.query[0].flatten(1)

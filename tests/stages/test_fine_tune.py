@@ -12,6 +12,7 @@ from metakd.data.images import ImageData
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Answer
 from metakd.models.network import Network
+from metakd.stages.context import StageContext
 from metakd.stages.fine_tune import TargetResult, fine_tune, l2sp_penalty
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
@@ -25,13 +26,19 @@ def tune(backbone: nn.Module, data: ImageData, **changes: Any) -> TargetResult:
         "freeze_backbone": False,
         "l2sp": 0.0,
         "optimization": Optimization(lr=1e-2),
-        "precision": Precision(None, "cpu"),
         "seed": 0,
         "recorder": Recorder(),
         **changes,
     }
+    context = StageContext(
+        "finetune",
+        settings.pop("recorder"),
+        Precision(None, "cpu"),
+        settings.pop("optimization"),
+        settings.pop("seed"),
+    )
     shots = settings.pop("shots", None)
-    return fine_tune(backbone, data, data.target("novel", shots, 0), **settings)
+    return fine_tune(backbone, data, data.target("novel", shots, 0), context, **settings)
 
 
 def distance(network: Network, backbone: nn.Module) -> float:
@@ -89,8 +96,10 @@ def test_distillation_follows_the_teacher(tiny: ImageData, backbone: nn.Module) 
     result = tune(
         backbone,
         tiny,
-        objective=KD(kd_weight=100.0, ce_weight=0.0, temperature=1.0),
-        answers_to=lambda index: Answer(logits=wrong[index]),
+        distillation=(
+            KD(kd_weight=100.0, ce_weight=0.0, temperature=1.0),
+            lambda index: Answer(logits=wrong[index]),
+        ),
     )
     assert result.top1 == pytest.approx(1 / 6)
 

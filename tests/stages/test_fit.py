@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.distillation.objective import Objective
+from metakd.stages.context import StageContext, Validation
 from metakd.stages.finite import NotFiniteError
 from metakd.stages.fit import Fitted, fit
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
+
+STEEP = Optimization(optimizer="plain_sgd", lr=0.5)
 
 
 class Parabola(Algorithm):
@@ -55,12 +58,22 @@ def run(learner: Parabola, recorder: Memory | None = None, **changes: Any) -> Fi
     settings: dict[str, Any] = {
         "steps": 4,
         "optimization": Optimization(optimizer="plain_sgd", lr=0.5),
-        "precision": Precision(None, "cpu"),
-        "recorder": recorder or Memory(),
         "stage": "meta_train",
+        "validate": None,
+        "validate_every": 0,
         **changes,
     }
-    return fit(learner, Objective(), lambda step: torch.ones(1), **settings)
+    context = StageContext(
+        settings.pop("stage"),
+        recorder or Memory(),
+        Precision(None, "cpu"),
+        settings.pop("optimization"),
+    )
+    measure, every = settings.pop("validate"), settings.pop("validate_every")
+    chosen = {n: settings.pop(n) for n in ("higher_is_better", "keep_best") if n in settings}
+    if measure is not None:
+        settings["validation"] = Validation(measure, every, **chosen)
+    return fit(learner, Objective(), lambda step: torch.ones(1), context, **settings)
 
 
 def test_descends_by_hand_worked_steps() -> None:
@@ -122,11 +135,8 @@ def test_each_step_has_at_most_one_line() -> None:
 def test_infinite_loss_is_caught_before_the_update() -> None:
     learner = Parabola()
     settings: dict[str, Any] = {
+        "context": StageContext("meta_train", Memory(), Precision(None, "cpu"), STEEP),
         "steps": 3,
-        "optimization": Optimization(optimizer="plain_sgd", lr=0.5),
-        "precision": Precision(None, "cpu"),
-        "recorder": Memory(),
-        "stage": "meta_train",
     }
     batches = [1.0, float("inf"), 1.0]
     with pytest.raises(NotFiniteError, match="meta_train, step 1: the loss is inf; lower meta_tr"):
@@ -147,11 +157,8 @@ def test_interrupt_leaves_a_checkpoint() -> None:
             Parabola(),
             Objective(),
             interrupted,  # type: ignore[arg-type]
+            StageContext("warmstart", recorder, Precision(None, "cpu"), STEEP),
             steps=5,
-            optimization=Optimization(optimizer="plain_sgd", lr=0.5),
-            precision=Precision(None, "cpu"),
-            recorder=recorder,
-            stage="warmstart",
         )
     state = recorder.saved[-1]
     assert (state["stage"], state["step"]) == ("warmstart", 2)

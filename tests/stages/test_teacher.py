@@ -14,6 +14,7 @@ from torch import nn
 from metakd.data.images import ImageData
 from metakd.models.network import Network
 from metakd.stages import teacher as module
+from metakd.stages.context import StageContext
 from metakd.stages.kept import source_fingerprint
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
@@ -38,16 +39,13 @@ def train(
     return trained_teacher(
         network,
         data,
+        StageContext("pretrain", Recorder(), Precision(None, "cpu"), Optimization(lr=1e-2), seed=0),
         key=key,
         cache_root=cache,
         epochs=epochs,
         batch_size=16,
         label_smoothing=0.0,
         validate_fraction=0.2,
-        optimization=Optimization(lr=1e-2),
-        precision=Precision(None, "cpu"),
-        seed=0,
-        recorder=Recorder(),
     )
 
 

@@ -23,10 +23,12 @@ from metakd.pipeline.construction import settings_of
 from metakd.pipeline.teaching import adapting_teacher_config
 from metakd.pipeline.use import recipe_of
 from metakd.registry import build, resolve
-from metakd.stages.evaluate import Measurement, evaluate, evaluation_tasks
+from metakd.stages.evaluate import Measurement, Setting, evaluate, evaluation_tasks
 from metakd.stages.precision import Precision
+from metakd.task_spec import TaskSpec
 
-TASKS: dict[str, int] = {"ways": 3, "shots": 4, "queries": 5, "tasks": 6, "seed": 0}
+SPEC = TaskSpec(ways=3, shots=4, queries=5)
+DRAWN: dict[str, int] = {"tasks": 6, "seed": 0}
 CASES: dict[str, tuple[str, ...]] = {
     "protonet": (),
     "protonet cosine": ("algorithm.distance=cosine",),
@@ -72,21 +74,18 @@ def measured(
     return evaluate(
         learner,
         data,
-        split="test",
-        **TASKS,
-        steps=None if steps is None else [steps],
-        batchnorm=mode,
+        Setting("test", SPEC, **DRAWN, steps=None if steps is None else [steps], batchnorm=mode),
         precision=Precision(None, "cpu"),
     )[0]
 
 
 def check(model: Any, data: ImageData, found: Measurement, tolerance: float = 1e-3) -> None:
     """Compare every answer to every query of every task."""
-    ways, pixels = TASKS["ways"], data.test.examples
-    batches = list(evaluation_tasks(data, "test", **TASKS))
+    ways, pixels = SPEC.ways, data.test.examples
+    batches = list(evaluation_tasks(data, "test", SPEC, **DRAWN))
     support = torch.cat([b.support_index for b in batches])
     query = torch.cat([b.query_index for b in batches])
-    labels = [way for way in range(ways) for _ in range(TASKS["shots"])]
+    labels = [way for way in range(ways) for _ in range(SPEC.shots)]
     for task in range(len(support)):
         model.fit(pixels[support[task]], labels)
         predicted = model.predict(pixels[query[task]])
@@ -104,7 +103,7 @@ def test_the_predictions_that_evaluate_counted(
     case: str, mode: str, tiny: ImageData, made: Any, used: Any
 ) -> None:
     algorithm = case.split()[0]
-    outputs = tiny.train.classes if algorithm == "supervised" else TASKS["ways"]
+    outputs = tiny.train.classes if algorithm == "supervised" else SPEC.ways
     learner, recipe = made(tiny.example_shape, outputs, f"algorithm={algorithm}", *CASES[case])
     found = measured(learner, tiny, recipe.steps, mode)
     # The tasks differ and so do the answers to them: nothing is the same whatever is asked.
@@ -156,7 +155,7 @@ def test_regression(algorithm: str, made: Any, used: Any) -> None:
     learner, recipe = made((1,), 1, *words, "pretrain=none", "warmstart=none")
     found = measured(learner, data, recipe.steps, "inductive")
     model = used(recipe, learner.state_dict(), None, batch_size=2)
-    (batch,) = evaluation_tasks(data, "test", **TASKS)
+    (batch,) = evaluation_tasks(data, "test", SPEC, **DRAWN)
     for task in range(len(batch)):
         x, y = batch.support[task].numpy(), batch.support_targets[task].numpy()
         asked, truth = batch.query[task].numpy(), batch.query_targets[task].numpy()
@@ -166,7 +165,7 @@ def test_regression(algorithm: str, made: Any, used: Any) -> None:
             float(found.values[task]), rel=1e-4
         )
         flat = model.fit(x[:, 0], y[:, 0]).predict(asked[:, 0])
-        assert flat.shape == (TASKS["queries"],)
+        assert flat.shape == (SPEC.queries,)
         assert np.array_equal(flat, predicted[:, 0])
         spread = ((truth - truth.mean()) ** 2).sum()
         assert model.score(asked, truth) == pytest.approx(
@@ -182,10 +181,7 @@ def test_bfloat16_gives_the_same_answers(tiny: ImageData, made: Any, used: Any) 
     found = evaluate(
         learner,
         tiny,
-        split="test",
-        **TASKS,
-        steps=None,
-        batchnorm="inductive",
+        Setting("test", SPEC, **DRAWN, batchnorm="inductive"),
         precision=half,
     )[0]
     model = used(replace(recipe, precision="bfloat16"), learner.state_dict(), tiny)

@@ -16,18 +16,20 @@ import metakd
 from metakd.data.images import ImageData
 from metakd.errors import UserError
 from metakd.stages.evaluate import evaluation_tasks
+from metakd.task_spec import TaskSpec
 
-TASKS = {"ways": 5, "shots": 1, "queries": 6, "tasks": 12, "seed": 12345}
+SPEC = TaskSpec(ways=5, shots=1, queries=6)
+DRAWN = {"tasks": 12, "seed": 12345}
 
 
 @pytest.mark.parametrize("which", ["student", "student_alone", "teacher"])
 def test_what_evaluate_counted(glyph_run: Path, glyphs: ImageData, which: str) -> None:
     with (glyph_run / "episodes.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["model"] == which]
-    assert len(rows) == TASKS["tasks"]
+    assert len(rows) == DRAWN["tasks"]
     model = metakd.load(glyph_run, which)
     pixels = glyphs.test.examples
-    (batch,) = evaluation_tasks(glyphs, "test", **TASKS)
+    (batch,) = evaluation_tasks(glyphs, "test", SPEC, **DRAWN)
     for task, row in enumerate(rows):
         model.fit(pixels[batch.support_index[task]], batch.support_targets[task])
         right = model.score(pixels[batch.query_index[task]], batch.query_targets[task])

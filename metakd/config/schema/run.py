@@ -19,6 +19,7 @@ from metakd.config.schema.stages import (
     PretrainConfig,
     WarmstartConfig,
 )
+from metakd.task_spec import TaskSpec
 
 __all__ = ["Config", "EvaluateConfig", "SweepConfig", "TaskConfig", "TrackerConfig"]
 
@@ -52,6 +53,25 @@ class TaskConfig:
     """`uniform` over classes, `superclass` (all classes of a task from one superclass or script) or
     `partition` (the images are split at random into `train_tasks` tasks that all hold all
     classes)."""
+
+    def training(self) -> TaskSpec:
+        """Return what training tasks are like."""
+        return TaskSpec(
+            self.train_ways or self.ways,
+            self.train_shots or self.shots,
+            self.train_queries or self.queries,
+            self.sampling,
+            self.train_tasks,
+        )
+
+    def calibration(self) -> TaskSpec:
+        """Return tasks of evaluation's classes with as many examples as in training."""
+        training = self.training()
+        return TaskSpec(self.ways, training.shots, training.queries)
+
+    def evaluation(self, shots: int | None = None) -> TaskSpec:
+        """Return what evaluation tasks are like, with `shots` in place of the headline's."""
+        return TaskSpec(self.ways, self.shots if shots is None else shots, self.queries)
 
 
 @dataclass
