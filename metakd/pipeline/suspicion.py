@@ -60,7 +60,7 @@ def doubt_teacher(prepared: Prepared, recorder: Recorder, taught: Taught | None)
     config, data = prepared.config, prepared.data
     frozen = None if taught is None else taught.frozen
     helps = config.distill.supports.uses_teacher or config.algorithm.supports.teaches
-    if frozen is None or not helps or not data.has_classes or recorder.group.rank:
+    if frozen is None or not helps or recorder.group.rank or not data.has_classes:
         return
     if config.task.ways > data.split("validate").classes:
         return  # no such task can be drawn; what needs one says so
@@ -92,7 +92,13 @@ def doubts_of(judged: Mapping[str, Judged], config: Config) -> list[str]:
     if alone is not None:
         said = f"the student alone, without a teacher ({_percent(alone)})"
         gain, half = paired_difference(values["student"], alone)
-        if gain + half < 0:
+        if values["student"] == alone:
+            found.append(
+                f"the teacher had no effect: on each of the {len(alone)} tasks the distilled "
+                "student is right exactly as often as the student alone (+0.00 ± 0.00 points); "
+                f"type {_stronger(config)}"
+            )
+        elif gain + half < 0:
             found.append(
                 f"distillation does harm: the distilled student ({_percent(values['student'])}) "
                 f"is worse than {said}, by {-100 * gain:.1f} ± {100 * half:.1f} points on the "
@@ -180,6 +186,17 @@ def _doubt(teacher: list[float], student: list[float], config: Config) -> str | 
 def _percent(values: list[float]) -> str:
     mean, half = mean_ci95(values)
     return f"{100 * mean:.1f} ± {100 * half:.1f} %"
+
+
+def _stronger(config: Config) -> str:
+    """Return what to type for a teacher of more influence, or to do without one."""
+    found = [
+        f"distill.{name}={2 * getattr(config.distill, name) or 1.0:g}"
+        for name in ("embedding_weight", "kd_weight")
+        if config.distill.name.startswith(name.split("_")[0])
+    ]
+    found += [f"meta_train.iterations={4 * config.meta_train.iterations or 1000}", "distill=none"]
+    return ", or ".join(found)
 
 
 def _instead(config: Config) -> str:

@@ -35,6 +35,18 @@ def test_a_changed_setting_exceeds_the_tolerance(name: str, changed: str, folder
     assert golden.differences(golden.read(name)["figures"], now, exact=False)
 
 
+def test_a_distilled_student_beats_its_twin(folder: Path) -> None:
+    """A trained teacher, two seeds, 100 tasks each: some 8 points, with intervals of 3."""
+    words = "teacher.width=16 pretrain.epochs=40 student.width=8 warmstart.epochs=0 seed={}"
+    words += " meta_train.iterations=60 meta_train.batch_size=32 meta_train.lr=0.005"
+    words += " meta_train.schedule=constant meta_train.validate_every=60 evaluate.tasks=100"
+    gains = []
+    for seed in (0, 1):
+        kept = golden.figures("supervised", folder, words.format(seed).split())
+        gains.append(kept["results"]["gains"][0]["difference"])
+    assert sum(gains) / 2 > 0.03
+
+
 def test_every_file_is_of_a_run() -> None:
     assert {p.stem for p in golden.FOLDER.glob("*.json")} == set(golden.names())
 
@@ -49,7 +61,7 @@ def test_an_algorithm_without_a_file_is_asked_for_it() -> None:
     [
         ({"losses": {"x": {"loss": 2.0}}, "weights": {"student": "ab"}}, 0, 0),
         ({"losses": {"x": {"loss": 2.0, "more": 1.0}}, "weights": {"student": "ab"}}, 0, 0),
-        ({"losses": {"x": {"loss": 2.01}}, "weights": {"student": "cd"}}, 2, 0),
+        ({"losses": {"x": {"loss": 2.001}}, "weights": {"student": "cd"}}, 2, 0),
         ({"losses": {"x": {"loss": 2.1}}, "weights": {"student": "ab"}}, 1, 1),
         ({"losses": {"x": {}}, "weights": {"student": "ab"}}, 1, 1),
         ({"losses": {"x": {"loss": None}}, "weights": {"student": "ab"}}, 1, 1),
@@ -65,5 +77,5 @@ def test_how_much_a_figure_may_differ() -> None:
     results = ("results", "student", "fewshot")
     assert golden.allowed((*results, "accuracy"), 0.5) == golden.SHARE
     assert golden.allowed((*results, "mse"), 4.0) == pytest.approx(4.0 * golden.RELATIVE)
-    assert golden.allowed(("tasks", "student/1//inductive/accuracy", "3"), 0.4) == 3 / 25
+    assert golden.allowed(("tasks", "student/1//inductive/accuracy", "3"), 0.4) == 1 / 25
     assert golden.allowed(("tasks", "student/5/2//mse", "3"), 0.4) == 0.4 * golden.RELATIVE

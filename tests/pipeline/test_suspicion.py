@@ -182,6 +182,22 @@ def test_what_is_not_resolved_is_not_said(config: Any) -> None:
     assert doubts_of(both, config) == []
 
 
+def test_a_student_equal_to_its_twin_is_said(config: Any) -> None:
+    alone = [0.6, 0.6, 0.7, 0.72]
+    (line,) = doubts_of(judged(student=alone, student_alone=alone), config)
+    assert line.startswith("the teacher had no effect: on each of the 4 tasks")
+    assert "(+0.00 ± 0.00 points)" in line
+    assert line.endswith("or meta_train.iterations=8, or distill=none")
+    # As much on average is not the same.
+    assert doubts_of(judged(student=[0.6, 0.6, 0.72, 0.7], student_alone=alone), config) == []
+
+
+def test_a_loss_without_weight_leaves_the_twin_as_it_is(tmp_path: Path) -> None:
+    results = run(tmp_path / "run", "distill=kd", "distill.kd_weight=0")
+    assert results["gains"][0]["difference"] == 0
+    assert any("the teacher had no effect" in line for line in recorded(tmp_path / "run"))
+
+
 def test_chance_is_said(config: Any) -> None:
     lines = doubts_of(judged(student=[0.2, 0.25, 0.15, 0.21]), config)
     assert len(lines) == 1

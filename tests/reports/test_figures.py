@@ -34,7 +34,6 @@ def test_bars_have_the_height_of_what_was_measured(
     results: dict[str, Any], tmp_path: Path, drawn: list[Any]
 ) -> None:
     out = models_compared(Results.model_validate(results), tmp_path / "bars.png")
-    assert out is not None
     heights = sorted(round(bar.get_height(), 6) for bar in drawn[0].axes[0].patches)
     assert heights == pytest.approx(sorted([70.2, 80.2, 73.1, 83.1, 79.1, 89.1]))
     assert all(shows(out, model) for model in COLORS)
@@ -67,12 +66,18 @@ def test_accuracy_against_steps_by_shots(
     assert accuracy_against_steps(Results.model_validate(results), tmp_path / "none.png") is None
 
 
-def test_regression_is_drawn_too(regression: dict[str, Any], tmp_path: Path) -> None:
-    assert models_compared(Results.model_validate(regression), tmp_path / "bars.png") is not None
-    assert (
-        accuracy_against_steps(Results.model_validate(regression), tmp_path / "steps.png")
-        is not None
-    )
+def test_regression_is_drawn_too(
+    regression: dict[str, Any], tmp_path: Path, drawn: list[Any]
+) -> None:
+    measured = Results.model_validate(regression)
+    entries = measured.student.fewshot_all
+    models_compared(measured, tmp_path / "bars.png")
+    heights = [bar.get_height() for bar in drawn[0].axes[0].patches]
+    assert heights == pytest.approx([entries[0].mse])
+    accuracy_against_steps(measured, tmp_path / "steps.png")
+    (line,) = [x for x in drawn[1].axes[0].lines if not x.get_label().startswith("_")]
+    by_steps = sorted((e.steps, e.mse) for e in entries if e.shots == entries[0].shots)
+    assert list(zip(line.get_xdata(), line.get_ydata(), strict=True)) == by_steps
 
 
 @pytest.mark.parametrize(("channels", "shots", "queries"), [(1, 1, 8), (3, 5, 8), (3, 7, 3)])
