@@ -24,9 +24,9 @@ apidoc_modules = [
         "destination": "api",
         "exclude_patterns": ["../metakd/__main__.py"],
         "module_first": True,
-        "automodule_options": {"members", "show-inheritance", "ignore-module-all"},
     }
 ]
+autodoc_default_options = {"ignore-module-all": True}  # each name once, where it is defined
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
