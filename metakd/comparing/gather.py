@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -137,8 +139,21 @@ def gather(
             "or a folder that holds some"
         )
     reader = reader or read
-    runs = [one if isinstance(one, Run) else reader(one) for one in found.values()]
+    with _without_collecting():
+        runs = [one if isinstance(one, Run) else reader(one) for one in found.values()]
     return _with_pruned(runs), notes
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Pause Python's search for cycles: records have none, and of many it takes a tenth longer."""
+    paused = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if paused:
+            gc.enable()
 
 
 def _below(path: Path, notes: list[str]) -> Iterable[Path | Run]:
