@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from omegaconf import OmegaConf
 
@@ -17,9 +17,6 @@ from metakd.config.overrides import PATH_KEYS, parse, quoted
 from metakd.errors import UserError, nearest
 from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
 
-if TYPE_CHECKING:
-    from metakd.runs.records import RunInfo
-
 __all__ = ["differences", "recorded_composed", "reproduction_composed"]
 
 FREE = (
@@ -28,9 +25,21 @@ FREE = (
 """What can be typed for a repetition of a run: where things lie, who watches, on what it runs."""
 
 
+class Surroundings(Protocol):
+    """What run.json says of where a command was typed."""
+
+    @property
+    def directory(self) -> str | None:
+        """Return the folder that it was typed in."""
+
+    @property
+    def environment(self) -> Mapping[str, str] | None:
+        """Return the variables that it saw."""
+
+
 def recorded_composed(
     run: Path,
-    info: RunInfo | None,
+    info: Surroundings | None,
     overrides: Sequence[str] = (),
     config_dir: str | Path | None = None,
 ) -> Composed:
@@ -81,7 +90,7 @@ def recorded_composed(
 
 def reproduction_composed(
     run: Path,
-    info: RunInfo | None,
+    info: Surroundings | None,
     overrides: Sequence[str] = (),
     config_dir: str | Path | None = None,
     *,
