@@ -37,10 +37,6 @@ NULLABLE_GROUPS = frozenset({"experiment", "sweep"})
 """Groups that may be left without a choice."""
 
 
-def _is_quoted(value: str) -> bool:
-    return len(value) >= 2 and value[0] == value[-1] and value[0] in "'\""
-
-
 def quoted(override: str, *, sweeps: bool = False) -> str:
     """Return `override` with the value of a path key quoted for the grammar.
 
@@ -51,7 +47,7 @@ def quoted(override: str, *, sweeps: bool = False) -> str:
     key, equals, value = override.partition("=")
     if not equals or key.lstrip("+") not in PATH_KEYS:
         return override
-    if value in ("", "null") or _is_quoted(value):
+    if value in ("", "null") or re.fullmatch(r"(['\"]).*\1", value, re.DOTALL):
         return override
     if sweeps and re.fullmatch(r"(choice|sort|shuffle)\(.*\)", value):
         return override

@@ -207,7 +207,7 @@ def _instead(config: Config) -> str:
     elif config.pretrain.enabled:
         found.append(f"pretrain.epochs={max(10, 4 * config.pretrain.epochs)}")
     if not config.teacher.pretrained:
-        torchvision = "" if config.teacher.name == "torchvision" else "teacher=torchvision "
+        torchvision = "" if config.teacher.supports.pretrained_on else "teacher=torchvision "
         found.append(f"{torchvision}teacher.pretrained=true")
     if not config.algorithm.supports.teaches:
         found.append("distill=none")

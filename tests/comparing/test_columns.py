@@ -134,3 +134,12 @@ def test_a_name_that_was_given_keeps_runs_apart(made_up: Made, tmp_path: Path) -
     runs = [read(made_up(tmp_path / n, seed=i, settings={"name": n})) for i, n in enumerate("ab")]
     assert len(groups(runs, dict.fromkeys(runs))) == 2
     assert differing(runs) == {}
+
+
+def test_images_of_a_class_are_a_column_where_they_are_set() -> None:
+    runs = [composed(*words) for words in ([], ["dataset.images_per_class=40"])]
+    assert differing(runs) == {"dataset.images_per_class": "dataset.images_per_class"}
+    # Of two datasets each has its own number: the choice says it.
+    assert differing([composed(), composed("dataset=omniglot")]).keys() >= {"dataset.name"}
+    other = differing([composed(), composed("dataset=omniglot")])
+    assert "dataset.images_per_class" not in other

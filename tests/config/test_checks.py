@@ -193,3 +193,8 @@ def test_facts_of_an_own_choice_decide_not_its_name(tmp_path: Path) -> None:
         True,
         False,
     ]
+
+
+def test_equal_names_of_classes_are_the_teacher_s_affair() -> None:
+    warnings = compose(["student.same_classes=true", "teacher.same_classes=true"]).warnings
+    assert warnings == ("student.same_classes changes nothing: it is about the teacher",)
