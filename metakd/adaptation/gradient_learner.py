@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from metakd.adaptation.algorithm import Algorithm
 from metakd.adaptation.annealing import Annealing
 from metakd.adaptation.differentiation import by_autograd, detached
-from metakd.adaptation.inner_loop import InnerLoop, Task, tasks_of
+from metakd.adaptation.inner_loop import InnerLoop, StartOf, Task, tasks_of
 from metakd.adaptation.outer_gradients import Contribution, MultiStep, OuterGradient, unrolled
 from metakd.adaptation.settings import ADAPTED, BATCHNORM, Adaptation, check_word
 from metakd.adaptation.task_execution import (
@@ -52,6 +52,8 @@ class GradientLearner(Algorithm):
         outer: how the outer gradient is taken.
         adaptation: steps, orders, statistics, execution.
         adapted: which parameters adapt: `all`, `head`, `body`.
+        start_of: where a task starts, if that depends on the task (`InnerLoop`); its head may then
+            have as many outputs as the task has ways.
         proximal: λ; adapting descends the loss plus λ/2 ‖φ - φ_0‖².
 
     Raises:
@@ -69,6 +71,7 @@ class GradientLearner(Algorithm):
         adaptation: Adaptation,
         *,
         adapted: str = "all",
+        start_of: StartOf | None = None,
         proximal: float = 0.0,
     ) -> None:
         super().__init__()
@@ -91,6 +94,7 @@ class GradientLearner(Algorithm):
         self.batchnorm = adaptation.batchnorm
         self.execution = adaptation.execution
         self.dtype = _DTYPE[adaptation.inner_precision]
+        self.start_of = start_of
         self.proximal = proximal
         self.checkpoint_steps = int(adaptation.checkpoint_steps)
         self.annealing = adaptation.annealing
@@ -184,6 +188,7 @@ class GradientLearner(Algorithm):
             dtype=self.dtype,
             proximal=self.proximal,
             checkpoint=self.checkpoint_steps,
+            start_of=self.start_of,
         )
 
     def execution_for(self, tasks: int, device: torch.device) -> str:
@@ -246,6 +251,8 @@ class GradientLearner(Algorithm):
         """Look at the mean contribution of a meta-batch (a rule may carry a state on)."""
 
     def _check_ways(self, batch: TaskBatch) -> None:
+        if self.start_of is not None:
+            return
         outputs = self.network.head.out_features
         if not batch.support_targets.is_floating_point() and batch.ways > outputs:
             raise UserError(

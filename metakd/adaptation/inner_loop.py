@@ -12,7 +12,6 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +20,7 @@ from torch.utils import _pytree as pytree
 
 from metakd.adaptation.binding import Bound
 from metakd.adaptation.checkpointing import recomputed
-from metakd.adaptation.differentiation import Differentiate, Tensors, detached
+from metakd.adaptation.differentiation import Differentiate, Tensors, by_autograd, detached
 from metakd.adaptation.update_rules import UpdateRule
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
@@ -30,7 +29,7 @@ from metakd.models.network import Network, Prediction
 from metakd.models.normalization import BatchNorm2d, Mode, batchnorm_mode, forget_statistics
 from metakd.models.randomness import is_random
 
-__all__ = ["Examples", "InnerLoop", "Moment", "Task", "accuracy", "tasks_of"]
+__all__ = ["Examples", "InnerLoop", "Moment", "StartOf", "Task", "accuracy", "tasks_of"]
 
 
 NOTHING: Mapping[str, Tensor] = {}
@@ -69,15 +68,19 @@ class Task(NamedTuple):
         support: examples to adapt on.
         query: examples to be judged on.
         order: [steps, n] int64, which support examples each inner step sees; None: all.
+        ways: number of classes; 1 for regression.
     """
 
     support: Examples
     query: Examples
     order: Tensor | None = None
+    ways: int = 1
 
     def at(self, i: int | slice) -> Task:
         """Return task `i` of a batch of tasks; some of them for a slice."""
-        one: Task = pytree.tree_map(lambda leaf: None if leaf is None else leaf[i], self)
+        one: Task = pytree.tree_map(
+            lambda leaf: leaf[i] if isinstance(leaf, Tensor) else leaf, self
+        )
         return one
 
 
@@ -92,6 +95,7 @@ def tasks_of(batch: TaskBatch, answers: TaskAnswers | None, order: Tensor | None
         examples(batch.support, batch.support_targets, support),
         examples(batch.query, batch.query_targets, query),
         order,
+        batch.ways,
     )
 
 
@@ -114,6 +118,10 @@ class Moment(NamedTuple):
     values: Tensors
     state: Any
     terms: dict[str, Tensor]
+
+
+StartOf = Callable[["InnerLoop", Tensors, Task], Tensors]
+"""Where a task starts; a pure function, see `InnerLoop.start_of`."""
 
 
 @dataclass
@@ -140,6 +148,8 @@ class InnerLoop:
         checkpoint: inner steps between those whose values are kept for the backward pass; the
             ones between are computed again there (`checkpointing.py`). 0: keep everything. Not
             for torch.func transforms.
+        start_of: where a task starts, if that depends on the task: maps (loop, values, task) to
+            values, differentiably; they may have other shapes. None: at the values.
     """
 
     network: Network
@@ -153,6 +163,7 @@ class InnerLoop:
     dtype: torch.dtype | None = None
     proximal: float = 0.0
     checkpoint: int = 0
+    start_of: StartOf | None = None
 
     def __post_init__(self) -> None:
         self._network = Bound(self.network, "network")
@@ -238,6 +249,8 @@ class InnerLoop:
             task: one task; with `embeds_once`, as `prepare` returned it.
             steps: number of steps.
         """
+        if self.start_of is not None:
+            values = self.start_of(self, values, task)
         start = {name: value for name, value in values.items() if self.adapts(name)}
         moment = Moment(values, self.rule.start(start), {})
         yield moment
@@ -260,9 +273,15 @@ class InnerLoop:
         seen = task.support if task.order is None else task.support.chosen(task.order[step])
         # Constants for a first-order gradient, so that no graph is built for nothing.
         fixed = values if graph else detached(values)
-        gradients, loss, terms = self.differentiate(
-            partial(self.support_loss, fixed, seen), adapted, create_graph=graph
-        )
+        taken_at: Tensors = {}
+
+        def support_loss(moving: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
+            taken_at.update(moving)
+            return self.support_loss(fixed, seen, moving)
+
+        gradients, loss, terms = self.differentiate(support_loss, adapted, create_graph=graph)
+        if graph and self.differentiate is by_autograd:
+            adapted = taken_at  # views of the same: sums of gradients keep their order, to the bit
         if self.proximal:
             moved = {name: value - start[name] for name, value in adapted.items()}
             gradients = {name: g + self.proximal * moved[name] for name, g in gradients.items()}

@@ -92,7 +92,7 @@ def _all_at_once(job: Job[Result], loop: InnerLoop, tasks: Task) -> Result:
     loop = replace(loop, differentiate=by_transform)
     if loop.batchnorm is not None:
         loop = loop.replica()
-    axes = pytree.tree_map(lambda leaf: None if leaf is None else 0, tasks)
+    axes = pytree.tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, tasks)
     batched: Callable[[Task], Result] = torch.func.vmap(
         lambda task: job(loop, task), in_dims=(axes,), randomness="different"
     )

@@ -118,7 +118,7 @@ def adapt(
         shown = support if embedded else embed(learner, support, how)
         return _ByEmbeddings(learner, shown, targets, ways, how)
     if isinstance(learner, GradientLearner):
-        return _descended(learner, support, targets, how)
+        return _descended(learner, support, targets, ways, how)
     return _ByExamples(learner, support, targets, ways, how)
 
 
@@ -137,7 +137,8 @@ def restored(learner: Algorithm, tensors: Tensors, how: How) -> Adapted:
     for name, value in tensors.items():
         if name.startswith(_VALUE):
             own = values[name.removeprefix(_VALUE)]
-            values[name.removeprefix(_VALUE)] = value.to(own).view_as(own)
+            shape = own.shape if learner.start_of is None else (len(value), *own.shape[1:])
+            values[name.removeprefix(_VALUE)] = value.to(own).view(shape)
     if loop.batchnorm == "inductive":
         _put_statistics(loop.network, tensors)
     return _ByWeights(learner, loop, values, how)
@@ -219,7 +220,9 @@ class _ByWeights:
 
 
 @torch.no_grad()
-def _descended(learner: GradientLearner, support: Tensor, targets: Tensor, how: How) -> _ByWeights:
+def _descended(
+    learner: GradientLearner, support: Tensor, targets: Tensor, ways: int, how: How
+) -> _ByWeights:
     """Do what `GradientLearner.predict` does, up to the queries."""
     loop = _loop(learner, how)
     values = detached(loop.values())
@@ -228,7 +231,7 @@ def _descended(learner: GradientLearner, support: Tensor, targets: Tensor, how: 
         shown = loop.embed(values, support, record)[0] if loop.embeds_once else support
         examples = Examples(shown, targets)
         order = learner.order_at_use(len(support), how.steps, support.device)
-        for moment in loop.adapt(values, Task(examples, examples, order), how.steps):
+        for moment in loop.adapt(values, Task(examples, examples, order, ways), how.steps):
             values = moment.values
         if record == "record" and not loop.embeds_once:
             loop.forward(values, support, "record")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from metakd.adaptation.embedding_learner import EmbeddingLearner
+from metakd.algorithms.matching import MatchingNet
 from metakd.algorithms.metabaseline import MetaBaseline
 from metakd.algorithms.protonet import ProtoNet
 from metakd.algorithms.relation import Relation
@@ -31,6 +32,7 @@ def on_maps(net: nn.Module) -> Relation:
 
 LEARNERS: dict[str, Callable[[nn.Module], EmbeddingLearner]] = {
     "protonet": ProtoNet,
+    "matching": MatchingNet,
     "metabaseline": MetaBaseline,
     "ridge": lambda net: Ridge(net, regularizer=1.0),
     "relation": related({}),

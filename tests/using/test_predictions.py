@@ -48,6 +48,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "relation": (),
     "ridge": (),
     "metabaseline": (),
+    "matching": (),
+    "protomaml": (),
     "supervised": (),
     "supervised linear": ("algorithm.head=linear",),
     "adversarial": (),

@@ -1,0 +1,55 @@
+"""`algorithm=matching`: attention over the support examples by cosine similarity."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metakd.adaptation.embedding_learner import EmbeddingLearner
+from metakd.adaptation.task_classifiers import cosine_similarities
+from metakd.distillation.divergences import widened
+from metakd.errors import UserError
+
+__all__ = ["MatchingNet"]
+
+
+class MatchingNet(EmbeddingLearner):
+    """Matching networks (Vinyals et al., 2016), without full-context embeddings.
+
+    p(y = k | x) = Σ_{i in class k} a_i with the attention a_i = softmax_i(γ cos(e(x), e(x_i))) over
+    the support examples, e the embedding. Logits are the logarithms of the classes' sums of
+    exp(γ cos), whose softmax these probabilities are.
+
+    Args:
+        backbone: the student's.
+        outputs: not needed: training may use more ways than evaluation.
+        scale: γ at first; learned from there. Published is a constant 1, whose attention is nearly
+            even over few examples.
+
+    Raises:
+        UserError: the scale is not positive.
+    """
+
+    backbone: nn.Module
+
+    def __init__(self, backbone: nn.Module, outputs: int = 0, *, scale: float = 10.0) -> None:
+        super().__init__()
+        if not 0.0 < scale < math.inf:
+            raise UserError(
+                f"algorithm.options.scale={scale:g}: must be above 0; "
+                "type algorithm.options.scale=10, the usual value"
+            )
+        self.backbone = backbone
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+
+    def classify(self, support: Tensor, targets: Tensor, query: Tensor, ways: int) -> Tensor:
+        """See `MetricAlgorithm.classify`; computes in float32 also under autocast."""
+        with torch.autocast(query.device.type, enabled=False):
+            # Of a query and an example, as much as of a query and a class centre.
+            alike = self.scale * cosine_similarities(widened(query), widened(support))
+            others = ~F.one_hot(targets, ways).bool()  # [tasks, n, ways]
+            of_class = alike.unsqueeze(-1).masked_fill(others.unsqueeze(1), -torch.inf)
+            return of_class.logsumexp(2)
