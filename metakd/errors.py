@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-__all__ = ["RunError", "UserError", "nearest"]
+__all__ = ["RunError", "UserError", "check_word", "nearest"]
 
 
 class UserError(ValueError):
@@ -28,3 +28,14 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest of `choices`, or an empty string."""
     matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
     return f" Did you mean '{matches[0]}'?" if matches else ""
+
+
+def check_word(setting: str, value: object, words: Collection[str]) -> None:
+    """Refuse a setting whose value is none of `words`.
+
+    Raises:
+        UserError: with all of them, and the nearest.
+    """
+    if value not in words:
+        hint = nearest(str(value), words)
+        raise UserError(f"{setting}={value}: expected one of {', '.join(words)}.{hint}")

@@ -13,7 +13,7 @@ from metakd.adaptation.annealing import Annealing
 from metakd.adaptation.differentiation import by_autograd, detached
 from metakd.adaptation.inner_loop import InnerLoop, StartOf, Task, tasks_of
 from metakd.adaptation.outer_gradients import Contribution, MultiStep, OuterGradient, unrolled
-from metakd.adaptation.settings import ADAPTED, BATCHNORM, Adaptation, check_word
+from metakd.adaptation.settings import ADAPTED, BATCHNORM, Adaptation
 from metakd.adaptation.task_execution import (
     choose_execution,
     mean_over_tasks,
@@ -22,7 +22,7 @@ from metakd.adaptation.task_execution import (
 from metakd.adaptation.update_rules import UpdateRule
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
-from metakd.errors import UserError
+from metakd.errors import UserError, check_word
 from metakd.models.network import Network
 from metakd.models.normalization import has_batchnorm, replace_batchnorm
 from metakd.models.randomness import random_state, restore_random_state
@@ -75,7 +75,7 @@ class GradientLearner(Algorithm):
         proximal: float = 0.0,
     ) -> None:
         super().__init__()
-        check_word("adapted", adapted, ADAPTED)
+        check_word("algorithm.adapted", adapted, ADAPTED)
         self.network = Network(replace_batchnorm(backbone), outputs)
         self.rule = rule
         self.outer = outer
@@ -155,7 +155,7 @@ class GradientLearner(Algorithm):
         self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
     ) -> Tensor:
         """See `Algorithm.predict`; adapts on labels alone, with the training's update rule."""
-        check_word("batchnorm", batchnorm, BATCHNORM)
+        check_word("algorithm.batchnorm", batchnorm, BATCHNORM)
         self._check_ways(tasks)
         loop = self.inner_loop(Objective(), batchnorm, first_order=True)
         values = detached(loop.values())

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from metakd.adaptation.annealing import Annealing
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError, check_word
 
 __all__ = ["ADAPTED", "BATCHNORM", "EXECUTIONS", "PRECISIONS", "Adaptation", "check_word"]
 
@@ -63,10 +62,10 @@ class Adaptation:
                 f"{self.inner_steps_test}: "
                 "training needs at least 1 step of adaptation, evaluation 0 or more"
             )
-        check_word("batchnorm", self.batchnorm, BATCHNORM)
-        check_word("options.execution", self.execution, EXECUTIONS)
-        check_word("options.inner_precision", self.inner_precision, PRECISIONS)
-        check_word("options.learn_rates", self.learn_rates, LEARN_RATES)
+        check_word("algorithm.batchnorm", self.batchnorm, BATCHNORM)
+        check_word("algorithm.options.execution", self.execution, EXECUTIONS)
+        check_word("algorithm.options.inner_precision", self.inner_precision, PRECISIONS)
+        check_word("algorithm.options.learn_rates", self.learn_rates, LEARN_RATES)
         if self.checkpoint_steps < 0:
             raise UserError(
                 f"algorithm.options.checkpoint_steps={self.checkpoint_steps}: expected true, or "
@@ -93,16 +92,3 @@ class Adaptation:
     def test_steps(self) -> int:
         """Adaptation steps at evaluation."""
         return self.inner_steps if self.inner_steps_test is None else self.inner_steps_test
-
-
-def check_word(name: str, value: str, choices: Collection[str]) -> None:
-    """Refuse a setting whose value is none of `choices`.
-
-    Raises:
-        UserError: with the nearest of them.
-    """
-    if value not in choices:
-        raise UserError(
-            f"algorithm.{name}={value}: choose one of {', '.join(choices)}."
-            + nearest(value, choices)
-        )

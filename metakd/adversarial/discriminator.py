@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metakd.distillation.divergences import widened
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError, check_word
 
 __all__ = ["SEES", "Discriminator"]
 
@@ -38,11 +38,7 @@ class Discriminator(nn.Module):
         self, classes: int, *, sees: str = "probabilities", width: int = 64, outputs: int = 1
     ) -> None:
         super().__init__()
-        if sees not in SEES:
-            raise UserError(
-                f"algorithm.options.sees={sees}: choose one of {', '.join(SEES)}."
-                + nearest(sees, SEES)
-            )
+        check_word("algorithm.options.sees", sees, SEES)
         if width < 1:
             raise UserError(
                 f"algorithm.options.discriminator_width={width}: expected at least 1; try 64"

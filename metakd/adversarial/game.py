@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from metakd.adversarial.discriminator import Discriminator
 from metakd.distillation.divergences import kl
 from metakd.distillation.optimal_transport import sinkhorn_divergence
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError, check_word
 
 __all__ = [
     "DISCRIMINATES",
@@ -95,16 +95,8 @@ class Game(nn.Module):
         temperature: float = 1.0,
     ) -> None:
         super().__init__()
-        for name, value, known in (
-            ("game_loss", loss, LOSSES),
-            ("discriminate", discriminate, DISCRIMINATES),
-        ):
-            if value not in known:
-                choices = (*known, "none") if name == "game_loss" else known
-                raise UserError(
-                    f"algorithm.options.{name}={value}: choose one of {', '.join(choices)}."
-                    + nearest(value, choices)
-                )
+        check_word("algorithm.options.game_loss", loss, LOSSES)
+        check_word("algorithm.options.discriminate", discriminate, DISCRIMINATES)
         if discriminate == "tasks" and loss not in ("gan", "lsgan"):
             raise UserError(
                 f"algorithm.options.discriminate=tasks with game_loss={loss}: that loss compares "

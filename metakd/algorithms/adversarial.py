@@ -15,7 +15,7 @@ from metakd.adaptation.inner_loop import tasks_of
 from metakd.adaptation.lean_optimizers import lean
 from metakd.adaptation.settings import Adaptation
 from metakd.adaptation.solver import Solver, solver_of
-from metakd.adversarial.game import Game
+from metakd.adversarial.game import LOSSES, Game
 from metakd.adversarial.game_watch import GameWatch
 from metakd.adversarial.generated_starts import (
     best_start,
@@ -29,7 +29,7 @@ from metakd.algorithms.maml import MAML
 from metakd.algorithms.protonet import ProtoNet
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError, check_word
 from metakd.teaching.co_learning import Exchange, Pair, pair_gradient
 from metakd.teaching.teaching_algorithm import TeachingAlgorithm
 
@@ -134,9 +134,10 @@ class Adversarial(TeachingAlgorithm):
         discriminator_width: int = 64,
     ) -> None:
         super().__init__()
-        _check("base", base, BASES)
-        _check("options.generate", generate, GENERATES)
-        _check("options.start", start, STARTS)
+        check_word("algorithm.base", base, BASES)
+        check_word("algorithm.options.game_loss", game_loss, (*LOSSES, "none"))
+        check_word("algorithm.options.generate", generate, GENERATES)
+        check_word("algorithm.options.start", start, STARTS)
         if generate == "full" and not generator_task_weight > 0:
             raise UserError(
                 "algorithm.options.generate=full with generator_task_weight=0: nothing would learn "
@@ -496,11 +497,3 @@ def _norm(module: nn.Module) -> Tensor:
     if not gradients:
         return torch.zeros(())
     return torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
-
-
-def _check(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise UserError(
-            f"algorithm.{name}={value}: choose one of {', '.join(choices)}."
-            + nearest(value, choices)
-        )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from metakd.adaptation.embedding_learner import EmbeddingLearner
 from metakd.adaptation.task_classifiers import cosine_similarities, prototypes, squared_distances
-from metakd.errors import UserError, nearest
+from metakd.errors import check_word
 
 __all__ = ["ProtoNet"]
 
@@ -39,11 +39,7 @@ class ProtoNet(EmbeddingLearner):
         self, backbone: nn.Module, outputs: int = 0, *, distance: str = "euclidean"
     ) -> None:
         super().__init__()
-        if distance not in _DISTANCES:
-            raise UserError(
-                f"algorithm.distance={distance}: choose one of {', '.join(_DISTANCES)}."
-                + nearest(distance, _DISTANCES)
-            )
+        check_word("algorithm.distance", distance, _DISTANCES)
         self.backbone = backbone
         self.distance = distance
         self.scale = nn.Parameter(torch.tensor(_FIRST_SCALE)) if distance == "cosine" else None

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from metakd.adaptation.embedding_learner import EmbeddingLearner
 from metakd.distillation.divergences import widened
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError, check_word
 from metakd.models.normalization import make_norm
 
 __all__ = ["Relation", "squared_score_error"]
@@ -76,16 +76,9 @@ class Relation(EmbeddingLearner):
         width: int = 64,
     ) -> None:
         super().__init__()
-        for name, value, known in (
-            ("loss", loss, _LOSSES),
-            ("score", score, _SCORES),
-            ("module", module, _MODULES),
-        ):
-            if value not in known:
-                raise UserError(
-                    f"algorithm.options.{name}={value}: choose one of {', '.join(known)}."
-                    + nearest(value, known)
-                )
+        check_word("algorithm.options.loss", loss, _LOSSES)
+        check_word("algorithm.options.score", score, _SCORES)
+        check_word("algorithm.options.module", module, _MODULES)
         if width < 1:
             raise UserError(
                 f"algorithm.options.width={width}: must be at least 1; "

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.adaptation.outer_gradients import Contribution, displacement
-from metakd.adaptation.settings import Adaptation, check_word
+from metakd.adaptation.settings import Adaptation
 from metakd.adaptation.update_rules import AdamWithoutMomentum, GradientDescent, UpdateRule
 from metakd.data.counter_random import bits_at, derive, smallest, stream_key
 from metakd.data.tasks import TaskBatch
-from metakd.errors import UserError
+from metakd.errors import UserError, check_word
 
 __all__ = ["Reptile", "mini_batches"]
 
@@ -67,8 +67,8 @@ class Reptile(GradientLearner):
         inner_batch: int | None = 10,
         inner_state: str = "fresh",
     ) -> None:
-        check_word("inner_optimizer", inner_optimizer, _OPTIMIZERS)
-        check_word("options.inner_state", inner_state, _STATES)
+        check_word("algorithm.inner_optimizer", inner_optimizer, _OPTIMIZERS)
+        check_word("algorithm.options.inner_state", inner_state, _STATES)
         if inner_batch is not None and inner_batch < 1:
             raise UserError(
                 f"algorithm.inner_batch={inner_batch}: an inner step needs at least 1 example; "

@@ -9,7 +9,7 @@ from metakd.adaptation.inner_loop import accuracy
 from metakd.adaptation.task_classifiers import centroid_logits, logistic_logits
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError, check_word
 from metakd.models.network import Network
 
 __all__ = ["Supervised"]
@@ -38,10 +38,7 @@ class Supervised(EmbeddingLearner):
         self, backbone: nn.Module, outputs: int, *, head: str = "centroid", penalty: float = 1.0
     ) -> None:
         super().__init__()
-        if head not in _HEADS:
-            raise UserError(
-                f"algorithm.head={head}: choose centroid or linear." + nearest(head, _HEADS)
-            )
+        check_word("algorithm.head", head, _HEADS)
         if not penalty > 0:
             raise UserError(f"algorithm.options.penalty={penalty}: it has to be above 0; try 1.0")
         self.network = Network(backbone, outputs)

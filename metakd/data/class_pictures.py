@@ -15,7 +15,7 @@ from torch import Tensor
 from metakd.data.class_names import class_name
 from metakd.data.picture_files import read_pictures
 from metakd.data.picture_preprocessing import Reading
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError, check_word
 
 __all__ = ["ClassPictures", "PictureSettings", "read_class_pictures"]
 
@@ -57,11 +57,7 @@ class PictureSettings:
                 f"{option}.white={white}: give the value that is white, such as 4095 for 12 bits, "
                 "or null (told by each file)"
             )
-        if unreadable not in _UNREADABLE:
-            raise UserError(
-                f"{option}.unreadable={unreadable}: choose from {', '.join(_UNREADABLE)}."
-                + nearest(str(unreadable), _UNREADABLE)
-            )
+        check_word(f"{option}.unreadable", unreadable, _UNREADABLE)
         white = None if white is None else float(white)
         return cls(Reading(crop=crop, background=int(background), white=white), unreadable)
 

@@ -16,7 +16,7 @@ from metakd.data.batches import EpochOrder, ExampleSource, view_or_augment
 from metakd.data.class_examples import ClassExamples
 from metakd.data.counter_random import bits_at, derive, smallest, stream_key
 from metakd.data.tasks import TaskBatch
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError, check_word
 from metakd.task_spec import TaskSpec
 
 __all__ = ["SAMPLINGS", "EpisodeDraw", "EpisodeStream", "TaskIndex"]
@@ -65,11 +65,7 @@ class EpisodeDraw:
     def __init__(self, examples: ClassExamples, spec: TaskSpec, *, tasks: int, key: int) -> None:
         ways, shots, queries = spec.ways, spec.shots, spec.queries
         sampling, number = spec.sampling, spec.number
-        if sampling not in SAMPLINGS:
-            raise UserError(
-                f"task.sampling: no '{sampling}'; choose from {', '.join(SAMPLINGS)}."
-                + nearest(sampling, SAMPLINGS)
-            )
+        check_word("task.sampling", sampling, SAMPLINGS)
         for what, value in (("ways", ways), ("shots", shots), ("queries", queries)):
             if value < 1:
                 raise UserError(f"task.{what}={value}: give a positive number")

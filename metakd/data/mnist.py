@@ -15,7 +15,7 @@ from metakd.data.class_examples import ClassExamples, PreparedData
 from metakd.data.class_split import by_class, hold_out, random_split
 from metakd.data.download import at_most, damaged, download
 from metakd.data.resize import resized
-from metakd.errors import UserError, nearest
+from metakd.errors import check_word
 
 __all__ = ["Mnist"]
 
@@ -67,11 +67,7 @@ class Mnist:
     ) -> None:
         self._root, self._splits = data_root, splits or "images"
         self._seed, self._size = split_seed, image_size
-        if self._splits not in _SPLITS:
-            raise UserError(
-                f"dataset.splits: {self.name} has no split '{self._splits}'; choose from "
-                f"{', '.join(_SPLITS)}." + nearest(self._splits, _SPLITS)
-            )
+        check_word("dataset.splits", self._splits, _SPLITS)
 
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""

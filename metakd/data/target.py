@@ -8,7 +8,7 @@ import torch
 
 from metakd.data.class_examples import ClassExamples
 from metakd.data.counter_random import bits_at, smallest, stream_key
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError, check_word
 
 __all__ = ["TARGETS", "TargetTask", "target_task"]
 
@@ -45,11 +45,7 @@ def target_task(
         UserError: an unknown target, or one without classes; a class without test examples or with
             fewer than `shots`.
     """
-    if which not in TARGETS:
-        raise UserError(
-            f"finetune.target: no '{which}'; choose from {', '.join(TARGETS)}."
-            + nearest(which, TARGETS)
-        )
+    check_word("finetune.target", which, TARGETS)
     if shots is not None and shots < 1:
         raise UserError(f"finetune.shots={shots}: give a positive number, or null for all examples")
     wanted = [test] if which == "novel" else [train, validate, test]

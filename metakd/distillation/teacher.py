@@ -20,7 +20,7 @@ from metakd.distillation.teacher_modes import (
     ridge_logits,
     ridge_logits_on_support,
 )
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError, check_word
 from metakd.models.network import Network
 
 if TYPE_CHECKING:
@@ -74,11 +74,7 @@ class FrozenTeacher:
         batch_size: int = 512,
         penalty: float = 1.0,
     ) -> None:
-        if mode not in MODES:
-            raise UserError(
-                f"distill.teacher_mode={mode}: a frozen teacher knows {', '.join(MODES)}."
-                + nearest(mode, MODES)
-            )
+        check_word("distill.teacher_mode", mode, MODES)
         network = copy.deepcopy(network).eval().requires_grad_(False)
         self._head = network.head
         self._tables = EmbeddingTables(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError, check_word
 from metakd.models.dropblock import DropBlock
 from metakd.models.normalization import make_norm
 from metakd.models.pooling import max_pool_2x2
@@ -81,11 +81,7 @@ class ResNet12(nn.Module):
         block_size: int | None = None,
     ) -> None:
         super().__init__()
-        if variant not in _RATIOS:
-            raise UserError(
-                f"resnet12: options.variant={variant} is none of {', '.join(_RATIOS)}."
-                + nearest(variant, _RATIOS)
-            )
+        check_word("resnet12: options.variant", variant, _RATIOS)
         if not 0.0 <= dropout < 1.0:
             raise UserError(f"resnet12: dropout={dropout} must be at least 0 and below 1")
         channels, height, breadth = image_shape("resnet12", input_shape, smallest=16)

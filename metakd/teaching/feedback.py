@@ -20,7 +20,7 @@ from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.divergences import unit
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distillation.teacher_modes import prototype_logits
-from metakd.errors import UserError, nearest
+from metakd.errors import check_word
 from metakd.models.network import Network, Prediction
 from metakd.models.normalization import batchnorm_mode
 from metakd.teaching.teaching_algorithm import Joined
@@ -80,11 +80,7 @@ class FeedbackLearner(Joined):
         hypergradient: str = "finite_differences",
     ) -> None:
         super().__init__()
-        if hypergradient not in HYPERGRADIENTS:
-            raise UserError(
-                f"distill.hypergradient={hypergradient}: choose unrolled or finite_differences."
-                + nearest(hypergradient, HYPERGRADIENTS)
-            )
+        check_word("distill.hypergradient", hypergradient, HYPERGRADIENTS)
         self.student = student
         self.teacher = teacher
         self.register_buffer("mean", mean.detach().clone())

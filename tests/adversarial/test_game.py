@@ -416,7 +416,10 @@ def test_threads_may_share_a_game() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": "wgan"}, "game_loss=wgan: choose one of gan, lsgan, wasserstein, sinkhorn, none"),
+        (
+            {"loss": "wgan"},
+            "game_loss=wgan: expected one of gan, lsgan, wasserstein, sinkhorn.",
+        ),
         ({"loss": "none"}, "game_loss=none"),
         ({"discriminate": "task"}, "Did you mean 'tasks'"),
         ({"sees": "probs"}, "sees=probs"),

@@ -423,7 +423,8 @@ class TestStarts:
     [
         ({"base": "mamml"}, "Did you mean 'maml'"),
         ({"generate": "full"}, "generator_task_weight=1"),
-        ({"start": "middle"}, "choose one of mean, fixed, best"),
+        ({"start": "middle"}, "expected one of mean, fixed, best"),
+        ({"game_loss": "wgan"}, "expected one of gan, lsgan, wasserstein, sinkhorn, none"),
         ({"noises": 0}, "at least 1"),
         ({"discriminator_steps": 0}, "discriminator_steps=0: expected at least 1"),
         ({"chunk_size": 0}, "chunk_size=0: expected at least 1"),

@@ -16,7 +16,7 @@ from metakd.config.declared import (
 from metakd.config.overrides import PATH_KEYS
 from metakd.config.recorded import FREE
 from metakd.config.schema import Setting
-from metakd.errors import UserError
+from metakd.errors import UserError, check_word
 
 BOOKKEEPING = {
     *("plugins", "data_root", "cache_root", "tags", "tracker", "checkpoint_minutes"),
@@ -95,3 +95,12 @@ def test_a_seed_and_inherited_settings() -> None:
     assert {declarations()[f"{stage}.lr"] for stage in ("pretrain", "finetune")} == {
         Setting(above=0)
     }
+
+
+def test_a_word_that_is_none_of_some() -> None:
+    check_word("algorithm.options.score", "vote", ("summed", "vote"))
+    with pytest.raises(UserError) as error:
+        check_word("algorithm.options.score", "sumed", ("summed", "vote"))
+    assert str(error.value) == (
+        "algorithm.options.score=sumed: expected one of summed, vote. Did you mean 'summed'?"
+    )

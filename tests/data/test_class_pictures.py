@@ -137,7 +137,7 @@ def test_each_option_is_in_the_cache_key(folder: Path, other: dict[str, object])
         ("white", "4095", "white=4095"),
         ("white", float("nan"), "white=nan"),
         ("white", True, "white=True"),
-        ("unreadable", "skp", "unreadable=skp: choose from refuse, skip. Did you mean 'skip'"),
+        ("unreadable", "skp", "unreadable=skp: expected one of refuse, skip. Did you mean 'skip'"),
         ("unreadable", None, "unreadable=None"),
     ],
 )

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError, check_word
 
 __all__ = ["SEED", "Setting", "fact", "setting"]
 
@@ -78,9 +78,8 @@ class Setting:
                 raise UserError(f"{name}={one}: expected a finite number")
             if isinstance(one, int | float) and not self.holds(one):
                 raise UserError(f"{name}={one}: expected {self.range}")
-            if words and self.words and one is not None and one not in self.words:
-                hint = nearest(str(one), self.words)
-                raise UserError(f"{name}={one}: expected one of {', '.join(self.words)}.{hint}")
+            if words and self.words and one is not None:
+                check_word(name, one, self.words)
 
     def holds(self, number: float) -> bool:
         """Tell whether a number is in the range."""
