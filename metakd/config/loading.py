@@ -158,8 +158,9 @@ def complete(cfg: DictConfig, picked: Mapping[str, str]) -> None:
     for group in known_groups():
         if group not in picked or OmegaConf.is_missing(cfg, group):
             raise UserError(f"{group}: no choice was made; type {group}=CHOICE")
-        if OmegaConf.is_missing(cfg[group], "name"):
-            cfg[group].name = picked[group]
-        for key in cfg[group]:
-            if OmegaConf.is_missing(cfg[group], key):
+        section = cfg[group]
+        if OmegaConf.is_missing(section, "name"):
+            section.name = picked[group]
+        for key in section:
+            if OmegaConf.is_missing(section, key):
                 raise UserError(f"{group}={picked[group]}: '{key}' is missing in its file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from metakd.config.brings import described
 from metakd.config.locate import Choices
 from metakd.runs.folder import open_run
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = (
     "dataset.images_per_class=6",
     "dataset.image_size=16",
@@ -53,15 +55,22 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("algorithm", Choices().of("algorithm"))
-def test_any_algorithm_runs_alone(algorithm: str, tmp_path: Path, said: list[str]) -> None:
+def test_any_algorithm_runs_alone(
+    algorithm: str, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = (GOLDEN / f"{algorithm}.json").is_file()
+    if kept:  # tests/golden carries it out and compares every figure: here only how it begins
+        monkeypatch.setattr("metakd.pipeline.run._stages", lambda *_: SimpleNamespace(content={}))
     results = run(tmp_path / "run", f"algorithm={algorithm}")
+    brought = metakd.compose(f"algorithm={algorithm}").brought
+    assert [line for line in said if " brings " in line] == [*described(brought)]
+    assert not [line for line in said if "is published with" in line]  # its own outer optimiser
+    if kept:
+        return
     assert 0 <= results["student"]["fewshot"]["accuracy"] <= 1
     assert {"teacher", "student_alone", "fidelity", "gains"} <= results.keys()
     trained = [m for m in open_run(tmp_path / "run").read_metrics() if m["stage"] == "meta_train"]
     assert trained[-1]["step"] == 1
-    brought = metakd.compose(f"algorithm={algorithm}").brought
-    assert [line for line in said if " brings " in line] == [*described(brought)]
-    assert not [line for line in said if "is published with" in line]  # its own outer optimiser
 
 
 def test_what_was_brought_is_recorded_as_settings(tmp_path: Path, said: list[str]) -> None:
