@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_the_recipe_for_photographs_takes_it_if_it_is_there(
         monkeypatch.setattr(
             f"metakd.tracking.progress.Progress.{name}", lambda self, text: lines.append(text)
         )
-    monkeypatch.setattr("metakd.pipeline.run._stages", lambda *_: {})  # what begins is looked at
+    monkeypatch.setattr("metakd.pipeline.run._stages", lambda *_: SimpleNamespace(content={}))
     words = ("experiment=photos/small", f"dataset.folder={tmp_path / 'photos'}", "tracker=none")
 
     def begun(name: str, *more: str) -> dict[str, Any]:
