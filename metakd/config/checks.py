@@ -275,8 +275,8 @@ def _check_files(config: Config) -> None:
         if checkpoint is not None and not Path(checkpoint).expanduser().exists():
             raise UserError(f"{who}.checkpoint={checkpoint}: there is no such file or run folder")
     dataset = config.dataset
-    if dataset.folder is not None and not Path(dataset.folder).expanduser().is_dir():
-        raise UserError(f"dataset.folder={dataset.folder}: there is no such folder")
+    if dataset.folder is not None and not Path(dataset.folder).expanduser().exists():
+        raise UserError(f"dataset.folder={dataset.folder}: there is no such folder or file")
     splits = dataset.splits
     looks_like_path = splits is not None and (os.sep in splits or Path(splits).suffix != "")
     if splits is not None and looks_like_path and not Path(splits).expanduser().exists():

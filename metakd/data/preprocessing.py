@@ -13,6 +13,7 @@ __all__ = ["Preprocessing"]
 
 _KINDS = {
     "pictures": ("metakd.data.picture_preprocessing", "PicturePreprocessing"),
+    "features": ("metakd.data.features", "FeaturePreprocessing"),
 }
 """Where the class of each kind of input is defined; imported when a file of weights names it."""
 

@@ -32,7 +32,7 @@ from metakd.pipeline.measure import (
     precision_of,
     start_of,
 )
-from metakd.pipeline.prepare import Prepared, notes_of, prepare
+from metakd.pipeline.prepare import Prepared, prepare
 from metakd.pipeline.seen import left_out, overlap
 from metakd.pipeline.suspicion import doubts_of, keep
 from metakd.pipeline.teaching import adapting_teacher
@@ -100,7 +100,7 @@ def evaluate_run(
             "device": str(prepared.device),
             "data_checksum": prepared.data.checksum,
             **inputs_of(prepared),
-            "data_notes": notes_of(prepared.everything),
+            "data_notes": list(prepared.everything.notes),
         }
     )
     folder.write_config(prepared.composed.yaml, composed.overrides)
@@ -112,7 +112,7 @@ def evaluate_run(
     folder.write_per_class(class_rows(prepared, judged))
     written = folder.write_results(results)
     doubts = doubts_of(judged, prepared.config)
-    said = [line for line in prepared.warnings if line not in notes_of(prepared.everything)]
+    said = [line for line in prepared.warnings if line not in prepared.everything.notes]
     keep(folder, [*said, *doubts])
     folder.finish("finished")
     if not quiet:

@@ -119,6 +119,8 @@ def record_data(prepared: Prepared, folder: RunFolder) -> None:
     if not data.has_classes or not everything.has_classes:
         return
     write_split(folder.path, split_text(data.name, prepared.dealt))
+    if not data.has_pictures:
+        return
     marks = {p: picture_marks(data.split(p).examples) for p in ("train", "validate")}
     save_weights(folder.checkpoints, PICTURES, marks)
 

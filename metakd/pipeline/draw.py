@@ -173,9 +173,11 @@ def _confusion(prepared: Prepared, judged: Mapping[str, Judged], out: Path) -> P
     return confusion_figure(counted.answered, names, out, title, counted.asked)
 
 
-def _samples(prepared: Prepared, judged: Mapping[str, Judged], out: Path) -> Path:
+def _samples(prepared: Prepared, judged: Mapping[str, Judged], out: Path) -> Path | None:
     """Draw the first evaluation tasks with each model's answers, as they were counted."""
     config, data = prepared.config, prepared.data
+    if data.has_classes and not data.has_pictures:
+        return None
     task, count = config.task, min(SAMPLES, config.evaluate.tasks)
     batch = next(
         evaluation_tasks(

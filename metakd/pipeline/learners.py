@@ -114,7 +114,7 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
         data,
         mode=_frozen_mode(config),
         autocast=prepared.precision.dtype,
-        channels_last=prepared.precision.dtype is not None,
+        channels_last=prepared.precision.dtype is not None and len(data.example_shape) == 3,
     )
     if calibrates(prepared):
         teacher.calibrate(

@@ -51,7 +51,7 @@ from metakd.stages.evaluate import embeds_alone
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision, choose_precision
 
-__all__ = ["NOTHING_KNOWN", "Prepared", "choose_device", "notes_of", "optimization_of", "prepare"]
+__all__ = ["NOTHING_KNOWN", "Prepared", "choose_device", "optimization_of", "prepare"]
 
 NOTHING_KNOWN = Known()
 
@@ -149,11 +149,6 @@ class Prepared:
         shape = tuple(self.data.example_shape)
         built = build_objective(self.config, self.student, teacher, teacher_mean, shape)
         return built.to(self.device)
-
-
-def notes_of(data: ClassData | RegressionTasks) -> list[str]:
-    """Return what there is to say of the data each time that it is used."""
-    return list(data.prepared.notes) if data.has_classes else []
 
 
 def optimization_of(section: OptimizerConfig) -> Optimization:
@@ -257,7 +252,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         # Without a card, mean and deviation come from the meta-train classes.
         may_lack={*SPLITS} - {config.evaluate.part} if known.judging and expected else (),
     )
-    warnings += notes_of(everything)
+    warnings += everything.notes
     if data.has_classes and config.finetune.enabled and config.finetune.target == "all":
         # The target's test images must not be seen by any earlier stage.
         data = data.without_held_out()

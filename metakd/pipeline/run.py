@@ -39,7 +39,7 @@ from metakd.pipeline.measure import (
     start_of,
 )
 from metakd.pipeline.mirror import mirror_classes, mirror_student
-from metakd.pipeline.prepare import Prepared, notes_of
+from metakd.pipeline.prepare import Prepared
 from metakd.pipeline.shared import prepare_together
 from metakd.pipeline.suspicion import counts, doubt_teacher, doubts_of, keep
 from metakd.pipeline.target import fine_tune_student
@@ -225,7 +225,7 @@ def provenance_of(prepared: Prepared) -> dict[str, Any]:
         "precision": prepared.precision.name,
         "deterministic": config.deterministic,
         "data_checksum": prepared.data.checksum,
-        "data_notes": notes_of(prepared.everything),
+        "data_notes": list(prepared.everything.notes),
         "external_pretraining": external_pretraining(prepared),
         **inputs_of(prepared),
     }

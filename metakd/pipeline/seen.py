@@ -53,7 +53,7 @@ def overlap(
         trained -= {*card.tested_on} & {*data.split("train").class_names}
     by_name = {name for name in images.class_names if name in trained}
     by_picture: set[str] = set()
-    if known_pictures is not None and len(known_pictures):
+    if data.has_pictures and known_pictures is not None and len(known_pictures):
         marks = picture_marks(images.examples)
         known = torch.isin(marks, known_pictures.to(marks.device)) & (marks != NO_MARK)
         counts = torch.bincount(images.labels[known], minlength=images.classes)

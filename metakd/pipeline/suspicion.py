@@ -34,13 +34,13 @@ NEAR = 0.1
 
 
 def counts(data: ClassData | RegressionTasks) -> str | None:
-    """Return how many classes and images each split has, in a line; None for regression."""
+    """Return how many classes and examples each split has, in a line; None for regression."""
     if not data.has_classes:
         return None
-    found = []
+    found, what = [], "images" if data.has_pictures else "examples"
     for split in SPLITS:
-        images = data.split(split)
-        found.append(f"{split} {images.classes} classes, {len(images.labels)} images")
+        of = data.split(split)
+        found.append(f"{split} {of.classes} classes, {len(of)} {what}")
     return "; ".join(found)
 
 

@@ -52,17 +52,44 @@ BatchNorm = Literal["inductive", "transductive"]
 # --- run.json
 
 
-class InputOf(Part):
-    """What a network expects of its input."""
+_OF_PICTURES = ("channels", "height", "width", "reading")
+_OF_COLUMNS = ("columns", "label", "missing")
 
-    channels: Positive
-    height: Positive
-    width: Positive
+
+class InputOf(Part):
+    """What a network expects of its input: of pictures, or of columns of numbers (`kind`)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"kind": {"const": "features"}}, "required": ["kind"]},
+            "then": {"required": list(_OF_COLUMNS)},
+            "else": {"required": list(_OF_PICTURES)},
+        }
+    )
+
+    kind: Literal["pictures", "features"] = "pictures"
+    channels: Maybe[Positive] = None
+    height: Maybe[Positive] = None
+    width: Maybe[Positive] = None
     mean: list[Number]
-    """Of each channel; pixels are from 0 to 1."""
+    """Of each channel, where pixels are from 0 to 1; of each column."""
     std: list[PositiveNumber]
-    reading: dict[str, Any]
+    reading: Maybe[dict[str, Any]] = None
     """How picture files are read."""
+    columns: Maybe[list[str]] = None
+    """Names of the columns of a table, in order."""
+    label: Maybe[str] = None
+    """Name of its column of classes."""
+    missing: Maybe[Literal["refuse", "mean"]] = None
+    """What becomes of cells without a value."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        wanted = _OF_COLUMNS if self.kind == "features" else _OF_PICTURES
+        for name in wanted:
+            if getattr(self, name) is None:
+                raise ValueError(f"has no '{name}'")
+        return self
 
 
 class Inputs(Part):

@@ -96,8 +96,7 @@ def _fitted(
     """Return what is said of a fitted learner, and its tensors."""
     adapted = shown.adapted.tensors()
     if adapted is None and shown.examples is not None and not examples:
-        embeddings = shown.examples.ndim == 2 and learner.trained.preprocessing is not None
-        if not embeddings:
+        if not _are_embeddings(learner, shown.examples):
             raise UserError(
                 f"save: with batchnorm={learner.batchnorm} this learner answers by its examples; "
                 "save it with examples=True"
@@ -176,7 +175,7 @@ def open_bundle(
         given = content["calibration"]
         calibration = None if given is None else Calibration.from_plain(given)
         if preprocessing is None and recipe.kind != "regression":
-            raise ValueError("no preprocessing of its pictures")
+            raise ValueError("no preprocessing of its examples")
         fitted = content["fitted"]
         saved = str(content["batchnorm"]), content["steps"]
         if saved[1] is not None and type(saved[1]) is not int:
@@ -242,7 +241,7 @@ def _fit_again(
         return
     if examples is None:
         raise KeyError("the examples are missing")
-    if learner.trained.preprocessing is not None and examples.is_floating_point():
+    if _are_embeddings(learner, examples):
         if not keeps_embeddings(learner.trained.algorithm, learner.how()):
             raise UserError(
                 f"batchnorm={learner.batchnorm}: this learner was saved with the embeddings of "
@@ -255,6 +254,11 @@ def _fit_again(
         learner._learn(kept, labels)
     else:
         learner._learn(kept, labels, learner._flat)
+
+
+def _are_embeddings(learner: Learner, examples: Tensor) -> bool:
+    """Tell whether these are embeddings; pictures are kept as uint8, rows of a table as float64."""
+    return learner.trained.preprocessing is not None and examples.dtype == torch.float32
 
 
 def _content(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pictures as a user has them, as a network wants them: files, Pillow's, arrays, tensors."""
+"""Examples as a user has them, as a network wants them: files, Pillow's, arrays, tensors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,68 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from metakd.data.features import FeaturePreprocessing
 from metakd.data.picture_files import read_picture
 from metakd.data.picture_preprocessing import PicturePreprocessing
+from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
 
-__all__ = ["chunks", "each_of", "numbers_of", "pictures_of", "pixels_of"]
+__all__ = ["chunks", "each_of", "examples_of", "numbers_of", "pictures_of", "pixels_of"]
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _FEW = 2
 """Files from which on they are read in several threads."""
+
+
+def examples_of(inputs: Any, wanted: Preprocessing) -> Tensor:
+    """Return examples as they are kept before a network sees them, on the CPU.
+
+    Args:
+        inputs: pictures (`pictures_of`); or rows of numbers [n, columns] in the order of the
+            network's columns, where its input are such.
+        wanted: what the network expects.
+
+    Raises:
+        UserError: they are something else.
+    """
+    if isinstance(wanted, PicturePreprocessing):
+        return pixels_of(pictures_of(inputs), wanted)
+    assert isinstance(wanted, FeaturePreprocessing)
+    return rows_of(inputs, wanted)
+
+
+def rows_of(inputs: Any, wanted: FeaturePreprocessing) -> Tensor:
+    """Return rows of a table, float64 [n, columns]; NaN is a missing value.
+
+    Args:
+        inputs: an array, a tensor, nested lists; one row alone is a list of one. What names its
+            columns (`.columns`, as a data frame) is matched by their names.
+        wanted: what the network expects.
+
+    Raises:
+        UserError: a missing column, another number of columns, a number that is not finite.
+    """
+    if hasattr(inputs, "columns") and hasattr(inputs, "to_numpy"):
+        try:
+            places = wanted.places([str(name) for name in inputs.columns])
+        except ValueError as error:
+            raise UserError(f"inputs: {error}, which the network expects") from error
+        inputs = inputs.to_numpy()[:, places]
+    try:
+        array = np.asarray(inputs.detach().cpu() if isinstance(inputs, Tensor) else inputs, float)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"inputs: expected numbers [n, {len(wanted.columns)}] ({error})") from error
+    if not array.size:
+        return torch.empty(0, *wanted.shape, dtype=torch.float64)
+    array = array[None] if array.ndim == 1 else array
+    if array.ndim != 2 or array.shape[1:] != wanted.shape:
+        raise UserError(
+            f"inputs: shape {list(array.shape)}; expected [n, {len(wanted.columns)}], the columns "
+            f"{', '.join(wanted.columns[:5])}{' …' * (len(wanted.columns) > 5)}"
+        )
+    if np.isinf(array).any() or (wanted.missing == "refuse" and np.isnan(array).any()):
+        raise UserError("inputs: not all of them are finite numbers")
+    return torch.tensor(array, dtype=torch.float64)
 
 
 def pictures_of(inputs: Any) -> Sequence[Any]:

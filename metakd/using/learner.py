@@ -26,7 +26,7 @@ from metakd.using.adapted import (
     start_for,
 )
 from metakd.using.calibration import Calibration
-from metakd.using.inputs import chunks, each_of, numbers_of, pictures_of, pixels_of
+from metakd.using.inputs import chunks, each_of, examples_of, numbers_of, pictures_of, pixels_of
 from metakd.using.recipe import Recipe
 
 __all__ = ["Learner", "Shown", "Trained"]
@@ -138,9 +138,8 @@ class Learner:
         What is returned can be given to `fit` and `predict` in the place of the pictures.
         """
         wanted = self.trained.preprocessing
-        if wanted is None:
+        if not isinstance(wanted, PicturePreprocessing):
             raise UserError("read: this learner's examples are numbers, no pictures")
-        assert isinstance(wanted, PicturePreprocessing)
         return [*each_of(pictures, wanted)]
 
     # -- what both kinds do ----------------------------------------------------------------
@@ -152,12 +151,11 @@ class Learner:
         return How(self.steps or 0, self.batchnorm, Precision(dtype, self.device.type))
 
     def _examples(self, inputs: Any) -> Tensor:
-        """Return examples on the CPU as they are kept: uint8 pictures or float32 numbers."""
+        """Return examples on the CPU as they are kept: uint8 pictures, or numbers."""
         wanted = self.trained.preprocessing
         if wanted is None:
             return numbers_of(inputs, self.trained.recipe.example_shape)
-        assert isinstance(wanted, PicturePreprocessing)
-        return pixels_of(pictures_of(inputs), wanted)
+        return examples_of(inputs, wanted)
 
     def _as_seen(self, examples: Tensor) -> Tensor:
         """Return examples as the network sees them, on the device."""
@@ -201,12 +199,11 @@ class Learner:
             together = self._examples(inputs)
             if len(together):
                 found = [self._shown.adapted.outputs(self._as_seen(together)).cpu()]
-        elif self.trained.preprocessing is None:
+        elif not isinstance(self.trained.preprocessing, PicturePreprocessing):
             for part in self._examples(inputs).split(self.batch_size):
                 if len(part):
                     found.append(self._shown.adapted.outputs(self._as_seen(part)).cpu())
         else:
-            assert isinstance(self.trained.preprocessing, PicturePreprocessing)
             for pictures in chunks(pictures_of(inputs), self.batch_size):
                 seen = self._as_seen(pixels_of(pictures, self.trained.preprocessing))
                 found.append(self._shown.adapted.outputs(seen).cpu())

@@ -1,0 +1,229 @@
+"""Tables as users have them: CSV files, and .npz files of arrays."""
+
+from __future__ import annotations
+
+import csv
+import math
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metakd.errors import UserError, nearest
+
+__all__ = ["SUFFIXES", "TableFile", "read_table_file"]
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".npz")
+_DELIMITERS = ",;\t|"
+_MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
+_LONGEST = 2**24  # characters of a cell
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """The content of one file.
+
+    Attributes:
+        path: of the file.
+        cells: by column name its cells, text; all columns of the same length.
+        lines: the line of the file that each row begins at, or its number in an array.
+        unnamed: columns without a name, which are left out.
+    """
+
+    path: Path
+    cells: dict[str, Sequence[str]]
+    lines: Sequence[int]
+    unnamed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def column(self, name: str, setting: str) -> Sequence[str]:
+        """Return the cells of a column, without blanks around them.
+
+        Args:
+            name: of the column.
+            setting: that named it, for the message.
+
+        Raises:
+            UserError: there is none.
+        """
+        if name not in self.cells:
+            shown = ", ".join(list(self.cells)[:8]) + " …" * (len(self.cells) > 8)
+            raise UserError(
+                f"{setting}={name}: {self.path} has no such column; it has {shown}."
+                + nearest(name, self.cells)
+            )
+        return [cell.strip() for cell in self.cells[name]]
+
+    def is_text(self, name: str) -> bool:
+        """Tell whether no cell of a column is a number."""
+        return all(_number(cell) is None or _is_missing(cell) for cell in self.cells[name])
+
+    def numbers(self, columns: Sequence[str], missing: str) -> NDArray[np.float64]:
+        """Return the cells of columns as numbers, [rows, columns]; NaN where there is no value.
+
+        Args:
+            columns: their names.
+            missing: `refuse` cells without a value, or leave them to be filled by the `mean`.
+
+        Raises:
+            UserError: a missing column, a cell that is no finite number.
+        """
+        found = np.empty((len(self), len(columns)))
+        for i, name in enumerate(columns):
+            cells = self.column(name, "dataset.options.columns")
+            for row, cell in enumerate(cells):
+                value = _number(cell)
+                if value is None or math.isinf(value):
+                    raise UserError(f"{self._at(row, name)} {_why_not(cell)}")
+                found[row, i] = value
+        empty = np.argwhere(np.isnan(found))
+        if len(empty) and missing == "refuse":
+            row, i = empty[0]
+            raise UserError(
+                f"{self._at(int(row), columns[i])} nothing, as in {len(empty)} cells: type "
+                "dataset.options.missing=mean, or leave such columns out by dataset.options.columns"
+            )
+        return found
+
+    def _at(self, row: int, column: str) -> str:
+        return f"{self.path}, line {self.lines[row]}: in column '{column}' stands"
+
+
+def read_table_file(path: Path, delimiter: str | None = None) -> TableFile:
+    """Read a CSV file with a header, or an .npz file.
+
+    Args:
+        path: of the file.
+        delimiter: between cells; None: what cuts the first line into most cells, of , ; tab |
+
+    Raises:
+        UserError: it is not there or cannot be read, or is no table.
+    """
+    if not path.is_file():
+        raise UserError(f"the table {path} is not there: set dataset.folder=FILE.csv or FILE.npz")
+    return _read_npz(path) if path.suffix.lower() == ".npz" else _read_csv(path, delimiter)
+
+
+def _read_csv(path: Path, delimiter: str | None) -> TableFile:
+    csv.field_size_limit(_LONGEST)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            first = next((line for line in file if line.strip()), "")
+            cut = delimiter or max(_DELIMITERS, key=lambda c: len(_cells(first, c)))
+            file.seek(0)
+            reader = csv.reader(file, delimiter=cut, strict=True, skipinitialspace=True)
+            rows, lines, before = list[list[str]](), list[int](), 0
+            for row in reader:
+                if any(cell.strip() for cell in row):
+                    rows.append(row)
+                    lines.append(before + 1)
+                before = reader.line_num
+    except UnicodeDecodeError as error:
+        raise UserError(f"the table {path} is no UTF-8 text: save it as UTF-8") from error
+    except (OSError, csv.Error, TypeError) as error:
+        raise UserError(f"the table {path} cannot be read ({error})") from error
+    if not rows:
+        raise UserError(f"the table {path} is empty")
+    header = [name.strip() for name in rows[0]]
+    _check_header(path, header)
+    for row, line in zip(rows[1:], lines[1:], strict=True):
+        if len(row) != len(header):
+            raise UserError(
+                f"{path}, line {line}: {len(row)} cells, and the first line names {len(header)} "
+                "columns: correct it, or name the mark between cells (dataset.options.delimiter)"
+            )
+    if len(rows) == 1:
+        raise UserError(f"the table {path} holds no row below its header")
+    cells: dict[str, Sequence[str]] = {
+        name: [row[i] for row in rows[1:]] for i, name in enumerate(header) if name
+    }
+    return TableFile(path, cells, lines[1:], unnamed=header.count(""))
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return []
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    twice = [name for name, count in Counter(header).items() if name and count > 1]
+    if twice:
+        raise UserError(f"the table {path} has two columns called '{twice[0]}': rename one")
+    if all(_number(name) is not None for name in header):
+        raise UserError(
+            f"the table {path} has no header: its first line must name the columns, and is "
+            f"{', '.join(header[:4])} …"
+        )
+
+
+def _read_npz(path: Path) -> TableFile:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"the table {path} cannot be read ({error})") from error
+    features, labels = arrays.get("features"), arrays.get("labels")
+    if features is None or labels is None:
+        raise UserError(
+            f"the table {path} holds the arrays {', '.join(arrays) or 'none'}: 'features' "
+            "[rows, columns] and 'labels' [rows] are needed, and 'columns' and 'split' may be there"
+        )
+    if features.ndim != 2 or features.dtype.kind not in "fiub" or 0 in features.shape:
+        raise UserError(
+            f"the table {path}: 'features' is {features.dtype} {list(features.shape)}; give "
+            "numbers [rows, columns]"
+        )
+    names = arrays.get("columns", np.array([f"x{i + 1}" for i in range(features.shape[1])]))
+    texts = {"label": labels} | ({"split": arrays["split"]} if "split" in arrays else {})
+    for what, array, wanted in (
+        ("columns", names, features.shape[1]),
+        *(("labels" if n == "label" else n, a, features.shape[0]) for n, a in texts.items()),
+    ):
+        if array.shape != (wanted,) or array.dtype.kind not in "USiub":
+            raise UserError(
+                f"the table {path}: '{what}' is {array.dtype} {list(array.shape)}; give {wanted} "
+                "texts or whole numbers"
+            )
+    header = [_text(name) for name in names]
+    _check_header(path, [*header, *texts])
+    # Through text and back a number is the same: repr is exact.
+    cells: dict[str, Sequence[str]] = {
+        name: [repr(float(x)) for x in features[:, i]] for i, name in enumerate(header)
+    }
+    cells |= {name: [_text(x) for x in array] for name, array in texts.items()}
+    return TableFile(path, cells, range(len(features)))
+
+
+def _text(value: np.generic) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _number(cell: str) -> float | None:
+    """Return what a cell says, NaN if it says nothing; None: no number."""
+    if _is_missing(cell):
+        return math.nan
+    try:
+        return None if "_" in cell else float(cell)  # 1_000 is Python's, nobody else's
+    except ValueError:
+        return None
+
+
+def _is_missing(cell: str) -> bool:
+    return cell.strip().lower() in _MISSING
+
+
+def _why_not(cell: str) -> str:
+    shown = f"'{cell[:40]}'"
+    if _number(cell) is not None:
+        return f"{shown}, which is not finite"
+    if _number(cell.replace(",", ".")) is not None:
+        return f"{shown}, which is no number: write decimals with a point"
+    return f"{shown}, which is no number: correct it, or leave the column out"
