@@ -25,12 +25,16 @@ WIDEST = 12
 
 HELP = """\
 usage: metakd predict RUN_OR_BUNDLE --examples FOLDER IMAGE_OR_FOLDER ... [OPTIONS]
+       metakd predict RUN_OR_BUNDLE --examples TABLE TABLE ... [OPTIONS]
 
 Shows a run's student the pictures in FOLDER, which holds a folder of examples for each class, and
 names the other pictures: a line for each with the class, its probability and the runner-up. Neither
 the data of the run's training nor its folder is needed. Where the asked folder holds class folders,
 too, it says how often the answer was right: accuracy with Wilson's 95 % interval over the pictures,
 accuracy of each class, and which class was taken for which.
+
+A run on a table (dataset=table) takes tables (CSV or .npz) instead: examples with the column of
+classes, and rows to name; the columns are matched by their names.
 
 Instead of a run, name a folder that save(...) wrote; one that was saved with its classes needs no
 --examples.
@@ -99,11 +103,9 @@ def run(arguments: Sequence[str]) -> int:
     look_here_for(plugins)
     import metakd
     from metakd.using.classifier import FewShotClassifier
-    from metakd.using.folders import asked_pictures, example_pictures
+    from metakd.using.given import asked_of, examples_of
     from metakd.using.naming import learn_examples, name_pictures
 
-    pictures = asked_pictures(paths)
-    examples = None if asked.examples is None else example_pictures(Path(asked.examples))
     model = metakd.load(
         source,
         asked.which,
@@ -112,10 +114,12 @@ def run(arguments: Sequence[str]) -> int:
         plugins=plugins,
     )
     if not isinstance(model, FewShotClassifier):
-        raise UserError(f"{source}: it was trained on a regression, and names no pictures")
+        raise UserError(f"{source}: it was trained on a regression, and names no classes")
+    pictures = asked_of(model, paths)
+    examples = None if asked.examples is None else examples_of(model, Path(asked.examples))
     if examples is not None:
         learn_examples(model, examples)
-        shown = {path.resolve() for each in examples.values() for path in each}
+        shown = {p.resolve() for each in examples.values() for p in each if isinstance(p, Path)}
         again = sum(picture.path.resolve() in shown for picture in pictures)
         if again:
             _note(f"{again} of the pictures asked about are among the examples")
@@ -198,7 +202,7 @@ def _summary(naming: Naming, unknown: float | None) -> list[str]:
         low, high = (100 * end for end in found["interval"])
         lines = [
             "",
-            f"accuracy {100 * found['accuracy']:.1f} % of {found['files']} pictures "
+            f"accuracy {100 * found['accuracy']:.1f} % of {found['files']} {naming.what} "
             f"(95 % interval {low:.1f} to {high:.1f}, Wilson)",
         ]
         width = max(len(name) for name in naming.classes)
@@ -208,11 +212,13 @@ def _summary(naming: Naming, unknown: float | None) -> list[str]:
         ]
         lines += _confusion(naming)
         if unknown is not None:
-            lines.append(f"marked unknown: {100 * found['false_alarms']:.1f} % of these pictures")
+            lines.append(
+                f"marked unknown: {100 * found['false_alarms']:.1f} % of these {naming.what}"
+            )
     if "strangers" in found:
         of = found["strangers"]
         lines.append(
-            f"{of['files']} pictures of other classes"
+            f"{of['files']} {naming.what} of other classes"
             + ("" if unknown is None else f": {100 * of['unknown']:.1f} % of them marked unknown")
         )
     return lines

@@ -47,7 +47,7 @@ class TableFile:
 
         Args:
             name: of the column.
-            setting: that named it, for the message.
+            setting: that names it, for the message.
 
         Raises:
             UserError: there is none.
@@ -55,7 +55,7 @@ class TableFile:
         if name not in self.cells:
             shown = ", ".join(list(self.cells)[:8]) + " …" * (len(self.cells) > 8)
             raise UserError(
-                f"{setting}={name}: {self.path} has no such column; it has {shown}."
+                f"the table {self.path} has no column '{name}' ({setting}); it has {shown}."
                 + nearest(name, self.cells)
             )
         return [cell.strip() for cell in self.cells[name]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from metakd.data.class_folders import is_foreign
 from metakd.data.class_names import class_name
@@ -15,15 +15,22 @@ __all__ = ["Asked", "asked_pictures", "example_pictures"]
 
 
 class Asked(NamedTuple):
-    """A picture to name.
+    """An example to name.
 
     Attributes:
-        path: of the file.
-        truth: the class that its folder says; None: none says it.
+        path: of its file; of a row also its line.
+        truth: the class that its folder, or its row, says; None: none says it.
+        row: its numbers, where it is no picture.
     """
 
     path: Path
     truth: str | None
+    row: Any = None
+
+    @property
+    def given(self) -> Any:
+        """What a learner is given."""
+        return self.path if self.row is None else self.row
 
 
 def example_pictures(folder: Path) -> dict[str, list[Path]]:

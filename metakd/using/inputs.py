@@ -19,7 +19,7 @@ from metakd.data.picture_preprocessing import PicturePreprocessing
 from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
 
-__all__ = ["chunks", "each_of", "examples_of", "numbers_of", "pictures_of", "pixels_of"]
+__all__ = ["chunks", "each_of", "examples_of", "numbers_of", "pictures_of", "pixels_of", "rows_of"]
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _FEW = 2
@@ -60,6 +60,8 @@ def rows_of(inputs: Any, wanted: FeaturePreprocessing) -> Tensor:
         except ValueError as error:
             raise UserError(f"inputs: {error}, which the network expects") from error
         inputs = inputs.to_numpy()[:, places]
+    if isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], Tensor):
+        inputs = torch.stack(list(inputs))
     try:
         array = np.asarray(inputs.detach().cpu() if isinstance(inputs, Tensor) else inputs, float)
     except (TypeError, ValueError) as error:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from metakd.adaptation.algorithm import Algorithm
+from metakd.data.features import FeaturePreprocessing
 from metakd.data.picture_preprocessing import PicturePreprocessing
 from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
@@ -26,7 +27,15 @@ from metakd.using.adapted import (
     start_for,
 )
 from metakd.using.calibration import Calibration
-from metakd.using.inputs import chunks, each_of, examples_of, numbers_of, pictures_of, pixels_of
+from metakd.using.inputs import (
+    chunks,
+    each_of,
+    examples_of,
+    numbers_of,
+    pictures_of,
+    pixels_of,
+    rows_of,
+)
 from metakd.using.recipe import Recipe
 
 __all__ = ["Learner", "Shown", "Trained"]
@@ -138,6 +147,8 @@ class Learner:
         What is returned can be given to `fit` and `predict` in the place of the pictures.
         """
         wanted = self.trained.preprocessing
+        if isinstance(wanted, FeaturePreprocessing):
+            return [*rows_of(pictures, wanted)]
         if not isinstance(wanted, PicturePreprocessing):
             raise UserError("read: this learner's examples are numbers, no pictures")
         return [*each_of(pictures, wanted)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,13 @@ class Naming:
         classes: in the order of the confusion table.
         predictions: one a picture that could be read, in the order asked.
         unreadable: (file, reason) of the others.
+        what: what was asked about, in the plural.
     """
 
     classes: list[str]
     predictions: list[Named] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    what: str = "pictures"
 
     def _judged(self) -> list[Named]:
         return [p for p in self.predictions if p.truth in self.classes]
@@ -151,15 +153,15 @@ COLUMNS = (
 """Of the CSV file."""
 
 
-def learn_examples(model: FewShotClassifier, examples: dict[str, list[Path]]) -> None:
-    """Show a learner the pictures of each class.
+def learn_examples(model: FewShotClassifier, examples: Mapping[str, Sequence[Any]]) -> None:
+    """Show a learner the pictures, or the rows, of each class.
 
     Raises:
         UserError: a picture cannot be read (the message names it), or there are too many classes.
     """
-    paths = [path for pictures in examples.values() for path in pictures]
-    labels = [name for name, pictures in examples.items() for _ in pictures]
-    model.fit(paths, labels)
+    given = [one for each in examples.values() for one in each]
+    labels = [name for name, each in examples.items() for _ in each]
+    model.fit(given, labels)
 
 
 def name_pictures(
@@ -176,12 +178,13 @@ def name_pictures(
     Raises:
         UserError: no threshold for unknown pictures, or answers that are not finite.
     """
-    naming = Naming([str(name) for name in model.classes_])
+    rows = any(one.row is not None for one in asked)
+    naming = Naming([str(name) for name in model.classes_], what="rows" if rows else "pictures")
     # With transductive batch norm an answer depends on all pictures that are asked about.
     size = model.batch_size if model.batchnorm == "inductive" else max(1, len(asked))
     for first in range(0, len(asked), size):
         part = asked[first : first + size]
-        read = model.read([one.path for one in part])
+        read = model.read([one.given for one in part])
         sound: list[tuple[Asked, Any]] = []
         for one, pixels in zip(part, read, strict=True):
             if isinstance(pixels, UserError):

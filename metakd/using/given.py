@@ -1,0 +1,38 @@
+"""What `metakd predict` is given, read as the learner's kind of examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metakd.data.features import FeaturePreprocessing
+from metakd.using.classifier import FewShotClassifier
+from metakd.using.folders import Asked, asked_pictures, example_pictures
+from metakd.using.rows import asked_rows, example_rows
+
+__all__ = ["asked_of", "examples_of"]
+
+
+def examples_of(model: FewShotClassifier, place: Path) -> Mapping[str, Sequence[Any]]:
+    """Return examples by class: pictures of a folder, or rows of a table.
+
+    Raises:
+        UserError: they cannot be used; the message names the file.
+    """
+    wanted = model.trained.preprocessing
+    if isinstance(wanted, FeaturePreprocessing):
+        return example_rows(place.expanduser(), wanted)
+    return example_pictures(place)
+
+
+def asked_of(model: FewShotClassifier, paths: Sequence[Path]) -> list[Asked]:
+    """Return what is asked about: pictures, or rows of tables.
+
+    Raises:
+        UserError: as `examples_of`.
+    """
+    wanted = model.trained.preprocessing
+    if isinstance(wanted, FeaturePreprocessing):
+        return asked_rows(paths, wanted)
+    return asked_pictures(paths)
