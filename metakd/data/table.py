@@ -135,6 +135,8 @@ class Table:
 
     def _files(self) -> dict[str, Path]:
         """Return the files by split; one alone is under ''."""
+        if not self._path.exists():
+            raise UserError(f"the table {self._path} is not there: set dataset.folder=FILE.csv")
         if not self._path.is_dir():
             return {"": self._path}
         found: dict[str, Path] = {}

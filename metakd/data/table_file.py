@@ -106,7 +106,7 @@ def read_table_file(path: Path, delimiter: str | None = None) -> TableFile:
         UserError: it is not there or cannot be read, or is no table.
     """
     if not path.is_file():
-        raise UserError(f"the table {path} is not there: set dataset.folder=FILE.csv or FILE.npz")
+        raise UserError(f"the table {path} is not there: name a CSV or .npz file")
     return _read_npz(path) if path.suffix.lower() == ".npz" else _read_csv(path, delimiter)
 
 
