@@ -17,12 +17,14 @@ from pydantic_core import core_schema
 
 from metakd.runs.record import Part
 from metakd.runs.records import ClassSplit, Results, RunInfo
+from metakd.runs.records_compare import ComparisonRecord
 from metakd.runs.records_sweep import SweepRecord
 
 __all__ = ["FOLDER", "SCHEMAS", "main", "text_of"]
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
 SCHEMAS: Mapping[str, type[Part]] = {
+    "compare": ComparisonRecord,
     "results": Results,
     "run": RunInfo,
     "split": ClassSplit,
@@ -54,9 +56,12 @@ def text_of(record: type[Part]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a schema whose descriptions are one line each."""
+    """Return a schema whose descriptions are one line each.
+
+    `$file`, which names another schema, becomes a reference; pydantic takes none to other files.
+    """
     if isinstance(value, dict):
-        pairs = {key: _plain(child) for key, child in value.items()}
+        pairs = {"$ref" if key == "$file" else key: _plain(v) for key, v in value.items()}
         words = pairs.get("description")
         return (
             {**pairs, "description": " ".join(words.split())} if isinstance(words, str) else pairs

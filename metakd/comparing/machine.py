@@ -15,15 +15,13 @@ from metakd.comparing.front import COSTS
 from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Pair, Row, RowPair
 from metakd.reports.summary import MODELS
+from metakd.runs.records_compare import ComparisonRecord
 
-__all__ = ["SCHEMA", "as_csv", "as_json", "pair_fields"]
-
-SCHEMA = 1
-"""Version of the JSON; adding a field does not change it."""
+__all__ = ["as_csv", "as_json", "pair_fields"]
 
 
 def as_json(comparison: Comparison, **more: Any) -> str:
-    """Return the comparison as JSON, described in docs/schemas/compare.schema.json.
+    """Return the comparison as JSON, which is a `ComparisonRecord`.
 
     Args:
         comparison: all that is known.
@@ -31,7 +29,7 @@ def as_json(comparison: Comparison, **more: Any) -> str:
     """
     baseline = comparison.baseline_run
     content = {
-        "schema": SCHEMA,
+        "schema": 1,
         "baseline": None if baseline is None else str(baseline.path),
         "model": comparison.model,
         "runs": [_run(run, comparison) for run in comparison.runs],
@@ -51,6 +49,7 @@ def as_json(comparison: Comparison, **more: Any) -> str:
         "notes": list(comparison.notes),
         **more,
     }
+    ComparisonRecord.of(content)  # what is promised to programs is held
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
