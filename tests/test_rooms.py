@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "metakd"
-SHARED = {"errors", "plain_data", "registry"}
+SHARED = {file.stem for file in PACKAGE.glob("*.py")}
 """Files beside the rooms that any of them may use."""
 
 STILL_UP: set[str] = set()
