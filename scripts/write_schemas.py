@@ -16,8 +16,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from metakd.runs.record import Part
-from metakd.runs.records import ClassSplit, Results, RunInfo
+from metakd.runs.records import ClassSplit, Results
 from metakd.runs.records_compare import ComparisonRecord
+from metakd.runs.records_run import RunInfo
 from metakd.runs.records_sweep import SweepRecord
 
 __all__ = ["FOLDER", "SCHEMAS", "main", "text_of"]

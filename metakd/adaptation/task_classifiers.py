@@ -21,7 +21,8 @@ __all__ = [
 
 def prototypes(support: Tensor, targets: Tensor, ways: int) -> Tensor:
     """Return each class's mean support embedding, [tasks, ways, size]."""
-    member = F.one_hot(targets, ways).to(support.dtype)
+    # Not F.one_hot: it looks at values, which vmap over a gradient cannot.
+    member = torch.eye(ways, dtype=support.dtype, device=support.device)[targets]
     return member.transpose(1, 2) @ support / member.sum(1).unsqueeze(-1)
 
 

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from metakd.config.checks import check
 from metakd.config.compose import compose, typed_plugins
 from metakd.config.composition import CONFIG_NAME, composing, search_path
+from metakd.config.declared import declaration, is_fact, known_settings
 from metakd.config.downloaded import with_downloaded
 from metakd.config.locate import Choices, user_folder
 from metakd.config.overrides import check_override, parse
@@ -108,5 +109,10 @@ def complete_line(line: str, config_dir: Path | None = None) -> list[str]:
     """Return what the last word of `line`, overrides of `metakd train`, can become."""
     from hydra._internal.core_plugins.bash_completion import BashCompletion
 
+    key, equals, value = line.rpartition(" ")[2].partition("=")
+    words = declaration(key).words if equals else ()
+    if words and key in known_settings():
+        return [f"{key}={word}" for word in words if word.startswith(value)]
     with hydra_application(config_dir) as hydra:
-        return BashCompletion(hydra.config_loader)._query(CONFIG_NAME, line)
+        found = BashCompletion(hydra.config_loader)._query(CONFIG_NAME, line)
+    return [word for word in found if not is_fact(word.rstrip("=."))]

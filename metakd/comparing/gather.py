@@ -18,7 +18,8 @@ from metakd.plain_data import flat
 from metakd.runs.folder import open_run
 from metakd.runs.process import is_alive
 from metakd.runs.record import read_file
-from metakd.runs.records import Measurement, Results, RunInfo
+from metakd.runs.records import Measurement, Results
+from metakd.runs.records_run import RunInfo
 from metakd.runs.records_sweep import JobRecord, SweepRecord
 
 __all__ = ["Run", "gather", "read"]

@@ -40,7 +40,7 @@ from metakd.reports.summary import summary
 from metakd.runs.checkpoints import load_weights
 from metakd.runs.folder import RunFolder, open_run
 from metakd.runs.place import check_writable
-from metakd.runs.records import RunInfo
+from metakd.runs.records_run import RunInfo
 from metakd.runs.split import split_text, write_split
 from metakd.stages.recorder import Recorder
 from metakd.tracking.progress import Progress

@@ -21,7 +21,7 @@ from metakd.pipeline.prepare import Prepared
 from metakd.pipeline.seen import overlap
 from metakd.runs.checkpoints import load_state, load_weights, save_weights
 from metakd.runs.folder import RunFolder
-from metakd.runs.records import RunInfo
+from metakd.runs.records_run import RunInfo
 from metakd.runs.split import read_split, split_text, write_split
 
 __all__ = [

@@ -27,7 +27,7 @@ from metakd.runs.folder import RunFolder, open_run
 from metakd.runs.interrupts import interrupts
 from metakd.runs.place import check_writable
 from metakd.runs.provenance import changes
-from metakd.runs.records import RunInfo
+from metakd.runs.records_run import RunInfo
 from metakd.stages.recorder import Recorder
 from metakd.tracking.progress import Progress
 

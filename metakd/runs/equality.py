@@ -17,7 +17,7 @@ from metakd.runs.folder import EPISODE_COLUMNS, RunFolder
 if TYPE_CHECKING:  # torch takes seconds to import; refusing a run must not
     from torch import Tensor
 
-    from metakd.runs.records import RunInfo
+    from metakd.runs.records_run import RunInfo
 
 __all__ = ["Compared", "Difference", "compare", "figures_of", "finished_info"]
 

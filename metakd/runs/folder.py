@@ -23,7 +23,8 @@ from metakd.runs.process import host_name, is_alive, process_start
 from metakd.runs.tables import write_table
 
 if TYPE_CHECKING:  # pydantic takes a tenth of a second to import; refusing a run need not
-    from metakd.runs.records import MetricsLine, Results, RunInfo
+    from metakd.runs.records import MetricsLine, Results
+    from metakd.runs.records_run import RunInfo
 
 __all__ = ["EPISODE_COLUMNS", "RunFolder", "open_run"]
 
@@ -160,7 +161,7 @@ class RunFolder:
 
     def _recorded(self) -> RunInfo:
         from metakd.runs.record import read_file
-        from metakd.runs.records import RunInfo
+        from metakd.runs.records_run import RunInfo
 
         return read_file(self.path / "run.json", RunInfo)
 

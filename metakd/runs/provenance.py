@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from metakd.runs.process import host_name, process_start
 
 if TYPE_CHECKING:
-    from metakd.runs.records import RunInfo
+    from metakd.runs.records_run import RunInfo
 
 __all__ = ["changes", "collect", "git_commit"]
 

@@ -15,10 +15,11 @@ from metakd.config.renamed import renamed_word
 from metakd.errors import UserError
 from metakd.runs.records_sweep import SearchRecord
 from metakd.searching.corners import check_space, grid
+from metakd.searching.journal import JOURNAL, require_optuna
 from metakd.searching.outcome import report
 from metakd.searching.plan import Search, plan, replan
 from metakd.searching.source import SearchSource
-from metakd.searching.study import JOURNAL, Budget, Trials, require_optuna
+from metakd.searching.study import Budget, Trials
 from metakd.sweeps.driver import Driver, is_done
 from metakd.sweeps.plan import placed
 from metakd.sweeps.recipe import Recipe

@@ -8,9 +8,10 @@ from pathlib import Path
 from metakd.errors import UserError
 from metakd.reports.doubts import divergence
 from metakd.runs.folder import open_run
+from metakd.searching.journal import JOURNAL
 from metakd.searching.plan import Search
 from metakd.searching.settings import MEASURES
-from metakd.searching.study import JOURNAL, Trials
+from metakd.searching.study import Trials
 from metakd.sweeps.driver import is_done
 from metakd.sweeps.state import Job, Sweep
 from metakd.sweeps.watch import Watch

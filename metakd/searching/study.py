@@ -7,16 +7,13 @@ the values that they have, so that nothing is asked twice.
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metakd.config.schema import SweepConfig
-from metakd.errors import UserError
+from metakd.searching.journal import JOURNAL, opened, quiet
 from metakd.searching.repeats import (
     earlier,
     every_combination,
@@ -24,7 +21,6 @@ from metakd.searching.repeats import (
     key_of,
     tell_again,
 )
-from metakd.searching.settings import DIRECTIONS
 from metakd.searching.space import Parameter, Range, Value, Values, is_active
 
 if TYPE_CHECKING:
@@ -33,10 +29,8 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-__all__ = ["JOURNAL", "STUDY", "Budget", "Trials", "require_optuna"]
+__all__ = ["Budget", "Trials"]
 
-JOURNAL = "optuna.journal"
-STUDY = "metakd"
 HOPELESS = "hopeless"
 """User attribute of a trial that was asked to end: the meta-iterations that it had done."""
 
@@ -53,23 +47,6 @@ class Budget:
 
     between: int
     whole: int
-
-
-def require_optuna(sampler: str = "tpe") -> None:
-    """Refuse a search where Optuna is not installed.
-
-    Raises:
-        UserError: with what to type.
-    """
-    needed = {"optuna": "Optuna", **({"scipy": "SciPy"} if sampler == "gp" else {})}
-    for module, name in needed.items():
-        try:
-            __import__(module)
-        except ImportError as error:
-            raise UserError(
-                f"a search needs {name}, which is not installed: type pip install "
-                f"'metakd[search]' ({error})"
-            ) from error
 
 
 class Trials:
@@ -140,7 +117,7 @@ class Trials:
             # not on whether this process has been killed in between.
             number = waiting[0] if waiting else len(trials)
             self.study.sampler = self._sampler(number, alone=repeats >= PATIENCE)
-            with _quiet():
+            with quiet():
                 trial = self.study.ask()
                 values = self._decide(trial)
                 before = earlier(self.study, trial.number, trial.params)
@@ -186,7 +163,7 @@ class Trials:
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self.study.sampler = self._sampler(frozen.number)
             trial = self._trial(frozen.number)
-            with _quiet():
+            with quiet():
                 values = self._decide(trial)
                 before = earlier(self.study, trial.number, trial.params)
                 if before is None or trial.number in known:
@@ -204,14 +181,14 @@ class Trials:
             value: of the objective.
         """
         if done not in self.study.get_trials(deepcopy=False)[number].intermediate_values:
-            with _quiet():
+            with quiet():
                 self._trial(number).report(value, done)
 
     def report(self, number: int, done: int, value: float) -> bool:
         """Note a trial's validation; return whether it is hopeless by now."""
         self.note(number, done, value)
         trial = self._trial(number)
-        with _quiet():
+        with quiet():
             hopeless = done >= self.settings.prune_from and trial.should_prune()
         if hopeless:
             trial.set_user_attr(HOPELESS, done)
@@ -241,7 +218,7 @@ class Trials:
         if values is None:
             pruned = self.was_hopeless(number) is not None
             state = TrialState.PRUNED if pruned else TrialState.FAIL
-        with _quiet():
+        with quiet():
             self.study.tell(number, None if values is None else list(values), state=state)
         self._live.pop(number, None)
 
@@ -288,7 +265,7 @@ class Trials:
         from optuna import samplers
 
         seed, startup = self._draw(number, 1 << 32), self.settings.startup
-        with _quiet():
+        with quiet():
             if alone:
                 return samplers.RandomSampler(seed=seed)
             if self.settings.sampler == "gp":
@@ -298,62 +275,6 @@ class Trials:
             if self.settings.sampler == "tpe":
                 return samplers.TPESampler(seed=seed, n_startup_trials=startup)
         return samplers.RandomSampler(seed=seed)  # of a grid every trial is known beforehand
-
-
-def opened(path: Path, objectives: Sequence[str]) -> optuna.Study:
-    """Return the study of a journal, made if there is none.
-
-    Args:
-        path: the journal.
-        objectives: names of what is searched for.
-
-    Raises:
-        UserError: it cannot be read or written.
-    """
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        _mend(path)
-        with _quiet():
-            study = optuna.create_study(
-                study_name=STUDY,
-                storage=JournalStorage(JournalFileBackend(str(path))),
-                directions=[DIRECTIONS[name] for name in objectives],
-                load_if_exists=True,
-            )
-            if study.metric_names is None:
-                study.set_metric_names(list(objectives))
-            elif study.metric_names != list(objectives):
-                raise ValueError(f"its objectives are {', '.join(study.metric_names)}")
-    except OSError as error:
-        raise UserError(f"'{path}' cannot be written: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise UserError(
-            f"'{path}' cannot be read: {error}; single trials still go on with metakd train "
-            f"resume={path.parent / 'NUMBER'}"
-        ) from error
-    return study
-
-
-def _mend(path: Path) -> None:
-    """Take back what a killed process has left: half a line at the end, and Optuna's lock.
-
-    Nobody else writes: the caller holds the lock of the folder.
-    """
-    lock = path.with_name(path.name + ".lock")
-    lock.unlink(missing_ok=True)
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def _suggest(trial: optuna.Trial, parameter: Parameter) -> Value:
@@ -381,11 +302,3 @@ def _pruner(settings: SweepConfig, budget: Budget) -> BasePruner:
     if settings.pruner == "hyperband":
         return pruners.HyperbandPruner(min_resource=first, max_resource=max(first, budget.whole))
     return pruners.NopPruner()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Optuna's remarks on what is experimental, and on packages that would be faster, off."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

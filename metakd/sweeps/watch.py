@@ -11,7 +11,7 @@ from metakd.errors import UserError
 from metakd.runs.folder import open_run
 
 if TYPE_CHECKING:
-    from metakd.runs.records import RunInfo
+    from metakd.runs.records_run import RunInfo
 
 __all__ = ["Watch", "clock", "result_of", "run_info"]
 
@@ -123,7 +123,7 @@ class Watch:
 def run_info(folder: Path) -> RunInfo:
     """Return what run.json says; nothing is known if there is none that can be read."""
     from metakd.runs.record import read_file
-    from metakd.runs.records import RunInfo
+    from metakd.runs.records_run import RunInfo
 
     try:
         return read_file(folder / "run.json", RunInfo)

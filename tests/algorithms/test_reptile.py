@@ -60,7 +60,7 @@ def test_outer_descent_with_rate_one_ends_at_the_mean_of_the_adapted(
         optimizer = torch.optim.SGD(network.parameters(), 0.1)
         for _ in range(3):
             optimizer.zero_grad()
-            answer = answers.support.task(i)
+            answer = answers.support[i]
             objective(network(tasks.support[i]), tasks.support_targets[i], answer)[
                 "loss"
             ].backward()

@@ -12,6 +12,8 @@ import pytest
 
 from metakd.cli.completion import SCRIPTS, candidates
 
+NORMS = ("batch", "group", "layer", "none")
+
 
 @pytest.mark.parametrize(
     ("line", "expected"),
@@ -25,6 +27,10 @@ from metakd.cli.completion import SCRIPTS, candidates
         ("metakd train student=resnet", ["student=resnet12", "student=resnet8"]),
         ("metakd train task.sho", ["task.shots="]),
         ("metakd train task.shots=", ["task.shots=1"]),
+        ("metakd train student.norm=", [f"student.norm={n}" for n in NORMS]),
+        ("metakd train student.norm=gr", ["student.norm=group"]),
+        ("metakd train algorithm.supports.ad", []),
+        ("metakd train distill.ne", []),
         ("metakd evaluate out", []),
         ("metakd abl", ["ablate"]),
         ("metakd ablate --mark", ["--markdown"]),

@@ -10,7 +10,7 @@ import yaml
 from metakd.config.compose import compose
 from metakd.config.recorded import differences, recorded_composed
 from metakd.errors import UserError
-from metakd.runs.records import RunInfo
+from metakd.runs.records_run import RunInfo
 
 
 def recorded(run: Path, *overrides: str) -> Path:

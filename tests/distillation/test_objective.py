@@ -41,7 +41,7 @@ def test_named_total() -> None:
 
 
 def test_one_task_of_an_answer() -> None:
-    answer = Answer(torch.arange(6.0).view(2, 3), None).task(1)
+    answer = Answer(torch.arange(6.0).view(2, 3), None)[1]
     assert answer.embeddings is None
     assert answer.logits is not None
     assert answer.logits.tolist() == [3.0, 4.0, 5.0]

@@ -17,7 +17,7 @@ from metakd.errors import UserError
 from metakd.runs import provenance
 from metakd.runs.process import is_alive, process_start
 from metakd.runs.provenance import DIFF_BYTES, changes, collect, git_commit
-from metakd.runs.records import RunInfo
+from metakd.runs.records_run import RunInfo
 
 
 def git(folder: Path, *words: str) -> str:

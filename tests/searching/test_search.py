@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from metakd.searching.journal import opened
 from metakd.searching.outcome import best_of, tried_of
-from metakd.searching.study import opened
 from metakd.sweeps.state import Sweep
 
 pytest.importorskip("optuna")

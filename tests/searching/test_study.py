@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from metakd.errors import UserError
+from metakd.searching.journal import JOURNAL
 from metakd.searching.outcome import tried_of
 from metakd.searching.settings import read_settings
 from metakd.searching.space import combinations, read_space
-from metakd.searching.study import JOURNAL, Budget, Trials
+from metakd.searching.study import Budget, Trials
 from metakd.sweeps.state import Sweep
 
 pytest.importorskip("optuna")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from metakd.runs.records import RunInfo
+from metakd.runs.records_run import RunInfo
 from metakd.sweeps.watch import Watch, clock, result_of, run_info
 
 
