@@ -75,6 +75,11 @@ def load_dataset(
         record = {} if key is None else sources.record()
         loaded = dataset.load()
         if not isinstance(loaded, PreparedData):
+            if not hasattr(loaded, "has_classes"):
+                raise UserError(
+                    f"{type(loaded).__name__}: a family of regression tasks needs the base "
+                    "metakd.data.dataset.RegressionTasks"
+                )
             return loaded.to(device)
         prepared = loaded
         if prepared.reading is None:

@@ -4,13 +4,16 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from metakd.data.class_examples import PreparedData
+from metakd.data.dataset import RegressionTasks
 from metakd.data.images import ImageData
 from metakd.data.load import cache_root_from, data_root_from, load_dataset
 from metakd.data.picture_preprocessing import Reading
 from metakd.data.splits import SPLITS
+from metakd.errors import UserError
 
 
 class Counted:
@@ -85,7 +88,7 @@ def test_other_pixels_have_another_checksum(tmp_path: Path, make_images) -> None
 
 
 def test_regression_tasks_are_moved_and_not_kept(tmp_path: Path) -> None:
-    class Moved:
+    class Moved(RegressionTasks):
         device = "cpu"
 
         def to(self, device: torch.device | str) -> Moved:
@@ -140,3 +143,18 @@ def test_reading_and_notes_are_kept_and_no_part_of_the_checksum(
     assert (plain.prepared.reading, plain.prepared.notes) == (Reading(), ())
     kept = load_dataset(dataset, cache_root=tmp_path).without_held_out().prepared
     assert kept.notes == ("a line", "another")
+
+
+def test_a_family_of_regression_tasks_needs_the_base(tmp_path: Path) -> None:
+    class Family:
+        kind = "regression"
+
+    class Source:
+        def cache_key(self) -> None:
+            return None
+
+        def load(self) -> Family:
+            return Family()
+
+    with pytest.raises(UserError, match=r"Family: .* needs the base .*RegressionTasks"):
+        load_dataset(Source(), cache_root=tmp_path)  # type: ignore[arg-type]

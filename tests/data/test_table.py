@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 import metakd
+from metakd.cli import main
 from metakd.cli.predict import run as predict
 from metakd.data.features import FeatureData, FeaturePreprocessing, column_statistics
 from metakd.data.load import load_dataset
@@ -411,3 +413,26 @@ def test_other_algorithms(algorithm: str, trained: tuple[Path, Path], tmp_path: 
         f"hydra.run.dir={tmp_path / 'run'}",
     )
     assert 0.0 <= results["student"]["fewshot"]["accuracy"] <= 1.0
+
+
+def test_the_page_says_what_to_type(
+    trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands of docs/adding.md, with tiny settings beside."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "adding.md"
+    section = page.read_text(encoding="utf-8").partition("### A table of your own")[2]
+    block = section.partition("```bash\n")[2].partition("```")[0]
+    commands = [shlex.split(line)[1:] for line in block.splitlines()]
+    assert [words[0] for words in commands] == ["train", "evaluate", "predict"]
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "leaves.csv")
+    write(tmp_path / "more_leaves.csv", "klm")
+    write(tmp_path / "shown.csv", "kl", 3)
+    write(tmp_path / "asked.csv", "kl", 5)
+    own = [word for word in TINY if word.partition("=")[0] not in ("dataset", "task.ways")]
+    own.remove("task.train_ways=3")
+    for words in commands:
+        typed = [str(trained[0]) if word == "RUN" else word for word in words]
+        if words[0] == "train":
+            typed += [*own, f"hydra.run.dir={tmp_path / 'run'}"]
+        assert main(typed) == 0
