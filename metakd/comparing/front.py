@@ -1,4 +1,4 @@
-"""The accuracy : cost front: who is beaten by nobody that costs no more."""
+"""The accuracy–cost Pareto front."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def _with_pruned(runs: Sequence[Run]) -> list[Run]:
             if folder not in pruned:
                 pruned[folder] = _pruned_jobs(folder / SWEEP)
             if run.path.name in pruned[folder]:
-                run = replace(run, status="pruned", reason="the search saw no hope for it")
+                run = replace(run, status="pruned", reason="pruned by the search")
         found.append(run)
     return found
 

@@ -184,7 +184,9 @@ def carry_out(
             try:
                 folder.finish(status, error)
             except (OSError, UserError) as problem:  # a full disk, most likely: it was said already
-                recorder.warn(f"'{folder.path}': its end could not be noted ({problem})")
+                recorder.warn(
+                    f"'{folder.path}': its final status could not be recorded ({problem})"
+                )
             tracker.finish(status)
             folder.unlock()
     if not quiet:

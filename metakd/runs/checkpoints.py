@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any moment, and damage that is noticed instead of believed."""
+"""Checkpoints that survive a kill at any moment; damage is detected by checksums."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class RunFolder:
         )
 
     def resume(self, info: Mapping[str, Any]) -> None:
-        """Record in run.json that this process goes on with the run; `info` says how."""
+        """Record in run.json that this process resumes the run; `info` says how."""
         recorded = self._recorded().content
         kept = {name: value for name, value in recorded.items() if name not in ("error", "end")}
         again = {"time": time.time(), **_this_process(), **info}

@@ -72,7 +72,7 @@ class Inputs(Part):
 
 
 class Resumption(Part):
-    """One time that the run was gone on with."""
+    """One time that the run was resumed."""
 
     time: Maybe[Number] = None
     pid: Maybe[Positive] = None
@@ -182,7 +182,7 @@ class RunInfo(File):
     warnings: Maybe[list[str]] = None
     """What the run's figures give reason to doubt, a line each; absent where nothing does."""
     resumed: Maybe[list[Resumption]] = None
-    """An entry for each time that the run was gone on with."""
+    """An entry for each time that the run was resumed."""
     evaluates: Maybe[str] = None
     """Of an evaluation: the run that it judged, relative to its folder."""
     reproduces: Maybe[str] = None

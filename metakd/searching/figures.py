@@ -116,7 +116,7 @@ def _panel(
     ]
     on = front([(x, sign * y) for x, y in points])
     beaten = [p for p, best in zip(points, on, strict=True) if not best]
-    _scatter(axes, beaten, BEATEN, "beaten by another", "o")
+    _scatter(axes, beaten, BEATEN, "dominated", "o")
     best = sorted((*p, t.number, t.ci95) for p, t, b in zip(points, trials, on, strict=True) if b)
     xs, ys = [b[0] for b in best], [b[1] for b in best]
     bars = [scale * (b[3] or 0.0) if judged[0] in ("accuracy", "mse") else 0.0 for b in best]

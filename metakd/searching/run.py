@@ -1,4 +1,4 @@
-"""A search from what is typed: checked first, then carried out, gone on with, and summed up."""
+"""A search from what is typed: checked, then run or resumed, and summarised."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from metakd.sweeps.state import Sweep, is_outside, merged
 __all__ = ["go_on", "searched", "start"]
 
 KEPT = ("objectives", "seed")
-"""Settings of a search that stay as they were when it goes on."""
+"""Settings of a search that cannot change when it is resumed."""
 
 
 def start(recipe: Recipe, words: Sequence[str], config_dir: str | None = None) -> int:
@@ -40,7 +40,7 @@ def start(recipe: Recipe, words: Sequence[str], config_dir: str | None = None) -
 def searched(
     recipe: Recipe, words: Sequence[str], config_dir: str | None = None
 ) -> tuple[int, Sweep]:
-    """Search; in a folder that holds this search already, go on with it.
+    """Search; in a folder that holds this search already, resume it.
 
     Args:
         recipe: with a space.
@@ -68,7 +68,7 @@ def searched(
 
 
 def go_on(folder: Path, words: Sequence[str] = (), config_dir: str | None = None) -> int:
-    """Go on with the search in `folder`: `metakd train resume=FOLDER`.
+    """Resume the search in `folder`: `metakd train resume=FOLDER`.
 
     Args:
         folder: holds sweep.json with a search.
@@ -126,8 +126,8 @@ def _carry_out(sweep: Sweep, search: Search, extras: Sequence[str]) -> int:
         console.print(note, markup=False)
     if sweep.jobs and not (sweep.folder / JOURNAL).exists():
         raise UserError(
-            f"'{sweep.folder / JOURNAL}' is gone, so that the search cannot go on; single trials "
-            f"do with metakd train resume={sweep.folder / 'NUMBER'}"
+            f"'{sweep.folder / JOURNAL}' is missing, so the search cannot be resumed; single "
+            f"trials can: metakd train resume={sweep.folder / 'NUMBER'}"
         )
     sweep.search, sweep.parallel = search.record(), settings.jobs
     try:
@@ -170,7 +170,7 @@ def _remarks(search: Search) -> list[str]:
 
 
 def _check_same(sweep: Sweep, search: Search) -> None:
-    """Refuse to go on with another search in the same folder."""
+    """Refuse to resume a different search in the same folder."""
     old, new = _search_of(sweep), search.record()
     settings, space = json.loads(json.dumps([new.settings, new.space]))
     found = ["space"] if old.space != space else []

@@ -1,4 +1,4 @@
-"""The trials of a search as jobs of a multirun: asked for, watched, judged by their own files."""
+"""The trials of a search as jobs of a multirun: asked for, watched, evaluated from their files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SearchSource:
         return self._job(*asked)
 
     def look(self, running: Collection[int]) -> list[int]:
-        """Pass the validations on; return the jobs whose trial is hopeless by now, each once."""
+        """Report the validations; return the jobs whose trial is to be pruned, each once."""
         if self.search.settings.pruner == "none":
             return []
         hopeless = [
@@ -79,7 +79,7 @@ class SearchSource:
         done = self.trials.was_hopeless(job.number)
         if done is not None:
             self.trials.tell(job.number, None)
-            job.status, job.reason = "pruned", f"no longer hopeful after {done} meta-iterations"
+            job.status, job.reason = "pruned", f"pruned after {done} meta-iterations"
 
     def _validations(self, number: int) -> list[tuple[int, float]]:
         """Return what is new of a trial's validations, after how many iterations each."""

@@ -1,4 +1,4 @@
-"""Optuna asked and told: which trial comes next, whether one is hopeless, what came of it.
+"""Optuna asked and told: the next trial, whether to prune one, and its result.
 
 The study is a journal in the multirun's folder. Whoever holds that folder's lock is its only
 writer. A process that is killed leaves trials that run: they are taken up again as they are, with
@@ -185,7 +185,7 @@ class Trials:
                 self._trial(number).report(value, done)
 
     def report(self, number: int, done: int, value: float) -> bool:
-        """Note a trial's validation; return whether it is hopeless by now."""
+        """Report a trial's validation; return whether it is to be pruned."""
         self.note(number, done, value)
         trial = self._trial(number)
         with quiet():
@@ -195,7 +195,7 @@ class Trials:
         return hopeless
 
     def was_hopeless(self, number: int) -> int | None:
-        """Return after how many meta-iterations a trial was found hopeless, None if it was not."""
+        """Return after how many meta-iterations a trial was pruned, None if it was not."""
         found = self.study.get_trials(deepcopy=False)[number].user_attrs.get(HOPELESS)
         return found if isinstance(found, int) else None
 
@@ -209,7 +209,7 @@ class Trials:
         return number < len(trials) and not trials[number].state.is_finished()
 
     def tell(self, number: int, values: Sequence[float] | None) -> None:
-        """Note a trial's objectives; None: it was ended as hopeless, or cannot be judged."""
+        """Record a trial's objectives; None: it was pruned, or has no figures."""
         from optuna.trial import TrialState
 
         if not self.is_open(number):

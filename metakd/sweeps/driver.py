@@ -1,4 +1,4 @@
-"""Carrying a multirun out: job after job, whatever becomes of any of them."""
+"""Runs the jobs of a multirun, whether or not any of them fails."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ LOOK_S = 1.0
 
 INTERRUPTED = 130
 OVER = ("finished", "pruned")
-"""What nobody goes on with."""
+"""Statuses of jobs that are not resumed."""
 
 Command = Callable[[Sweep, Job, bool, Sequence[str]], list[str]]
-"""From sweep, job, whether it goes on with a run, and further words, to a command line."""
+"""From sweep, job, whether it resumes a run, and further words, to a command line."""
 
 
 def command_of(sweep: Sweep, job: Job, again: bool, extras: Sequence[str]) -> list[str]:
@@ -53,16 +53,16 @@ def command_of(sweep: Sweep, job: Job, again: bool, extras: Sequence[str]) -> li
 
 
 class Source(Protocol):
-    """Whoever thinks of jobs while others are at work: a search."""
+    """Adds jobs while others run: a search."""
 
     def ask(self) -> Job | None:
         """Return the next job, which the sweep does not hold yet; None if there are no more."""
 
     def look(self, running: Collection[int]) -> list[int]:
-        """Return those of the running jobs that are to be ended, since nothing is hoped of them."""
+        """Return the running jobs that are to be pruned."""
 
     def tell(self, job: Job) -> None:
-        """Hear that a job has ended; its status may be changed to `pruned`."""
+        """Take notice that a job has ended; its status may be changed to `pruned`."""
 
 
 class Driver:
@@ -152,7 +152,7 @@ class Driver:
             self._looked = now
             self._left = [*self._foreign, *self._left]  # `_begin` looks at them again
             self._foreign = []
-            self._end_hopeless()
+            self._end_pruned()
         while len(self.pool.running()) + len(self._foreign) < self.pool.size:
             if not self._left and not self._think(board):
                 break
@@ -171,8 +171,8 @@ class Driver:
         board.added(job)
         return True
 
-    def _end_hopeless(self) -> None:
-        """Ask those jobs to end of which the source expects nothing."""
+    def _end_pruned(self) -> None:
+        """Ask the jobs to end that the source prunes."""
         if self.source is not None:
             for number in self.source.look(self.pool.running()):
                 self.pool.end(number)
@@ -225,7 +225,7 @@ class Driver:
         return True
 
     def _settle(self, ended: Ended, board: Board) -> None:
-        """Note how a job's process ended."""
+        """Record how a job's process ended."""
         job = next(job for job in self.sweep.jobs if job.number == ended.number)
         job.seconds += ended.seconds
         job.pid = None

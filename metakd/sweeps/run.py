@@ -1,4 +1,4 @@
-"""A multirun from what is typed: all of it checked first, then carried out or gone on with."""
+"""A multirun from what is typed: all of it checked first, then run or resumed."""
 
 from __future__ import annotations
 

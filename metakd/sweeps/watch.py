@@ -66,7 +66,7 @@ class Watch:
             self.left = max(0.0, pace * (self.steps - self.step))
 
     def begin(self) -> None:
-        """Forget the pace: another process goes on with the run."""
+        """Forget the pace: another process has resumed the run."""
         self._first = None
 
     def _waits_for(self, what: str) -> bool:
