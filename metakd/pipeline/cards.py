@@ -57,16 +57,14 @@ def student_card(prepared: Prepared, *, alone: bool = False) -> Card:
 
 def teacher_card(prepared: Prepared, teacher: nn.Module) -> Card:
     """Return the card of a run's teacher: a network, or a learner that adapts."""
-    data = prepared.data
-    assert data.has_classes
+    data = prepared.class_data
     classes = prepared.teacher_classes if isinstance(teacher, Network) else ()
     return _card(data, prepared.teacher_input, classes, [prepared.own_card, prepared.teacher_card])
 
 
 def tuned_card(prepared: Prepared, classes: tuple[str, ...]) -> Card:
     """Return the card of a student that was fine-tuned on `classes`."""
-    data = prepared.data
-    assert data.has_classes
+    data = prepared.class_data
     earlier = [prepared.own_card, prepared.student_card, prepared.teacher_card]
     return _card(data, data.preprocessing, classes, earlier, classes)
 

@@ -149,8 +149,7 @@ def _stage(section: OptimizerConfig, *irrelevant: str) -> dict[str, Any]:
 
 def _images(prepared: Prepared) -> dict[str, Any]:
     """Return what becomes of the images on their way into a network."""
-    data = prepared.data
-    assert data.has_classes
+    data = prepared.class_data
     return {
         "augment": list(prepared.config.dataset.augment),
         # The target's test images are left out of the data, not of its checksum.

@@ -239,8 +239,7 @@ def _meta_train(
             augmented=True,
         )
     else:
-        assert data.has_classes
-        stream = data.batches(
+        stream = prepared.class_data.batches(
             "train", batch_size=stage.batch_size, seed=config.seed, stage="meta_train"
         )
         student.objective.label_smoothing = stage.label_smoothing

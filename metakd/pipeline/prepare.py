@@ -102,6 +102,17 @@ class Prepared:
     dealt: dict[str, tuple[tuple[str, ...], list[int]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def class_data(self) -> ClassData:
+        """The data, for a stage that only data of classes has.
+
+        Raises:
+            TypeError: it has none.
+        """
+        if not self.data.has_classes:
+            raise TypeError(f"dataset {self.data.name} has no classes")
+        return self.data
+
     def backbone_of_teacher(self) -> nn.Module:
         """Return the teacher's backbone at its start, on the device, laid out as in training."""
         c, data, expects = self.config, self.data, self.teacher_input

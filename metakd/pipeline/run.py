@@ -271,9 +271,10 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     }
     final = None
     if taught is not None:
-        assert data.has_classes
         final = taught.network if taught.learned is None else taught.learned
-        judged["teacher"] = judge_any_teacher(final, data, config, prepared.precision, recorder)
+        judged["teacher"] = judge_any_teacher(
+            final, prepared.class_data, config, prepared.precision, recorder
+        )
     recorder.group.leave()
     if folder is None:
         return Results()

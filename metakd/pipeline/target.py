@@ -37,8 +37,8 @@ def fine_tune_student(
     With `finetune.distill` the run's distillation goes on: the teacher embeds the target's
     training images, and its logits come from the prototypes of the target's training classes.
     """
-    config, data, everything = prepared.config, prepared.data, prepared.everything
-    assert data.has_classes and everything.has_classes
+    config, data, everything = prepared.config, prepared.class_data, prepared.everything
+    assert everything.has_classes
     target = everything.target(
         config.finetune.target, config.finetune.shots, config.dataset.split_seed
     )

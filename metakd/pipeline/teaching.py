@@ -95,16 +95,16 @@ def join(
         network: the teacher's start, which is left as it is.
         frozen: its answers as they are at the start; None if it was not trained.
     """
-    config, data = prepared.config, prepared.data
+    config = prepared.config
     distill = config.distill
     if distill.teacher_mode == "feedback":
-        assert frozen is not None and data.has_classes
+        assert frozen is not None
         learner = FeedbackLearner(
             student,
             copy.deepcopy(network),
             frozen.mean,
             scale=frozen.scale,
-            quiz=_quiz(prepared, data),
+            quiz=_quiz(prepared, prepared.class_data),
             teacher_lr=distill.teacher_lr,
             trial_lr=distill.trial_lr,
             hypergradient=distill.hypergradient,
