@@ -1,20 +1,21 @@
-"""Combinations that cannot work, refused before torch is imported and before data is touched."""
+"""Values and combinations that cannot work, refused before torch is imported or data touched."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from metakd.config.declared import declaration, is_fact
+from metakd.config.declared import declaration, is_fact, known_settings, value_of
 from metakd.config.locate import Choices, content_of
 from metakd.config.needs import check_needs, declared_needs
 from metakd.config.schema import LEARNED_MODES, Config
-from metakd.config.values import check_values
-from metakd.errors import UserError
+from metakd.errors import UserError, nearest
 
 __all__ = [
     "check",
+    "check_device",
     "idle_settings",
     "teacher_learns",
     "teacher_settings",
@@ -31,7 +32,7 @@ def check(config: Config) -> None:
     Raises:
         UserError: one line with what is wrong, where, and what to type instead.
     """
-    check_values(config)
+    _check_values(config)
     _check_kind(config)
     _check_start(config)
     _check_game(config)
@@ -41,6 +42,43 @@ def check(config: Config) -> None:
     _check_distillation(config)
     _check_leaks(config)
     _check_files(config)
+
+
+def check_device(device: str) -> None:
+    """Refuse the name of no device.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", str(device)):
+        devices = ("auto", "cpu", "cuda", "cuda:1", "mps")
+        named = re.sub(r"^(gpu|nvidia)(?=$|:)", "cuda", str(device), flags=re.IGNORECASE)
+        hint = nearest(str(device), devices)
+        if named != str(device):
+            hint = f" Did you mean '{named}'?"
+        raise UserError(f"device={device}: expected one of {', '.join(devices)}.{hint}")
+
+
+def _check_values(config: Config) -> None:
+    """Refuse a value that its setting can never have.
+
+    Words of a user's own class (a `_target_` outside metakd) are left to that class.
+
+    Raises:
+        UserError: the first such value, with the nearest valid one.
+    """
+    for key in known_settings():
+        known, group = declaration(key), key.partition(".")[0]
+        target = str(getattr(getattr(config, group), "_target_", "metakd."))
+        words = known.fact or target.startswith("metakd.")
+        known.check(value_of(config, key), key, words=words)
+    check_device(config.device)
+    name = config.name
+    if not name.strip() or "\0" in name or {"", ".", ".."} & {*name.split("/")}:
+        raise UserError(f"name='{name}': it becomes a folder's name, so it cannot be that")
+    for stage in (config.pretrain, config.warmstart, config.meta_train, config.finetune):
+        if stage.schedule == "step" and stage.halve_every is None:
+            raise UserError("schedule=step needs halve_every=NUMBER in the same stage")
 
 
 def _check_kind(config: Config) -> None:

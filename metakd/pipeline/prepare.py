@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.adaptation.host_memory import keep_freed_memory
-from metakd.config.checks import check, teacher_settings, unused_settings
+from metakd.config.checks import check, check_device, teacher_settings, unused_settings
 from metakd.config.compose import Composed
 from metakd.config.schema import AlgorithmConfig, Config, OptimizerConfig
-from metakd.config.values import check_device
 from metakd.data.class_data import ClassData
 from metakd.data.counter_random import stream_key
 from metakd.data.dataset import RegressionTasks
