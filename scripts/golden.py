@@ -106,7 +106,14 @@ ANSWERS = 1
 SHARE = 0.01
 """A share of all answers (accuracy, agreement, calibration error …) may differ by so much."""
 
-NOT_KEPT = ("schema", "timing", "latency_ms", "latency_ms_spread", "latency_batch_ms")
+NOT_KEPT = (
+    "schema",
+    "timing",
+    "latency_ms",
+    "latency_ms_spread",
+    "latency_batch_ms",
+    "task_latency_ms",
+)
 """Fields of results.json that are other ones each time."""
 
 
@@ -340,7 +347,7 @@ def main(words: Sequence[str] | None = None) -> int:
             before = read(name)
             found = differences(before["figures"], now, exact=asked.exact)
             print(f"{name}: {len(found)} figures differ" if found else f"{name}: same", flush=True)
-            for line in found[:5]:
+            for line in found[:20]:
                 print(f"  {line}")
             if found:
                 status = 1

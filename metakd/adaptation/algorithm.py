@@ -64,6 +64,13 @@ class Algorithm(nn.Module, ABC):
         """Return what the user should know of the training so far, a line each."""
         return []
 
+    def deployed(self) -> Sequence[nn.Module]:
+        """Return the modules that solving new tasks takes: their parameters and bytes are its cost.
+
+        By default all of the learner; one with parts that only training needs names the others.
+        """
+        return [self]
+
     def label_loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Return the mean loss on the labels that its training minimises (see `LabelLoss`).
 

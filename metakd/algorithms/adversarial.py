@@ -212,6 +212,10 @@ class Adversarial(TeachingAlgorithm):
         """The student's backbone."""
         return self.student.backbone
 
+    def deployed(self) -> list[nn.Module]:
+        """See `Algorithm.deployed`: generator and discriminator stay behind."""
+        return [self.student]
+
     # -- the beginning and the end of the game ---------------------------------------------
 
     def join(self, teacher: Algorithm, exchange: Exchange, *, teacher_lr: float, seed: int) -> None:

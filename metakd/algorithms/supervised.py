@@ -50,6 +50,10 @@ class Supervised(EmbeddingLearner):
         """The student's backbone."""
         return self.network.backbone
 
+    def deployed(self) -> list[nn.Module]:
+        """See `Algorithm.deployed`: the head over base classes stays behind."""
+        return [self.backbone]
+
     def whole_network(self) -> Network:
         """See `Algorithm.whole_network`."""
         return self.network

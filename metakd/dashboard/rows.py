@@ -30,7 +30,15 @@ __all__ = ["MODEL", "Rows", "letter", "passing_of", "plain", "rows_of"]
 MODEL = "student"
 """By whose tasks runs are put side by side."""
 
-COSTS = ("parameters", "macs", "bytes", "latency_ms", "latency_ms_spread")
+COSTS = (
+    "parameters",
+    "macs",
+    "task_macs",
+    "bytes",
+    "latency_ms",
+    "latency_ms_spread",
+    "task_latency_ms",
+)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -19,7 +19,7 @@ from metakd.models.normalization import (
     has_running_statistics,
 )
 
-__all__ = ["cost", "multiply_adds", "saved_bytes"]
+__all__ = ["cost", "multiply_adds", "saved_bytes", "task_cost"]
 
 _BATCH = 64
 _BATCH_LIMIT_S = 5.0
@@ -31,7 +31,10 @@ _ROUNDS = 5
 
 
 def cost(
-    network: nn.Module, input_shape: tuple[int, ...], device: torch.device | str
+    network: nn.Module,
+    input_shape: tuple[int, ...],
+    device: torch.device | str,
+    deployed: Iterable[nn.Module] | None = None,
 ) -> dict[str, float]:
     """Measure a network in float32, as it is used after training.
 
@@ -42,6 +45,7 @@ def cost(
         network: any module that takes [n, *input_shape].
         input_shape: shape of one example.
         device: where the network lies.
+        deployed: modules whose parameters and bytes count; None: the network.
 
     Returns:
         `parameters`; `macs`: multiply-adds for one example; `bytes`: size of weights and buffers
@@ -52,9 +56,10 @@ def cost(
         batch, weights included.
     """
     device = torch.device(device)
+    kept = nn.ModuleList([network] if deployed is None else deployed)  # shared ones count once
     measured: dict[str, float] = {
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "bytes": saved_bytes(network),
+        "parameters": sum(p.numel() for p in kept.parameters()),
+        "bytes": saved_bytes(kept),
     }
     with _as_deployed(network, torch.zeros(4, *input_shape, device=device)):
         one = torch.zeros(1, *input_shape, device=device)
@@ -84,6 +89,29 @@ def cost(
     return measured
 
 
+def task_cost(solve: Callable[[], object], device: torch.device | str) -> dict[str, float]:
+    """Measure what solving a task takes, adaptation to its support set included.
+
+    Args:
+        solve: predicts one task's queries.
+        device: where it is computed.
+
+    Returns:
+        `task_macs`: multiply-adds, of gradients too; `task_latency_ms`: median time, measured as
+        that of an example, absent if measuring it would take over 5 s.
+    """
+    device = torch.device(device)
+    with FlopCounterMode(display=False) as counter:
+        solve()
+    measured: dict[str, float] = {"task_macs": int(counter.get_total_flops()) // 2}
+    if (1 + _ROUNDS) * _seconds(solve, device) <= _BATCH_LIMIT_S:
+        repeated = _Repeated(solve, device)
+        for _ in range(_ROUNDS):
+            repeated.round()
+        measured["task_latency_ms"] = 1e3 * repeated.median
+    return measured
+
+
 def multiply_adds(
     network: nn.Module, input_shape: tuple[int, ...], device: torch.device | str = "cpu"
 ) -> int:
@@ -95,9 +123,9 @@ def multiply_adds(
 
 def saved_bytes(network: nn.Module) -> int:
     """Return the bytes of all weights and buffers with every real number in float32."""
+    kept = {id(t): t for t in network.state_dict(keep_vars=True).values()}
     return sum(
-        t.numel() * (4 if t.is_floating_point() else t.element_size())
-        for t in network.state_dict().values()
+        t.numel() * (4 if t.is_floating_point() else t.element_size()) for t in kept.values()
     )
 
 

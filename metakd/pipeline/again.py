@@ -20,11 +20,11 @@ from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError, nearest
 from metakd.models.network import Network
 from metakd.pipeline.cards import card_of_run, inputs_of, known_of, seen_pictures
+from metakd.pipeline.deployed import cost_of
 from metakd.pipeline.draw import class_rows
 from metakd.pipeline.inputs import Known, without_card
 from metakd.pipeline.measure import (
     Judged,
-    cost_of,
     fidelity,
     judge,
     judge_any_teacher,
@@ -223,7 +223,7 @@ def _judge_all(
         judged[name] = judge(
             algorithm, data, config, precision_of(config, prepared.precision), recorder, name
         )
-        results[name] = {**judged[name].figures(), "cost": cost_of(algorithm.backbone, data)}
+        results[name] = {**judged[name].figures(), "cost": cost_of(algorithm, data, config)}
     if _has(run, "teacher") and data.has_classes:
         backbone = prepared.backbone_of_teacher()
         weights = load_weights(run.checkpoints, "teacher")
@@ -239,7 +239,8 @@ def _judge_all(
         judged["teacher"] = judge_any_teacher(
             teacher, data, config, prepared.precision, recorder, scale
         )
-        results["teacher"] = {**judged["teacher"].figures(), "cost": cost_of(backbone, data)}
+        cost = cost_of(teacher, data, config)
+        results["teacher"] = {**judged["teacher"].figures(), "cost": cost}
         results["fidelity"] = fidelity(judged["student"], judged["teacher"])
     results["student"] |= start_of(config)
     if "student_alone" in judged:

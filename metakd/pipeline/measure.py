@@ -16,7 +16,6 @@ from metakd.config.schema import Config
 from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
 from metakd.distillation.calibration import fit_scale
-from metakd.models.cost import cost
 from metakd.models.network import Network
 from metakd.models.normalization import has_batchnorm
 from metakd.pipeline.evaluation_cost import task_cost
@@ -323,8 +322,3 @@ def paired_gains(student: Judged, alone: Judged) -> list[dict[str, Any]]:
         names = {"model": "student", "baseline": "student_alone", "measure": measure}
         gains.append({**names, **entry, "difference": mean, "ci95": half})
     return gains
-
-
-def cost_of(network: nn.Module, data: ClassData | RegressionTasks) -> dict[str, float]:
-    """Return parameters, multiply-adds, bytes and latency of `network` on this device."""
-    return cost(network, data.example_shape, data.device)

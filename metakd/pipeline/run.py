@@ -26,11 +26,11 @@ from metakd.pipeline.alone import STAGES, keep_as_student_alone, student_alone
 from metakd.pipeline.announce import networks
 from metakd.pipeline.cards import inputs_of, record_data, student_card, teacher_card, tuned_card
 from metakd.pipeline.construction import settings_of
+from metakd.pipeline.deployed import cost_of
 from metakd.pipeline.draw import class_rows, draw_figures
 from metakd.pipeline.failures import explained, resume_command
 from metakd.pipeline.learners import Student, get_teacher, train_student
 from metakd.pipeline.measure import (
-    cost_of,
     fidelity,
     judge,
     judge_any_teacher,
@@ -286,7 +286,7 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     calibrate_run(prepared, folder, known, recorder)
     keep(folder, doubts_of(judged, config))
     results: dict[str, Any] = {
-        name: {**judged[name].figures(), "cost": cost_of(model.algorithm.backbone, data)}
+        name: {**judged[name].figures(), "cost": cost_of(model.algorithm, data, config)}
         for name, model in models.items()
     }
     for name, model in models.items():
@@ -294,8 +294,8 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
             results[name]["validated"] = model.validated
     results["student"] |= start_of(config)
     if final is not None:
-        body = final.backbone
-        results["teacher"] = {**judged["teacher"].figures(), "cost": cost_of(body, data)}
+        cost = cost_of(final, data, config)
+        results["teacher"] = {**judged["teacher"].figures(), "cost": cost}
         results["fidelity"] = fidelity(judged["student"], judged["teacher"])
     if "student_alone" in judged:
         results["gains"] = paired_gains(judged["student"], judged["student_alone"])

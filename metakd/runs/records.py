@@ -142,7 +142,10 @@ class Gain(Measured):
 
 
 class Cost(Part):
-    """What a model costs, of the backbone without a head."""
+    """What a model costs, of all that is deployed.
+
+    In earlier runs, and of a teacher that does not adapt, of the backbone alone.
+    """
 
     model_config = ConfigDict(json_schema_extra={"required": ["parameters", "bytes"]})
 
@@ -157,6 +160,9 @@ class Cost(Part):
     it was measured, the slowest left out."""
     latency_batch_ms: Maybe[Amount] = None
     """Of 64 examples."""
+    task_macs: Maybe[Amount] = None
+    """Multiply-adds of a task of the headline: adapting to its support set and answering."""
+    task_latency_ms: Maybe[Amount] = None
     peak_memory_bytes: Maybe[Amount] = None
 
     def of(self, name: str) -> float | None:

@@ -38,7 +38,7 @@ SHORT = (
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes most of a short run's time and is not looked at."""
-    monkeypatch.setattr(run_module, "cost_of", lambda network, data: {})
+    monkeypatch.setattr(run_module, "cost_of", lambda *_: {})
     monkeypatch.setattr(run_module, "draw_figures", lambda *given: None)
 
 

@@ -45,7 +45,7 @@ SHORT = (
 def quick() -> Iterator[None]:
     """Leave out what takes most of a short run's time and is not looked at."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "cost_of", lambda network, data: {"latency_ms": id(network)})
+        patch.setattr(run_module, "cost_of", lambda model, *_: {"latency_ms": id(model)})
         patch.setattr(run_module, "draw_figures", lambda *given: None)
         yield
 

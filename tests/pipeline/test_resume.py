@@ -58,7 +58,7 @@ class Killed(BaseException):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave out what takes most of a short run's time and is not looked at."""
-    monkeypatch.setattr(run_module, "cost_of", lambda network, data: {})
+    monkeypatch.setattr(run_module, "cost_of", lambda *_: {})
     monkeypatch.setattr(run_module, "draw_figures", lambda *given: None)
     yield
     torch.set_deterministic_debug_mode("default")
@@ -177,7 +177,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was killed in meta-training, with a checkpoint of it."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "cost_of", lambda network, data: {})
+        patch.setattr(run_module, "cost_of", lambda *_: {})
         with killed_after(3), pytest.raises(Killed):
             run(folder, "distill=none")
     torch.set_deterministic_debug_mode("default")
@@ -346,7 +346,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_in_one_line(
     assert "step 2" in (info.error or "")
     go_on(tmp_path / "run")  # the NaN came once only
     monkeypatch.undo()
-    monkeypatch.setattr(run_module, "cost_of", lambda network, data: {})
+    monkeypatch.setattr(run_module, "cost_of", lambda *_: {})
     monkeypatch.setattr(run_module, "draw_figures", lambda *given: None)
     run(tmp_path / "whole", "distill=none")
     same(tmp_path / "whole", tmp_path / "run")

@@ -56,7 +56,7 @@ def run(folder: Path, *overrides: str) -> dict[str, Any]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes most of a short run's time and is not looked at: costs and figures."""
     for module in (run_module, again_module):
-        monkeypatch.setattr(module, "cost_of", lambda network, data: {})
+        monkeypatch.setattr(module, "cost_of", lambda *_: {})
     monkeypatch.setattr(run_module, "draw_figures", lambda *given: None)
 
 

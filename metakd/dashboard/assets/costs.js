@@ -11,7 +11,8 @@
   const log = element("input", { type: "checkbox", onchange: () => draw() });
   const hint = element("p", { class: "hint" });
   const table = element("div", { class: "wide" });
-  const COSTS = [["parameters", "parameters"], ["macs", "multiply-adds"], ["latency_ms", "latency (ms)"], ["bytes", "bytes"]];
+  const COSTS = [["parameters", "parameters"], ["macs", "multiply-adds"], ["latency_ms", "latency (ms)"],
+    ["task_macs", "multiply-adds of a task"], ["task_latency_ms", "latency of a task (ms)"], ["bytes", "bytes"]];
   const SHAPES = ["circle", "rect", "triangle", "diamond", "roundRect"];
 
   // At least as good as every other one that costs no more. Costs that are no further apart than
@@ -56,7 +57,7 @@
       return { row, cost: spent, spread, value, half: figure[1] === null || figure[1] === undefined ? 0 : scale * figure[1], good: measure === "mse" ? -value : value, of: by.value ? metakd.text(metakd.value(row, by.value)) || "–" : "runs" };
     }).filter(Boolean);
     const machines = new Set(points.map((point) => point.row.machine));
-    const apart = cost.value === "latency_ms" && machines.size > 1;
+    const apart = cost.value.endsWith("latency_ms") && machines.size > 1;
     const front = apart ? [] : metakd.front(points);
     hint.textContent = !points.length ? "No finished run with such figures is shown in the table."
       : apart ? `Latencies were measured on ${machines.size} different machines, so there is no front over them.`

@@ -1,0 +1,38 @@
+"""What it costs to deploy a model: its modules, an example, a task."""
+
+from __future__ import annotations
+
+from metakd.adaptation.algorithm import Algorithm
+from metakd.config.schema import Config
+from metakd.data.class_data import ClassData
+from metakd.data.dataset import RegressionTasks
+from metakd.models.cost import cost, task_cost
+from metakd.models.network import Network
+from metakd.pipeline.measure import batchnorm_modes, evaluation_stage, steps_at_test
+from metakd.stages.evaluate import evaluation_tasks
+
+__all__ = ["cost_of"]
+
+
+def cost_of(
+    model: Algorithm | Network, data: ClassData | RegressionTasks, config: Config
+) -> dict[str, float]:
+    """Return what a model costs on this device; see `cost` and `task_cost`.
+
+    Args:
+        model: a learner, of which the modules count that it says are deployed; of a network, such
+            as a frozen teacher, the backbone alone.
+        data: the first evaluation task of it is solved, with the headline's shots and steps.
+        config: of the run.
+    """
+    if not isinstance(model, Algorithm):
+        return cost(model.backbone, data.example_shape, data.device)
+    part, spec = config.evaluate.part, config.task.evaluation()
+    (task,) = evaluation_tasks(
+        data, part, spec, tasks=1, seed=config.evaluate.seed, stage=evaluation_stage(part)
+    )
+    steps, mode = steps_at_test(config), batchnorm_modes(model.backbone, False)[0]
+    return {
+        **cost(model.backbone, data.example_shape, data.device, model.deployed()),
+        **task_cost(lambda: model.predict(task, [steps or 0], mode or "inductive"), data.device),
+    }
