@@ -30,12 +30,13 @@ from metakd.runs.atomic import write_text
 from metakd.runs.checkpoints import load_weights
 from metakd.runs.folder import RunFolder, open_run
 from metakd.stages.recorder import Recorder
-from metakd.using.bundle import FILE, learner_of, open_bundle
+from metakd.using.bundle import learner_of, open_bundle
 from metakd.using.calibration import Calibration, calibrate, judged_tasks
 from metakd.using.classifier import FewShotClassifier
 from metakd.using.learner import Trained
 from metakd.using.recipe import Part, Recipe, build_learner
 from metakd.using.regressor import FewShotRegressor
+from metakd.using.saved_folder import FILE
 
 __all__ = ["CALIBRATION", "calibrate_run", "load", "recipe_of"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from metakd.errors import UserError
 from metakd.using.known import SCORES, threshold_at
-from metakd.using.labels import as_array, classes_of, labels_of
-from metakd.using.learner import Learner, check_rate, mean_right
+from metakd.using.labels import as_array, classes_of, labels_of, plain_labels
+from metakd.using.learner import Learner, Shown, check_rate, mean_right
 
 __all__ = ["Answers", "FewShotClassifier"]
 
@@ -85,15 +85,9 @@ class FewShotClassifier(Learner):
         """
         if self._shown is None:
             return self.fit(inputs, labels)
-        if self._shown.examples is None:
-            raise UserError(
-                "partial_fit: this learner was saved without its examples (examples=False), and "
-                "needs them to learn more; call fit with all of them"
-            )
-        examples = self._examples(inputs)
-        more = self._remembered(examples)
-        kept = torch.cat([self._shown.examples, more.to(self._shown.examples.device)])
-        return self._learn(kept, [*self._shown.labels, *labels_of(labels, len(examples))])
+        before = self._shown.labels
+        kept = self._with_more(self._shown, inputs)
+        return self._learn(kept, [*before, *labels_of(labels, len(kept) - len(before))])
 
     def _learn(self, kept: Tensor, labels: list[Hashable]) -> Self:
         if not labels:
@@ -111,6 +105,15 @@ class FewShotClassifier(Learner):
         self._shown = self._adapt(kept, targets, len(classes), labels)
         self._classes = classes
         return self
+
+    def _labels_saved(self, shown: Shown) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        assert self._classes is not None
+        labels = [self._classes.index(label) for label in shown.labels]
+        return {"classes": plain_labels(self._classes), "labels": labels}, {}
+
+    def _labels_again(self, said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+        self._classes = list(said["classes"])
+        return [self._classes[int(i)] for i in said["labels"]]
 
     def decision_function(self, inputs: Any) -> np.ndarray:
         """Return logits [n, classes] float32, in the order of `classes_`; see `predict`."""

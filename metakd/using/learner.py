@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from metakd.using.adapted import (
     adapt,
     embed,
     keeps_embeddings,
+    restored,
     start_for,
 )
 from metakd.using.calibration import Calibration
@@ -37,10 +38,13 @@ from metakd.using.inputs import (
     rows_of,
 )
 from metakd.using.recipe import Recipe
+from metakd.using.saved_folder import FITTED, WEIGHTS, write_folder
 
 __all__ = ["Learner", "Shown", "Trained"]
 
 _BATCHNORM = ("inductive", "transductive")
+_ADAPTED, _EXAMPLES = "adapted/", "examples"
+"""Of the tensors of a saved learner: what the names of adapted weights begin with; examples."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +141,61 @@ class Learner:
             UserError: the folder holds something else or cannot be written, a class that JSON
                 cannot hold, or transductive batch norm without examples.
         """
-        from metakd.using.bundle import save
+        trained = self.trained
+        content: dict[str, Any] = {
+            "recipe": trained.recipe.plain(),
+            "preprocessing": None
+            if trained.preprocessing is None
+            else trained.preprocessing.plain(),
+            "dataset": trained.dataset,
+            "calibration": None if trained.calibration is None else trained.calibration.plain(),
+            "batchnorm": self.batchnorm,
+            "steps": self.steps,
+            "fitted": None,
+        }
+        files: dict[str, Mapping[str, Tensor]] = {WEIGHTS: trained.algorithm.state_dict()}
+        if self._shown is not None:
+            content["fitted"], files[FITTED] = self._state(self._shown, examples)
+        write_folder(Path(path), content, files)
 
-        save(self, Path(path), examples=examples)
+    def restore(self, said: Any, tensors: Mapping[str, Tensor], *, same: bool) -> None:
+        """Take up what was saved of a fitted learner.
+
+        Args:
+            said: what the folder's JSON says of it.
+            tensors: its tensors.
+            same: with the settings that it was saved with; with others by way of its examples.
+
+        Raises:
+            UserError: other settings, and its examples were not saved along.
+            KeyError, TypeError, ValueError, IndexError, RuntimeError: it is damaged.
+        """
+        if not isinstance(said, dict):
+            raise TypeError("'fitted' is no object")
+        examples, labels = tensors.get(_EXAMPLES), self._labels_again(said, tensors)
+        if not same and examples is None:
+            raise UserError(
+                "this learner was saved without its examples: batchnorm and steps are as they were"
+            )
+        if said["adapted"] and same:
+            start = None if said["start"] is None else int(said["start"])
+            own = {k: v.to(self.device) for k, v in tensors.items() if k.startswith(_ADAPTED)}
+            adapted = {k.removeprefix(_ADAPTED): v for k, v in own.items()}
+            at = self.trained.algorithm.at_start(start)
+            self._shown = Shown(restored(at, adapted, self.how()), start, labels, examples)
+            return
+        if examples is None:
+            raise KeyError("the examples are missing")
+        if not self._are_embeddings(examples):
+            kept = self._remembered(examples)
+        elif keeps_embeddings(self.trained.algorithm, self.how()):
+            kept = examples.to(self.device)
+        else:
+            raise UserError(
+                f"batchnorm={self.batchnorm}: this learner was saved with the embeddings of its "
+                "examples, not with them; call fit on a learner that was shown nothing"
+            )
+        self._learn(kept, labels)
 
     def read(self, pictures: Sequence[Any]) -> list[Tensor | UserError]:
         """Return each picture as the network takes it, uint8, or why it cannot be read.
@@ -153,7 +209,56 @@ class Learner:
             raise UserError("read: this learner's examples are numbers, no pictures")
         return [*each_of(pictures, wanted)]
 
+    # -- what each kind does ---------------------------------------------------------------
+
+    def _learn(self, kept: Tensor, labels: Any) -> Self:
+        """Learn from what `_remembered` keeps of examples, and their labels."""
+        raise NotImplementedError
+
+    def _labels_saved(self, shown: Shown) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return what is saved of labels: plain values, and tensors."""
+        raise NotImplementedError
+
+    def _labels_again(self, said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+        """Take up what `_labels_saved` returned; return the labels."""
+        raise NotImplementedError
+
     # -- what both kinds do ----------------------------------------------------------------
+
+    def _state(self, shown: Shown, examples: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return what is saved of a fitted learner: plain values, and tensors."""
+        adapted = shown.adapted.tensors()
+        if adapted is None and shown.examples is not None and not examples:
+            if not self._are_embeddings(shown.examples):
+                raise UserError(
+                    f"save: with batchnorm={self.batchnorm} this learner answers by its examples; "
+                    "save it with examples=True"
+                )
+            examples = True  # embeddings, no pictures
+        said, tensors = self._labels_saved(shown)
+        said |= {"start": shown.start, "adapted": adapted is not None}
+        tensors |= {_ADAPTED + name: tensor for name, tensor in (adapted or {}).items()}
+        if examples and shown.examples is not None:
+            tensors[_EXAMPLES] = shown.examples
+        return said, tensors
+
+    def _are_embeddings(self, examples: Tensor) -> bool:
+        """Tell whether these are embeddings; images are kept as uint8, table rows as float64."""
+        return self.trained.preprocessing is not None and examples.dtype == torch.float32
+
+    def _with_more(self, shown: Shown, inputs: Any) -> Tensor:
+        """Return what is kept of all examples so far and of more.
+
+        Raises:
+            UserError: an input cannot be used, or what was shown was not saved along.
+        """
+        if shown.examples is None:
+            raise UserError(
+                "partial_fit: this learner was saved without its examples (examples=False), and "
+                "needs them to learn more; call fit with all of them"
+            )
+        more = self._remembered(self._examples(inputs))
+        return torch.cat([shown.examples, more.to(shown.examples.device)])
 
     def how(self) -> How:
         """Return the settings under which it adapts and answers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -10,9 +11,12 @@ from torch import Tensor
 
 from metakd.errors import UserError
 from metakd.using.inputs import numbers_of
-from metakd.using.learner import Learner
+from metakd.using.learner import Learner, Shown
 
 __all__ = ["FewShotRegressor"]
+
+_TARGETS = "targets"
+"""Of the tensors of a saved learner."""
 
 
 class FewShotRegressor(Learner):
@@ -30,7 +34,9 @@ class FewShotRegressor(Learner):
         Raises:
             UserError: other shapes, or a number that is not finite.
         """
-        return self._learn(self._examples(inputs), self._targets(targets), np.ndim(targets) == 1)
+        self._learn(self._remembered(self._examples(inputs)), self._targets(targets))
+        self._flat = np.ndim(targets) == 1
+        return self
 
     def partial_fit(self, inputs: Any, targets: Any) -> Self:
         """Learn more points; the result is that of one `fit` on all of them.
@@ -40,26 +46,26 @@ class FewShotRegressor(Learner):
         """
         if self._shown is None:
             return self.fit(inputs, targets)
-        if self._shown.examples is None:
-            raise UserError(
-                "partial_fit: this learner was saved without its examples (examples=False), and "
-                "needs them to learn more; call fit with all of them"
-            )
-        points = torch.cat([self._shown.examples, self._examples(inputs)])
         values = torch.cat([self._shown.labels, self._targets(targets)])
-        return self._learn(points, values, self._flat)
+        return self._learn(self._with_more(self._shown, inputs), values)
 
     def _targets(self, targets: Any) -> Tensor:
         return numbers_of(targets, (self.trained.recipe.outputs,), "targets")
 
-    def _learn(self, points: Tensor, values: Tensor, flat: bool) -> Self:
-        if len(points) != len(values):
-            raise UserError(f"targets: {len(values)} for {len(points)} inputs; give one for each")
-        if not len(points):
+    def _learn(self, kept: Tensor, labels: Tensor) -> Self:
+        if len(kept) != len(labels):
+            raise UserError(f"targets: {len(labels)} for {len(kept)} inputs; give one for each")
+        if not len(kept):
             raise UserError("fit: there is no example to learn from")
-        self._shown = self._adapt(points, values, 1, values)
-        self._flat = flat
+        self._shown = self._adapt(kept, labels, 1, labels)
         return self
+
+    def _labels_saved(self, shown: Shown) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return {"flat": self._flat}, {_TARGETS: shown.labels}
+
+    def _labels_again(self, said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+        self._flat = bool(said["flat"])
+        return tensors[_TARGETS]
 
     def predict(self, inputs: Any) -> np.ndarray:
         """Return values [n, outputs], or [n] if `fit` was given such targets."""
