@@ -33,7 +33,7 @@ from metakd.pipeline.measure import (
     start_of,
 )
 from metakd.pipeline.prepare import Prepared, prepare
-from metakd.pipeline.seen import left_out, overlap
+from metakd.pipeline.seen import left_out
 from metakd.pipeline.suspicion import doubts_of, keep
 from metakd.pipeline.teaching import adapting_teacher
 from metakd.reports.summary import summary
@@ -167,24 +167,16 @@ def _check_new(prepared: Prepared, run: RunFolder, info: RunInfo) -> None:
     data, config = prepared.data, prepared.config
     if not data.has_classes or data.checksum == info.data_checksum:
         return
-    split, pictures = config.evaluate.part, seen_pictures(run)
+    pictures = seen_pictures(run)
     for name in ("student", "teacher"):
         card = card_of_run(run, name)
         if card is None:
             if name == "student":
                 prepared.warnings.append(without_card(f"the run '{run.path}'", data.preprocessing))
             continue
-        found = overlap(data, split, card, pictures)
-        names, line = left_out(
-            data.split(split),
-            split,
-            found,
-            action=config.evaluate.seen,
-            whose=f"the run's {name}",
-            ways=config.task.ways,
-        )
+        names, line = left_out(data, card, config, f"the run's {name}", pictures)
         if names:
-            data = data.without_classes(split, names)
+            data = data.without_classes(config.evaluate.part, names)
         if line is not None:
             prepared.warnings.append(line)
     prepared.data = data

@@ -136,23 +136,23 @@ class Prepared:
         """
         c = self.config
         chosen = c.algorithm if changed is None else changed
-        if outputs is not None:
-            pass
-        elif not self.data.has_classes:
-            outputs = self.data.outputs
-        elif c.algorithm.supports.trains_on == "batches":
-            outputs = self.data.split("train").classes
-        else:
-            outputs = c.task.training().ways
         cls = resolve(chosen._target_, "metakd.algorithms", c.plugins)
         algorithm: Algorithm = build(
             cls,
             backbone,
-            outputs,
+            self._outputs() if outputs is None else outputs,
             settings=settings_of(chosen),
             options=chosen.options,
         )
         return algorithm.to(self.device)
+
+    def _outputs(self) -> int:
+        """Return how many outputs the data or the training's ways ask for."""
+        if not self.data.has_classes:
+            return self.data.outputs
+        if self.config.algorithm.supports.trains_on == "batches":
+            return self.data.split("train").classes
+        return self.config.task.training().ways
 
     def objective(self, teacher: Network, teacher_mean: Tensor) -> Objective:
         """Return the config's loss with this teacher; see `build_objective`."""
@@ -314,7 +314,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         warnings += built.lines
     if not known.judging:
         _leave_out_learned(prepared)
-    _try_out(prepared, judging=known.judging)
+        _try_out(prepared)
     return prepared
 
 
@@ -347,11 +347,9 @@ def _student_seed(config: Config) -> int:
     return stream_key(seed, "student") if seed == (config.teacher.seed or 0) else seed
 
 
-def _try_out(prepared: Prepared, *, judging: bool) -> None:
+def _try_out(prepared: Prepared) -> None:
     """Build what is built during the run once, so that a setting refused there is refused now."""
     config = prepared.config
-    if judging:
-        return
     helps = config.distill.supports.uses_teacher or config.algorithm.supports.teaches
     if prepared.teacher is not None and helps and not embeds_alone(prepared.teacher):
         raise UserError(

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from metakd.config.schema import Config
 from metakd.data.class_data import ClassData
-from metakd.data.class_examples import ClassExamples
 from metakd.data.picture_marks import NO_MARK, picture_marks
 from metakd.errors import UserError
 from metakd.models.card import Card
@@ -65,17 +64,17 @@ def overlap(
 
 
 def left_out(
-    images: ClassExamples, split: str, found: Overlap, *, action: str, whose: str, ways: int
+    data: ClassData, card: Card, config: Config, whose: str, known_pictures: Tensor | None = None
 ) -> tuple[tuple[str, ...], str | None]:
-    """Refuse, leave out or keep the classes that a network has learned from.
+    """Refuse, leave out or keep (`evaluate.seen`) the classes that a network has learned from.
 
     Args:
-        images: of the split that it is judged on.
-        split: its name.
-        found: which of the classes those are.
-        action: `refuse`, `leave_out` or `keep` (`evaluate.seen`).
+        data: the dataset.
+        card: what the network's weights say.
+        config: the split that it is evaluated on, and the ways of a task: as many classes have to
+            be left.
         whose: names the network and what it comes from, for messages.
-        ways: of a task; as many classes have to be left.
+        known_pictures: see `overlap`.
 
     Returns:
         names of the classes to leave out, and a line for the user if there is something to say.
@@ -83,6 +82,8 @@ def left_out(
     Raises:
         UserError: there are such classes and they are refused, or too few others are left.
     """
+    split, ways, action = config.evaluate.part, config.task.ways, config.evaluate.seen
+    images, found = data.split(split), overlap(data, split, card, known_pictures)
     if not found.names:
         return (), None
     count, total = len(found.names), images.classes
@@ -131,15 +132,7 @@ def without_learned(
         UserError: as `left_out`.
     """
     split, lines = config.evaluate.part, list[str]()
-    found = overlap(data, split, card)
-    names, line = left_out(
-        data.split(split),
-        split,
-        found,
-        action=config.evaluate.seen,
-        whose=whose,
-        ways=config.task.ways,
-    )
+    names, line = left_out(data, card, config, whose)
     if names:
         change = methodcaller("without_classes", split, names)
         everything, data = change_both(everything, data, change)
