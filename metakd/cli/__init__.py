@@ -20,22 +20,22 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "train": "run the whole pipeline: teacher, student, evaluation",
-    "evaluate": "judge a finished run's models again, also on other tasks or data",
-    "predict": "show a trained student examples of new classes, and let it name pictures",
-    "compare": "runs side by side: settings, accuracy, differences on the same tasks, cost",
-    "ablate": "what meta-learning and distillation each contribute: four kinds of runs, compared",
-    "dashboard": "the runs in a browser, while they go on, or as one HTML file",
-    "reproduce": "run a run again and say whether every figure is the same",
-    "list": "the choices of each configuration group",
-    "copy": "a choice's file into your own configuration folder, to edit",
-    "doctor": "what this machine has, and what to do about what it lacks",
-    "completion": "a script that completes commands and settings in your shell",
+    "evaluate": "evaluate a finished run again, also on other tasks or data",
+    "predict": "adapt a trained student to examples of new classes and classify images",
+    "compare": "compare runs: settings, accuracy, paired differences, cost",
+    "ablate": "what meta-learning and distillation each contribute: a 2 x 2 ablation",
+    "dashboard": "show runs in a browser, also while they train, or as one HTML file",
+    "reproduce": "repeat a run and check that every figure is the same",
+    "list": "list the choices of each configuration group",
+    "copy": "copy a choice's file into your own configuration folder, to edit",
+    "doctor": "check this machine: versions, devices, datasets, login",
+    "completion": "print a shell completion script",
 }
 """Subcommands (modules of this package with a function `run`) and what they do."""
 
 INTERRUPTED = 130
 NOTE = "metakd.log: "
-"""Begins the note with which the pipeline says where an exception was logged."""
+"""Prefix of the note that names the log with an exception's traceback."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is not None:
         return guarded(lambda: _dispatch(words))
     survive_closed_pipes()
-    # A late Ctrl-C must not make of a run that is finished one that was killed: once all is done
-    # it ends the process with the status that is due. What is registered first is called last:
-    # after that Python puts the default actions back, unless signals are ignored.
+    # A late Ctrl-C must not make a finished run look killed: once all is done, it ends the process
+    # with the status that is due. What is registered first is called last: after that Python
+    # restores the default handlers, unless signals are ignored.
     atexit.register(_on_signals, signal.SIG_IGN)
     status = guarded(lambda: _dispatch(words))
     with contextlib.suppress(OSError, ValueError):
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show_what_can_be_shown() -> None:
-    """Let a character that the terminal's encoding lacks become a `?` in place of an exception."""
+    """Print `?` for characters that the terminal's encoding lacks, instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):  # not a text file, or closed
             if (stream.encoding or "").lower().replace("-", "") != "utf8":
@@ -69,14 +69,14 @@ def _show_what_can_be_shown() -> None:
 
 
 def _on_signals(action: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    """Set what Ctrl-C and SIGTERM do; those that are ignored stay so."""
+    """Set the handler of SIGINT and SIGTERM; ignored signals stay ignored."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, action)
 
 
 def guarded(action: Callable[[], int]) -> int:
-    """Call `action`; turn whatever it raises into a line on standard error and an exit status."""
+    """Call `action`; turn any exception into one line on standard error and an exit status."""
     try:
         return action()
     except UserError as error:
@@ -88,7 +88,7 @@ def guarded(action: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         _complain("interrupted")
         return INTERRUPTED
-    except Exception as error:  # the last stop: one line and status 1, the traceback kept
+    except Exception as error:  # one line and status 1; the traceback is kept
         logs = [n for n in getattr(error, "__notes__", ()) if n.startswith(NOTE)]
         if not logs:
             with contextlib.suppress(OSError):
@@ -100,7 +100,7 @@ def guarded(action: Callable[[], int]) -> int:
 
 
 def _complain(line: str) -> None:
-    """Print a line on standard error; if nobody reads it, the exit status has to say enough."""
+    """Print a line on standard error; errors in writing it are ignored."""
     with contextlib.suppress(OSError):
         print("metakd:", line, file=sys.stderr)
 

@@ -25,7 +25,7 @@ HELP = """\
 usage: metakd ablate [GROUP=CHOICE ...] [SETTING=VALUE ...] [seed=0,1,2] [OPTIONS]
        metakd ablate resume=FOLDER [OPTIONS]
 
-Trains the student in four ways and says which part helped, by how much, or that it did not:
+Trains the student in four ways and reports how much each part helped, or that it did not:
 
                        algorithm     distill
   plain                supervised    none
@@ -35,8 +35,7 @@ Trains the student in four ways and says which part helped, by how much, or that
 
 ALGORITHM and DISTILL are those of the settings, or else the defaults. All four have the same number
 of updates, one teacher, the same evaluation tasks, and seeds 0, 1 and 2 unless seed= is typed. It
-is a multirun: stopped or killed, it goes on with resume=FOLDER, or when it is typed again with the
-same hydra.sweep.dir.
+is a multirun: resume it with resume=FOLDER, or with the same command and hydra.sweep.dir.
 
 examples:
   metakd ablate
@@ -45,14 +44,14 @@ examples:
   metakd ablate resume=outputs/parts --markdown > table.md
 
 settings: as for metakd train, besides
-  seed=0,1,2           which seeds; one alone tells of these four models and not of the settings
-  sweep.jobs=N         jobs at a time (1); cores and GPUs are shared out
+  seed=0,1,2           which seeds; one seed says nothing about others
+  sweep.jobs=N         jobs at a time (1); they share cores and GPUs
   hydra.sweep.dir=DIR  the folder; else OUTPUT_ROOT/NAME_ablation/DATE_TIME
-  student_alone=true   train each distilled student's twin, too (it is what the other two are)
+  student_alone=true   also train each distilled student's undistilled twin (the other two)
 
 options:
-  --shots K[,K ...]    compare on these numbers of shots; else that of the tasks
-  --json, --markdown   print the comparison alone so; progress goes to standard error
+  --shots K[,K ...]    compare on these numbers of shots; default: those of the tasks
+  --json, --markdown   print only the comparison in this format; progress on standard error
   --config-dir, -cd DIR  a folder of your own configuration files
 
 Exit status: 0; 1 if a job failed; 2 something given cannot be used, and nothing ran; 130
@@ -79,7 +78,7 @@ def run(arguments: Sequence[str]) -> int:
         print(HELP)
         return 0
     if asked.json and asked.markdown:
-        raise UserError("--json and --markdown: choose one of them")
+        raise UserError("--json and --markdown are mutually exclusive")
     shots = shots_of(asked.shots)
     with _aside(asked.json or asked.markdown):
         status, sweep = carried_out(asked.overrides, asked.config_dir)
@@ -88,11 +87,11 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def multirun_of(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
-    """Return what is typed after `metakd train -m` for the ablations of these settings.
+    """Return the arguments of `metakd train -m` that run the ablation of these settings.
 
     Raises:
-        UserError: `algorithm=supervised` or `distill=none`, of which there is nothing to take
-            away; several values of anything but the seed; settings that cannot be composed.
+        UserError: `algorithm=supervised` or `distill=none`, which leave nothing to ablate;
+            several values of anything but the seed; settings that cannot be composed.
     """
     from metakd.config.compose import compose
     from metakd.config.overrides import parse
@@ -106,7 +105,7 @@ def multirun_of(overrides: Sequence[str], config_dir: str | None = None) -> list
             raise UserError(f"{line}: ablations are run by MetaKD's own multirun; see sweep.jobs")
         if override.is_sweep_override() and key != "seed":
             raise UserError(
-                f"{line}: ablations are made of one algorithm and one distillation; only seed= "
+                f"{line}: an ablation has one algorithm and one distillation; only seed= "
                 "takes several values"
             )
     typed = {override.key_or_group for override in parsed}
@@ -115,12 +114,12 @@ def multirun_of(overrides: Sequence[str], config_dir: str | None = None) -> list
     algorithm, distill = composed.choices["algorithm"], composed.choices["distill"]
     if algorithm == "supervised":
         raise UserError(
-            "algorithm=supervised: this is what the ablations set meta-learning against; type "
+            "algorithm=supervised: it is the ablation's baseline without meta-learning; type "
             "another one, such as algorithm=protonet"
         )
     if not composed.config.distill.supports.uses_teacher:
         raise UserError(
-            f"distill={distill}: there is no distillation to take away; type another one, such as "
+            f"distill={distill}: there is no distillation to ablate; type another one, such as "
             "distill=kd"
         )
     # The seed varies slowest: all four of a seed are there before the next one begins.
@@ -149,7 +148,7 @@ def carried_out(overrides: Sequence[str], config_dir: str | None) -> tuple[int, 
         folder, changed, rest = resumed(overrides)
         if folder is not None:
             if not is_sweep(folder):
-                raise UserError(f"resume={folder}: there are no ablations; name their folder")
+                raise UserError(f"resume={folder}: no ablation here; name its folder")
             _choices(Sweep.load(folder))
             status = go_on(folder, rest, config_dir, changed)
             return status, Sweep.load(folder)
@@ -162,7 +161,7 @@ def carried_out(overrides: Sequence[str], config_dir: str | None) -> tuple[int, 
 
 @contextlib.contextmanager
 def _aside(wanted: bool) -> Iterator[None]:
-    """Keep standard output for what a program reads."""
+    """Redirect standard output to standard error, so that only the report is on it."""
     with contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext():
         yield
 
@@ -171,10 +170,10 @@ def _aside(wanted: bool) -> Iterator[None]:
 
 
 def _choices(sweep: Sweep) -> tuple[str, str]:
-    """Return the algorithm and the distillation that a folder's ablations are about.
+    """Return the algorithm and the distillation of a folder's ablation.
 
     Raises:
-        UserError: its jobs are no ablations.
+        UserError: its jobs are not an ablation.
     """
     found = {(_value(job, "algorithm"), _value(job, "distill")) for job in sweep.asked}
     algorithms, distills = ({pair[i] for pair in found} for i in (0, 1))
@@ -182,7 +181,7 @@ def _choices(sweep: Sweep) -> tuple[str, str]:
     expected = {(a, d) for a in algorithms for d in distills}
     if None in algorithms | distills or [len(r) for r in rest] != [1, 1] or found != expected:
         raise UserError(
-            f"'{sweep.folder}' holds a multirun, but not the four ablations; go on with it by "
+            f"'{sweep.folder}' holds a multirun, but not the four ablations; resume it with "
             f"metakd train resume={sweep.folder}"
         )
     if len(found) != 4:
@@ -211,7 +210,7 @@ def concluded(sweep: Sweep, shots: Sequence[int]) -> list[str]:
 
 
 def _compared(sweep: Sweep, shots: Sequence[int]) -> tuple[Comparison, Ablation] | None:
-    """Return the runs side by side, and what the parts do; None if there is no run."""
+    """Return the comparison of the runs and the effects of the parts; None if there is no run."""
     from metakd.comparing.ablation import ablation
     from metakd.comparing.compare import compare
 

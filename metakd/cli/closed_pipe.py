@@ -1,4 +1,4 @@
-"""A reader that goes away (`metakd compare … | head -1`) changes nothing but who reads."""
+"""Standard streams that survive a closed pipe (`metakd compare … | head -1`)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["survive_closed_pipes"]
 
 
 class _Pipe(io.FileIO):
-    """The file below a standard stream; what nobody reads any more goes to the null device."""
+    """A standard stream's raw file; after the pipe is closed, output goes to the null device."""
 
     def write(self, data: Any, /) -> int:
-        """Write bytes; return how many of them are done with."""
+        """Write bytes; return how many were written."""
         try:
             return super().write(data)
         except BrokenPipeError:
@@ -26,10 +26,10 @@ class _Pipe(io.FileIO):
 
 
 def survive_closed_pipes() -> None:
-    """Let standard output and standard error drop what nobody reads, for the whole process.
+    """Discard output to standard streams whose reader has gone, for the whole process.
 
-    A command then goes on to its end, and its exit status says what became of it. Terminals, and
-    streams that are no files, stay as they are.
+    The command then runs to its end with its usual exit status. Terminals, and streams that are
+    not files, are left alone.
     """
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)

@@ -1,4 +1,4 @@
-"""`metakd compare RUN_OR_FOLDER…`: what differs between runs, and what each reached."""
+"""`metakd compare RUN_OR_FOLDER…`: settings that differ between runs, and their results."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ MODELS = ("student", "student_alone", "teacher")
 HELP = """\
 usage: metakd compare RUN_OR_FOLDER ... [--baseline RUN] [OPTIONS]
 
-Sets runs side by side: the settings in which they differ, accuracy of student and teacher with
-95 % intervals, cost, and differences on the same evaluation tasks. A folder stands for all runs in
-it, such as those of a multirun. Runs that differ in nothing but the seed become one row. Of runs
-with other numbers of tasks, differences are over the tasks that both have. Runs that were judged on
-other tasks stand in another table, and it is said why; runs that failed, were interrupted or still
-go on are listed as that.
+Compares runs: the settings in which they differ, accuracy of student and teacher with 95 %
+intervals, cost, and paired differences on the same evaluation tasks. A folder stands for all runs
+in it, such as those of a multirun. Runs that differ only in the seed become one row. If runs have
+different numbers of tasks, differences are over their common tasks. Runs that were evaluated on
+different tasks are in separate tables, with the reason; failed, interrupted and running ones are
+listed separately.
 
-On a terminal rows are named by what differs, what is the same is said once, and tables fit the
-width; with 3 to 5 rows and no baseline all pairs are shown.
+On a terminal rows are named by the settings that differ, common settings are printed once, and
+tables fit the width; with 3 to 5 rows and no baseline all pairs are shown.
 
 examples:
   metakd compare outputs/glyphs_protonet
@@ -37,15 +37,15 @@ examples:
   metakd compare outputs --shots 1,5 --json > comparison.json
 
 options:
-  --baseline RUN       compare all others with this run (or the group that it belongs to); without
-                       it all are compared with all, up to 500 pairs
+  --baseline RUN       compare all others with this run (or the group that it belongs to);
+                       default: all pairs, up to 500
   --model MODEL        whose figures are compared: student (default), student_alone, teacher
-  --shots K[,K ...]    which numbers of shots; else those of the runs' headlines
-  --no-group           a row for each run, also where they differ in nothing but the seed
+  --shots K[,K ...]    which numbers of shots; default: those of the runs' main results
+  --no-group           a row for each run, also where only the seed differs
   --group              a row for all seeds (the default)
   --json, --csv, --markdown, --latex
-                       print that alone (LaTeX: booktabs)
-  --html FILE          write the tables as one page, too
+                       print only this format (LaTeX: booktabs)
+  --html FILE          also write the tables as one page
 
 Exit status: 0, also if some runs failed; 2 if there is no run, or the baseline has no results."""
 
@@ -77,9 +77,9 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError("compare: which runs? metakd compare RUN_OR_FOLDER ...")
     formats = [name for name in FORMATS if getattr(asked, name)]
     if len(formats) > 1:
-        raise UserError(f"--{formats[0]} and --{formats[1]}: choose one of them")
+        raise UserError(f"--{formats[0]} and --{formats[1]} are mutually exclusive")
     if asked.group and asked.no_group:
-        raise UserError("--group and --no-group: choose one of them")
+        raise UserError("--group and --no-group are mutually exclusive")
     if asked.model not in MODELS:
         hint = nearest(asked.model, MODELS)
         raise UserError(f"--model {asked.model}: expected {', '.join(MODELS)}.{hint}")
@@ -100,10 +100,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def shots_of(text: str) -> list[int]:
-    """Return the numbers that `--shots` names.
+    """Return the numbers of shots in `--shots`.
 
     Raises:
-        UserError: it names something else.
+        UserError: it is not a list of positive integers.
     """
     try:
         shots = [int(word) for word in text.split(",")] if text else []

@@ -20,11 +20,10 @@ HELP = f"""\
 usage: metakd copy GROUP=CHOICE [--config-dir DIR] [--name NAME] [--force]
 
 Copies the file of a built-in choice into your own configuration folder, for you to edit, and says
-what to type to use it. There it takes the place of the built-in choice of the same name wherever
-the folder is named, unless you give it another name. Networks go to architecture/, from where
-they are offered as teacher= and as student=.
+what to type to use it. It then replaces the built-in choice of the same name, unless you give it
+another name. Networks go to architecture/, from where they are offered as teacher= and student=.
 
-  --config-dir, -cd DIR   your folder, made if need be ({DEFAULT})
+  --config-dir, -cd DIR   your folder, created if necessary ({DEFAULT})
   --name, -n NAME         call the copy NAME, so that the built-in choice stays beside it
   --force, -f             overwrite a file that is there already
 

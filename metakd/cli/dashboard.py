@@ -14,22 +14,23 @@ __all__ = ["dashboard_parser", "run"]
 HELP = """\
 usage: metakd dashboard [FOLDER] [--port N] [--open] [--export FILE]
 
-Shows the runs below FOLDER (outputs) in a browser, while they go on: a table to sort, filter and
-group, learning curves, settings against results, accuracy against cost, sample tasks, and what
-differs between runs. The page is served to this machine only and needs no network. Ctrl-C ends it.
+Shows the runs below FOLDER (outputs) in a browser, also while they train: a table to sort, filter
+and group, learning curves, settings against results, accuracy against cost, sample tasks, and
+differences between runs. The page is served to this machine only and needs no network. Ctrl-C
+stops it.
 
 examples:
-  metakd dashboard                          # then open the address that it prints
+  metakd dashboard                          # then open the printed address
   metakd dashboard outputs/sweep --open
   metakd dashboard outputs --export runs.html
 
 options:
-  --port N         listen on this port (8420, or a free one if that is taken; 0: a free one)
+  --port N         listen on this port (8420, or a free one if it is in use; 0: a free one)
   --open           open the page in your browser
-  --export FILE    write the page and its data as one HTML file, and end
+  --export FILE    write the page and its data as one HTML file, and exit
 
 Exit status: 0 after --export; 130 when ended by Ctrl-C; 2 if there is no such folder, no run to
-export, or the port is taken."""
+export, or the port is in use."""
 
 
 def dashboard_parser() -> Parser:
@@ -50,13 +51,13 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if len(asked.folder) > 1:
         raise UserError(
-            f"dashboard takes one folder, not {len(asked.folder)}; name one that holds them all"
+            f"dashboard takes one folder, not {len(asked.folder)}; name one that contains them all"
         )
     folder = Path(asked.folder[0] if asked.folder else "outputs").expanduser()
     if asked.export is not None:
         for name, given in (("--port", asked.port is not None), ("--open", asked.open)):
             if given:
-                raise UserError(f"{name} and --export: choose one of them")
+                raise UserError(f"{name} and --export are mutually exclusive")
         return _export(folder, Path(asked.export).expanduser())
     return _serve(folder, _port(asked.port), asked.open)
 
@@ -91,7 +92,7 @@ def _serve(folder: Path, port: int | None, opens: bool) -> int:
     board = Board(folder)
     with serve_on(port, board) as server:
         if port is None and server.server_address[1] != PORT:
-            print(f"metakd: port {PORT} is taken; this is another one", file=sys.stderr)
+            print(f"metakd: port {PORT} is in use; using another one", file=sys.stderr)
         print(f"runs of {board.watch.root}: {server.url}  (Ctrl-C ends it)", flush=True)
         if opens:
             import webbrowser

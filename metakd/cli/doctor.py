@@ -1,4 +1,4 @@
-"""`metakd doctor`: what this machine has, with a remedy for each 'no'."""
+"""`metakd doctor`: checks of this machine, with a remedy for each 'no'."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ __all__ = ["Finding", "examine", "run"]
 HELP = """\
 usage: metakd doctor [--data-root DIR] [--cache-root DIR]
 
-Says what this machine has: versions, devices, datasets, the W&B login; and what to do about each
-'no'. Nothing is downloaded and nothing is changed.
+Checks versions, devices, datasets and the W&B login, with a remedy for each 'no'. Nothing is
+downloaded and nothing is changed.
 
   --data-root DIR    folder of datasets (else METAKD_DATA, then ./data)
   --cache-root DIR   folder of caches (else METAKD_CACHE, then the user's cache folder)
@@ -74,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
 def examine(
     choices: Choices, data_root: str | None = None, cache_root: str | None = None
 ) -> Iterator[Finding]:
-    """Look at this machine, one thing after the other."""
+    """Yield the result of each check."""
     yield _python()
     for package in ("torch", "torchvision", "hydra-core", "omegaconf", "wandb"):
         yield _package(package)
@@ -133,8 +133,8 @@ def _bfloat16() -> Finding:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pays = choose_precision("auto", device).dtype is torch.bfloat16
-    detail = "precision=auto uses it" if pays else "precision=auto stays with float32"
-    remedy = "nothing: this machine does not multiply bfloat16 in hardware"
+    detail = "precision=auto uses it" if pays else "precision=auto uses float32"
+    remedy = "none: this processor has no bfloat16 arithmetic"
     return Finding(pays, "bfloat16", detail, remedy)
 
 
@@ -171,7 +171,7 @@ def _cache(typed: str | None) -> Finding:
 
     root = cache_root_from(typed)
     existing = next(p for p in (root, *root.parents) if p.exists())
-    remedy = "cache_root=DIR or METAKD_CACHE=DIR; without it everything is prepared anew each time"
+    remedy = "cache_root=DIR or METAKD_CACHE=DIR; without it every run prepares its data again"
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
@@ -186,6 +186,5 @@ def _login() -> Finding:
     address = server(os.environ)
     if logged_in(os.environ):
         return Finding(True, "wandb login", f"a key for {Path(address).name} is there")
-    return Finding(
-        False, "wandb login", f"no key for {address}", "'wandb login'; until then runs stay offline"
-    )
+    remedy = "'wandb login'; without it runs are logged offline"
+    return Finding(False, "wandb login", f"no key for {address}", remedy)

@@ -1,4 +1,4 @@
-"""`metakd evaluate RUN [OVERRIDES]`: judge a finished run's models again."""
+"""`metakd evaluate RUN [OVERRIDES]`: evaluate a finished run's models again."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ HELP = """\
 usage: metakd evaluate RUN [GROUP=CHOICE ...] [SETTING=VALUE ...]
        metakd evaluate RUN --images FOLDER [SETTING=VALUE ...]
 
-Judges the models of the finished run in the folder RUN again: on other tasks, other data, more
-adaptation steps. What is not typed stays as the run recorded it. Writes
-RUN/evaluations/DATE_TIME/results.json and never touches the run's own results. Images are
-prepared as the run's networks expect them. Classes that the networks have learned from are refused
-(evaluate.seen=leave_out leaves them out, evaluate.seen=keep judges on them all the same).
+Evaluates the models of the finished run in the folder RUN again: on other tasks, other data, with
+more adaptation steps. Settings that are not typed are those of the run. Writes
+RUN/evaluations/DATE_TIME/results.json and leaves the run's own results unchanged. Images get the
+preprocessing of the run's networks. Classes that the networks were trained on are refused
+(evaluate.seen=leave_out leaves them out, evaluate.seen=keep includes them).
 
 examples:
   metakd evaluate outputs/glyphs_protonet/2026-01-31_12-00-00 task.shots=5
@@ -27,11 +27,11 @@ examples:
   metakd evaluate RUN --images new_photos task.ways=3
 
 options:
-  --images FOLDER          a folder that holds a folder of pictures for each new class, all of them
-                           to be judged on; task.ways of them are enough
+  --images FOLDER          a folder with one folder of images for each new class; all of them are
+                           test classes; task.ways of them are enough
   --config-dir, -cd DIR    a folder of your own configuration files, for a dataset of your own
 
-Settings: dataset, task and evaluate with all that belongs to them, algorithm.inner_steps_test,
+Settings: the groups dataset, task and evaluate, and algorithm.inner_steps_test,
 device, precision, data_root, cache_root."""
 
 

@@ -18,8 +18,8 @@ HELP = """\
 usage: metakd list [GROUP] [--config-dir DIR]
 
 The choices of each configuration group (of GROUP alone, if given) with one line each. The first
-column is what to type: metakd train GROUP=CHOICE. What a choice brings for other groups it brings
-unless something else is typed or stands in an experiment.
+column is what to type: metakd train GROUP=CHOICE. Settings that a choice brings for other groups
+apply unless an experiment or the command line sets them.
 
   --config-dir, -cd DIR   also a folder of your own configuration files, laid out as conf/ is
 

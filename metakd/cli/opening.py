@@ -1,4 +1,4 @@
-"""The first line of a run: what is about to be done, before torch is loaded."""
+"""The first line of a run, printed before torch is loaded."""
 
 from __future__ import annotations
 

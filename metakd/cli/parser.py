@@ -1,4 +1,4 @@
-"""Options of a subcommand: argparse whose mistakes are one-line user errors."""
+"""Options of a subcommand: argparse with one-line user errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metakd.errors import UserError, nearest
 __all__ = ["Parser"]
 
 SETTINGS = ("overrides", "words")
-"""Names of what a command that takes settings (`key=value`) calls them."""
+"""Names of the arguments that hold settings (`key=value`)."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -10,7 +10,7 @@ __all__ = ["look_here_for"]
 
 
 def look_here_for(plugins: Sequence[str]) -> None:
-    """Let the modules of `plugins=[…]` lie where the command was typed.
+    """Find the modules of `plugins=[…]` in the current folder, too.
 
     A console script has its own folder on Python's path, not the current one. Installed packages
     still come first, and without plugins nothing changes.

@@ -1,4 +1,4 @@
-"""`metakd predict RUN_OR_BUNDLE --examples FOLDER …`: learn classes, name pictures."""
+"""`metakd predict RUN_OR_BUNDLE --examples FOLDER …`: learn classes, classify images."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ __all__ = ["predict_parser", "run"]
 
 MODELS = ("student", "student_alone", "teacher")
 WIDEST = 12
-"""Classes up to which a confusion table is printed."""
+"""Most classes for which a confusion matrix is printed."""
 
 HELP = """\
 usage: metakd predict RUN_OR_BUNDLE --examples FOLDER IMAGE_OR_FOLDER ... [OPTIONS]
        metakd predict RUN_OR_BUNDLE --examples TABLE TABLE ... [OPTIONS]
 
-Shows a run's student the pictures in FOLDER, which holds a folder of examples for each class, and
-names the other pictures: a line for each with the class, its probability and the runner-up. Neither
-the data of the run's training nor its folder is needed. Where the asked folder holds class folders,
-too, it says how often the answer was right: accuracy with Wilson's 95 % interval over the pictures,
-accuracy of each class, and which class was taken for which.
+Adapts a run's student to the images in FOLDER, which holds a folder of examples for each class, and
+classifies other images: one line each with the class, its probability and the runner-up. The data
+that the run was trained on is not needed. If the classified folder has class folders, too, it
+prints accuracy with Wilson's 95 % interval over the images, accuracy per class, and the confusion
+matrix.
 
 A run on a table (dataset=table) takes tables (CSV or .npz) instead: examples with the column of
-classes, and rows to name; the columns are matched by their names.
+classes, and rows to classify; columns are matched by name.
 
 Instead of a run, name a folder that save(...) wrote; one that was saved with its classes needs no
 --examples.
@@ -45,20 +45,20 @@ examples:
   metakd predict trees_student trees/new --csv answers.csv --figure confusion.png
 
 options:
-  --examples FOLDER    a folder for each class, with one or more pictures
-  --unknown RATE       mark pictures that look like none of the classes; of pictures of the classes
-                       about this share is marked, too (a threshold chosen on meta-validation)
-  --json               print that alone
-  --csv FILE           write a row for each picture, too
-  --figure FILE        draw which class is taken for which (PNG)
-  --save FOLDER        keep the student with what it has learned; see docs/using.md
+  --examples FOLDER    a folder for each class, with one or more images
+  --unknown RATE       mark images that look like none of the classes, at this false-alarm rate
+                       (the threshold was chosen on meta-validation)
+  --json               print only JSON
+  --csv FILE           also write a row for each image
+  --figure FILE        draw the confusion matrix (PNG)
+  --save FOLDER        save the adapted student; see docs/using.md
   --which MODEL        student (default), student_alone, teacher
   --device DEVICE      auto (default), cpu, cuda, cuda:1, mps
-  --batch-size N       pictures at once (256)
+  --batch-size N       images per batch (256)
   --plugins M[,M ...]  modules of your own that the run used
 
-Exit status: 0; 1 if a picture could not be read (the others are answered); 2 if an example cannot
-be read, or something else that was given cannot be used."""
+Exit status: 0; 1 if an image could not be read (the others are classified); 2 if an example cannot
+be read, or an argument is invalid."""
 
 
 def predict_parser() -> Parser:
@@ -76,7 +76,7 @@ def predict_parser() -> Parser:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Name pictures."""
+    """Classify images."""
     asked = predict_parser().read(arguments)
     if asked.help:
         print(HELP)
@@ -89,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
     if not source.is_dir():
         raise UserError(f"{source}: there is no such run or saved learner")
     if not paths and asked.save is None:
-        raise UserError("predict: which pictures? name files, or folders of them")
+        raise UserError("predict: which images? name files or folders")
     if asked.which not in MODELS:
         hint = nearest(asked.which, MODELS)
         raise UserError(f"--which {asked.which}: expected {', '.join(MODELS)}.{hint}")
@@ -114,7 +114,7 @@ def run(arguments: Sequence[str]) -> int:
         plugins=plugins,
     )
     if not isinstance(model, FewShotClassifier):
-        raise UserError(f"{source}: it was trained on a regression, and names no classes")
+        raise UserError(f"{source}: it was trained for regression and cannot classify")
     pictures = asked_of(model, paths)
     examples = None if asked.examples is None else examples_of(model, Path(asked.examples))
     if examples is not None:
@@ -122,7 +122,7 @@ def run(arguments: Sequence[str]) -> int:
         shown = {p.resolve() for each in examples.values() for p in each if isinstance(p, Path)}
         again = sum(picture.path.resolve() in shown for picture in pictures)
         if again:
-            _note(f"{again} of the pictures asked about are among the examples")
+            _note(f"{again} of the images to classify are among the examples")
     elif not hasattr(model, "classes_"):
         raise UserError("predict: which classes? give --examples FOLDER, a folder for each class")
     if asked.save is not None:
@@ -146,10 +146,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def rate_of(text: str | None) -> float | None:
-    """Return the share that `--unknown` names.
+    """Return the rate in `--unknown`.
 
     Raises:
-        UserError: it names something else.
+        UserError: it is not a number between 0 and 1.
     """
     if text is None:
         return None
@@ -159,7 +159,7 @@ def rate_of(text: str | None) -> float | None:
         rate = -1.0
     if not 0.0 < rate < 1.0:
         raise UserError(
-            f"--unknown {text}: expected a share of false alarms between 0 and 1, such as 0.05"
+            f"--unknown {text}: expected a false-alarm rate between 0 and 1, such as 0.05"
         )
     return rate
 
@@ -169,7 +169,7 @@ def _note(text: str) -> None:
 
 
 def _note_other_tasks(model: FewShotClassifier) -> None:
-    """Say so where the threshold belongs to other tasks than this one."""
+    """Print a note if the threshold was chosen on tasks of another size."""
     calibration, shown = model.trained.calibration, model.examples_of_a_class
     if calibration is None:
         return
@@ -177,9 +177,9 @@ def _note_other_tasks(model: FewShotClassifier) -> None:
     if (calibration.ways, calibration.shots, calibration.shots) != (len(shown), fewest, most):
         number = str(fewest) if fewest == most else f"{fewest} to {most}"
         _note(
-            f"the threshold of --unknown was chosen on tasks of {calibration.ways} classes with "
-            f"{calibration.shots} shown of each; here are {len(shown)} with {number}, so the "
-            "rate of false alarms may be another"
+            f"the threshold of --unknown was chosen on tasks of {calibration.ways} classes and "
+            f"{calibration.shots} shots; here are {len(shown)} classes and {number} shots, so the "
+            "false-alarm rate may differ"
         )
 
 
@@ -191,7 +191,7 @@ def _lines(naming: Naming) -> list[str]:
         line = f"{p.file:<{width}}  {p.name:<{name}}  {100 * p.probability:5.1f} %"
         if p.second is not None and p.second_probability is not None:
             line += f"   then {p.second} {100 * p.second_probability:.1f} %"
-        lines.append(line + ("   unknown: none of these?" if p.unknown else ""))
+        lines.append(line + ("   unknown" if p.unknown else ""))
     return lines
 
 
@@ -226,12 +226,12 @@ def _summary(naming: Naming, unknown: float | None) -> list[str]:
 
 def _confusion(naming: Naming) -> list[str]:
     if len(naming.classes) > WIDEST:
-        return [f"  (confusion of {len(naming.classes)} classes: see --json, or --figure)"]
+        return [f"  (confusion matrix of {len(naming.classes)} classes: see --json or --figure)"]
     table = [[str(n) for n in row] for row in naming.confusion()]
     head = [str(i + 1) for i in range(len(naming.classes))]
     column = max(len(cell) for row in [*table, head] for cell in row) + 2
     width = max(len(name) for name in naming.classes) + len(head[-1]) + 1
-    lines = ["", f"{'true, named:':<{width}}" + "".join(f"{h:>{column}}" for h in head)]
+    lines = ["", f"{'true, predicted:':<{width}}" + "".join(f"{h:>{column}}" for h in head)]
     for number, name, row in zip(head, naming.classes, table, strict=True):
         lines.append(f"{number + ' ' + name:<{width}}" + "".join(f"{n:>{column}}" for n in row))
     return lines
@@ -256,7 +256,7 @@ def _write(path: Path, text: str) -> None:
 
 def _draw(naming: Naming, path: Path) -> None:
     if "confusion" not in naming.figures():
-        raise UserError("--figure: nothing to draw: no picture lies in a folder of its class")
+        raise UserError("--figure: nothing to draw: no image is in a folder of its class")
     from metakd.reports.confusion import confusion_figure
 
     try:

@@ -1,4 +1,4 @@
-"""`metakd reproduce RUN`: run it again and say whether every figure is the same."""
+"""`metakd reproduce RUN`: repeat a run and check that every figure is the same."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["reproduce_parser", "run"]
 HELP = """\
 usage: metakd reproduce RUN [SETTING=VALUE ...] [OPTIONS]
 
-Runs the finished run in the folder RUN again, with its recorded configuration and number of
-threads, in a new folder, and compares: every figure of results.json but timing, latency and
-memory, every task of episodes.csv, every weight to the bit. Where they differ, it says what is
-known to differ between then and now. The teacher is trained anew.
+Repeats the finished run in the folder RUN in a new folder, with its recorded configuration and
+number of threads, and compares: every figure of results.json except timing, latency and memory,
+every task of episodes.csv, every weight bit by bit. If they differ, it lists the recorded
+differences between the two environments. The teacher is trained again.
 
 examples:
   metakd reproduce outputs/glyphs_protonet/2026-01-31_12-00-00
@@ -26,10 +26,10 @@ examples:
   metakd reproduce RUN plugins=[my.module] data_root=/data
 
 options:
-  --output, -o DIR         the new run's folder; else OUTPUT_ROOT/NAME/DATE_TIME
-  --cached-teacher         take the teacher from the cache if it is there, as RUN did
-  --against RUN2           compare with RUN2, which was made already, in place of a new run
-  --json                   print the comparison alone, as JSON
+  --output, -o DIR         the new run's folder; default: OUTPUT_ROOT/NAME/DATE_TIME
+  --cached-teacher         take the teacher from the cache if it is there
+  --against RUN2           compare with the existing run RUN2 instead of a new one
+  --json                   print only the comparison, as JSON
   --config-dir, -cd DIR    a folder of your own configuration files, for a tracker of your own
 
 Settings: data_root, cache_root, output_root, name, tags, tracker (none unless typed), plugins,
@@ -37,7 +37,7 @@ device, precision, deterministic, checkpoint_minutes, checkpoint_steps, and the 
 dataset.folder, dataset.splits, teacher.checkpoint, student.checkpoint, if they have moved.
 
 Exit status: 0 every figure is the same, 1 some differ (or the run failed), 2 it cannot be
-repeated: RUN did not finish, its data changed, it needs plugins that were not typed."""
+repeated: RUN is not finished, its data changed, or it needs plugins that were not typed."""
 
 
 def reproduce_parser() -> Parser:
@@ -65,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
         hint = "; name the run's folder first" if "=" in asked.words[0] else ""
         raise UserError(f"{asked.words[0]}: there is no such run folder{hint}")
     if asked.against is not None and (overrides or asked.output or asked.cached_teacher):
-        raise UserError("--against compares with a run that is there; other options are of no use")
+        raise UserError("--against takes no other option: it compares with an existing run")
     _check(folder, overrides, asked.config_dir, asked.against)
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""`metakd train -m`: every combination of values, by MetaKD's own sweep or by a plugin of Hydra."""
+"""`metakd train -m`: every combination of values, by MetaKD's own sweep or a Hydra plugin."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["combinations", "complete", "expanded", "sweep"]
 def complete(
     folder: Path, words: Sequence[str], config_dir: str | None = None, changed: bool = False
 ) -> int:
-    """Go on with the multirun or the search in `folder`: `metakd train resume=FOLDER`.
+    """Resume the multirun or search in `folder`: `metakd train resume=FOLDER`.
 
     Args:
         folder: holds sweep.json.
@@ -98,7 +98,7 @@ def sweep(overrides: Sequence[str], config_dir: str | None = None) -> int:
 
 
 def _by_hydra(parsed: Sequence[Override], config_dir: str | None) -> int:
-    """Leave the sweep to Hydra's launcher and sweeper plugins."""
+    """Run the sweep with Hydra's launcher and sweeper plugins."""
     from metakd.cli.show import hydra_application
 
     folder = user_folder(config_dir)
@@ -123,7 +123,7 @@ def _by_hydra(parsed: Sequence[Override], config_dir: str | None) -> int:
 def _check_all(lines: Sequence[str], config_dir: str | None) -> None:
     """Compose and check every combination before the launcher starts the first one.
 
-    A sweeper of Hydra's decides as it goes: what it tries is checked when it comes.
+    A Hydra sweeper chooses its jobs as it runs: each is checked when it starts.
 
     Raises:
         UserError: the first combination that is impossible.
@@ -151,8 +151,8 @@ class _Job:
 
         try:
             results = pipeline.train(composed)
-        except Exception as error:  # whatever ended the job
-            # It travels to the process that launched the jobs: only its words surely do.
+        except Exception as error:  # any exception of the job
+            # It is pickled to the process that launched the jobs: only its message surely can be.
             kind = "" if isinstance(error, UserError | RunError) else f"{type(error).__name__}: "
             words = " ".join([kind + str(error), *getattr(error, "__notes__", ())])
             raise RunError(f"job {hydra.runtime.output_dir}: {words}") from None

@@ -19,7 +19,7 @@ __all__ = ["run", "train_parser"]
 HELP = """\
 usage: metakd train [GROUP=CHOICE ...] [SETTING=VALUE ...] [OPTIONS]
 
-Runs the whole pipeline: trains a teacher, meta-trains a student with what the teacher knows,
+Runs the whole pipeline: trains a teacher, meta-trains a student with distillation from it,
 evaluates both, and writes a folder outputs/NAME/DATE_TIME with results.json.
 
 examples:
@@ -41,26 +41,26 @@ key settings:
   distill.kd_weight distill.temperature distill.teacher_mode
   teacher.width student.width teacher.checkpoint student.checkpoint
   evaluate.tasks evaluate.shots=[1,5]     number of test tasks, further shots
-  resume=RUN                              go on with a run that was stopped, to the same result;
-                                          other settings are refused unless resume_changed=true
-  sweep.jobs=N                            with -m: jobs at a time (1); cores and GPUs are shared
-                                          out; resume=SWEEP_FOLDER runs what is left of a multirun
+  resume=RUN                              resume a stopped run, with the same result; changed
+                                          settings are refused unless resume_changed=true
+  sweep.jobs=N                            with -m: jobs at a time (1), which share cores and GPUs;
+                                          resume=SWEEP_FOLDER runs the remaining jobs
   sweep.trials sweep.sampler sweep.pruner sweep.objectives      of a search (-m sweep=search)
-  replay=RUN                              what was not finite in a run that failed for it
-  checkpoint_minutes checkpoint_steps     how often a run is saved in the middle of a stage
+  replay=RUN                              locate the non-finite value that a run failed with
+  checkpoint_minutes checkpoint_steps     how often a run is saved within a stage
   seed device precision name data_root cache_root output_root hydra.run.dir
   (all of them, with their values: metakd train --cfg job)
 
 options:
   --config-dir, -cd DIR    a folder of your own configuration files, laid out as conf/ is
-  --cfg, -c job|hydra|all  show the configuration and do nothing; with --package/-p KEY a part
-                           of it, with --resolve its references filled in
+  --cfg, -c job|hydra|all  show the configuration and exit; --package/-p KEY: a part of it,
+                           --resolve: with its references resolved
   --info, -i [WHAT]        show where it comes from: defaults, defaults-tree, searchpath, ...
   --multirun, -m           run every combination of comma-separated values
-  --hydra-help             what else Hydra can do
+  --hydra-help             Hydra's own help
   --shell-completion, -sc  for shells; see metakd completion --help
 
-Exit status: 0 done, 2 something given cannot be used, 1 anything else, 130 interrupted."""
+Exit status: 0 done, 2 invalid input, 1 any other error, 130 interrupted."""
 
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -97,7 +97,7 @@ def run(arguments: Sequence[str]) -> int:
         if given
     ]
     if len(showing) + asked.multirun > 1:
-        raise UserError(f"{' and '.join(showing)}: only one of these and --multirun can be asked")
+        raise UserError(f"{' and '.join(showing)}: these and --multirun are mutually exclusive")
     if (asked.resolve or asked.package) and not asked.cfg:
         raise UserError("--resolve and --package belong to --cfg, for instance --cfg job --resolve")
     if showing:
@@ -205,7 +205,7 @@ def _train(overrides: Sequence[str], config_dir: str | None) -> int:
     with joined() as group:
         composed = group.together(checked)
         if group.rank == 0:
-            # Standard error is kept for what goes wrong until the run begins.
+            # Standard error is only for errors until the run begins.
             Progress(stream=sys.stdout).say(opening(composed.config))
         look_here_for(composed.config.plugins)
         from metakd import pipeline

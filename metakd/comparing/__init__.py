@@ -1,1 +1,1 @@
-"""Runs side by side: which there are, what differs, what each found, on the same tasks."""
+"""Comparisons of runs: their settings, results and paired differences on the same tasks."""

@@ -1,4 +1,4 @@
-"""Which part helped: meta-learning, distillation, both, and whether the two add up."""
+"""The effects of meta-learning and distillation, and their interaction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EFFECTS: Mapping[str, Mapping[str, int]] = {
     "distillation": {"distillation only": 1, "plain": -1},
     "both": {"fused": 1, "plain": -1},
 }
-"""What is asked, as weights of the ablations' figures; p is corrected for the number of these."""
+"""The effects, as weights of the ablations' figures; p is corrected for their number."""
 
 ON_TOP: Mapping[str, Mapping[str, int]] = {
     "meta-learning on top of distillation": {"fused": 1, "distillation only": -1},
@@ -34,7 +34,7 @@ ON_TOP: Mapping[str, Mapping[str, int]] = {
 INTERACTION: Mapping[str, Mapping[str, int]] = {
     "interaction": {"fused": 1, "meta only": -1, "distillation only": -1, "plain": 1}
 }
-"""What both give beyond the sum of the two parts."""
+"""The interaction: the effect of both beyond the sum of the two parts."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Effect:
         difference: of the accuracies (0 to 1); mean over seeds, of one seed over its tasks.
         half: half-width of its 95 % t interval over seeds, of one seed over its tasks.
         p: Student's, two-sided.
-        p_adjusted: corrected for the number of `EFFECTS` (Holm); of the others for the shots.
+        p_adjusted: corrected for the number of `EFFECTS` (Holm); for others, of shots.
         factor: what p was multiplied by for that.
     """
 
@@ -72,14 +72,14 @@ class Effect:
 
 @dataclass(frozen=True)
 class Ablation:
-    """What a set of ablations tells.
+    """The result of an ablation.
 
     Attributes:
         rows: by ablation, its finished runs.
         effects: those that can be computed from them.
         algorithm: name of the meta-algorithm.
         distill: name of the distillation.
-        notes: what is missing, or is not as it should be.
+        notes: on missing or unexpected runs.
     """
 
     rows: Mapping[str, Row]
@@ -96,7 +96,7 @@ class Ablation:
 def ablation(
     comparison: Comparison, parts: Mapping[Path, str], algorithm: str, distill: str
 ) -> Ablation:
-    """Return what `comparison` tells of the parts.
+    """Return the effects of the parts in `comparison`.
 
     Args:
         comparison: of the student, of classification.
@@ -137,7 +137,7 @@ def ablation(
 
 
 def verdicts(found: Ablation) -> Iterator[str]:
-    """Yield for each number of shots which part helped and by how much, then what is missing."""
+    """Yield the verdicts for each number of shots, then notes."""
     for shots in sorted({effect.shots for effect in found.effects}):
         known = [e for name in EFFECTS if (e := found.find(name, shots)) is not None]
         if known:
@@ -220,7 +220,7 @@ def _effect(
 
 
 def _verdict(known: Sequence[Effect], found: Ablation) -> str:
-    """Return the sentence: what helped first, then what harmed, then what is not resolved."""
+    """Return the sentence: what helped, then what harmed, then what is not resolved."""
     names = {
         "meta-learning": f"meta-learning ({found.algorithm})",
         "distillation": f"distillation ({found.distill})",

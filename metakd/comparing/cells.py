@@ -1,4 +1,4 @@
-"""What stands in the columns of a comparison's tables, as text."""
+"""The cells of a comparison's tables, as text."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Table:
         title: of the table.
         columns: from left to right.
         rows: from top to bottom.
-        above: what all rows have in common, if that is said above them.
+        above: what all rows have in common, printed above them.
     """
 
     title: str
@@ -64,14 +64,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """What a person reads: tables, then lines."""
+    """A report: tables, then lines."""
 
     tables: tuple[Table, ...]
     lines: tuple[str, ...]
 
 
 Cells = tuple[Column, Callable[[int, Row], str]]
-"""A column, and what gives its text for a row: the row's rank in its set, and the row."""
+"""A column, and a function from a row's rank in its set and the row to its text."""
 
 
 def shown(value: Any) -> str:
@@ -88,7 +88,7 @@ def shown(value: Any) -> str:
 
 
 def clean(text: str) -> str:
-    """Return text without what moves a terminal's cursor: names come from files."""
+    """Return text without control characters: names come from files."""
     return "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
 
 
@@ -109,7 +109,7 @@ def value_of(run: Run, name: str, comparison: Comparison) -> str:
 
 
 def name_cells(comparison: Comparison) -> list[Cells]:
-    """Return the column of names, unless there is one name or they say what settings say."""
+    """Return the column of names, unless there is only one name or they repeat settings."""
     runs = comparison.runs
     usual = all(
         run.name == f"{run.settings.get('dataset.name')}_{run.settings.get('algorithm.name')}"
@@ -122,12 +122,12 @@ def name_cells(comparison: Comparison) -> list[Cells]:
 
 
 def marked(name: str, row: Row) -> str:
-    """Return what a row is called in a table; with a mark if any of its runs recorded warnings."""
+    """Return a row's name in a table; with a mark if any of its runs recorded warnings."""
     return f"{name} {WARNED}" if any(run.warnings for run in row) else name
 
 
 def seed_cells(comparison: Comparison) -> list[Cells]:
-    """Return the column of seeds: how many where any row has several, else which."""
+    """Return the column of seeds: their number if any row has several, else the seed."""
     rows = [row for comparable in comparison.comparable for row in comparable.rows]
     if any(len(row) > 1 for row in rows):
         return [(Column("seeds", numeric=True), lambda _, row: str(len(row)))]

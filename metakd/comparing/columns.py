@@ -1,4 +1,4 @@
-"""Which settings differ between runs, and which runs differ in nothing but the seed."""
+"""Settings that differ between runs, and groups of runs that differ only in the seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
 __all__ = ["differing", "groups", "is_off", "settings_of"]
 
 CHOICES = ("dataset", "teacher", "student", "algorithm", "distill")
-"""Groups whose choice is a thing of its own; elsewhere it is a name for a set of values."""
+"""Groups whose choice is a column; in others it only names a set of values."""
 
 SWITCHES = {"distill": "distill.supports.uses_teacher"}
 """What switches a group off, where it is not `enabled`."""
@@ -57,7 +57,7 @@ def settings_of(run: Run, keys: Mapping[str, str]) -> dict[str, Any]:
 
 
 def is_off(settings: Mapping[str, Any], key: str) -> bool:
-    """Tell whether a setting decides nothing in a run, because the stage that it belongs to is off.
+    """Tell whether a setting has no effect in a run, because its stage is off.
 
     Args:
         settings: of the run.
@@ -69,7 +69,7 @@ def is_off(settings: Mapping[str, Any], key: str) -> bool:
 
 
 def groups(runs: Iterable[Run], apart: Mapping[Run, Hashable]) -> list[tuple[Run, ...]]:
-    """Put together runs that differ in nothing but the seed, in the order of the seeds.
+    """Group runs that differ only in the seed, in the order of the seeds.
 
     Runs of one name and seed that differ in nothing at all (the same command twice) are no two
     seeds: the second one begins another group.
@@ -84,7 +84,7 @@ def groups(runs: Iterable[Run], apart: Mapping[Run, Hashable]) -> list[tuple[Run
         rest = {k: v for k, v in run.settings.items() if k == "name" or _is_setting(k)}
         same = (_word(rest), apart[run], run.is_evaluation)
         nth = times[(same, run.seed)] = times.get((same, run.seed), 0) + 1
-        # Without a seed on record nothing says that two runs are not the same one.
+        # Without a recorded seed two runs may be the same one.
         found.setdefault((same, nth, run if run.seed is None else None), []).append(run)
     return [tuple(sorted(group, key=lambda r: r.seed or 0)) for group in found.values()]
 
@@ -136,7 +136,7 @@ def _of_choice(group: str, choice: str) -> Mapping[str, Any]:
 
 
 def _word(value: Any) -> str:
-    """Return text that is the same for values that are: 1 and 1.0 are, 1 and True are not."""
+    """Return text that is equal for equal values: 1 and 1.0 are equal, 1 and True are not."""
     if value is ABSENT:
         return "absent"
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:

@@ -1,4 +1,4 @@
-"""Runs side by side, from folders to figures, pairs and fronts."""
+"""Comparing runs: from folders to figures, paired differences and Pareto fronts."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ __all__ = [
 ]
 
 MOST_PAIRS = 500
-"""Without a baseline all rows are compared with all, unless there are more pairs than this."""
+"""Without a baseline all pairs of rows are compared, up to this number."""
 
 
 @dataclass(frozen=True)
 class Comparable:
-    """Rows that were judged on the same tasks.
+    """Rows that were evaluated on the same tasks.
 
     Attributes:
-        frame: what decides the tasks; None: no figures of the model that is compared.
+        frame: of their tasks; None: no figures of the compared model.
         rows: best first.
         shots: that any of them was measured with, of those asked for.
         fronts: by cost, for each row whether it is on the front of the first shots' figures.
-        tasks: the numbers of tasks that rows were judged on; the first ones are the same.
+        tasks: numbers of tasks of the rows; the first tasks are the same.
     """
 
     frame: Frame | None
@@ -52,7 +52,7 @@ class Comparable:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is known of some runs, side by side.
+    """A comparison of runs.
 
     Attributes:
         runs: every run, in the order found.
@@ -105,7 +105,7 @@ def compare(
         baseline: a run, or one of a group; None: all rows are compared with all.
         model: `student`, `student_alone` or `teacher`.
         shots: numbers of shots to compare on; none: those of the headlines.
-        grouped: put together runs that differ in nothing but the seed.
+        grouped: group runs that differ only in the seed.
 
     Raises:
         UserError: a path that does not exist, no run, a baseline without figures.
@@ -128,12 +128,12 @@ def compare(
         between = [pair for s in sets if s.frame is not None for pair in _all_pairs(s.rows)]
         if len(between) > MOST_PAIRS:
             notes.append(
-                f"{len(rows)} rows make {len(between)} pairs, too many to be told apart; "
+                f"{len(rows)} rows make {len(between)} pairs, too many to compare; "
                 "name one to compare the others with: --baseline RUN"
             )
             between = []
         pairs, apart = pair_rows(between, model, wanted_shots)
-        # Who is compared with everybody lacks some seed of somebody nearly always.
+        # With all pairs, some seed is nearly always missing on one side.
         apart = [*apart_sets(sets, model), *(a for a in apart if not a.partly)]
     notes += _remarks(finished, sets, wanted_shots, model)
     return Comparison(
@@ -176,7 +176,7 @@ def _with_baseline(runs: list[Run], baseline: Path) -> tuple[list[Run], Run]:
 def comparable_sets(
     rows: Sequence[Row], frames: Mapping[Run, Frame | None], shots: Sequence[int], model: str
 ) -> list[Comparable]:
-    """Return rows by what they were judged on, the largest set first, best rows first.
+    """Return sets of rows that were evaluated on the same tasks, largest set and best rows first.
 
     Args:
         rows: of finished runs.
@@ -219,12 +219,12 @@ def _belongs(
 
 
 def _all_pairs(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
-    """Yield every pair; the better one, which stands first, is compared with the other."""
+    """Yield every pair, the better row first."""
     yield from combinations(rows, 2)
 
 
 def apart_sets(sets: Sequence[Comparable], model: str) -> Iterator[Apart]:
-    """Yield why each set stands apart from the first one."""
+    """Yield why each set cannot be compared with the first one."""
     for other in sets[1:]:
         runs = tuple(run for row in other.rows for run in row)
         if other.frame is None:
@@ -253,7 +253,7 @@ def _remarks(
             words = f"{', '.join(map(str, counts[:-1]))} and {counts[-1]}"
             first = counts[0] if len(counts) == 2 else f"{counts[0]} to {counts[-2]}"
             yield (
-                f"these runs were judged on {words} tasks: accuracies are over all of a run's, "
+                f"these runs were evaluated on {words} tasks: accuracies are over all of a run's, "
                 f"differences over the first {first}, which both have"
             )
     commits = {run.info.git_commit for run in finished} - {None}

@@ -14,7 +14,7 @@ from metakd.runs.records import Measurement
 __all__ = ["EpisodesError", "figures_by_task"]
 
 ROUNDING = 1e-6
-"""How far the mean over tasks may lie from the figure of results.json (relative, or absolute)."""
+"""Tolerance between the mean over tasks and the figure of results.json (relative or absolute)."""
 
 
 class EpisodesError(ValueError):
@@ -22,7 +22,7 @@ class EpisodesError(ValueError):
 
 
 def figures_by_task(run: Run, model: str, shots: int) -> dict[int, float]:
-    """Return the figure of each task, by its number, of the measurement that stands for `model`.
+    """Return the figure of each task, by its number, for `model`'s main measurement.
 
     Args:
         run: a finished one.

@@ -1,4 +1,4 @@
-"""What a row of runs reached and what it costs, and which rows nobody beats at their cost."""
+"""Figures and costs of rows, and their accuracy-cost Pareto front."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Figure", "cost_of", "diverged_of", "figure_of", "fronts_of", "machin
 
 @dataclass(frozen=True)
 class Figure:
-    """What a row reached.
+    """A figure of a row.
 
     Attributes:
         measure: `accuracy` (0 to 1) or `mse`.
@@ -40,9 +40,9 @@ class Figure:
 
 
 def figure_of(row: Row, model: str, shots: int) -> Figure | None:
-    """Return what a row reached; None unless every one of its runs was measured so.
+    """Return a row's figure; None unless every one of its runs has this measurement.
 
-    One network (a teacher that all seeds share) is one, however many runs report it.
+    A network that several runs share (a teacher) counts once.
     """
     entries = [run.headlines.get(model, {}).get(shots) for run in row]
     found = [entry for entry in entries if entry is not None]
@@ -76,7 +76,7 @@ def cost_of(row: Row, model: str, key: str) -> float | None:
 
 
 def spread_of(row: Row, model: str) -> float:
-    """Return by how much a row's latency (ms) may be off: what it spreads when it is repeated.
+    """Return the uncertainty of a row's latency (ms): its spread over repetitions.
 
     That is the spread within a run (`latency_ms_spread`, the mean of its runs; 0 where it was not
     recorded), or half the range between runs where that is more.
@@ -87,13 +87,13 @@ def spread_of(row: Row, model: str) -> float:
 
 
 def fronts_of(rows: Sequence[Row], shots: Sequence[int], model: str) -> dict[str, tuple[bool, ...]]:
-    """Return by cost, for each row, whether it is on the front of the first shots' figures.
+    """Return by cost, for each row, whether it is on the Pareto front at the first shots.
 
     There is none over latencies of different machines. Latencies that are closer than their
     spreads count as equal.
 
     Args:
-        rows: judged on the same tasks.
+        rows: evaluated on the same tasks.
         shots: that they were measured with.
         model: whose figures and costs.
     """
@@ -113,7 +113,7 @@ def fronts_of(rows: Sequence[Row], shots: Sequence[int], model: str) -> dict[str
 
 
 def machine_of(run: Run) -> str:
-    """Return what is the same for runs whose latencies can be compared."""
+    """Return a key that is equal for runs whose latencies can be compared."""
     info = run.info
     known = [info.processor, info.device, info.gpus, info.threads]
     return repr(known if info.processor else [*known, info.host])

@@ -18,7 +18,7 @@ __all__ = ["as_html", "as_latex", "as_markdown", "html_blocks", "print_report"]
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print a report; plain text where `console` is no terminal.
+    """Print a report; plain text if `console` is not a terminal.
 
     A terminal's lines are broken between words; what is written to a file keeps its lines.
     """
@@ -132,7 +132,9 @@ def _latex_table(table: Table) -> str:
 
 def _latex(text: str) -> str:
     words = "".join(LATEX.get(c, c) for c in text)
-    return re.sub("-(?=-)", "-{}", words) if "--" in text else words  # two are no long dash
+    return (
+        re.sub("-(?=-)", "-{}", words) if "--" in text else words
+    )  # two hyphens must not become a dash
 
 
 def _latex_number(text: str) -> str:

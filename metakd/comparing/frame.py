@@ -1,4 +1,4 @@
-"""What decides a run's evaluation tasks, and so with which runs it can be compared."""
+"""Everything that determines a run's evaluation tasks, and so what it can be compared with."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Frame", "frame_of", "obstacles", "reasons"]
 
 @dataclass(frozen=True)
 class Frame:
-    """Everything but the shots that decides which evaluation tasks a model was judged on, and how.
+    """Everything except shots that determines the evaluation tasks of a model and their measure.
 
     None: not recorded (or, for ways, that tasks have none). Runs of equal frames, with nothing
-    unknown in them, were judged on the same tasks, where they were measured with the same shots.
+    unknown in them, were evaluated on the same tasks if they have the same shots.
 
     Attributes:
         dataset: its name.
@@ -29,8 +29,8 @@ class Frame:
         queries: query examples of a class.
         tasks: their number.
         measure: `accuracy` or `mse`.
-        batchnorm: `inductive` (also of networks without batch norm: each query is judged on its
-            own) or `transductive`.
+        batchnorm: `inductive` (also of networks without batch norm: each query is classified
+            independently) or `transductive`.
     """
 
     dataset: str | None
@@ -69,7 +69,7 @@ READ = (
     "task.ways",
     "task.queries",
 )
-"""Settings that decide the tasks."""
+"""Settings that determine the tasks."""
 
 
 def frame_of(run: Run, model: str) -> Frame | None:
@@ -82,7 +82,7 @@ def frame_of(run: Run, model: str) -> Frame | None:
     if model not in run.headlines:
         return None
     entry = next(iter(run.headlines[model].values()))
-    # Whatever stands in a damaged configuration, it can be held against another one.
+    # Values of a damaged configuration can be compared, too.
     settings = {key: _plain(value) for key, value in run.settings.items() if key in READ}
     measure = entry.measure
     ways, queries = settings.get("task.ways"), settings.get("task.queries")
@@ -107,17 +107,17 @@ def frame_of(run: Run, model: str) -> Frame | None:
 def reasons(one: Frame, other: Frame) -> list[str]:
     """Return why figures of two frames cannot be compared; empty if they can.
 
-    What is not recorded cannot be shown to be the same.
+    Values that are not recorded count as different.
     """
     found: list[str] = []
-    # Other data have another checksum: the nearest cause is said alone.
+    # Other data have another checksum: only the most specific cause is given.
     for name in ("dataset", "classes", "data"):
         if getattr(one, name) != getattr(other, name):
             found.append(_reason(name, one, other))
             break
     for field in fields(Frame):
         name = field.name
-        # Regression has no ways; then the measure says it.
+        # Regression has no ways; then the measure differs, too.
         passed = name in ("dataset", "classes", "data") or (
             name == "ways" and one.measure != other.measure
         )
@@ -132,8 +132,8 @@ def reasons(one: Frame, other: Frame) -> list[str]:
 def obstacles(one: Frame, other: Frame) -> list[str]:
     """Return why two runs cannot be compared task by task; empty if they can.
 
-    Tasks are drawn one after the other, whatever their number: where nothing but that differs, the
-    tasks of the run that has fewer are the first ones of the other run.
+    Tasks are drawn in sequence: if only their number differs, the tasks of the run with fewer are
+    the first ones of the other run.
     """
     found = reasons(one, other)
     if found and None not in (one.tasks, other.tasks):

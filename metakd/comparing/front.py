@@ -7,20 +7,20 @@ from collections.abc import Sequence
 __all__ = ["COSTS", "front"]
 
 COSTS = ("parameters", "macs", "latency_ms")
-"""Costs of results.json that a front is drawn over."""
+"""Costs of results.json for which there is a front."""
 
 
 def front(
     points: Sequence[tuple[float, float] | None], spreads: Sequence[float] = ()
 ) -> list[bool]:
-    """Tell of each point whether no other one is at least as good at no higher cost.
+    """Return for each point whether no other one dominates it.
 
-    Of two equal points both are on the front. Costs that are no further apart than the sum of
-    their spreads count as equal, so that of two such points the better one alone is on it.
+    Of two equal points both are on the front. Costs that differ by no more than the sum of their
+    spreads count as equal, so that of two such points only the better one is on it.
 
     Args:
-        points: (cost, goodness) each, more goodness being better; None for what was not measured.
-        spreads: how much each cost may be off; none: they are exact.
+        points: (cost, goodness) each, larger goodness is better; None: not measured.
+        spreads: uncertainty of each cost; none: exact.
     """
     on = [False] * len(points)
     known = [(cost, -good, i) for i, p in enumerate(points) if p is not None for cost, good in [p]]
@@ -40,7 +40,7 @@ def front(
 
 
 def _beats(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
-    """Tell whether `one` is as good for clearly less, or better for no more than noise."""
+    """Tell whether `one` is as good at a clearly lower cost, or better at an equal one."""
     (cost, bad, spread), (other_cost, other_bad, other_spread) = one, other
     room = spread + other_spread
     cheaper = other_cost - cost > room

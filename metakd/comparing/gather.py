@@ -1,4 +1,4 @@
-"""Which runs there are below some folders, and what each of them recorded."""
+"""Finding runs below folders, and reading what they recorded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from metakd.runs.records_sweep import JobRecord, SweepRecord
 __all__ = ["Run", "gather", "read"]
 
 OWN_FOLDERS = frozenset({"checkpoints", "figures", "evaluations", "wandb"})
-"""Folders of a run, in which no other run is looked for."""
+"""Subfolders of a run that are not searched for runs."""
 
 SWEEP = "sweep.json"
 """In a multirun's folder: its jobs, also those that have no run."""
@@ -41,7 +41,7 @@ UNKNOWN = RunInfo()
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run, whatever became of it.
+    """A run of any status.
 
     Attributes:
         path: its folder, absolute.
@@ -107,10 +107,10 @@ class Run:
 def gather(
     paths: Sequence[Path], reader: Callable[[Path], Run] | None = None
 ) -> tuple[list[Run], list[str]]:
-    """Return the runs in and below `paths`, each once, and notes on what was passed over.
+    """Return the runs in and below `paths`, each once, and notes on skipped paths.
 
     A multirun's folder, or any folder of folders, stands for the runs in it. A run's later
-    evaluations are no runs; one that is named itself is taken as one.
+    evaluations count as runs only if they are named themselves.
 
     Args:
         paths: runs and folders that hold some.
@@ -125,7 +125,7 @@ def gather(
         if not path.exists():
             raise UserError(f"'{path}' does not exist.{_neighbour(path)}")
         if not path.is_dir():
-            notes.append(f"'{path}' is a file and no run's folder; it was passed over")
+            notes.append(f"'{path}' is a file and not a run's folder; skipped")
             continue
         here = list(_below(path, notes))
         if not here and len(paths) > 1:
@@ -165,7 +165,7 @@ def _below(path: Path, notes: list[str]) -> Iterable[Path | Run]:
         notes.append(f"'{error.filename}' cannot be read ({(error.strerror or '').lower()})")
 
     for place, folders, files in os.walk(top, onerror=unreadable):
-        # A run that lost its run.json still shows by what it measured.
+        # A run without its run.json is recognised by its results.
         is_run = "run.json" in files or {"results.json", "episodes.csv"} <= set(files)
         if is_run:
             yield Path(place)
@@ -194,13 +194,13 @@ def _without_run(sweep: Path, notes: list[str]) -> Iterable[Run]:
         if status == "running" and _is_gone(job):
             status = INTERRUPTED
         if status == FINISHED:
-            status, why = DAMAGED, "its run is gone"
+            status, why = DAMAGED, "its run is missing"
         words = " ".join(job.overrides)
         yield Run(folder, status, f"{words}: {why}" if why else words)
 
 
 def _with_pruned(runs: Sequence[Run]) -> list[Run]:
-    """Call those runs pruned that a search ended; they themselves know of an interruption only."""
+    """Set the status of runs that a search pruned; they record only an interruption."""
     pruned: dict[Path, set[str]] = {}
     found = []
     for run in runs:
@@ -218,7 +218,7 @@ def _pruned_jobs(file: Path) -> set[str]:
     try:
         jobs = read_file(file, SweepRecord).jobs if file.is_file() else []
     except UserError:
-        return set()  # said already, where the jobs without a run are looked for
+        return set()  # reported already for the jobs without a run
     return {str(job.number) for job in jobs if job.status == "pruned"}
 
 
@@ -228,7 +228,7 @@ def _is_gone(job: JobRecord) -> bool:
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:
-    """Return what sorts job 10 behind job 9."""
+    """Return a sort key that puts job 10 after job 9."""
     return [(0, int(p)) if p.isdecimal() else (1, p) for p in re.split(r"(\d+)", name) if p]
 
 

@@ -11,7 +11,7 @@ from metakd.comparing.cells import Column, Table
 __all__ = ["Filled", "laid_out", "table_width", "wrapped"]
 
 NAME_WIDTH = 28
-"""Of rows' names and other words, where a table does not fit otherwise."""
+"""Width of names and other text, if a table does not fit otherwise."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def laid_out(
     Args:
         title: of the first one.
         above: what is said above it.
-        name: what rows are called.
-        blocks: columns that belong together, in order; none is parted that fits on its own.
+        name: of the rows.
+        blocks: columns that belong together, in order; a block that fits is not split.
         width: characters of a line.
     """
     for head in (lambda column: column, _two_lines):

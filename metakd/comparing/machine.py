@@ -146,7 +146,7 @@ def as_csv(comparison: Comparison) -> str:
     """Return a line for each row of the tables, and one for each run without figures.
 
     Accuracies are from 0 to 1. `set` numbers the sets of rows that are comparable with one
-    another; a figure of one set is not to be held against a figure of another.
+    another; figures of different sets cannot be compared.
     """
     lines = [
         _line(number, i, row, comparable, comparison)

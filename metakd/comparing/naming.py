@@ -1,4 +1,4 @@
-"""What rows are called: by their folders, or by the settings in which they differ."""
+"""Names of rows: their folders, or the settings in which they differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metakd.comparing.pairing import Row
 __all__ = ["common_folder", "labels", "row_label", "row_names", "short_names", "varying"]
 
 MISSING = "–"
-"""What `value_of` says of a setting that a run does not have or does not use."""
+"""`value_of` of a setting that a run does not have or does not use."""
 
 
 def common_folder(runs: Sequence[Run]) -> str:
@@ -26,7 +26,7 @@ def common_folder(runs: Sequence[Run]) -> str:
 
 
 def labels(runs: Sequence[Run]) -> Mapping[Run, str]:
-    """Return runs' folders as seen from the folder that holds all."""
+    """Return runs' folders relative to their common folder."""
     place = common_folder(runs)
     return {r: os.path.relpath(r.path, place) if place else str(r.path) for r in runs}
 
@@ -49,14 +49,14 @@ def varying(rows: Sequence[Row], comparison: Comparison) -> list[str]:
 
 
 def short_names(settings: Sequence[str]) -> dict[str, str]:
-    """Return for each setting its last word, or all of it where another one ends so, too."""
+    """Return for each setting its last word, or its full name if that word is ambiguous."""
     last = {name: name.rpartition(".")[2] for name in settings}
     words = list(last.values())
     return {name: word if words.count(word) == 1 else name for name, word in last.items()}
 
 
 def row_names(rows: Sequence[Row], comparison: Comparison) -> tuple[dict[Row, str], list[str]]:
-    """Return what sets each row apart from the others (``maml kd lr=0.1``).
+    """Return a name for each row from the settings in which it differs (``maml kd lr=0.1``).
 
     A setting is named only if it tells rows apart that those before it did not; then the run's
     name, the seed and at last the folder do.

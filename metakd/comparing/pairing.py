@@ -14,7 +14,7 @@ from metakd.reports.statistics import holm, holm_factors, paired_test, widened
 __all__ = ["Apart", "Pair", "RowPair", "pair_rows"]
 
 Row = tuple[Run, ...]
-"""Runs that differ in nothing but the seed; a run alone where there is no other."""
+"""Runs that differ only in the seed, or a single run."""
 
 Reader = Callable[[Run, int], dict[int, float]]
 
@@ -28,7 +28,7 @@ class Pair:
         baseline: the other.
         shots: of the tasks.
         measure: `accuracy` (0 to 1) or `mse`.
-        tasks: how many; where one has more, those that both have.
+        tasks: number of common tasks.
         difference: its mean over the tasks.
         half: half-width of its 95 % t interval over tasks, not corrected.
         p: Student's, two-sided.
@@ -105,7 +105,7 @@ class Apart:
 def pair_rows(
     wanted: Iterable[tuple[Row, Row]], model: str, shots: Sequence[int]
 ) -> tuple[list[RowPair], list[Apart]]:
-    """Compare rows with others, correct for how many they are, and say which cannot be compared.
+    """Compare rows, correct for the number of comparisons, and return which cannot be compared.
 
     Args:
         wanted: (row, baseline) of each comparison.
@@ -174,7 +174,7 @@ def _by_seed(row: Row, baseline: Row) -> tuple[list[tuple[Run, Run]], list[Apart
 
 
 def _reader(model: str) -> Reader:
-    """Return what reads a run's tasks, each file once."""
+    """Return a reader of runs' tasks that reads each file once."""
     known: dict[tuple[Run, int], dict[int, float] | EpisodesError] = {}
 
     def read(run: Run, shots: int) -> dict[int, float]:
@@ -200,7 +200,7 @@ def _pair(run: Run, baseline: Run, model: str, shots: int, read: Reader) -> Pair
 
 
 def _shared(run: Run, mine: Mapping[int, float], other: Mapping[int, float]) -> list[int]:
-    """Return the numbers of the tasks that both were judged on: all of the one that has fewer."""
+    """Return the numbers of the common tasks: all tasks of the run with fewer."""
     fewer, more = sorted((mine.keys(), other.keys()), key=len)
     if not fewer <= more:
         raise EpisodesError(f"other task numbers in episodes.csv of '{run.path}'")

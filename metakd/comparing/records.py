@@ -22,14 +22,14 @@ WIDTH = 100
 """Characters of a line of `repr`."""
 
 NO_LIMIT = 100_000
-"""A page scrolls; its tables are not parted."""
+"""A page scrolls; its tables are not split."""
 
 
 class Records(list[dict[str, Any]]):
     """A dictionary for each run, in the order found; printed, the table of `metakd compare`.
 
     Each has `path`, `name`, `status`, `seed`, the settings in which the runs differ (`algorithm`,
-    `meta_train.lr`), and of finished runs `set` (runs of one number were judged on the same tasks;
+    `meta_train.lr`), and of finished runs `set` (runs of one set were evaluated on the same tasks;
     only these can be compared), the headline figures (`student_accuracy_1shot` from 0 to 1,
     `student_accuracy_1shot_ci95`, `teacher_…`, `student_alone_…`) and the student's `parameters`,
     `macs`, `latency_ms`. What is not known is absent.

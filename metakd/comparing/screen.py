@@ -1,4 +1,4 @@
-"""A comparison for a terminal: rows named by what differs, what is the same said once."""
+"""A comparison for a terminal: rows named by what differs, common values printed once."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from metakd.comparing.tables import apart_line, baseline_first
 __all__ = ["screen_report"]
 
 FEW = 5
-"""Up to so many rows every pair is printed, if no baseline was named."""
+"""Most rows for which every pair is printed, without a baseline."""
 
 CHOICES = ("algorithm", "distill", "student", "teacher")
-"""What a reader wants to know of all rows, also where all runs have the same."""
+"""Shown for all rows, also if all runs have the same."""
 
 MOST_COMMON = 12
-"""Settings and figures that are said above a table."""
+"""Most settings and figures that are printed above a table."""
 
 
 def screen_report(
@@ -58,8 +58,8 @@ def screen_report(
 ) -> Report:
     """Return the tables and sentences of a comparison for a terminal.
 
-    What is the same in all rows of a table is said above it; rows are called by the settings in
-    which they differ; a table that is too wide becomes two: settings, accuracy and differences,
+    Common values of a table are printed above it; rows are named by the settings in which they
+    differ; a table that is too wide becomes two: settings, accuracy and differences,
     then the other models and cost.
     With few rows and no baseline there is a table of all pairs.
 
@@ -67,7 +67,7 @@ def screen_report(
         comparison: all that is known.
         width: characters of a line.
         names: what rows are called; those that are not in it by what differs.
-        verdicts: what to say in place of who is better.
+        verdicts: sentences in place of the default ones.
         implied: settings that `names` says.
     """
     called: dict[Row, str] = {}
@@ -97,7 +97,7 @@ def screen_report(
 
 
 def _names(comparison: Comparison, comparable: Comparable) -> tuple[dict[Row, str], list[str]]:
-    """Return what rows of a set are called; one alone by what sets it apart from other sets."""
+    """Return names of a set's rows; a single one is named by what differs from other sets."""
     if len(comparable.rows) > 1:
         return row_names(comparable.rows, comparison)
     every = [row for one in comparison.comparable for row in one.rows]
@@ -150,7 +150,7 @@ def _filled(cells: Sequence[Cells], rows: Sequence[Row], comparable: Comparable)
 
 
 def _is_same(filled: Filled) -> bool:
-    """Tell whether all of several rows have the same, stars aside."""
+    """Tell whether all of several rows have the same text, ignoring stars."""
     return len(filled.texts) > 1 and len({text.rstrip("*") for text in filled.texts}) == 1
 
 

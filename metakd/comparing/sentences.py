@@ -1,4 +1,4 @@
-"""What the figures say, in plain words."""
+"""Sentences on a comparison."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from metakd.reports.summary import MODELS
 __all__ = ["RESOLVED", "probability", "sentences", "title"]
 
 RESOLVED = 0.05
-"""A corrected p below this is a difference."""
+"""Threshold of significance for corrected p."""
 
 Label = Callable[[Row], str]
 
 
 MOST_WARNINGS = 8
-"""Warnings that are printed; of others their number."""
+"""Most warnings that are printed; of the rest only the number."""
 
 
 def title(comparable: Comparable) -> str:
-    """Return what a table holds: ``5-way accuracy (%), 600 tasks of glyphs, …``."""
+    """Return a table's title: ``5-way accuracy (%), 600 tasks of glyphs, …``."""
     frame = comparable.frame
     if frame is None:
         return "without figures of that model"
@@ -41,12 +41,12 @@ def title(comparable: Comparable) -> str:
 def sentences(
     comparison: Comparison, label: Label, verdicts: Sequence[str] | None = None
 ) -> Iterator[str]:
-    """Yield what to know about the tables: first who is better, then how to read them.
+    """Yield sentences: first the verdicts, then how to read the tables.
 
     Args:
         comparison: all that is known.
         label: what a row is called.
-        verdicts: what to say in place of who is better.
+        verdicts: sentences in place of the default ones.
     """
     yield from verdicts or ()
     for comparable in comparison.comparable if verdicts is None else ():
@@ -132,7 +132,7 @@ def _reading(comparison: Comparison) -> Iterator[str]:
             + (f"; interval and p corrected for {n} comparisons (Holm)." if n > 1 else ".")
         )
     if any(any(on) for comparable in comparison.comparable for on in comparable.fronts.values()):
-        yield "*: on the front: no other row of the table is better at that cost or a lower one."
+        yield "*: on the Pareto front: no other row of the table is better at no higher cost."
 
 
 def _diverged(comparison: Comparison, label: Label) -> Iterator[str]:

@@ -40,13 +40,13 @@ def report(
     """Return the tables and sentences of a comparison.
 
     A table for each set of rows that were judged on the same tasks, one of the runs that have no
-    figures, and one of the class splits where these differ; then who is better, how to read it,
-    and what cannot be compared.
+    figures, and one of the class splits where these differ; then verdicts, how to read it, and
+    what cannot be compared.
 
     Args:
         comparison: all that is known.
-        names: what rows are called; those that are not in it are called by their folders.
-        verdicts: what to say in place of who is better.
+        names: of rows; others are named by their folders.
+        verdicts: sentences in place of the default ones.
     """
     label = labels(comparison.runs)
 

@@ -1,4 +1,4 @@
-"""What has changed since the page asked last."""
+"""Changes since the page's last request."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from metakd.dashboard.watch import Watch
 __all__ = ["Board"]
 
 REST_S = 1.0
-"""However many pages ask, the folder is looked at no more often than this."""
+"""Seconds between two scans of the folder, however many pages ask."""
 
 
 class Board:
-    """The state that pages follow; may be asked by several threads.
+    """The state that pages follow; thread-safe.
 
     Args:
         folder: that holds the runs.

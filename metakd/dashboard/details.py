@@ -1,4 +1,4 @@
-"""All that is known of one run, and its differences to others on the same tasks."""
+"""Details of a run, and its differences to others on the same tasks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["details_of", "differences"]
 LEFT_OUT = frozenset(
     {"schema", "git_diff", "git_diff_sha256", "process_start", "pid", "start", "end", "status"}
 )
-"""Fields of run.json that nobody reads on a page, or that stand in the table."""
+"""Fields of run.json that are not shown, or are in the table already."""
 
 
 def details_of(run: Run) -> dict[str, Any]:
     """Return a run's `settings` by dotted name, `info` (run.json) and `results`, all flat.
 
-    What the configuration says of choices, and nobody sets, is left out.
+    Facts of choices, which are no settings, are left out.
     """
     results = run.results.content if run.results else {}
     info = {key: value for key, value in run.info.content.items() if key not in LEFT_OUT}

@@ -23,7 +23,7 @@ from metakd.runs.atomic import write_text
 __all__ = ["embedded", "export", "page_of"]
 
 MOST_NUMBERS = 2_000_000
-"""Of all curves together; with many runs each has fewer points."""
+"""Numbers in all curves together; with many runs each has fewer points."""
 
 POINTS = (40, 600)
 """Fewest and most points of a curve."""

@@ -1,4 +1,4 @@
-"""How far a run is that goes on, or was when it ended without results."""
+"""Progress of a run that is running or ended without results."""
 
 from __future__ import annotations
 

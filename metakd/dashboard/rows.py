@@ -1,4 +1,4 @@
-"""What the page's table and charts are told: a row a run, and what all rows have in common."""
+"""Data of the page's table and charts: a row for each run, and what all rows share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from metakd.runs.records import Results
 __all__ = ["MODEL", "Rows", "letter", "passing_of", "plain", "rows_of"]
 
 MODEL = "student"
-"""By whose tasks runs are put side by side."""
+"""The model whose tasks decide which runs can be compared."""
 
 COSTS = (
     "parameters",
@@ -43,7 +43,7 @@ COSTS = (
 
 @dataclass(frozen=True)
 class Rows:
-    """What is shown of some runs.
+    """Data of some runs for the page.
 
     Attributes:
         head: what all rows have in common: `settings` (columns), `shots`, `sets`, `notes`.
@@ -115,7 +115,7 @@ def _row(watch: Watch, run: Run, keys: Mapping[str, str]) -> dict[str, Any]:
 
 
 def passing_of(watch: Watch, run: Run) -> dict[str, Any]:
-    """Return what changes while a run goes on, without a word of it in `run`.
+    """Return what changes while a run is running, and is not in `run`.
 
     `logged`, the bytes of its metrics; `figures`, its pictures; `progress`.
     """
@@ -172,7 +172,7 @@ def letter(number: int) -> str:
 
 
 def _apart(watch: Watch, sets: Sequence[Comparable]) -> list[str]:
-    """Return why the runs of each set cannot be held against those of the first one."""
+    """Return why the runs of each set cannot be compared with those of the first one."""
     return [
         f"{letter(number)} cannot be compared with A: {apart.reason}"
         for number, apart in enumerate(apart_sets(sets, MODEL), start=1)

@@ -63,18 +63,18 @@ class DashboardServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_address[1]}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a browser that closes a connection is no error."""
+        """Print nothing: a browser that closes a connection is not an error."""
 
 
 def serve_on(port: int | None, board: Board) -> DashboardServer:
-    """Return a server that listens.
+    """Return a listening server.
 
     Args:
         port: None: `PORT`, or a free one if that is taken.
         board: that it asks.
 
     Raises:
-        UserError: the port that was asked for cannot be had.
+        UserError: the port cannot be used.
     """
     try:
         return DashboardServer(PORT if port is None else port, board)
@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             kind, content = "text/plain; charset=utf-8", f"{refused}\n".encode()
         except BrokenPipeError:
             raise
-        except Exception as error:  # one bad run must not end the page for all others
+        except Exception as error:  # one bad run must not break the page for all others
             status, packed = HTTPStatus.INTERNAL_SERVER_ERROR, False
             kind = "text/plain; charset=utf-8"
             content = f"{type(error).__name__}: {error}\n".encode("utf-8", "replace")
@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - http.server calls it so
 
     def _check_host(self) -> None:
-        """Refuse questions to another name: a page of a stranger whose name leads here.
+        """Refuse requests for another host name (DNS rebinding).
 
         Such a page would be of the same origin as its own name, and could read the answers.
         """
@@ -191,4 +191,4 @@ class _Handler(BaseHTTPRequestHandler):
         return content
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: a line for every question would hide the address."""
+        """Print nothing: a line for every request would hide the address."""

@@ -1,4 +1,4 @@
-"""The runs below a folder, looked at again and again: only what changed is read again."""
+"""The runs below a folder, polled; only changed files are read again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metakd.runs.folder import RunFolder
 __all__ = ["Watch", "figures_of", "is_inside"]
 
 FILES = ("run.json", "results.json", ".hydra/config.yaml")
-"""What a run's row is made of."""
+"""Files that a run's row depends on."""
 
 RUNNING = "running"
 
@@ -30,7 +30,7 @@ def is_inside(root: Path, path: Path) -> bool:
 
 
 class Watch:
-    """Looks after the runs below one folder.
+    """Watches the runs below one folder.
 
     Args:
         folder: a run, or what holds some, at any depth.

@@ -1,4 +1,4 @@
-"""Figures that set the models of a run side by side, from results.json."""
+"""Figures that compare the models of a run, from results.json."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _draw_curve(axes: Axes, model: str, mode: str, curve: Mapping[int, Measureme
 
 
 def _tasks(entries: Iterable[Measurement]) -> str:
-    """Return on how many tasks was measured: ``600 tasks``, or ``100 to 600 tasks``."""
+    """Return the number of evaluation tasks as text: ``600 tasks``, or ``100 to 600 tasks``."""
     counts = sorted({entry.tasks for entry in entries if entry.tasks is not None})
     if not counts:
         return "unknown number of tasks"
@@ -144,5 +144,5 @@ def _tasks(entries: Iterable[Measurement]) -> str:
 
 
 def _value(entry: Measurement) -> tuple[float, float]:
-    assert entry.value is not None  # of errors there is none where tasks diverged
+    assert entry.value is not None  # there is no mean error where tasks diverged
     return entry.value, entry.ci95 or 0.0

@@ -1,4 +1,4 @@
-"""confusion.png: which class is taken for which."""
+"""confusion.png: the confusion matrix."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["WHOLE", "confused_pairs", "confusion_figure"]
 
 WHOLE = 30
-"""Up to so many classes the whole matrix is drawn."""
+"""Most classes for which the whole matrix is drawn."""
 
 PAIRS = 20
-"""Of more classes, so many pairs."""
+"""With more classes: the number of pairs drawn."""
 
 RIGHT, WRONG = "Blues", "Oranges"
-"""Colour maps of the diagonal and of all else: an error of 5 % is to be seen beside 95 % right."""
+"""Colour maps of the diagonal and of errors: an error of 5 % must show beside 95 % correct."""
 
 LONGEST = 26
 """Characters of a class's name that are shown."""
@@ -38,7 +38,7 @@ def confusion_figure(
     title: str = "",
     asked: ArrayLike | None = None,
 ) -> Path | None:
-    """Draw which class is taken for which: the matrix of up to 30 classes, else the worst pairs.
+    """Draw the confusion matrix of up to 30 classes, else the most confused pairs.
 
     Shares are of the queries of a class; where not every class was a choice for every query
     (few-shot tasks), of those for which it was one.
@@ -142,7 +142,7 @@ def _draw_matrix(
 
 
 def _number(axes: Axes, percent: float, place: tuple[int, int], top: float, size: float) -> None:
-    """Write a share into its cell; nothing where it is 0 or was never a choice."""
+    """Write a share into its cell; nothing if it is 0 or the class was never a choice."""
     if not percent > 0:
         return
     text = "<1" if percent < 0.5 else f"{percent:.0f}"

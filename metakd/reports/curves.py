@@ -38,13 +38,13 @@ _Of = Mapping[str, Points]
 
 @dataclass(frozen=True)
 class StageScale:
-    """What the accuracies of a stage are measured against.
+    """Reference values for the accuracies of a stage.
 
     Attributes:
         chance: accuracy of a guess on what is trained on, 0 to 1; None: unknown.
         validation_chance: the same on what is validated on.
         tasks: tasks of a validation; None where it is no few-shot one.
-        keeps_best: the state with the best validation is kept, not the last one.
+        keeps_best: the checkpoint with the best validation is kept, not the last one.
     """
 
     chance: float | None = None
@@ -56,7 +56,7 @@ class StageScale:
 def read_series(path: Path) -> dict[str, dict[str, Points]]:
     """Return stage -> metric -> [(step, value)] of a metrics.jsonl, in order of appearance.
 
-    Values that were not finite, and a last line that is not whole yet, are left out.
+    Values that are not finite, and an incomplete last line, are left out.
     """
     series: dict[str, dict[str, Points]] = {}
     whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
@@ -76,10 +76,10 @@ def learning_curves(
     weights: Mapping[str, float] | None = None,
     scales: Mapping[str, StageScale] | None = None,
 ) -> Path | None:
-    """Draw one column a stage: losses with their terms above, accuracies (or errors) below.
+    """Draw a column for each stage: losses with their terms above, accuracies (or errors) below.
 
     The undistilled twin (`<stage>_alone`) has axes of its own below the student's. Pale lines are
-    the values of single steps, strong ones their running means. Terms are drawn times their
+    single steps, strong lines their running means. Terms are drawn times their
     weights, as they enter the total.
 
     Args:
@@ -194,7 +194,7 @@ def _draw_validation(
 
 
 def _alike(qualities: Sequence[Axes]) -> None:
-    """Give the axes of student and twin the same limits, for they are to be compared."""
+    """Give the axes of student and twin the same limits, so that they can be compared."""
     if len(qualities) == 2 and qualities[0].get_yscale() == qualities[1].get_yscale():
         limits = [axes.get_ylim() for axes in qualities]
         for axes in qualities:
@@ -216,7 +216,7 @@ def _finish(used: Sequence[Axes], stage: str, last: int) -> None:
 
 
 def _spans_decades(points: Points) -> bool:
-    """Tell whether the course of a curve, not its noise, needs a logarithmic axis."""
+    """Tell whether the trend of a curve, not its noise, needs a logarithmic axis."""
     values = _course(points)
     return min(values) > 0 and max(values) > DECADES * min(values)
 
@@ -227,7 +227,7 @@ def _course(points: Points) -> list[float]:
 
 
 def _leave_room(axes: Axes, shown: Sequence[Points]) -> None:
-    """Set the vertical limits to what is drawn, without single outliers, and room for a legend."""
+    """Set the vertical limits to the data without single outliers, with room for a legend."""
     lines = -(-len(axes.get_legend_handles_labels()[0]) // LEGEND_COLUMNS)
     values: list[float] = []
     for points in shown:

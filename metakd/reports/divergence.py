@@ -1,4 +1,4 @@
-"""Predictions that are no answers: which tasks diverged, and what is left to count."""
+"""Predictions that are not finite: which tasks diverged."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 __all__ = ["BEYOND", "answers", "are_finite", "diverged_tasks"]
 
 BEYOND = 1e6
-"""A squared error above this many times the variance of the targets is no prediction either."""
+"""A squared error above this many times the variance of the targets counts as diverged, too."""
 
 
 def are_finite(outputs: Tensor) -> Tensor:
-    """Tell of each prediction whether all of its numbers are finite.
+    """Return for each prediction whether all of its numbers are finite.
 
     Args:
         outputs: [..., n], logits or predicted values.
@@ -24,7 +24,7 @@ def are_finite(outputs: Tensor) -> Tensor:
 
 
 def answers(logits: Tensor) -> Tensor:
-    """Return the class of each example, -1 where its logits are not finite: that is no answer.
+    """Return the predicted class of each example, -1 where its logits are not finite.
 
     Args:
         logits: [..., classes].
@@ -32,12 +32,12 @@ def answers(logits: Tensor) -> Tensor:
     Returns:
         [...] int64.
     """
-    # The largest of logits with a NaN among them is the NaN, which would make it a class.
+    # argmax takes a NaN among logits for the largest, which would make it a class.
     return torch.where(are_finite(logits), logits.argmax(dim=-1), -1)
 
 
 def diverged_tasks(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Tell of each task whether a prediction for it is not finite.
+    """Return for each task whether any of its predictions is not finite.
 
     In regression a task has diverged, too, if its mean squared error is above `BEYOND` times the
     variance of the targets of all tasks.

@@ -1,4 +1,4 @@
-"""What a run's figures give reason to doubt, in words, with what to type."""
+"""Warnings on a run's results as text, with what to type."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from metakd.runs.records import Measurement, Results
 __all__ = ["MARK", "WARNED", "divergence", "divergence_lines", "remedy", "share"]
 
 MARK = "†"
-"""Stands behind a figure of which some tasks diverged."""
+"""Marks a figure of which some tasks diverged."""
 
 WARNED = "‡"
-"""Stands behind the name of a run that recorded warnings."""
+"""Marks the name of a run that recorded warnings."""
 
 
 def remedy(model: str, entry: Measurement) -> str:
@@ -28,11 +28,11 @@ def remedy(model: str, entry: Measurement) -> str:
 
 
 def divergence_lines(results: Results, names: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line for each model of which evaluation tasks diverged.
+    """Yield a line for each model with diverged evaluation tasks.
 
     Args:
         results: the run's.
-        names: the models to speak of, by key, and what each is called.
+        names: of the models, by key.
     """
     for model, name in names.items():
         measured = results.models[model]
@@ -45,7 +45,7 @@ def divergence_lines(results: Results, names: Mapping[str, str]) -> Iterator[str
 
 
 def divergence(model: str, entry: Measurement) -> str:
-    """Return what became of the tasks of a measurement of which some diverged, and what to lower.
+    """Return a sentence on the diverged tasks of a measurement, and what to lower.
 
     Args:
         model: `student`, `student_alone` or `teacher`.
@@ -63,7 +63,7 @@ def divergence(model: str, entry: Measurement) -> str:
 
 
 def share(value: float) -> str:
-    """Return a share in percent; what is above 0 is not shown as 0, nor what is below 1 as all."""
+    """Return a share in percent; values above 0 are not rounded to 0, nor those below 1 to 100."""
     percent = 100 * value
     if 0 < percent < 0.1:
         return "under 0.1 %"

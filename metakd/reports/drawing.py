@@ -1,4 +1,4 @@
-"""The look that all figures share, and how a drawing becomes a file."""
+"""The common style of all figures, and how they are saved."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 COLORS = {"student": "#0b6bb3", "student_alone": "#e08a00", "teacher": "#4d4d4d"}
-"""One colour a model, the same in every figure; told apart with colour-blind eyes, too."""
+"""A colour for each model, the same in every figure, safe for colour blindness."""
 
 NAMES = {"student": "student", "student_alone": "student alone", "teacher": "teacher"}
 INK = "#333333"
@@ -47,7 +47,7 @@ FURTHER_FONTS = (
     "Noto Sans Devanagari",
     "Arial Unicode MS",
 )
-"""Fonts that are asked, where they are installed, for letters that matplotlib's own one lacks."""
+"""Fonts for characters that matplotlib's default lacks, where they are installed."""
 
 UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Kinds of characters (Unicode's general categories) that cannot be drawn."""
@@ -81,7 +81,7 @@ def drawing(draw: Callable[P, R]) -> Callable[P, R]:
 def canvas(width: float, height: float) -> Figure:
     """Return an empty figure of `width` by `height` inches.
 
-    It belongs to nobody: pyplot, which keeps global state, takes no part.
+    It is not registered with pyplot, which keeps global state.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -92,7 +92,7 @@ def canvas(width: float, height: float) -> Figure:
 
 
 def tidy(axes: Axes, **labels: Any) -> None:
-    """Give axes the common look.
+    """Apply the common style to axes.
 
     Args:
         axes: what to tidy.
@@ -112,7 +112,7 @@ def tidy(axes: Axes, **labels: Any) -> None:
 
 
 def mark_chance(axes: Axes, percent: float, name: str = "chance") -> None:
-    """Draw the accuracy of a guess as a dotted line with its name at the right end."""
+    """Draw chance level as a dotted line with its name at the right end."""
     axes.axhline(percent, color="#8a8a8a", lw=1, ls=":", zorder=0.6)
     axes.annotate(f"{name} {percent:.3g} %", (1, percent), (0, 2), ha="right", va="bottom",
                   xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=7.5,
@@ -134,7 +134,7 @@ def plain(name: str, longest: int = 40) -> str:
 
 
 def save(figure: Figure, out: Path) -> Path:
-    """Write `figure` to the PNG `out` and return it; the folder is made if need be."""
+    """Write `figure` to the PNG `out` and return it; the folder is created if necessary."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         # A letter that no font has is drawn as a box; nobody can do anything about a warning.

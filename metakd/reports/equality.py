@@ -1,4 +1,4 @@
-"""What a person reads after a run was repeated: how many figures are the same, which are not."""
+"""The report of a repeated run: how many figures are the same, which differ."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _word(value: Any) -> str:
 
 
 def verdict(report: Mapping[str, Any]) -> list[str]:
-    """Return what to make of it, a sentence a line."""
+    """Return the conclusions, a sentence each."""
     lines = []
     changed = "; ".join(report["changed"])
     if report["same"]:
@@ -78,5 +78,5 @@ def verdict(report: Mapping[str, Any]) -> list[str]:
         if report["not_recorded"]:
             lines.append(f"the run did not record: {', '.join(report['not_recorded'])}")
     if report["not_compared"]:
-        lines.append(f"not compared, the run lacks: {', '.join(report['not_compared'])}")
+        lines.append(f"not compared, missing in the run: {', '.join(report['not_compared'])}")
     return lines

@@ -14,9 +14,9 @@ __all__ = ["agreement", "expected_calibration_error", "fidelity", "mean_kl"]
 
 
 def agreement(teacher_logits: Tensor, student_logits: Tensor) -> float:
-    """Return the share of examples to which both give the same class first.
+    """Return the share of examples for which both predict the same class.
 
-    Logits that are not finite are no answer, and so not the same one.
+    Logits that are not finite count as disagreement.
 
     Args:
         teacher_logits: [..., classes].
@@ -75,7 +75,7 @@ def expected_calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) 
     if targets.numel() == 0:
         raise ValueError("calibration of no prediction at all is undefined")
     if not torch.isfinite(logits).all():
-        return math.nan  # a confidence that is none has no bin
+        return math.nan  # a confidence that is not finite has no bin
     confidence, predicted = logits.double().softmax(dim=-1).flatten(0, -2).max(dim=-1)
     right = (predicted == targets.flatten()).double()
     bin_of = (confidence * bins).ceil().long().clamp(1, bins) - 1

@@ -1,4 +1,4 @@
-"""adversarial_game.png: how generator, discriminator, teacher and student fared with each other."""
+"""adversarial_game.png: generator, discriminator, teacher and student over training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["adversarial_game"]
 _STAGE = "meta_train"
 _PLAYERS = {"discriminator": "#8856a7", "generator": "#2a9d72"}
 _BOTH = "#b5476b"
-"""Colour of what teacher and student have in common."""
+"""Colour of quantities that teacher and student share."""
 _COLUMNS = 3
 
 _Of = Mapping[str, Points]

@@ -1,4 +1,4 @@
-"""The interval of a share: how often something happened in so many trials."""
+"""Confidence interval of a proportion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NORMAL_975 = 1.959963984540054
 def wilson95(right: int, of: int) -> tuple[float, float]:
     """Return both ends of Wilson's 95 % score interval for a share (Wilson, 1927).
 
-    It stays within 0 and 1, and says something of a share of 0 or 1, too.
+    It stays within 0 and 1, and is meaningful for 0 and 1, too.
 
     Args:
         right: how often it happened.

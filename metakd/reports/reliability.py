@@ -1,4 +1,4 @@
-"""reliability.png: how often answers are right, by the confidence with which they are given."""
+"""reliability.png: accuracy by confidence."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answered.
+    """A model's predictions.
 
     Attributes:
         logits: [tasks, queries, ways].

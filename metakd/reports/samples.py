@@ -1,4 +1,4 @@
-"""sample_tasks.png: what a task looks like, and what teacher and student say of it."""
+"""sample_tasks.png: tasks, with the predictions of teacher and student."""
 
 from __future__ import annotations
 

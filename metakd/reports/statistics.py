@@ -1,4 +1,4 @@
-"""Means with intervals, paired differences, and when a gain may be claimed."""
+"""Means with intervals, paired differences, and whether a gain is significant."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def holm(probabilities: Sequence[float]) -> list[float]:
     """Return p values corrected for their number (Holm 1979), in the order given.
 
     The smallest of m is multiplied by m, the next one by m - 1 and so on; none becomes smaller
-    than one before it, none larger than 1. If what is below 0.05 is taken for a difference, the
-    chance of one that is none anywhere among them is at most 0.05.
+    than one before it, none larger than 1. With a threshold of 0.05, the family-wise
+    error rate is at most 0.05.
     """
     corrected = [0.0] * len(probabilities)
     largest = 0.0
@@ -121,7 +121,7 @@ def widened(half: float, n: int, factor: float) -> float:
 
     Args:
         half: half-width t · s / √n of the 95 % interval.
-        n: number of differences that it was made of.
+        n: number of differences.
         factor: what p was multiplied by (`holm_factors`).
     """
     if half == 0.0 or factor <= 1.0:
@@ -130,7 +130,7 @@ def widened(half: float, n: int, factor: float) -> float:
 
 
 def claims_gain(mean: float, half: float) -> bool:
-    """Tell whether an interval over seeds permits to claim a gain: it lies above 0."""
+    """Tell whether an interval over seeds lies above 0, so that a gain may be claimed."""
     return mean - half > 0.0
 
 

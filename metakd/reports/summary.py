@@ -1,4 +1,4 @@
-"""The table a person reads at the end of a run."""
+"""The table that is printed at the end of a run."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from metakd.runs.records import Gain, Measurement, ModelResults, Results
 __all__ = ["MODELS", "short_count", "summary"]
 
 MODELS = {"student": "student", "student_alone": "student alone", "teacher": "teacher"}
-"""Models of results.json and what they are called, in the order of the table."""
+"""Models of results.json and their names, in the order of the table."""
 
 
 def summary(results: Results, console: Console, warnings: Sequence[str] = ()) -> None:
-    """Print what a run found.
+    """Print a run's results.
 
     Rows: the student, its undistilled twin, the teacher; columns: few-shot figures with 95 %
     intervals, the target's top-1, cost. Below it, what is not in the table: other batch-norm modes
     and steps, teacher : student ratios, fidelity, the paired gain (`gains` in results.json). Last,
-    what gives reason to doubt these figures.
+    warnings on these figures.
 
     Args:
         results: the run's.
         console: where to; plain text where it is no terminal.
-        warnings: lines of doubt.
+        warnings: a line each.
     """
     present = results.models
     names = {m: _name(m, results) for m in present}
@@ -145,7 +145,7 @@ def _lines_below(results: Results, names: Mapping[str, str]) -> Iterable[str]:
 
 
 def _variants(name: str, model: ModelResults) -> Iterable[str]:
-    """Yield lines for the measurements that the table does not hold.
+    """Yield lines for the measurements that are not in the table.
 
     One for each other batch-norm mode, over shots; one for each curve, over steps.
     """

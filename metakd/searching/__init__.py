@@ -1,1 +1,1 @@
-"""Search over settings: its space, Optuna's answers as jobs of a multirun, what came of it."""
+"""Search over settings: the space, Optuna's trials as jobs of a multirun, the report."""

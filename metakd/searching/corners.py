@@ -1,4 +1,4 @@
-"""The whole space is tried before the first trial: its bounds and choices have to compose."""
+"""Checks of the search space before the first trial: its bounds and choices have to compose."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from metakd.sweeps.plan import composed_jobs
 __all__ = ["check_space", "corners"]
 
 MOST = 48
-"""Combinations that are all composed (40 take 1.6 s); of a larger space a sample is."""
+"""Up to so many combinations are all composed (40 take 1.6 s); larger spaces are sampled."""
 
 
 def corners(search: Search) -> list[dict[str, Value]]:
     """Return trials at the ends of the space.
 
-    All combinations of bounds and choices if they are few; else each bound and choice at least
-    once, with all other parameters at their first and at their last.
+    All combinations of bounds and choices if they are few; otherwise each bound and choice at
+    least once, with all other parameters at their first and at their last value.
     """
     ends = {p.key: p.domain.ends() for p in search.parameters}
     every = list(islice(combinations(search.parameters, search.fixed, ends), MOST + 1))
@@ -56,7 +56,8 @@ def check_space(search: Search, config_dir: str | None) -> None:
         ]
         if all(warnings):
             raise UserError(
-                f"sweep={search.recipe}: {warnings[0][0]}; take it out of the space, or fix it"
+                f"sweep={search.recipe}: {warnings[0][0]}; remove it from the space, or give it "
+                "one value"
             )
 
 

@@ -17,7 +17,7 @@ __all__ = ["Tried", "draw_history", "draw_pareto"]
 
 BEATEN = "#9a9a9a"
 WIDE = 20
-"""Times by which the largest cost exceeds the smallest before its axis is logarithmic."""
+"""Ratio of largest to smallest cost above which the axis is logarithmic."""
 LABELS = {
     "accuracy": "accuracy on validation classes (%)",
     "mse": "mean squared error on validation tasks",
@@ -30,7 +30,7 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Tried:
-    """A trial that is over.
+    """A finished trial.
 
     Attributes:
         number: of the trial.
@@ -48,7 +48,7 @@ class Tried:
 
 
 def draw_history(tried: Sequence[Tried], objective: str, out: Path) -> Path:
-    """Draw the objective of each trial, the best so far, and where pruned ones stood.
+    """Draw each trial's objective, the best so far, and the last validation of pruned ones.
 
     Args:
         tried: the trials in the order in which they were asked for.
@@ -82,7 +82,7 @@ def draw_history(tried: Sequence[Tried], objective: str, out: Path) -> Path:
 
 
 def draw_pareto(tried: Sequence[Tried], objectives: Sequence[str], out: Path) -> Path:
-    """Draw accuracy (or error, or the first objective) over each other one, and its front there.
+    """Draw accuracy (or error, or the first objective) over the others, and the Pareto front.
 
     Args:
         tried: the trials; pruned ones have no place here.

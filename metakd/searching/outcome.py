@@ -1,4 +1,4 @@
-"""What came of a search: its best trials, what mattered, figures, and the line to go on with."""
+"""The report of a search: best trials, importances, figures, and the command to continue with."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ __all__ = ["best_of", "command_for", "importances", "report", "tried_of"]
 SHOWN = 10
 SEEDS = 3
 FEWEST = 4
-"""Complete trials below which nobody can say what mattered."""
+"""Fewest complete trials for which importances are computed."""
 
 SEVERAL = 0.005
 """Shares of importance below this are not shown."""
 
 
 def report(sweep: Sweep, search: Search, study: optuna.Study, console: Console) -> None:
-    """Print the best trials and what mattered, draw the figures, and say how to go on."""
+    """Print the best trials, importances and the next command; draw the figures."""
     tried = tried_of(sweep, study)
     best = best_of(tried, search.settings.objectives)
     if not best:
-        console.print(Text("no trial is complete: there is nothing to choose from"))
+        console.print(Text("no trial is complete"))
         return
     _print_table(search, best[:SHOWN], console)
     objectives = search.settings.objectives
     lines = [
-        f"judged on {search.base.config.evaluate.tasks} tasks of the validation classes; "
-        "the test classes were not looked at"
+        f"evaluated on {search.base.config.evaluate.tasks} tasks of the validation classes; "
+        "the test classes were not used"
     ]
     for i, objective in enumerate(objectives):
-        # What a cost depends on is known without a search.
+        # Costs follow from the settings directly.
         shares = importances(study, i) if objective in MEASURES else {}
         if shares:
             said = ", ".join(f"{k} {v:.2f}" for k, v in shares.items() if v >= SEVERAL)
-            lines.append(f"what {objective} depended on (share): {said}")
+            lines.append(f"importance for {objective}: {said}")
     figures = sweep.folder / "figures"
     try:
         figures.mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ def report(sweep: Sweep, search: Search, study: optuna.Study, console: Console) 
 
 
 def tried_of(sweep: Sweep, study: optuna.Study) -> list[Tried]:
-    """Return the trials that are complete or were pruned, with what is known of them."""
+    """Return the complete and the pruned trials."""
     found = []
     for trial in study.get_trials(deepcopy=False):
         state = trial.state.name.lower()
@@ -112,9 +112,9 @@ def best_of(tried: Sequence[Tried], objectives: Sequence[str]) -> list[Tried]:
 
 
 def importances(study: optuna.Study, objective: int) -> dict[str, float]:
-    """Return by parameter its share in what decided an objective (PED-ANOVA), largest first.
+    """Return by parameter its importance for an objective (PED-ANOVA, shares), largest first.
 
-    Parameters that not every complete trial has are left out; empty if there is too little to say.
+    Parameters that not every complete trial has are left out; empty with too few trials.
     """
     from optuna.importance import get_param_importances
     from optuna.trial import TrialState
@@ -132,7 +132,7 @@ def importances(study: optuna.Study, objective: int) -> dict[str, float]:
 
 
 def command_for(search: Search, trial: Tried) -> str:
-    """Return the line that trains a trial's setting with other seeds, for the test classes."""
+    """Return the command that trains a trial's settings with other seeds, for the test classes."""
     words = [
         word
         for word in search.trial_words(trial.params)

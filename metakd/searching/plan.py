@@ -1,4 +1,4 @@
-"""A search from what is typed: its space, its trials' overrides, all of it checked beforehand."""
+"""The plan of a search: its space and its trials' overrides, checked before it starts."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ FOLDERS_OF_RUNS = ("experiment", "name", "output_root")
 
 @dataclass
 class Search:
-    """What is searched, and how.
+    """A search: its space and its settings.
 
     Attributes:
         recipe: name of the file under conf/sweep.
-        settings: how.
+        settings: how to search.
         space: the parameters as they are recorded in sweep.json.
         words: overrides of every trial.
         parameters: of the space, those that a condition names first.
         fixed: values of settings that are not searched, as far as conditions name them.
         base: the composed configuration that all trials share.
-        own: what was typed for the folder.
+        own: overrides of the folder.
         notes: lines to be printed.
     """
 
@@ -69,7 +69,7 @@ class Search:
 
 
 def parameter_words(values: Values) -> list[str]:
-    """Return values as overrides; a list stands in them as it is written."""
+    """Return values as overrides."""
     return [
         f"{key}={value}" if isinstance(value, str) and value[:1] in ("[", "{") else word(key, value)
         for key, value in values.items()
@@ -77,7 +77,7 @@ def parameter_words(values: Values) -> list[str]:
 
 
 def plan(recipe: Recipe, words: Sequence[str], config_dir: str | None) -> Search:
-    """Return the search that a recipe and what is typed beside it describe.
+    """Return the search that a recipe and typed overrides describe.
 
     Args:
         recipe: with a space.
@@ -86,7 +86,7 @@ def plan(recipe: Recipe, words: Sequence[str], config_dir: str | None) -> Search
         config_dir: the user's own configuration folder.
 
     Raises:
-        UserError: what cannot be searched, as far as it can be seen without composing trials.
+        UserError: an invalid space or setting, as far as that shows without composing trials.
     """
     own, rest = split_typed(words)
     parsed = parse(rest, sweeps=True)
@@ -115,7 +115,7 @@ def plan(recipe: Recipe, words: Sequence[str], config_dir: str | None) -> Search
 
 
 def replan(record: SearchRecord, words: Sequence[str], config_dir: str | None) -> Search:
-    """Return the search that sweep.json holds, to go on with.
+    """Return the search that sweep.json holds, to resume it.
 
     Args:
         record: maybe a stranger's.
@@ -159,14 +159,14 @@ def _planned(
     parameters, notes = _possible(parameters, fixed, where)
     if not parameters:
         raise UserError(
-            f"{where}: nothing is left to search; type values such as student.width=8,16,32 or "
-            "'meta_train.lr=tag(log,interval(1e-4,1e-1))'"
+            f"{where}: no parameter is left to search; type values such as student.width=8,16,32 "
+            "or 'meta_train.lr=tag(log,interval(1e-4,1e-1))'"
         )
     return Search(name, settings, space, judged, parameters, fixed, base, own, notes)
 
 
 def _judged(words: Sequence[str]) -> list[str]:
-    """Return the words with the one that has trials judged on the validation classes."""
+    """Return the words, with the override that evaluates trials on the validation classes."""
     for override in parse(words):
         if override.key_or_group == PART and override.value() != "validate":
             raise UserError(
@@ -178,7 +178,7 @@ def _judged(words: Sequence[str]) -> list[str]:
 
 
 def _domain(override: Override) -> dict[str, Any]:
-    """Return what the values that were typed for a setting are in a file's words."""
+    """Return the values that were typed for a setting in the format of a recipe file."""
     value, key = override.value(), override.key_or_group
     if isinstance(value, IntervalSweep):
         log = {"log": True} if "log" in value.tags else {}
@@ -188,7 +188,7 @@ def _domain(override: Override) -> dict[str, Any]:
 
 
 def _fixed(parameters: Iterable[Parameter], base: Composed) -> dict[str, Value]:
-    """Return the values of settings that conditions name and nobody searches."""
+    """Return the values of settings that conditions name and that are not searched."""
     searched = {p.key for p in parameters}
     found: dict[str, Value] = {}
     for parameter in parameters:
@@ -206,14 +206,14 @@ def _fixed(parameters: Iterable[Parameter], base: Composed) -> dict[str, Value]:
             elif leaf in getattr(getattr(base.config, group, 0), "options", ()):
                 found[key] = plain(getattr(base.config, group).options[leaf])
             else:
-                compose([f"{key}=0"])  # which says that there is no such setting, and the nearest
+                compose([f"{key}=0"])  # which reports an unknown setting, with the nearest one
     return found
 
 
 def _possible(
     parameters: Sequence[Parameter], fixed: Values, where: str
 ) -> tuple[list[Parameter], list[str]]:
-    """Return the parameters that some trial can have, and a line for each of the others."""
+    """Return the parameters that some trial can use, and a line for each of the others."""
     kept: list[Parameter] = []
     notes = []
     searched = {p.key for p in parameters}

@@ -1,7 +1,7 @@
-"""A trial whose settings were tried before would give the same figures again, so it is not run.
+"""Trials with the settings of an earlier one: they would give the same result and are not run.
 
-Training is deterministic. Samplers do not know that, and where few combinations are left, or one is
-much the best, they ask for the same again and again.
+Training is deterministic. Samplers do not know that, and with few combinations left, or one that
+is much the best, they suggest the same again and again.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["earlier", "every_combination", "is_repeated", "key_of", "tell_again"]
 
 REPEATS = "repeats"
-"""User attribute of a trial that was not run: the number of the one that it repeats."""
+"""User attribute of a trial that was not run: the number of the trial that it repeats."""
 
 
 def key_of(values: Values) -> tuple[tuple[str, str], ...]:
-    """Return what settings are told apart by: equal for equal overrides."""
+    """Return a key that is equal for equal overrides."""
     return tuple(
         sorted((k, f"{v:.12g}" if isinstance(v, float) else repr(v)) for k, v in values.items())
     )
@@ -32,7 +32,7 @@ def key_of(values: Values) -> tuple[tuple[str, str], ...]:
 def every_combination(
     parameters: Sequence[Parameter], fixed: Mapping[str, Value]
 ) -> list[dict[str, Value]] | None:
-    """Return every combination of a space; None if there are infinitely many, or very many."""
+    """Return every combination of a space; None if there are infinitely or very many."""
     options = {p.key: p.domain.grid() for p in parameters}
     known = {key: values for key, values in options.items() if values is not None}
     if len(known) < len(options):
@@ -54,9 +54,9 @@ def earlier(study: optuna.Study, number: int, values: Values) -> FrozenTrial | N
 
 
 def tell_again(study: optuna.Study, trial: optuna.Trial, before: FrozenTrial) -> None:
-    """Note that `trial` is not run, and that it is as good as the one before.
+    """Tell Optuna the earlier result for `trial`, which is not run.
 
-    Of one that is not over nothing can be said: the sampler learns nothing from it.
+    If the earlier trial is not finished, the sampler learns nothing from it.
     """
     from optuna.trial import TrialState
 

@@ -44,11 +44,11 @@ def searched(
 
     Args:
         recipe: with a space.
-        words: what is typed beside it.
+        words: typed overrides.
         config_dir: the user's own configuration folder.
 
     Returns:
-        the exit status: 0, or 1 if a trial failed; and what became of each trial.
+        the exit status: 0, or 1 if a trial failed; and the sweep with the status of each trial.
 
     Raises:
         UserError: a space that cannot be searched, or a folder that cannot be used; nothing ran.
@@ -73,7 +73,7 @@ def go_on(folder: Path, words: Sequence[str] = (), config_dir: str | None = None
     Args:
         folder: holds sweep.json with a search.
         words: `sweep.trials`, `sweep.jobs` and other settings of the search that may change;
-            settings that say where things lie or who watches; `plugins`.
+            settings of paths and trackers; `plugins`.
         config_dir: the user's own configuration folder; None: the recorded one.
 
     Returns:
@@ -95,7 +95,7 @@ def go_on(folder: Path, words: Sequence[str] = (), config_dir: str | None = None
     try:
         check_recorded(sweep, {override.key_or_group for override in parsed})
         sweep.config_dir = config_dir or sweep.config_dir
-        if not Path(sweep.directory).is_dir():  # the folder has come from elsewhere
+        if not Path(sweep.directory).is_dir():  # the folder was moved from elsewhere
             sweep.directory = os.getcwd()
         kept = _search_of(sweep)
         record = kept.model_copy(update={"words": merged(kept.words, extras)})
@@ -112,7 +112,7 @@ def go_on(folder: Path, words: Sequence[str] = (), config_dir: str | None = None
 
 
 def _check(search: Search, config_dir: str | None) -> None:
-    """Refuse what cannot be searched, before anything is made."""
+    """Check the search before anything is written."""
     require_optuna(search.settings.sampler)
     if search.settings.sampler == "grid":
         grid(search)
@@ -152,7 +152,7 @@ def _carry_out(sweep: Sweep, search: Search, extras: Sequence[str]) -> int:
 
 
 def _remarks(search: Search) -> list[str]:
-    """Return lines on what of the search will do nothing, or not what is hoped."""
+    """Return warnings on settings of the search that have no effect, or a doubtful one."""
     settings, training = search.settings, search.base.config.meta_train
     lines = []
     if settings.pruner != "none" and training.validate_every >= training.iterations:

@@ -1,4 +1,4 @@
-"""How a search goes about it: `sweep.trials`, `sweep.sampler` …, from a file and as typed."""
+"""Settings of a search (`sweep.trials`, `sweep.sampler` …), from a file and from overrides."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from metakd.errors import UserError, nearest
 __all__ = ["DIRECTIONS", "MEASURES", "NAMES", "read_settings", "split_typed"]
 
 MEASURES = ("accuracy", "mse")
-"""Objectives that are judged on the validation classes, and that trials are ended early by."""
+"""Objectives that are measured on the validation classes, and that pruning uses."""
 
 KNOWN = declarations(SweepConfig, "sweep.")
 """What the schema declares of each setting of a search."""
@@ -28,15 +28,15 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     name: "maximize" if name == "accuracy" else "minimize"
     for name in KNOWN["sweep.objectives"].words
 }
-"""What is better of each objective."""
+"""Whether larger or smaller is better, by objective."""
 
 NAMES = tuple(field.name for field in dataclasses.fields(SweepConfig))
 TRIALS = 30
-"""Of a search for which no number is given."""
+"""Default number of trials."""
 
 
 def split_typed(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the words that are settings of the sweep (`sweep.KEY=VALUE`), and the others."""
+    """Separate settings of the sweep (`sweep.KEY=VALUE`) from the other words."""
     own = [word for word in words if word.startswith("sweep.")]
     return own, [word for word in words if not word.startswith("sweep.")]
 
@@ -47,13 +47,12 @@ def read_settings(
     """Return the settings of a search, all of them checked; `auto` and null are replaced.
 
     Args:
-        recorded: those of a file, or of a search that goes on.
-        typed: `sweep.KEY=VALUE`, which win.
+        recorded: those of a file, or of a resumed search.
+        typed: `sweep.KEY=VALUE`, which take precedence.
         where: the file, for messages.
 
     Raises:
-        UserError: one that there is not, a value that it does not take, or pruning where Optuna
-            cannot.
+        UserError: an unknown setting, an invalid value, or pruning that Optuna cannot do.
     """
     given = {str(key): (value, f"{where}: search: {key}: ") for key, value in recorded.items()}
     for override in parse(typed):
@@ -83,16 +82,16 @@ def _check_objectives(settings: SweepConfig) -> None:
     objectives = settings.objectives
     if not objectives or len(set(objectives)) < len(objectives):
         raise UserError(
-            f"sweep.objectives=[{','.join(objectives)}]: expected one or several different ones"
+            f"sweep.objectives=[{','.join(objectives)}]: expected one or more different ones"
         )
     prunable = len(objectives) == 1 and objectives[0] in MEASURES
     if settings.pruner == "auto":
         settings.pruner = "median" if prunable else "none"
     if settings.pruner != "none" and not prunable:
         why = (
-            "Optuna ends trials early for one objective only"
+            "Optuna can prune with one objective only"
             if len(objectives) > 1
-            else "trials are ended early by their validation, which is not what is searched for"
+            else "pruning uses validation results, which are not the objective"
         )
         raise UserError(f"sweep.pruner={settings.pruner}: {why}; type sweep.pruner=none")
     if settings.trials is None and settings.sampler != "grid":

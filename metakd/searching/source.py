@@ -20,7 +20,7 @@ __all__ = ["SearchSource", "measured"]
 
 
 class SearchSource:
-    """Gives the multirun's driver its jobs; job N is trial N.
+    """Provides the jobs of the multirun's driver; job N is trial N.
 
     Args:
         sweep: whose jobs they are; those that an earlier process has begun are taken over.
@@ -28,7 +28,7 @@ class SearchSource:
         trials: Optuna's.
 
     Raises:
-        UserError: there are jobs of which the trials do not know.
+        UserError: a job has no trial in the journal.
     """
 
     def __init__(self, sweep: Sweep, search: Search, trials: Trials) -> None:
@@ -40,10 +40,10 @@ class SearchSource:
         self._take_over()
 
     def ask(self) -> Job | None:
-        """Return the job of the next trial; None if all have been asked."""
+        """Return the job of the next trial; None if there are no more."""
         asked = self.trials.ask()
         if asked is None:
-            self.sweep.most = 0  # there will be no others than those that are there
+            self.sweep.most = 0  # there will be no more jobs
             return None
         return self._job(*asked)
 
@@ -61,9 +61,9 @@ class SearchSource:
         return hopeless
 
     def tell(self, job: Job) -> None:
-        """Judge the trial of a job that has ended.
+        """Record the result of a job that has ended.
 
-        One that failed or was stopped stays open: it can still be completed.
+        A trial that failed or was stopped stays open: it can still be completed.
         """
         folder = self.sweep.run_folder(job)
         if is_done(folder):
@@ -74,7 +74,7 @@ class SearchSource:
                 self.trials.tell(job.number, measured(folder, self.search.settings.objectives))
             except UserError as error:
                 job.status, job.reason = "failed", str(error)
-                self.trials.tell(job.number, None)  # it is finished: no more will come of it
+                self.trials.tell(job.number, None)  # its run is finished: it cannot be completed
             return
         done = self.trials.was_hopeless(job.number)
         if done is not None:
@@ -82,7 +82,7 @@ class SearchSource:
             job.status, job.reason = "pruned", f"pruned after {done} meta-iterations"
 
     def _validations(self, number: int) -> list[tuple[int, float]]:
-        """Return what is new of a trial's validations, after how many iterations each."""
+        """Return a trial's new validations: (iterations, value) each."""
         folder = self.sweep.folder
         fresh = Watch(folder / str(number), folder / f"{number}.log")
         watch = self._watches.setdefault(number, fresh)
@@ -92,13 +92,13 @@ class SearchSource:
         return found
 
     def _take_over(self) -> None:
-        """Bring jobs and trials together, whatever moment an earlier process was killed at."""
+        """Match jobs with trials, whenever an earlier process was killed."""
         numbers = {job.number for job in self.sweep.jobs}
         missing = sorted(n for n in numbers if not self.trials.knows(n))
         if missing:
             raise UserError(
-                f"'{self.sweep.folder / JOURNAL}': lacks trial {missing[0]}, of which there is a "
-                f"job; it still goes on with metakd train resume={self.sweep.folder / 'NUMBER'}"
+                f"'{self.sweep.folder / JOURNAL}': lacks trial {missing[0]}, which has a job; "
+                f"resume that one with metakd train resume={self.sweep.folder / 'NUMBER'}"
             )
         for number, values in self.trials.open_trials(numbers).items():
             if number not in numbers:

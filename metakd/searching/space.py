@@ -1,4 +1,4 @@
-"""What a search may try: ranges and choices by setting, some only where another has some value."""
+"""The space of a search: ranges and choices by setting, some of them conditional."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Value = str | int | float | bool | None
 Values = Mapping[str, Value]
 KEYS = ("low", "high", "step", "log", "choices", "only_if")
 MOST = 10_000
-"""Combinations that a grid may have; more is a slip of the finger."""
+"""Most combinations of a grid; more are taken for a mistake."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values, each as it stands in an override where it is no plain value."""
+    """A list of values; those that are not plain are written as in an override."""
 
     values: tuple[Value, ...]
 
@@ -84,7 +84,7 @@ class Parameter:
     Attributes:
         key: its dotted name, or a group's.
         domain: its values.
-        only_if: by another setting the values with which it is searched; else it is left alone.
+        only_if: by other setting the values under which it is searched; else its default holds.
     """
 
     key: str
@@ -100,8 +100,8 @@ def read_space(content: Mapping[str, Any], where: str) -> list[Parameter]:
         where: the file, for messages.
 
     Raises:
-        UserError: something that is no range and no choice, or a condition on something that is
-            itself searched without choices, or on itself.
+        UserError: neither a range nor choices, or a condition on itself or on a searched setting
+            without choices.
     """
     found = {}
     for given, entry in content.items():
@@ -163,7 +163,7 @@ def combinations(
 
 
 def plain(value: Any) -> Value:
-    """Return a value as conditions and choices hold it: a list as it stands in an override."""
+    """Return a value as conditions and choices hold it: lists as written in an override."""
     return shown("", value) if isinstance(value, list | dict | tuple) else value
 
 
@@ -195,18 +195,18 @@ def _range(key: str, entry: Mapping[str, Any], said: str) -> Range:
     if low >= high:
         raise UserError(f"{said}: low={low:g} is not below high={high:g}")
     if log and low <= 0:
-        raise UserError(f"{said}: low={low:g}: a logarithmic range begins above 0")
+        raise UserError(f"{said}: low={low:g}: a logarithmic range must begin above 0")
     kind = field_types().get(key)
     whole = all(isinstance(v, int) for v in (low, high, step or 0))
     if kind in (float, float | None):
         whole = False
     if kind in (int, int | None) and not whole:
-        raise UserError(f"{said}: takes whole numbers; low, high and step have to be some")
+        raise UserError(f"{said}: must have integers for low, high and step")
     if step is not None:
         if not _is_number(step) or step <= 0:
             raise UserError(f"{said}: step: expected a number above 0, not {step!r:.40}")
         if log:
-            raise UserError(f"{said}: log and step cannot be had together; list choices")
+            raise UserError(f"{said}: log and step are mutually exclusive; list choices")
         last = low + math.floor((high - low) / step + 1e-9) * step
         if not math.isclose(last, high, rel_tol=1e-9):
             raise UserError(f"{said}: high={high:g} is no multiple of step above low; {last:g} is")

@@ -1,8 +1,8 @@
 """Optuna asked and told: the next trial, whether to prune one, and its result.
 
-The study is a journal in the multirun's folder. Whoever holds that folder's lock is its only
-writer. A process that is killed leaves trials that run: they are taken up again as they are, with
-the values that they have, so that nothing is asked twice.
+The study is a journal in the multirun's folder. The process that holds the folder's lock is
+its only writer. A killed process leaves running trials: they are resumed with the values that they
+have, so that nothing is run twice.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 __all__ = ["Budget", "Trials"]
 
 HOPELESS = "hopeless"
-"""User attribute of a trial that was asked to end: the meta-iterations that it had done."""
+"""User attribute of a pruned trial: the meta-iterations that it had done."""
 
 PATIENCE = 10
-"""Suggestions in a row that were tried before, until one that was not is drawn at random."""
+"""Repeated suggestions in a row after which a new combination is drawn at random."""
 
 LIMIT = 100
-"""Such suggestions in a row that end a search."""
+"""Repeated suggestions in a row that end a search."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Meta-iterations of a trial, between two of its validations and in all."""
+    """Meta-iterations of a trial: between two validations, and in total."""
 
     between: int
     whole: int
@@ -58,7 +58,7 @@ class Trials:
         fixed: values of settings that are not searched, as far as conditions name them.
         settings: how to search, without `auto`.
         budget: of a trial, for pruners.
-        grid: the trials to be done, where they are all known.
+        grid: all trials, where they are known in advance.
 
     Raises:
         UserError: the journal cannot be read or written.
@@ -92,8 +92,8 @@ class Trials:
     def ask(self) -> tuple[int, dict[str, Value]] | None:
         """Return number and values of the next trial; None if there are no more.
 
-        Settings that an earlier trial has are not returned: its result is told once more. So the
-        numbers of trials that are run have gaps.
+        Settings of an earlier trial are not returned: its result is reported again. So the numbers
+        of trials that are run have gaps.
         """
         from optuna.trial import TrialState
 
@@ -113,8 +113,8 @@ class Trials:
                 if repeats >= PATIENCE:
                     self.study.enqueue_trial(left[self._draw(len(trials), len(left))])
                     waiting = [len(trials)]
-            # A sampler of its own for each trial: what is asked depends on the results so far, and
-            # not on whether this process has been killed in between.
+            # Each trial has a sampler of its own: what it suggests depends on the results so
+            # far, and not on whether this process was killed in between.
             number = waiting[0] if waiting else len(trials)
             self.study.sampler = self._sampler(number, alone=repeats >= PATIENCE)
             with quiet():
@@ -132,30 +132,32 @@ class Trials:
         return sum(map(is_repeated, self.study.get_trials(deepcopy=False)))
 
     def remarks(self) -> list[str]:
-        """Return lines on why the search had fewer trials than it was asked for."""
+        """Return lines on why the search had fewer trials than requested."""
         lines = []
         repeated, asked = self.repeated(), self.settings.trials or 0
         if repeated:
             lines.append(
-                f"suggested again: {repeated} times settings that an earlier trial has, which "
-                "would give the same; nothing was run twice"
+                f"{repeated} suggestions repeated the settings of an earlier trial, which would "
+                "give the same result; they were not run"
             )
         if self._every is not None and asked > len(self._every):
             lines.append(
-                f"the space has {len(self._every)} combinations; sweep.trials={asked} cannot try "
-                "more"
+                f"the space has {len(self._every)} combinations; sweep.trials={asked} is more than "
+                "that"
             )
         if self._stuck:
-            lines.append(f"the search ends early: {LIMIT} suggestions in a row held nothing new")
+            lines.append(
+                f"the search ends early: {LIMIT} suggestions in a row repeated earlier trials"
+            )
         return lines
 
     def open_trials(self, known: Collection[int] = ()) -> dict[int, dict[str, Value]]:
-        """Return number and values of the trials that are neither complete nor given up.
+        """Return number and values of the trials that are neither complete, pruned nor failed.
 
-        A process that was killed may have left one of which not all values were drawn; they are.
+        A killed process may have left one with values missing; they are drawn now.
 
         Args:
-            known: those that have a job; another one may have been about to be left out as tried.
+            known: those that have a job; others may repeat an earlier trial.
         """
         from optuna.trial import TrialState
 
@@ -173,7 +175,7 @@ class Trials:
         return found
 
     def note(self, number: int, done: int, value: float) -> None:
-        """Note a trial's validation, with which later ones are compared.
+        """Record a trial's validation, for comparison with later ones.
 
         Args:
             number: of the trial.
@@ -200,7 +202,7 @@ class Trials:
         return found if isinstance(found, int) else None
 
     def knows(self, number: int) -> bool:
-        """Tell whether a trial has been asked for."""
+        """Tell whether a trial exists."""
         return number < len(self.study.get_trials(deepcopy=False))
 
     def is_open(self, number: int) -> bool:
@@ -223,9 +225,9 @@ class Trials:
         self._live.pop(number, None)
 
     def _trial(self, number: int) -> optuna.Trial:
-        """Return a trial that runs, also one that a killed process has left.
+        """Return a running trial, also one that a killed process left.
 
-        Optuna has no other way to go on with one than its number in the storage.
+        Optuna can resume one only by its number in the storage.
         """
         from optuna.trial import Trial
 
@@ -249,19 +251,19 @@ class Trials:
             self.study.enqueue_trial(dict(values))
 
     def _left(self, trials: Sequence[FrozenTrial]) -> list[dict[str, Value]]:
-        """Return the combinations of a finite space of which there is no trial."""
+        """Return the combinations of a finite space that have no trial."""
         tried = {key_of(trial.params) for trial in trials}
         return [values for values in self._every or () if key_of(values) not in tried]
 
     def _draw(self, number: int, below: int) -> int:
-        """Return a whole number from 0 to `below` - 1, decided by the seed and the trial."""
+        """Return an integer from 0 to `below` - 1, a function of the seed and the trial."""
         import numpy as np
 
         words = np.random.SeedSequence([self.settings.seed, number]).generate_state(1)
         return int(words[0]) % below
 
     def _sampler(self, number: int, alone: bool = False) -> BaseSampler:
-        """Return the sampler of a trial; `alone`: one that looks at no other trial."""
+        """Return the sampler of a trial; `alone`: one that ignores other trials."""
         from optuna import samplers
 
         seed, startup = self._draw(number, 1 << 32), self.settings.startup
@@ -274,7 +276,7 @@ class Trials:
                 )
             if self.settings.sampler == "tpe":
                 return samplers.TPESampler(seed=seed, n_startup_trials=startup)
-        return samplers.RandomSampler(seed=seed)  # of a grid every trial is known beforehand
+        return samplers.RandomSampler(seed=seed)  # with a grid every trial is known in advance
 
 
 def _suggest(trial: optuna.Trial, parameter: Parameter) -> Value:

@@ -1,1 +1,1 @@
-"""A multirun: its jobs, their processes, what became of them. Nothing here needs torch."""
+"""Multiruns: jobs, their processes and their status. Nothing here imports torch."""

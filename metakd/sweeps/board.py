@@ -1,4 +1,4 @@
-"""A sweep for whoever watches: a table that is drawn anew on a terminal, plain lines elsewhere."""
+"""Progress of a sweep: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from metakd.sweeps.watch import Watch, clock, result_of
 __all__ = ["Board", "print_summary"]
 
 LINE_EVERY_S = 30.0
-"""Plain output: seconds between two lines of the same job."""
+"""Plain output: seconds between two lines on the same job."""
 
 LOOK_EVERY_S = 1.0
 AROUND = 8
-"""Lines of a window that are not the table's rows."""
+"""Lines of the terminal that are not rows of the table."""
 
 STYLES = {
     "finished": "green",
@@ -61,12 +61,12 @@ class Board:
             self._live.start()
 
     def added(self, job: Job) -> None:
-        """Show a job, too, that was not known before."""
+        """Show a job that was added later."""
         self._watches[job.number] = Watch(self.sweep.run_folder(job), self.sweep.log(job))
         self.names = names_of(self.sweep)
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Stop the live display."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -76,14 +76,14 @@ class Board:
         self._console.print(Text(text))
 
     def started(self, job: Job, again: bool) -> None:
-        """Tell of a job whose process has begun."""
+        """Show that a job has started."""
         self._watches[job.number].begin()
         self._said[job.number] = time.monotonic()
         if self._live is None:
             self.say(f"{self._name(job)}: {'goes on' if again else 'started'}")
 
     def ended(self, job: Job) -> None:
-        """Tell of a job whose process has ended."""
+        """Show that a job has ended."""
         if job.status == "finished":
             found = result_of(self.sweep.run_folder(job))
             self._results[job.number] = found
@@ -95,7 +95,7 @@ class Board:
         self.say(f"{self._name(job)}: {text}  [{over} of {self.sweep.total}]")
 
     def update(self, running: Mapping[int, float]) -> None:
-        """Look again, at most every second.
+        """Update, at most every second.
 
         Args:
             running: by job the seconds for which its process has been running.
@@ -165,11 +165,11 @@ class Board:
         return [str(job.number), name, watch.stage or "begins", steps, watch.best, passed, left]
 
     def _shown(self, rows: int) -> set[int]:
-        """Return the jobs for which there is room: first those that run, last those that wait."""
+        """Return the jobs that fit: running ones first, waiting ones last."""
         order = ("running", "failed", "interrupted", "finished", "pruned", "waiting")
         jobs = sorted(
             self.sweep.asked,
-            # Of those that are over the newest, of those that wait the next ones.
+            # The latest of the finished jobs, the next ones of the waiting.
             key=lambda j: (
                 order.index(j.status),
                 j.number if j.status in ("running", "waiting") else -j.number,
@@ -178,7 +178,7 @@ class Board:
         return {job.number for job in jobs[:rows]}
 
     def _remaining(self, running: Mapping[int, float]) -> float | None:
-        """Return the seconds that all jobs still need, if those that are done tell."""
+        """Return the estimated seconds that all jobs still need; None if no job is finished."""
         done = [j.seconds for j in self.sweep.asked if j.status == "finished" and j.seconds]
         if not done:
             return None
@@ -191,7 +191,7 @@ class Board:
 
 
 def names_of(sweep: Sweep) -> dict[int, str]:
-    """Return by job what tells it from the others; numbers that a search drew are shortened."""
+    """Return by job the settings that differ between jobs; a search's numbers are rounded."""
     jobs = {job.number: job.overrides for job in sweep.asked}
     if sweep.search is None:
         return varying(jobs)
@@ -208,7 +208,7 @@ def _short(word: str) -> str:
 
 
 def print_summary(sweep: Sweep, console: Console) -> None:
-    """Print what became of every job: status, the student's headline, time; below, the reasons."""
+    """Print each job's status, main result and time; below, the reasons of failures."""
     names = names_of(sweep)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("job", "settings", "status", "result", "time"):

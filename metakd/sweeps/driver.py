@@ -27,7 +27,7 @@ __all__ = ["Driver", "Source", "command_of", "is_done", "outlook"]
 
 POLL_S = 0.1
 LOOK_S = 1.0
-"""Seconds between two looks at a job that an earlier sweep has left running."""
+"""Seconds between two checks of a job that an earlier sweep left running."""
 
 INTERRUPTED = 130
 OVER = ("finished", "pruned")
@@ -66,18 +66,18 @@ class Source(Protocol):
 
 
 class Driver:
-    """Carries a sweep out.
+    """Runs a sweep.
 
     Args:
         sweep: locked by this process.
-        extras: words for jobs that go on.
-        changed: these may make other runs of them.
+        extras: overrides for resumed jobs.
+        changed: whether these may change settings that affect results.
         command: what to run for a job; `command_of` unless given.
         source: of further jobs, if not all are known beforehand.
     """
 
     copied: tuple[str, Sequence[str]] = ("metakd.cli.job", ("metakd.sweeps.imported",))
-    """Module that a job runs, and what is imported once for all of them (see `Forks`)."""
+    """Module that a job runs, and modules that are imported once for all jobs (see `Forks`)."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Driver:
         self._unsaved = False
 
     def carry_out(self) -> int:
-        """Run what is left; return the exit status: 0, or 1 if a job failed.
+        """Run the remaining jobs; return the exit status: 0, or 1 if a job failed.
 
         Raises:
             UserError: the folder cannot be written.
@@ -126,10 +126,10 @@ class Driver:
             with interrupts() as stop:
                 try:
                     while self._left or self._more or self._foreign or self.pool.running():
-                        with stop.held():  # a process that was just started must not be forgotten
+                        with stop.held():  # record the process that was just started
                             self._step(board)
                         time.sleep(POLL_S)
-                except BaseException:  # Ctrl-C, too: no job may be left behind
+                except BaseException:  # also on Ctrl-C: leave no job running
                     board.close()
                     self._stop(board)
                     raise
@@ -141,7 +141,7 @@ class Driver:
         sweep.status = "failed" if bad else "finished"
         self._save(board)
         if bad:
-            board.say(f"to run what is left: {_resume_line(sweep)}")
+            board.say(f"to run the remaining jobs: {_resume_line(sweep)}")
         return 1 if bad else 0
 
     def _step(self, board: Board) -> None:
@@ -150,7 +150,7 @@ class Driver:
         now = time.monotonic()
         if now - self._looked >= LOOK_S:
             self._looked = now
-            self._left = [*self._foreign, *self._left]  # `_begin` looks at them again
+            self._left = [*self._foreign, *self._left]  # `_begin` checks them again
             self._foreign = []
             self._end_pruned()
         while len(self.pool.running()) + len(self._foreign) < self.pool.size:
@@ -178,14 +178,14 @@ class Driver:
                 self.pool.end(number)
 
     def _over(self, job: Job, board: Board) -> None:
-        """Let everybody know that a job has ended."""
+        """Record and show that a job has ended."""
         if self.source is not None:
             self.source.tell(job)
         self._save(board)
         board.ended(job)
 
     def _begin(self, job: Job, board: Board) -> bool:
-        """Start the next job, or find that it is finished, or at work; false: it has to wait."""
+        """Start the next job, unless it is finished or running; false: it has to wait."""
         state = outlook(self.sweep, job)
         if state == "finished":
             self._left.remove(job)
@@ -196,7 +196,9 @@ class Driver:
         if state == "busy":
             self._left.remove(job)
             if job.status != "running":
-                board.say(f"job {job.number} is still at work since the last time; waiting for it")
+                board.say(
+                    f"job {job.number} is still running from an earlier sweep; waiting for it"
+                )
             job.status = "running"
             self._foreign.append(job)
             return True
@@ -232,13 +234,13 @@ class Driver:
         if ended.status == 0:
             job.status, job.reason = "finished", None
         elif ended.status == INTERRUPTED:
-            job.status, job.reason = "interrupted", "it was asked to end"
+            job.status, job.reason = "interrupted", "interrupted"
         else:
             job.status, job.reason = "failed", self._reason(job, ended.status)
         self._over(job, board)
 
     def _reason(self, job: Job, status: int) -> str:
-        """Return what the job said last, or what is known of its end."""
+        """Return the job's last error message, or how its process ended."""
         if status < 0:
             return ended_how(status)
         try:
@@ -255,7 +257,9 @@ class Driver:
         """Ask all jobs to end and wait until they have."""
         running = len(self.pool.running()) + len(self._foreign)
         if running:
-            board.say(f"asking {running} of the jobs to end; they save first (again: at once)")
+            board.say(
+                f"stopping {running} jobs after they have saved; press Ctrl-C again to kill them"
+            )
         for job in self._foreign:
             if job.pid is not None and _lives(job):
                 with contextlib.suppress(OSError):
@@ -268,10 +272,10 @@ class Driver:
             job.status, job.pid = "interrupted", None
         self.sweep.status = "interrupted"
         self._save(board)
-        board.say(f"interrupted; to go on: {_resume_line(self.sweep)}")
+        board.say(f"interrupted; resume with: {_resume_line(self.sweep)}")
 
     def _save(self, board: Board) -> None:
-        """Write sweep.json; a full disk must not take the jobs along, whose folders tell more."""
+        """Write sweep.json; if the disk is full, jobs go on: their folders hold their state."""
         try:
             self.sweep.save()
         except OSError as error:
@@ -281,7 +285,7 @@ class Driver:
 
 
 def outlook(sweep: Sweep, job: Job) -> str:
-    """Return what is to be done for a job, by its folder and not by what is said of it.
+    """Return what a job needs, according to its folder and not to its recorded status.
 
     Returns:
         `new`, `resume`, `finished`, or `busy`: a process that an earlier sweep left is at work.
@@ -297,11 +301,11 @@ def outlook(sweep: Sweep, job: Job) -> str:
     except UserError:
         return "busy"
     except (OSError, NotImplementedError):
-        return "resume"  # which says what is the matter
+        return "resume"  # which reports the error
     try:
         kept = (folder / ".hydra" / "config.yaml").exists() or any(run.checkpoints.glob("*.pt"))
         if not kept and not (folder / "results.json").exists():
-            (folder / "run.json").unlink()  # killed before it had said what it is
+            (folder / "run.json").unlink()  # killed before it wrote run.json
             return "new"
         return "finished" if is_done(folder) else "resume"
     finally:

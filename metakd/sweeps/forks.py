@@ -1,8 +1,7 @@
-"""Jobs as copies of a process that has imported everything; the other end of `server`.
+"""Jobs as forks of a process that has imported everything; the client of `server`.
 
-What a new interpreter would spend on imports (six seconds, half of them torch's) is spent once.
-On Linux only: elsewhere there is no fork, or none that the libraries that jobs use allow, and
-every job is a new interpreter.
+The time for imports (six seconds, half of them for torch) is spent once. On Linux only: elsewhere
+fork is missing or not safe with the libraries in use, and every job is a new interpreter.
 """
 
 from __future__ import annotations
@@ -28,24 +27,24 @@ from metakd.sweeps.tie import take_orphans_in
 __all__ = ["Forked", "Forks", "interpreter"]
 
 LATE = ("CUDA_VISIBLE_DEVICES",)
-"""Variables of the environment that are read after imports: when a GPU is first used."""
+"""Environment variables that are read after imports, when a GPU is first used."""
 
 PATIENCE_S = 300.0
-"""Seconds that imports may take: from a network's disk it can be minutes."""
+"""Seconds that imports may take; from a network file system it can be minutes."""
 
 ANSWER_S = 30.0
 RESTARTS = 3
 
 
 def interpreter() -> list[str]:
-    """Return the beginning of the command line of every process that is started for a job."""
+    """Return the first words of the command line of every job's process."""
     # -P: what lies where the command was typed is not imported in place of installed packages.
     here = Path(metakd.__file__).parents[1] == Path.cwd()
     return [sys.executable, *([] if here else ["-P"]), "-m"]
 
 
 class Forked:
-    """A copy at work, as `subprocess.Popen` would have it.
+    """A running fork, with the interface of `subprocess.Popen`.
 
     Attributes:
         pid: its id, and its process group's.
@@ -75,7 +74,7 @@ class Forked:
         if self.returncode is None:
             try:
                 pid, status = os.waitpid(self.pid, options)
-            except ChildProcessError:  # somebody else has collected it, as with Popen
+            except ChildProcessError:  # already reaped, as with Popen
                 self.returncode = 0
             else:
                 if pid:
@@ -84,7 +83,7 @@ class Forked:
 
 
 class Forks:
-    """Starts jobs of one module as copies.
+    """Starts jobs of one module as forks.
 
     Args:
         say: prints a line.
@@ -111,7 +110,7 @@ class Forks:
         self._groups: set[int] = set()
 
     def takes(self, command: Sequence[str], environment: Mapping[str, str]) -> bool:
-        """Tell whether a job can be a copy: it runs our module, with the server's environment."""
+        """Tell whether a job can be a fork: it runs our module, with the server's environment."""
         start = [*interpreter(), self.module]
         if self._given_up or list(command[: len(start)]) != start:
             return False
@@ -120,7 +119,7 @@ class Forks:
     def ready(self, environment: Mapping[str, str]) -> bool:
         """Tell whether a job can be started now; the first call begins the imports.
 
-        It can be, too, once imports have failed: jobs are new interpreters then.
+        Also true once imports have failed: jobs are new interpreters then.
         """
         if self._given_up or self._is_ready:
             return True
@@ -137,7 +136,7 @@ class Forks:
     def start(
         self, command: Sequence[str], log: BinaryIO, environment: Mapping[str, str]
     ) -> Forked | None:
-        """Return a copy that does what `command` says; None: it has to be a new interpreter.
+        """Return a fork that runs `command`; None: it has to be a new interpreter.
 
         Args:
             command: one that `takes` took, with its environment.
@@ -157,7 +156,7 @@ class Forks:
                 with other:
                     socket.send_fds(self._channel, [request], [log.fileno(), other.fileno()])
                 pid = int(own.recv(32))
-                own.send(b"+")  # a copy that has not heard this does nothing
+                own.send(b"+")  # a fork that has not received this does nothing
             except (OSError, ValueError):
                 self._lost()
                 return None
@@ -165,10 +164,10 @@ class Forks:
         return Forked(pid)
 
     def collect(self) -> None:
-        """Collect what jobs have left behind and this process has taken in."""
+        """Reap orphaned processes of jobs that this process has adopted."""
         for group in list(self._groups):
             try:
-                # Not the jobs themselves: `Forked` wants to know how these end.
+                # Not the jobs themselves: `Forked` needs their exit status.
                 while (found := os.waitid(os.P_PGID, group, _LOOK)) is not None:
                     if found.si_pid == group:
                         break
@@ -177,7 +176,7 @@ class Forks:
                 self._groups.discard(group)
 
     def close(self) -> None:
-        """End the server; jobs that run are not touched by it."""
+        """End the server; running jobs go on."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -214,7 +213,7 @@ class Forks:
         self._starts += 1
 
     def _greeted(self, channel: socket.socket) -> None:
-        """Hear the server's first word, or its end."""
+        """Read the server's first message, or notice its end."""
         try:
             content = channel.recv(LONGEST)
         except OSError:
@@ -232,10 +231,10 @@ class Forks:
         if self._starts > RESTARTS:
             self._give_up(how)
         else:
-            self._say(f"what jobs are copies of is gone ({how}); another one takes its place")
+            self._say(f"the process that jobs are forked from ended ({how}); starting another one")
 
     def _end(self) -> str:
-        """Say how the server has ended."""
+        """Return how the server has ended."""
         assert self._server is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
             return ended_how(self._server.wait(timeout=1.0))
@@ -244,7 +243,9 @@ class Forks:
     def _give_up(self, reason: str) -> None:
         self.close()
         self._given_up = True
-        self._say(f"jobs import for themselves: they cannot be copies of one process ({reason})")
+        self._say(
+            f"each job starts a new interpreter: jobs cannot be forks of one process ({reason})"
+        )
 
 
 _LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT if hasattr(os, "WNOWAIT") else 0

@@ -1,7 +1,7 @@
-"""What the process imports that jobs are copies of (`metakd.sweeps.server`): all that any needs.
+"""Modules that the process imports before jobs are forked from it (`metakd.sweeps.server`).
 
-Classes of plug-ins are not among it; a job that names some imports them itself, as ever. Nor is
-the client of a tracker, which may start threads.
+Plug-ins are not among them; a job that names some imports them itself. Nor is the client of a
+tracker, which may start threads.
 """
 
 from __future__ import annotations
@@ -27,5 +27,5 @@ for _group in GROUPS.values():
     if _group == "tracker":
         continue
     for _target in sorted(built_in_targets(_group)):
-        with contextlib.suppress(ImportError):  # a package that is not there: a job says so
+        with contextlib.suppress(ImportError):  # a package is missing: the job reports it
             importlib.import_module(_target.rpartition(".")[0])

@@ -1,4 +1,4 @@
-"""What a multirun asks for: settings of its own, and the overrides of every job."""
+"""The plan of a multirun: its own settings, and the overrides of every job."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 FOLDERS = ("hydra.sweep.dir", "hydra.mode")
-"""Settings of the sweep itself that Hydra knows, and its jobs do not get."""
+"""Settings of the sweep itself that Hydra knows; jobs do not get them."""
 
 OWN = ("sweep.jobs",)
 """Settings of the sweep itself that Hydra does not know."""
@@ -41,11 +41,11 @@ OF_A_SEARCH = tuple(
 
 @dataclass(frozen=True)
 class Asked:
-    """What was typed for the sweep itself.
+    """The settings that were typed for the sweep itself.
 
     Attributes:
         parallel: `sweep.jobs`, how many jobs run at a time; None: not typed.
-        changed: `resume_changed=true`, the combinations may be others than the folder's.
+        changed: `resume_changed=true`, the combinations may differ from the folder's.
         rest: the other words.
     """
 
@@ -55,10 +55,10 @@ class Asked:
 
 
 def asked_of(words: Sequence[str]) -> Asked:
-    """Return the sweep's own settings apart from the rest.
+    """Separate the sweep's own settings from the rest.
 
     Raises:
-        UserError: one that there is not, or a value that it does not take.
+        UserError: an unknown setting, or an invalid value.
     """
     parallel, changed, rest = None, False, []
     for word in words:
@@ -113,7 +113,7 @@ def refuse_folders(parsed: Iterable[Override]) -> None:
             )
         if override.key_or_group == "resume":
             raise UserError(
-                "resume: to go on with a multirun type metakd train resume=SWEEP_FOLDER without "
+                "resume: to resume a multirun type metakd train resume=SWEEP_FOLDER without "
                 "-m, or the same -m line with hydra.sweep.dir=SWEEP_FOLDER"
             )
 
@@ -139,7 +139,7 @@ def composed_jobs(
 
 
 def varying(jobs: Mapping[int, Sequence[str]]) -> dict[int, str]:
-    """Return by job the overrides that not all jobs have; all of them for a single job."""
+    """Return by job the overrides that not all jobs share; all of them for a single job."""
     shared = set.intersection(*(set(words) for words in jobs.values())) if jobs else set()
     if len(jobs) == 1:
         shared = set()
@@ -147,10 +147,7 @@ def varying(jobs: Mapping[int, Sequence[str]]) -> dict[int, str]:
 
 
 def placed(parsed: Iterable[Override]) -> list[str]:
-    """Return overrides as words that mean the same wherever the process runs.
-
-    Paths become absolute: the jobs of a sweep that goes on run where it was first typed.
-    """
+    """Return overrides with absolute paths, so that they mean the same in any working directory."""
     words = []
     for override in parsed:
         value = override.value()

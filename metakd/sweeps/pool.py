@@ -48,8 +48,8 @@ class Pool:
 
     Args:
         size: how many at a time.
-        forks: starts those that it takes as copies of a process that has imported; None: all are
-            new programs.
+        forks: starts those that it takes as forks of a process that has imported everything; None:
+            all are new interpreters.
     """
 
     def __init__(self, size: int, forks: Forks | None = None) -> None:
@@ -58,12 +58,12 @@ class Pool:
         self._running: dict[int, _Running] = {}
 
     def free(self) -> int | None:
-        """Return the lowest slot in which nothing runs."""
+        """Return the lowest free slot."""
         taken = {running.slot for running in self._running.values()}
         return next((slot for slot in range(self.size) if slot not in taken), None)
 
     def ready(self, command: Sequence[str], variables: Mapping[str, str]) -> bool:
-        """Tell whether `command` can start now: what it will be a copy of may still import."""
+        """Tell whether `command` can start now: the process to fork from may still be importing."""
         environment = {**os.environ, **variables}
         if self.forks is None or not self.forks.takes(command, environment):
             return True
@@ -83,7 +83,7 @@ class Pool:
             number: of the job; it must not be running.
             slot: a free one.
             command: the program and its arguments.
-            log: file to which both of its outputs are appended.
+            log: file to which its standard output and error are appended.
             variables: of its environment, beside those of this process.
 
         Raises:
@@ -124,12 +124,12 @@ class Pool:
         return found
 
     def end(self, number: int) -> None:
-        """Ask the process of job `number` to end."""
+        """Send SIGTERM to the process of job `number`."""
         if number in self._running:
             self._running[number].process.terminate()
 
     def stop(self) -> list[Ended]:
-        """Ask all to end, wait until they have (they save first), and return them."""
+        """Send SIGTERM to all, wait until they have saved and ended, and return them."""
         for one in self._running.values():
             one.process.terminate()
         for one in self._running.values():
@@ -137,7 +137,7 @@ class Pool:
         return self.ended()
 
     def close(self) -> None:
-        """Give back what only serves to start processes."""
+        """Release what only serves to start processes."""
         if self.forks is not None:
             self.forks.close()
 
@@ -157,7 +157,7 @@ def gpus() -> list[str]:
     typed = os.environ.get(VISIBLE)
     if typed is not None:
         names = [name.strip() for name in typed.split(",")]
-        # CUDA itself takes the names up to the first that is none.
+        # CUDA itself takes the names up to the first invalid one.
         return names[: next((i for i, n in enumerate(names) if n in ("", "-1")), len(names))]
     try:
         done = subprocess.run(
@@ -177,7 +177,7 @@ def shares(parallel: int, devices: Sequence[str]) -> list[dict[str, str]]:
     """Return for each slot the variables that give its jobs their share of the machine.
 
     A single job at a time keeps all cores, so that it is the run that `metakd train` would do.
-    What the user has set stays.
+    Variables that the user has set are kept.
 
     Args:
         parallel: number of slots.

@@ -19,12 +19,12 @@ __all__ = ["GROUP", "Recipe", "chosen", "read_recipe", "shown", "word"]
 GROUP = "sweep"
 SECTIONS = ("settings", "grid", "search", "space")
 BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./")
-"""Characters of text that Hydra's grammar takes as they stand."""
+"""Characters that need no quotes in Hydra's grammar."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a file of conf/sweep says.
+    """The content of a file of conf/sweep.
 
     Attributes:
         name: of the choice.
@@ -72,7 +72,7 @@ def chosen(words: Sequence[str], config_dir: str | None) -> tuple[Recipe | None,
 
 
 def read_recipe(name: str, config_dir: str | None = None, plugins: Sequence[str] = ()) -> Recipe:
-    """Return what the file `sweep/NAME.yaml` says; its settings are checked when they are composed.
+    """Return the content of `sweep/NAME.yaml`; its settings are checked when they are composed.
 
     Raises:
         UserError: there is no such file, or it is no recipe.
@@ -87,7 +87,7 @@ def read_recipe(name: str, config_dir: str | None = None, plugins: Sequence[str]
             raise UserError(f"{file}: {key}: no such section.{hint}")
     parts = {section: _mapping(content, section, file) for section in SECTIONS}
     if "space" in content and parts["grid"]:
-        raise UserError(f"{file}: has both a grid and a space; a search takes the latter alone")
+        raise UserError(f"{file}: has both a grid and a space; they are mutually exclusive")
     if "search" in content and "space" not in content:
         raise UserError(f"{file}: has settings of a search, but no space to search")
     for key, values in parts["grid"].items():
@@ -98,7 +98,7 @@ def read_recipe(name: str, config_dir: str | None = None, plugins: Sequence[str]
 
 
 def word(key: str, value: Any) -> str:
-    """Return `key=value` as it can be typed (before a shell sees it)."""
+    """Return `key=value` as it can be typed, without shell quoting."""
     return f"{key}={shown(key, value)}"
 
 
@@ -118,7 +118,7 @@ def shown(key: str, value: Any) -> str:
     if key in PATH_KEYS:
         return quoted(f"{key}={text}").partition("=")[2]
     if text and BARE.issuperset(text):
-        # What would be read as a number, a truth value or nothing stays text in quotes.
+        # Text that would be read as a number, a boolean or null is quoted.
         plain = parse([f"x={text}"])[0].value()
         return text if isinstance(plain, str) else f"'{text}'"
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")

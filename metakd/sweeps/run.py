@@ -20,7 +20,7 @@ __all__ = ["begun", "check_recorded", "go_on", "opened", "start"]
 
 
 def start(words: Sequence[str], config_dir: str | None = None) -> int:
-    """Run every combination; in a folder that holds this sweep already, what is left of it.
+    """Run every combination; in a folder that holds this sweep already, the remaining ones.
 
     Returns:
         the exit status: 0, or 1 if a job failed.
@@ -37,7 +37,7 @@ def start(words: Sequence[str], config_dir: str | None = None) -> int:
 
 
 def begun(words: Sequence[str], config_dir: str | None = None) -> Sweep:
-    """Return the sweep that `words` ask for, all of it checked, in its folder and locked.
+    """Return the sweep that `words` describe: checked, with its folder, and locked.
 
     Raises:
         UserError: as in `start`.
@@ -49,8 +49,8 @@ def begun(words: Sequence[str], config_dir: str | None = None) -> Sweep:
     try:
         if sweep.search is not None:
             raise UserError(
-                f"'{sweep.folder}' holds a search; choose another hydra.sweep.dir, or go on with "
-                f"metakd train resume={sweep.folder}"
+                f"'{sweep.folder}' holds a search; choose another hydra.sweep.dir, or resume it "
+                f"with metakd train resume={sweep.folder}"
             )
         found = sweep.others(jobs) if sweep.jobs else []
         if found and not asked.changed:
@@ -63,7 +63,7 @@ def begun(words: Sequence[str], config_dir: str | None = None) -> Sweep:
         sweep.parallel = asked.parallel or sweep.parallel
         sweep.directory = os.getcwd()
         sweep.config_dir = None if config_dir is None else os.path.abspath(config_dir)
-    except BaseException:  # Ctrl-C, too: nobody must be locked out
+    except BaseException:  # also on Ctrl-C: release the lock
         sweep.unlock()
         raise
     return sweep
@@ -79,8 +79,8 @@ def go_on(
 
     Args:
         folder: holds sweep.json.
-        words: `sweep.jobs`, settings that say where things lie or who watches, `plugins`; with
-            `changed` any others, for the jobs that are not finished.
+        words: `sweep.jobs`, settings of paths and trackers, `plugins`; with `changed` any
+            others, for the jobs that are not finished.
         config_dir: the user's own configuration folder; None: the recorded one.
         changed: `resume_changed=true` was typed.
 
@@ -94,14 +94,14 @@ def go_on(
     parsed = parse(asked.rest)
     for override in parsed:
         if override.is_hydra_override() or override.is_sweep_override():
-            raise UserError(f"{override.input_line}: a multirun that goes on does not take this")
+            raise UserError(f"{override.input_line}: a resumed multirun does not take this")
     sweep = Sweep.opened(folder)
     try:
         check_recorded(sweep, {override.key_or_group for override in parsed})
         extras = placed(parsed)
         sweep.config_dir = config_dir or sweep.config_dir
         sweep.parallel = asked.parallel or sweep.parallel
-        if not Path(sweep.directory).is_dir():  # the folder has come from elsewhere
+        if not Path(sweep.directory).is_dir():  # the folder was moved from elsewhere
             sweep.directory = os.getcwd()
         open_jobs = [job for job in sweep.asked if not is_done(sweep.run_folder(job))]
         with contextlib.chdir(sweep.directory):
@@ -114,7 +114,7 @@ def go_on(
 
 
 def _check_changes(sweep: Sweep, jobs: Sequence[Job], extras: Sequence[str], changed: bool) -> None:
-    """Compose what is left, and refuse what would make other runs of it."""
+    """Compose the remaining jobs, and refuse settings that would change their results."""
     after = composed_jobs([merged(j.overrides, extras) for j in jobs], [], sweep.config_dir)
     if changed or all(is_outside(word) for word in extras):
         return
@@ -126,13 +126,13 @@ def _check_changes(sweep: Sweep, jobs: Sequence[Job], extras: Sequence[str], cha
         if found:
             raise UserError(
                 f"job {job.number} of multirun '{sweep.folder}' has another configuration: "
-                f"{'; '.join(found)}. Go on without these, or, if what is left is to go on "
-                "differently, type resume_changed=true"
+                f"{'; '.join(found)}. Leave these out, or, to change the remaining "
+                "jobs, type resume_changed=true"
             )
 
 
 def check_recorded(sweep: Sweep, typed: set[str]) -> None:
-    """Refuse a recorded job that would do more than train; sweep.json may be a stranger's.
+    """Refuse a recorded job that would do more than train; sweep.json may come from someone else.
 
     Args:
         sweep: as it was read.
@@ -182,14 +182,14 @@ def opened(first: Composed) -> Sweep:
             raise UserError(f"{folder}: cannot be made: {error.strerror}") from error
     sweep = Sweep(folder, [])
     sweep.lock()
-    if is_sweep(folder):  # somebody typed the same at the same time, and is done with it
+    if is_sweep(folder):  # another process ran the same sweep at the same time and has finished it
         sweep.unlock()
         return Sweep.opened(folder)
     return sweep
 
 
 def _made_unique(wanted: Path) -> Path:
-    """Make a folder that nobody else has."""
+    """Create a folder that no other process has."""
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
         for number in range(1000):
@@ -199,4 +199,4 @@ def _made_unique(wanted: Path) -> Path:
                 return folder
     except OSError as error:
         raise UserError(f"{wanted}: cannot be made: {error.strerror}") from error
-    raise UserError(f"{wanted}: exists already, and so do its numbered neighbours")
+    raise UserError(f"{wanted}: exists already, and so do its numbered variants")

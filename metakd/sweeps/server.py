@@ -1,11 +1,11 @@
-"""A process that has imported everything and of which jobs are copies: they start at once.
+"""A process that has imported everything and forks a copy of itself for each job.
 
     python -m metakd.sweeps.server CHANNEL DRIVER MODULE IMPORTED...
 
 CHANNEL is the descriptor of a socket (`SOCK_SEQPACKET`), DRIVER the id of the process at its
-other end (`metakd.sweeps.forks`). Nothing but imports happens here before a copy is made: no thread
-is started, no GPU looked at and no random number drawn, so that a copy is what a new interpreter
-would be after the same imports.
+other end (`metakd.sweeps.forks`). Nothing but imports happens here before a fork: no thread
+is started, no GPU used and no random number drawn, so that a fork is in the state of a new
+interpreter after the same imports.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Job = Callable[[], int]
 
 
 def main(arguments: Sequence[str]) -> Job | None:
-    """Serve until the driver closes the channel; in a copy return the job that it is to do."""
+    """Serve until the driver closes the channel; in a fork, return its job."""
     descriptor, driver, module, *imported = arguments
     channel = socket.socket(fileno=int(descriptor))
     if not tie_to(int(driver)):
         return None
-    # Python warns of forks beside threads: those that are there end before it (see `_obstacle`).
+    # Python warns of forks with threads: the existing ones end before it (see `_obstacle`).
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     run = importlib.import_module(module).run
     for name in imported:
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str]) -> Job | None:
     channel.send(json.dumps({"obstacle": obstacle}).encode())
     if obstacle is not None:
         return None
-    sys.stdout.flush()  # what imports have printed is not every job's
+    sys.stdout.flush()  # output of imports must not be repeated by every job
     gc.collect()
-    gc.freeze()  # what is there now is shared by all copies; no collection touches it
+    gc.freeze()  # objects so far are shared by all forks; garbage collection leaves them alone
     while True:
         content, descriptors, _, _ = socket.recv_fds(channel, LONGEST, 2)
         if not content:
@@ -68,12 +68,12 @@ def main(arguments: Sequence[str]) -> Job | None:
 
 
 def _obstacle() -> str | None:
-    """Return why this process must not be copied, None if it can be."""
+    """Return why this process must not fork, None if it can."""
     if not os.fork():
         os._exit(0)
     os.wait()
-    # Libraries that can be copied end their idle threads before a fork; a lock that another
-    # thread holds would be held in the copy for ever.
+    # Libraries that support fork end their idle threads before it; a lock that another thread
+    # holds would be held in the fork for ever.
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
         return f"{threads - 1} thread(s) run in it"
@@ -88,7 +88,7 @@ def _obstacle() -> str | None:
 
 
 def _copied() -> bool:
-    """Make a copy of this process; tell whether this is the copy.
+    """Fork; tell whether this is the fork.
 
     The process in between ends at once, so that the driver, which takes orphans in
     (`PR_SET_CHILD_SUBREAPER`), is the copy's parent: it sees how the copy ends, and a copy does
@@ -96,7 +96,7 @@ def _copied() -> bool:
     """
     try:
         between = os.fork()
-    except OSError:  # the driver sees that nobody has answered
+    except OSError:  # the driver sees that there is no answer
         return False
     if between:
         os.waitpid(between, 0)
@@ -113,10 +113,10 @@ def _copied() -> bool:
 
 
 def _settled(driver: int, log: int, own: socket.socket, variables: dict[str, str]) -> bool:
-    """Make of this copy what a process that the driver has started would be.
+    """Set this fork up like a process that the driver has started.
 
     Returns:
-        false if the driver has ended or does not want the copy any more.
+        false if the driver has ended or no longer wants the fork.
     """
     os.setpgid(0, 0)
     if not tie_to(driver):

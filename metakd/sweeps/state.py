@@ -1,4 +1,4 @@
-"""sweep.json: what a multirun was asked for and what became of each job; enough to go on."""
+"""sweep.json: the combinations of a multirun and the status of each job, to resume it from."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Job:
         overrides: what is typed for it.
         status: `waiting`, `running`, `finished`, `failed`, `interrupted` or `pruned`.
         reason: why it failed or stopped, one line.
-        pid, process_start, host: the process that is or was at work on it.
+        pid, process_start, host: the process that runs or ran it.
         seconds: that its processes have taken so far.
         device: the configuration's, which decides whether it is given a GPU.
-        asked: whether it belongs to the combinations as they were typed last.
+        asked: whether it belongs to the combinations that were typed last.
     """
 
     number: int
@@ -90,11 +90,11 @@ class Sweep:
         return max(len(self.asked), self.most)
 
     def run_folder(self, job: Job) -> Path:
-        """Return where the job's run lies."""
+        """Return the job's run folder."""
         return self.folder / str(job.number)
 
     def log(self, job: Job) -> Path:
-        """Return the file that holds what the job's processes print."""
+        """Return the log file of the job's processes."""
         return self.folder / f"{job.number}.log"
 
     def save(self) -> None:
@@ -120,7 +120,7 @@ class Sweep:
         write_text(self.folder / FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     def lock(self) -> None:
-        """Take this sweep for this process; released by `unlock` and by the process's end.
+        """Lock this sweep; released by `unlock` and by the process's end.
 
         Raises:
             UserError: another process is at work on it, or the folder cannot be written.
@@ -137,7 +137,7 @@ class Sweep:
         self._lock = lock
 
     def unlock(self) -> None:
-        """Let others go on with this sweep."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -149,12 +149,12 @@ class Sweep:
         Raises:
             UserError: there is none, sweep.json is damaged, or another process is at work on it.
         """
-        cls.load(folder)  # before a lock is put into a folder that is none
+        cls.load(folder)  # before a lock is written into a folder without a sweep
         holder = cls(folder.absolute(), [])
         holder.lock()
         try:
-            found = cls.load(folder)  # as whoever had the lock has left it
-        except BaseException:  # Ctrl-C, too: nobody must be locked out
+            found = cls.load(folder)  # as the last owner of the lock left it
+        except BaseException:  # also on Ctrl-C: release the lock
             holder.unlock()
             raise
         found._lock = holder._lock
@@ -192,7 +192,7 @@ class Sweep:
     def match(self, combinations: Sequence[Sequence[str]]) -> list[Job | None]:
         """Return the job of each combination, None for one that has none yet.
 
-        Neither the order of settings nor those that say where things lie decide.
+        The order of settings, and settings of paths, make no difference.
         """
         left = list(self.jobs)
         found: list[Job | None] = [None] * len(combinations)
@@ -240,17 +240,17 @@ class Sweep:
 
 
 def is_sweep(folder: Path) -> bool:
-    """Tell whether a multirun lies in `folder`."""
+    """Tell whether `folder` holds a multirun."""
     return (folder / FILE).is_file()
 
 
 def merged(words: Sequence[str], extras: Sequence[str] = ()) -> list[str]:
-    """Return the words and the extras, of each key the last one only."""
+    """Return words and extras, with the last one of each key only."""
     return list({_setting(word): word for word in (*words, *extras)}.values())
 
 
 def is_outside(word: str) -> bool:
-    """Tell whether an override only says where things lie or who watches."""
+    """Tell whether an override only sets paths or trackers."""
     return is_bookkeeping(_setting(word))
 
 

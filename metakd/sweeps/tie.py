@@ -1,4 +1,4 @@
-"""What Linux alone offers: to hear of the parent's end, and to take orphans in."""
+"""Linux only: a signal at the parent's end, and adoption of orphaned processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tie_to(parent: int) -> bool:
 
 
 def take_orphans_in(wanted: bool) -> bool:
-    """Let this process be the parent of descendants whose own one ends; tell whether that works."""
+    """Make this process adopt orphaned descendants (subreaper); tell whether that works."""
     return sys.platform == "linux" and _prctl(PR_SET_CHILD_SUBREAPER, int(wanted))
 
 

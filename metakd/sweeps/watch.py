@@ -1,4 +1,4 @@
-"""How far a run is, from the files that it writes; cheap enough to be asked every second."""
+"""Progress of a run, from the files that it writes; cheap enough to read every second."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Watch:
     _value: float | None = field(default=None)
 
     def look(self) -> None:
-        """Read what is new."""
+        """Read what was written since the last call."""
         info = run_info(self.folder)
         self.stage, self.steps = info.stage or "", info.stage_steps
         self._read_metrics()
@@ -70,7 +70,7 @@ class Watch:
         self._first = None
 
     def _waits_for(self, what: str) -> bool:
-        """Tell whether the run's process said last that another one trains what it needs."""
+        """Tell whether the run's process is waiting for a model that another one trains."""
         try:
             with self.log.open("rb") as file:
                 file.seek(0, 2)
@@ -86,7 +86,9 @@ class Watch:
         path = self.folder / "metrics.jsonl"
         try:
             with path.open("rb") as file:
-                if file.seek(0, 2) < self._offset:  # a resumed run took back what it does again
+                if (
+                    file.seek(0, 2) < self._offset
+                ):  # a resumed run repeats steps since its checkpoint
                     self._offset, self._in, self._first, self._last = 0, "", None, None
                 file.seek(self._offset)
                 new = file.read()
@@ -103,7 +105,7 @@ class Watch:
                     dict(entry["metrics"]),
                 )
             except (ValueError, TypeError, KeyError):
-                continue  # a damaged line is the reports' business
+                continue  # damaged lines are reported by the reports
 
     def _take(self, stage: str, moment: tuple[float, int], metrics: dict[str, Any]) -> None:
         if stage != self._in:
@@ -121,7 +123,7 @@ class Watch:
 
 
 def run_info(folder: Path) -> RunInfo:
-    """Return what run.json says; nothing is known if there is none that can be read."""
+    """Return run.json's content; empty if it cannot be read."""
     from metakd.runs.record import read_file
     from metakd.runs.records_run import RunInfo
 
@@ -132,7 +134,7 @@ def run_info(folder: Path) -> RunInfo:
 
 
 def result_of(folder: Path) -> str:
-    """Return the student's headline of a finished run in words; empty if there is none."""
+    """Return a finished run's main result as text; empty if there is none."""
     try:
         head = open_run(folder).read_results().student.fewshot
     except UserError:

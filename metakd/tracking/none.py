@@ -1,4 +1,4 @@
-"""No tracker: the run's own files are all there is."""
+"""No tracker: only the run's own files are written."""
 
 from __future__ import annotations
 

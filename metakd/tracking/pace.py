@@ -1,4 +1,4 @@
-"""How fast a stage goes on, and how long the rest of it takes."""
+"""The rate of a stage and its remaining time."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ SHARE = 0.3
 validation now and then belongs to the rate of a long training."""
 
 SETTLED_S = 2.0
-"""After so long in a phase its own steps decide alone."""
+"""After so long in a phase only its own steps count."""
 
 Phases = Sequence[tuple[int, float]]
 """Steps that cost alike: how many, and what one costs, in any unit; one after the other."""
 
 
 class Pace:
-    """Estimates from what was done when.
+    """Estimates rate and remaining time.
 
     Args:
         total: steps of the stage.
         start: steps done before; they do not count.
-        now: seconds of a clock that never goes back.
+        now: seconds of a monotonic clock.
         phases: of steps that cost differently, together `total`; none: all cost the same.
     """
 
@@ -50,12 +50,12 @@ class Pace:
             self._seen.popleft()
 
     def rate(self) -> float:
-        """Return the steps in a second, lately; 0 if nothing is known yet."""
+        """Return the recent steps per second; 0 if nothing is known yet."""
         (then, before), (now, done) = self._seen[0], self._seen[-1]
         return (done - before) / (now - then) if now > then else 0.0
 
     def left(self, now: float) -> float | None:
-        """Return the seconds that the rest takes; None if nothing is known yet."""
+        """Return the remaining seconds; None if nothing is known yet."""
         (then, before), (last, done) = self._seen[0], self._seen[-1]
         spent = self._cost(done) - self._cost(before)
         if last <= then or spent <= 0:
@@ -75,7 +75,7 @@ class Pace:
         return len(self._phases)
 
     def _cost(self, done: int) -> float:
-        """Return what the first `done` steps cost together."""
+        """Return the total cost of the first `done` steps."""
         cost = 0.0
         for count, each in self._phases:
             cost += min(count, done) * each

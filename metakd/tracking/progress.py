@@ -1,4 +1,4 @@
-"""Progress of a run for whoever watches: bars on a terminal, plain lines elsewhere."""
+"""Progress of a run: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from metakd.tracking.terminal import Terminal
 __all__ = ["Bar", "Progress"]
 
 LINE_EVERY_S = 10.0
-"""Plain output: seconds between two lines of the same bar."""
+"""Plain output: seconds between two lines on the same stage."""
 
 LINE = 100
 """Plain output: characters of a line."""
 
 TIMING = 23
-"""Characters of rate and time left beside a bar: ``12.3 s/step 10:14:41 left``, as a rule less."""
+"""Most characters of rate and time left beside a bar: ``12.3 s/step 10:14:41 left``."""
 
 FIRST = ("loss", "validate/accuracy", "validate/mse", "student/accuracy", "teacher/accuracy")
-"""Metrics in the order of their importance; where there is no room for all, others are left out."""
+"""Metrics in order of importance; those without room are left out."""
 
 NAMES = {
     "student/accuracy": "accuracy",
@@ -50,15 +50,15 @@ class Bar(Protocol):
     """The progress of one stage."""
 
     def advance(self, steps: int = 1, metrics: Mapping[str, float] | None = None) -> None:
-        """Move on by `steps`; show `metrics` until newer ones come."""
+        """Advance by `steps`; show `metrics` until newer ones come."""
         ...
 
 
 class Progress:
-    """Tells a person how far a run is, on standard error; results go to standard output.
+    """Shows the progress of a run on standard error; results go to standard output.
 
     Args:
-        quiet: say nothing but warnings.
+        quiet: print only warnings.
         stream: where to; standard error unless given.
     """
 
@@ -120,7 +120,7 @@ class _NoBar:
 
 
 class _RichBar:
-    """A line of a terminal that is drawn anew."""
+    """A progress bar on a terminal."""
 
     def __init__(self, rich: RichProgress, task: TaskID, pace: Pace, room: int) -> None:
         self._rich = rich
@@ -130,7 +130,7 @@ class _RichBar:
         self._metrics: dict[str, float] = {}
 
     def advance(self, steps: int = 1, metrics: Mapping[str, float] | None = None) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         self._pace.moved(steps, time.monotonic())
         if metrics:
             self._metrics |= metrics
@@ -175,14 +175,14 @@ class _Say(Protocol):
 
 
 class _Timing(ProgressColumn):
-    """Rate and time left; at the end the time that it took."""
+    """Rate and time left; at the end the time taken."""
 
     def __init__(self, pace: Pace) -> None:
         super().__init__()
         self._pace = pace
 
     def render(self, task: Task) -> Text:
-        """Return both as text of a width that does not change from one moment to the next."""
+        """Return both as text of fixed width."""
         now = time.monotonic()
         over = self._pace.done >= self._pace.total
         text = _clock(self._pace.elapsed(now)) if over else _timing(self._pace, now)
@@ -209,7 +209,7 @@ def _clock(seconds: float) -> str:
 
 
 def _words(metrics: Mapping[str, float], room: int) -> str:
-    """Return e.g. ``loss 0.312  accuracy 81.2 %``: whole figures, as many as there is room for."""
+    """Return e.g. ``loss 0.312  accuracy 81.2 %``: as many metrics as there is room for."""
     text = ""
     others = [name for name in metrics if name not in FIRST]
     for name in [*(name for name in FIRST if name in metrics), *others]:

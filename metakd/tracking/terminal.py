@@ -1,4 +1,4 @@
-"""A console whose reader may go away: `metakd train | head -1` must not end the run."""
+"""A console that survives a closed pipe: `metakd train | head -1` must not end the run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["Terminal"]
 
 
 class Terminal(Console):
-    """As rich's console, but what nobody reads any more is dropped; rich would end the program."""
+    """As rich's console, but output to a closed pipe is dropped; rich would end the program."""
 
     def on_broken_pipe(self) -> None:
-        """Say nothing from now on, neither here nor by others through the same pipe."""
+        """Discard all further output to the same pipe."""
         self.quiet = True
-        # Python itself writes what is left at the end; that has to go somewhere, too.
+        # Python flushes its buffer at exit; that has to go somewhere, too.
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.file.fileno())

@@ -1,4 +1,4 @@
-"""What a run tells a tracker; a tracker only mirrors, the run's own files are the truth."""
+"""The interface of trackers; a tracker only mirrors the run's own files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["Tracker"]
 class Tracker(Protocol):
     """Mirror of a run's metrics elsewhere.
 
-    No method may raise for anything that goes wrong outside (network, server, disk), nor keep the
-    run waiting for longer than its timeout.
+    No method may raise for errors outside (network, server, disk), nor block the run for longer
+    than its timeout.
 
     Constructor convention: ``Tracker(typed, *, <settings of TrackerConfig by name>)``; `typed` are
     the names of the settings that were typed on the command line, e.g. ``{"mode"}``.
@@ -37,12 +37,12 @@ class Tracker(Protocol):
             config: the run's settings, as plain containers.
             folder: the run's folder; the tracker's own files lie in it.
             name: the run's name.
-            tags: words to find it by.
+            tags: of the run.
             job_type: `train`, `evaluate`.
-            run_id: of the earlier part of a run that is gone on with.
+            run_id: of the earlier part of a resumed run.
 
         Returns:
-            What run.json records, each only where it is known: `wandb_run_id`, `wandb_mode`,
+            Fields for run.json, each only if known: `wandb_run_id`, `wandb_mode`,
             `wandb_url`, `wandb_dir`, `wandb_sync` (the command that uploads an offline run).
         """
         ...
@@ -68,8 +68,8 @@ class Tracker(Protocol):
 
         Args:
             name: what it is, `student`.
-            folder: has to stay until the run is finished.
-            metadata: what is known of it, as plain containers.
+            folder: has to exist until the run is finished.
+            metadata: its description, as plain containers.
         """
         ...
 

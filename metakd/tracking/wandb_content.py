@@ -1,4 +1,4 @@
-"""What W&B is shown of a run, under names that its panels can use as they are."""
+"""What is logged to W&B, under names that its panels can use."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def place_of(folder: Path, name: str) -> Place:
     sweep = folder.absolute().parent
     if not (sweep / SWEEP).is_file():
         return None, name
-    # outputs/NAME/DATE_TIME: the date alone says little.
+    # outputs/NAME/DATE_TIME: the date alone is no useful name.
     group = f"{sweep.parent.name}/{sweep.name}" if MOMENT.fullmatch(sweep.name) else sweep.name
     return group[-LONGEST:] or None, f"{name} {folder.name}"
 
 
 def config_of(config: Mapping[str, Any], group: str = "") -> dict[str, Any]:
-    """Return the settings as W&B's columns are to be: numbers and words, by dotted name.
+    """Return the settings for W&B's columns: numbers and text, by dotted name.
 
-    W&B joins the names of nested settings by dots by itself, so groups stay; lists, which no axis
+    W&B joins the names of nested settings by dots itself, so groups are kept; lists, which no axis
     can show, become text; facts about a choice are left out.
     """
     found: dict[str, Any] = {}
@@ -63,7 +63,7 @@ def config_of(config: Mapping[str, Any], group: str = "") -> dict[str, Any]:
 
 
 def summary_of(results: Results) -> dict[str, Any]:
-    """Return results.json's numbers and words by name, and the headlines under short names.
+    """Return results.json's numbers and text by name, and the main results under short names.
 
     `student/accuracy`, `student/ci95` (regression: `student/mse`), the same of `student_alone` and
     `teacher`; `student/diverged`, the share of tasks that did, if any; `student/accuracy_5shot` for

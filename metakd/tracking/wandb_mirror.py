@@ -1,4 +1,4 @@
-"""Weights & Biases as a mirror: nothing it does can stop, hang or lose a run."""
+"""Weights & Biases as a mirror: its failures cannot stop, block or lose a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WANDB_MODES = {"online": "online", "run": "online", "shared": "online"} | {
     "dryrun": "offline",
     "disabled": "disabled",
 }
-"""What WANDB_MODE may say, and what it means."""
+"""Values of WANDB_MODE and their meaning."""
 
 SPARE_S = 5.0
 """Added to the timeout before W&B's own timeouts are no longer trusted."""
@@ -33,8 +33,8 @@ SPARE_S = 5.0
 class WandbMirror:
     """Mirrors a run to W&B (`tracker=wandb`), from a process of its own.
 
-    After the first failure it prints one warning and is quiet; the run's own files are complete.
-    All of W&B's files lie in the run's folder.
+    After the first failure it prints one warning and stops; the run's own files are complete.
+    All of W&B's files are in the run's folder.
 
     Args:
         typed: the settings that were typed on the command line: these beat W&B's own variables
@@ -50,7 +50,7 @@ class WandbMirror:
         timeout: seconds that starting, and again finishing, may take.
 
     Raises:
-        UserError: there is no such mode.
+        UserError: an unknown mode.
     """
 
     def __init__(

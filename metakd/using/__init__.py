@@ -1,1 +1,1 @@
-"""Using what was trained: a student that is shown a few examples of new classes and asked."""
+"""Using a trained student: fit on a few examples of new classes, then predict."""

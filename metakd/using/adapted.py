@@ -1,8 +1,8 @@
-"""What a learner has become by a support set, kept so that queries are answered without it.
+"""A learner's state after adapting to a support set, kept to answer queries.
 
-Three kinds: a learner that classifies by embeddings keeps those of its examples, one that adapts
-by gradient keeps its adapted weights and the batch-norm statistics of its examples, and whatever
-is neither (or looks at all queries together) keeps the examples themselves.
+Three kinds: a learner that classifies by embeddings keeps those of its examples; one that adapts
+by gradient keeps its adapted weights and the batch-norm statistics of its examples; all others
+(and transductive ones) keep the examples themselves.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class How:
 
     Attributes:
         steps: of adaptation; ignored by a learner that takes none.
-        batchnorm: `inductive`, or `transductive`: an answer then depends on all that is asked.
+        batchnorm: `inductive`, or `transductive`: an answer then depends on all queries.
         precision: number format of forward passes.
     """
 
@@ -58,28 +58,28 @@ class How:
 
 
 class Adapted(Protocol):
-    """A learner that has seen its examples."""
+    """A learner after its adaptation to examples."""
 
     def outputs(self, queries: Tensor) -> Tensor:
         """Return logits or regression outputs [m, outputs] of queries [m, *example], float32."""
         ...
 
     def tensors(self) -> dict[str, Tensor] | None:
-        """Return what `restored` needs beside the learner; None: the examples say it all."""
+        """Return the tensors that `restored` needs; None: the examples suffice."""
         ...
 
 
 def start_for(
     algorithm: Algorithm, support: Tensor, targets: Tensor, ways: int, how: How
 ) -> int | None:
-    """Return from which generated start this task is solved; None: from the parameters."""
+    """Return the generated start for this task; None: the learner's parameters."""
     task = _task(support, targets, support[:1], ways)
     with how.precision.autocast():
         return algorithm.choose_start(task, how.steps, how.batchnorm)
 
 
 def keeps_embeddings(learner: Algorithm, how: How) -> bool:
-    """Tell whether each example is embedded by itself, and the embeddings are all that is kept."""
+    """Tell whether examples are embedded independently, so that only embeddings are kept."""
     if not isinstance(learner, MetricAlgorithm) or how.batchnorm != "inductive":
         return False
     return has_running_statistics(learner.backbone) or not has_batchnorm(learner.backbone)
@@ -103,7 +103,7 @@ def adapt(
     *,
     embedded: bool = False,
 ) -> Adapted:
-    """Show a learner its examples.
+    """Adapt a learner to its examples.
 
     Args:
         learner: as `learner_at` returned it; its state is as before afterwards.
@@ -169,7 +169,7 @@ class _ByEmbeddings:
 
 @dataclass
 class _ByExamples:
-    """The examples themselves: every answer begins anew with them."""
+    """The examples themselves: every answer adapts to them again."""
 
     learner: Algorithm
     support: Tensor
@@ -223,7 +223,7 @@ class _ByWeights:
 def _descended(
     learner: GradientLearner, support: Tensor, targets: Tensor, ways: int, how: How
 ) -> _ByWeights:
-    """Do what `GradientLearner.predict` does, up to the queries."""
+    """Adapt as `GradientLearner.predict` does."""
     loop = _loop(learner, how)
     values = detached(loop.values())
     record: Mode = "record" if loop.batchnorm == "inductive" else "batch"
@@ -264,7 +264,7 @@ def _plain_float(like: Tensor) -> AbstractContextManager[object]:
 
 
 def _task(support: Tensor, targets: Tensor, queries: Tensor, ways: int) -> TaskBatch:
-    """Return one task; how many examples each class has is told by the targets alone."""
+    """Return one task; the number of examples of a class follows from the targets."""
     asked = targets.new_zeros(len(queries), *targets.shape[1:])
     return TaskBatch(
         support=support[None],

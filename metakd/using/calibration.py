@@ -1,4 +1,4 @@
-"""What a model's confidence is worth: temperature and threshold from meta-validation tasks."""
+"""Calibration of a model's confidence: temperature and threshold from meta-validation tasks."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from metakd.using.known import QUANTILES, SCORES, auroc, quantiles_of, rejection
 __all__ = ["RATES", "Calibration", "Judged", "calibrate", "judged_tasks"]
 
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
-"""False alarms for which the rejection curve is kept."""
+"""False-alarm rates for which the rejection curve is kept."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was fitted on meta-validation tasks like those that the model is judged on.
+    """Values fitted on meta-validation tasks like those that the model is evaluated on.
 
     Attributes:
         scale: logits are multiplied by it before the softmax: one over the temperature.
@@ -118,7 +118,7 @@ def judged_tasks(
     steps: int | None,
     precision: Precision,
 ) -> Judged:
-    """Ask a learner about queries of a task's classes and of as many others as there are.
+    """Return a learner's logits for queries of a task's classes and of other classes.
 
     Args:
         algorithm: the learner; batch norm inductive.
@@ -169,7 +169,7 @@ def judged_tasks(
 
 
 def _shown(batch: TaskBatch, ways: int) -> TaskBatch:
-    """Return the tasks with the first `ways` classes' support alone, and everybody's queries."""
+    """Return the tasks with the support of the first `ways` classes, and all queries."""
     kept = ways * batch.shots
     index = batch.support_index
     return replace(
@@ -188,8 +188,8 @@ def calibrate(judged: Judged, *, split: str, tasks: int, ways: int, shots: int) 
     """Fit the scale by smoothed likelihood, and choose the score that finds most unknown queries.
 
     The targets are smoothed as in J. Platt, "Probabilistic Outputs for Support Vector Machines"
-    (1999), section 2.2: n answers, all of them right, make nobody surer than (n + 1) / (n + 2). By
-    likelihood alone the scale would have no bound there.
+    (1999), section 2.2: n correct answers out of n allow a confidence of (n + 1) / (n + 2). Without
+    smoothing, the scale would be unbounded there.
 
     Args:
         judged: answers to tasks of `split`.

@@ -1,4 +1,4 @@
-"""`fit` on a few examples of new classes, `predict` which of them a picture shows."""
+"""`fit` on a few examples of new classes, `predict` the class of an image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Answers", "FewShotClassifier"]
 
 
 class Answers(NamedTuple):
-    """All that is said of some pictures.
+    """Predictions for some images.
 
     Attributes:
         classes: [n], the class of each.
@@ -34,8 +34,8 @@ class Answers(NamedTuple):
 class FewShotClassifier(Learner):
     """A trained student (or its teacher) that learns classes from a few examples of each.
 
-    `metakd.load` makes one. The same calls give the same answers; nothing of one `fit` is left in
-    the next one.
+    `metakd.load` makes one. The same calls give the same answers; each `fit` starts from the
+    trained weights.
     """
 
     _classes: list[Hashable] | None = None
@@ -59,13 +59,13 @@ class FewShotClassifier(Learner):
         return [self._shown.labels.count(name) for name in self._classes]
 
     def fit(self, inputs: Any, labels: Any) -> Self:
-        """Learn classes from a few examples of each; what was learned before is forgotten.
+        """Learn classes from a few examples of each; earlier ones are forgotten.
 
         Args:
-            inputs: pictures: paths, images of Pillow's, arrays [height, width(, channels)] of
+            inputs: images: paths, Pillow images, arrays [height, width(, channels)] of
                 uint8 or of numbers in [0, 1], tensors [channels, height, width]; a list of any of
                 them in any sizes, or a batch.
-            labels: one for each, text or anything that can be hashed. Classes may have different
+            labels: one for each, text or any other hashable value. Classes may have different
                 numbers of examples.
 
         Raises:
@@ -81,7 +81,7 @@ class FewShotClassifier(Learner):
         The result is that of one `fit` on all examples so far, in that order.
 
         Raises:
-            UserError: as `fit`; or what was shown before was not saved along.
+            UserError: as `fit`; or the earlier examples were not saved.
         """
         if self._shown is None:
             return self.fit(inputs, labels)
@@ -122,7 +122,7 @@ class FewShotClassifier(Learner):
     def _logits(self, inputs: Any) -> Tensor:
         outputs = self._outputs(inputs)
         assert self._classes is not None
-        # A head with more outputs than there are classes: the rest stands for nothing.
+        # A head may have more outputs than there are classes: the rest is unused.
         return (
             outputs.new_empty(0, len(self._classes))
             if not len(outputs)
@@ -130,7 +130,7 @@ class FewShotClassifier(Learner):
         )
 
     def predict(self, inputs: Any) -> np.ndarray:
-        """Return the class of each picture, [n].
+        """Return the predicted class of each image, [n].
 
         Raises:
             UserError: `fit` was not called, or an input cannot be used.
@@ -138,26 +138,26 @@ class FewShotClassifier(Learner):
         return self._named(self._logits(inputs).argmax(-1))
 
     def predict_proba(self, inputs: Any) -> np.ndarray:
-        """Return probabilities [n, classes], calibrated on meta-validation where the run did."""
+        """Return probabilities [n, classes], calibrated on meta-validation, if the run did that."""
         return self._probabilities(self._logits(inputs)).numpy()
 
     def score(self, inputs: Any, labels: Any) -> float:
-        """Return the share of pictures whose class is predicted."""
+        """Return the accuracy."""
         logits = self._logits(inputs)
         assert self._classes is not None
         found = [self._classes[i] for i in logits.argmax(-1).tolist()]
         return mean_right(found, labels_of(labels, len(found)))
 
     def is_unknown(self, inputs: Any, rate: float = 0.05) -> np.ndarray:
-        """Return which pictures look like none of the classes, [n] bool.
+        """Return which images look like none of the classes, [n] bool.
 
         Args:
             inputs: as in `fit`.
-            rate: the share of pictures of the classes that may be taken for strangers: on
-                meta-validation it was that. The threshold belongs to tasks like those.
+            rate: the false-alarm rate: the share of images of the classes that is marked, as
+                chosen on meta-validation, for tasks like those.
 
         Raises:
-            UserError: the run measured no threshold, or `predict`'s reasons.
+            UserError: the run has no threshold, or as `predict`.
         """
         answers = self.answer(inputs, unknown=rate)
         assert answers.unknown is not None

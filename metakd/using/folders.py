@@ -1,4 +1,4 @@
-"""Pictures in folders: those to learn from, by class, and those to name."""
+"""Images in folders: examples by class, and images to classify."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Asked(NamedTuple):
 
 
 def example_pictures(folder: Path) -> dict[str, list[Path]]:
-    """Return the pictures of each class folder in `folder`, in the order of the classes' names.
+    """Return the images of each class folder in `folder`, in the order of the classes' names.
 
     Raises:
         UserError: no such folder, no class folder in it, or one without a picture.
@@ -62,10 +62,10 @@ def example_pictures(folder: Path) -> dict[str, list[Path]]:
 
 
 def asked_pictures(paths: Sequence[Path]) -> list[Asked]:
-    """Return the pictures that are asked about.
+    """Return the images to classify.
 
-    A file stands for itself, a folder for the pictures in it; those in its folders have the name
-    of their folder as their class.
+    A folder stands for the images in it; the class of those in its subfolders is the subfolder's
+    name.
 
     Raises:
         UserError: nothing is there under a name, or a folder holds no picture.

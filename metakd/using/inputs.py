@@ -23,7 +23,7 @@ __all__ = ["chunks", "each_of", "examples_of", "numbers_of", "pictures_of", "pix
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _FEW = 2
-"""Files from which on they are read in several threads."""
+"""Number of files from which several threads read them."""
 
 
 def examples_of(inputs: Any, wanted: Preprocessing) -> Tensor:
@@ -80,7 +80,7 @@ def rows_of(inputs: Any, wanted: FeaturePreprocessing) -> Tensor:
 
 
 def pictures_of(inputs: Any) -> Sequence[Any]:
-    """Return single pictures: what is one picture alone becomes a list of one.
+    """Return a list of single images; one image becomes a list of one.
 
     Args:
         inputs: a path, an image of Pillow's, an array [height, width], [height, width, channels],
@@ -121,7 +121,7 @@ def pictures_of(inputs: Any) -> Sequence[Any]:
 
 
 def pixels_of(pictures: Sequence[Any], wanted: PicturePreprocessing) -> Tensor:
-    """Return pictures of any size and colour as a network takes them, before normalising.
+    """Return images of any size and colour in the network's size and colour, not normalised.
 
     Args:
         pictures: one or more, see `pictures_of`.
@@ -156,7 +156,7 @@ def each_of(pictures: Sequence[Any], wanted: PicturePreprocessing) -> Iterator[T
     if sum(isinstance(p, (str, os.PathLike)) for p in pictures) < _FEW:
         yield from map(one, pictures)
         return
-    # Pillow lets go of the interpreter while it decodes.
+    # Pillow releases the GIL while it decodes.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
         yield from threads.map(one, pictures)
 
@@ -178,7 +178,7 @@ def _pixels(picture: Any, wanted: PicturePreprocessing) -> Tensor:
             raise UserError(
                 f"inputs: an array of {layers.dtype}; give uint8 or numbers from 0 to 1"
             )
-        # A copy: torch takes no array that is read-only or runs backwards.
+        # A copy: torch accepts no read-only array and no negative strides.
         given = _bytes(torch.from_numpy(layers.copy()), "an array").permute(2, 0, 1)
     else:
         raise UserError(
@@ -193,7 +193,7 @@ def _pixels(picture: Any, wanted: PicturePreprocessing) -> Tensor:
             f"inputs: a picture of shape {list(given.shape)} (channels, height, width); this "
             f"network takes {list(wanted.shape)}, or pictures of 1 to 4 channels of any size"
         )
-    # The same way as a file's pixels go: the same picture gives the same answer.
+    # The same path as a file's pixels: the same image gives the same answer.
     layers = given.permute(1, 2, 0).contiguous().numpy()
     return _read(Image.fromarray(layers[..., 0] if mode == "L" else layers, mode), wanted)
 

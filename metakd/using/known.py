@@ -1,7 +1,7 @@
-"""Telling queries of the classes that were shown from queries of none of them.
+"""Open-set scores: queries of the known classes against queries of other classes.
 
-A score of a query's logits, the larger the more it looks like one of the classes. Which score is
-taken, and from which value on, is decided on meta-validation tasks (`calibration.py`).
+A score of a query's logits is larger the more it looks like one of the classes. Score and threshold
+are chosen on meta-validation tasks (`calibration.py`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ energy (Liu et al., 2020); the largest logit, for prototypes the distance to the
 largest logit minus the mean of the others."""
 
 QUANTILES = 201
-"""Quantiles of a score that are kept, evenly spaced from the smallest value to the largest."""
+"""Number of evenly spaced quantiles of a score that are kept, minimum and maximum included."""
 
 
 def quantiles_of(scores: Tensor) -> list[float]:
@@ -60,9 +60,9 @@ def threshold_at(quantiles: Sequence[float], rate: float) -> float:
 
 
 def auroc(known: Tensor, unknown: Tensor) -> float:
-    """Return how often a known query scores above an unknown one, ties counting half.
+    """Return the AUROC: how often a known query scores above an unknown one, ties counting half.
 
-    The area under the receiver operating characteristic; 0.5 is a coin, 1 perfect.
+    0.5 is chance, 1 perfect.
 
     Args:
         known: scores [n].
@@ -82,7 +82,7 @@ def auroc(known: Tensor, unknown: Tensor) -> float:
 def rejection_curve(
     known: Tensor, unknown: Tensor, quantiles: Sequence[float], rates: Sequence[float]
 ) -> list[dict[str, float]]:
-    """Return what the thresholds of `quantiles` do to other queries.
+    """Return the rejection curve: the effect of the thresholds of `quantiles` on other queries.
 
     Args:
         known: scores [n].
@@ -91,7 +91,7 @@ def rejection_curve(
         rates: shares of known queries that are to be rejected.
 
     Returns:
-        for each rate: `rate`, the asked one; `false_alarms`, the share of `known` that is
+        for each rate: `rate`; `false_alarms`, the share of `known` that is
         rejected; `found`, the share of `unknown` that is.
     """
     curve = []

@@ -1,4 +1,4 @@
-"""Labels as a user gives them: strings or anything hashable, and the classes they stand for."""
+"""A user's labels: strings or other hashable values, and their classes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def labels_of(given: Any, examples: int) -> list[Hashable]:
 
 
 def _plain(label: Any) -> Any:
-    """Return a number of NumPy's or torch's as Python's: a tensor's hash is not that of its value.
+    """Return a NumPy or torch scalar as a Python number: a tensor's hash is not that of its value.
 
     Raises:
         UserError: a tensor of several numbers.

@@ -44,12 +44,12 @@ __all__ = ["Learner", "Shown", "Trained"]
 
 _BATCHNORM = ("inductive", "transductive")
 _ADAPTED, _EXAMPLES = "adapted/", "examples"
-"""Of the tensors of a saved learner: what the names of adapted weights begin with; examples."""
+"""Names of a saved learner's tensors: prefix of adapted weights; examples."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What was trained, and all that has to be known to use it.
+    """A trained learner with what is needed to use it.
 
     Attributes:
         recipe: how the learner is built.
@@ -70,7 +70,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a learner was shown, and what it became.
+    """A learner's examples, and its state after adapting to them.
 
     Attributes:
         adapted: answers queries.
@@ -91,13 +91,13 @@ class Learner:
 
     Args:
         trained: what was trained.
-        batch_size: pictures that are read and asked about at once.
-        batchnorm: `inductive`: an answer depends on the examples and the one picture alone;
-            `transductive`: on all pictures of a call.
-        steps: of adaptation; None: as the run was judged.
+        batch_size: images that are read and classified at once.
+        batchnorm: `inductive`: an answer depends on the examples and the one image alone;
+            `transductive`: on all images of a call.
+        steps: of adaptation; None: as in the run's evaluation.
 
     Raises:
-        UserError: a setting has no such value.
+        UserError: an invalid setting.
     """
 
     def __init__(
@@ -134,8 +134,8 @@ class Learner:
 
         Args:
             path: the folder; one that holds a saved learner and nothing else is replaced.
-            examples: keep the pictures that were shown, where `partial_fit` needs them. A learner
-                that classifies by embeddings keeps those, and never a picture.
+            examples: save the examples where `partial_fit` needs them. A learner that classifies
+                by embeddings saves those, and no images.
 
         Raises:
             UserError: the folder holds something else or cannot be written, a class that JSON
@@ -159,15 +159,15 @@ class Learner:
         write_folder(Path(path), content, files)
 
     def restore(self, said: Any, tensors: Mapping[str, Tensor], *, same: bool) -> None:
-        """Take up what was saved of a fitted learner.
+        """Restore the state of a fitted learner.
 
         Args:
             said: what the folder's JSON says of it.
             tensors: its tensors.
-            same: with the settings that it was saved with; with others by way of its examples.
+            same: its settings are those that it was saved with; else it is fitted again.
 
         Raises:
-            UserError: other settings, and its examples were not saved along.
+            UserError: other settings, and its examples were not saved.
             KeyError, TypeError, ValueError, IndexError, RuntimeError: it is damaged.
         """
         if not isinstance(said, dict):
@@ -198,9 +198,9 @@ class Learner:
         self._learn(kept, labels)
 
     def read(self, pictures: Sequence[Any]) -> list[Tensor | UserError]:
-        """Return each picture as the network takes it, uint8, or why it cannot be read.
+        """Return each image in the network's size and colour, uint8, or why it cannot be read.
 
-        What is returned can be given to `fit` and `predict` in the place of the pictures.
+        The result can be given to `fit` and `predict` in place of the images.
         """
         wanted = self.trained.preprocessing
         if isinstance(wanted, FeaturePreprocessing):
@@ -250,7 +250,7 @@ class Learner:
         """Return what is kept of all examples so far and of more.
 
         Raises:
-            UserError: an input cannot be used, or what was shown was not saved along.
+            UserError: an input cannot be used, or the earlier examples were not saved.
         """
         if shown.examples is None:
             raise UserError(
@@ -288,7 +288,7 @@ class Learner:
         return torch.cat(parts)
 
     def _adapt(self, kept: Tensor, targets: Tensor, ways: int, labels: Any) -> Shown:
-        """Return what becomes of the learner by `kept`, in the order of `targets`' classes."""
+        """Return the learner's state after adapting to `kept`."""
         algorithm, how = self.trained.algorithm, self.how()
         order = torch.arange(len(targets))
         if not targets.is_floating_point():  # in class order, as in training
@@ -335,17 +335,17 @@ class Learner:
 
 
 def check_rate(rate: float) -> float:
-    """Return a share of false alarms.
+    """Return a false-alarm rate.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not between 0 and 1.
     """
     if not (isinstance(rate, (int, float)) and 0.0 < rate < 1.0 and math.isfinite(rate)):
-        raise UserError(f"unknown={rate}: give a share of false alarms between 0 and 1, say 0.05")
+        raise UserError(f"unknown={rate}: give a false-alarm rate between 0 and 1, such as 0.05")
     return float(rate)
 
 
 def mean_right(predicted: Sequence[Hashable], labels: Sequence[Hashable]) -> float:
-    """Return the share of labels that were predicted; nan of none at all."""
+    """Return the accuracy; nan without labels."""
     right = [a == b for a, b in zip(predicted, labels, strict=True)]
     return float(np.mean(right)) if right else math.nan

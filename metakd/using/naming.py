@@ -1,4 +1,4 @@
-"""What `metakd predict` finds out: a class for each picture, and how often it was right."""
+"""The results of `metakd predict`: a class for each image, and accuracy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["COLUMNS", "Named", "Naming", "learn_examples", "name_pictures", "pri
 
 @dataclass(frozen=True)
 class Named:
-    """The answer to one picture.
+    """The prediction for one image.
 
     Attributes:
         file: its path as it was given.
@@ -28,7 +28,7 @@ class Named:
         second: the runner-up; None with one class.
         second_probability: its probability.
         unknown: whether it looks like none of the classes.
-        truth: the class that its folder says; None: none.
+        truth: the class given by its folder; None: unknown.
     """
 
     file: str
@@ -42,11 +42,11 @@ class Named:
 
 @dataclass
 class Naming:
-    """All answers.
+    """All predictions.
 
     Attributes:
         classes: in the order of the confusion table.
-        predictions: one a picture that could be read, in the order asked.
+        predictions: one for each image that could be read, in the order given.
         unreadable: (file, reason) of the others.
         what: what was asked about, in the plural.
     """
@@ -54,18 +54,18 @@ class Naming:
     classes: list[str]
     predictions: list[Named] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
-    what: str = "pictures"
+    what: str = "images"
 
     def _judged(self) -> list[Named]:
         return [p for p in self.predictions if p.truth in self.classes]
 
     @property
     def strangers(self) -> list[Named]:
-        """Pictures whose folder is called like none of the classes."""
+        """Images whose folder has the name of no class."""
         return [p for p in self.predictions if p.truth not in (None, *self.classes)]
 
     def confusion(self) -> list[list[int]]:
-        """Return how often a picture of class i (row) was named j (column), unknown or not."""
+        """Return the confusion matrix: rows are true classes, columns predictions."""
         place = {name: i for i, name in enumerate(self.classes)}
         table = [[0] * len(self.classes) for _ in self.classes]
         for p in self._judged():
@@ -96,7 +96,7 @@ class Naming:
         return found | self.figures()
 
     def figures(self) -> dict[str, Any]:
-        """Return accuracy, its Wilson interval and the rest, of pictures whose class is known."""
+        """Return accuracy, its Wilson interval and the rest, over images of known class."""
         judged, strangers = self._judged(), self.strangers
         found: dict[str, Any] = {}
         if judged:
@@ -122,7 +122,7 @@ class Naming:
         return found
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield a row of the CSV file for each picture, those that could not be read, too."""
+        """Yield a row of the CSV file for each image, also for unreadable ones."""
         for p in self.predictions:
             yield {
                 "file": p.file,
@@ -167,20 +167,19 @@ def learn_examples(model: FewShotClassifier, examples: Mapping[str, Sequence[Any
 def name_pictures(
     model: FewShotClassifier, asked: Sequence[Asked], unknown: float | None = None
 ) -> Naming:
-    """Name pictures by a learner that was shown examples; what cannot be read is set aside.
+    """Classify images with a fitted learner; unreadable ones are listed separately.
 
     Args:
         model: fitted.
         asked: the pictures.
-        unknown: the rate of false alarms at which a picture counts as none of the classes; None:
-            none does.
+        unknown: the false-alarm rate at which images are marked unknown; None: none is.
 
     Raises:
         UserError: no threshold for unknown pictures, or answers that are not finite.
     """
     rows = any(one.row is not None for one in asked)
-    naming = Naming([str(name) for name in model.classes_], what="rows" if rows else "pictures")
-    # With transductive batch norm an answer depends on all pictures that are asked about.
+    naming = Naming([str(name) for name in model.classes_], what="rows" if rows else "images")
+    # With transductive batch norm an answer depends on all images of a call.
     size = model.batch_size if model.batchnorm == "inductive" else max(1, len(asked))
     for first in range(0, len(asked), size):
         part = asked[first : first + size]

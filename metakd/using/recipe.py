@@ -1,4 +1,4 @@
-"""How a learner is built again from plain values, without a configuration and without data."""
+"""How a learner is rebuilt from plain values, without configuration and data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 
 @dataclass(frozen=True)
 class Part:
-    """A class and what its constructor is given.
+    """A class and its constructor's arguments.
 
     Attributes:
         target: dotted path of the class.
@@ -46,14 +46,14 @@ class Recipe:
         example_shape: of one example.
         backbone: the network.
         algorithm: the learner around it.
-        outputs: what the learner is built for: ways of training, classes of the meta-train split,
-            or regression outputs.
+        outputs: of its head: ways of training, classes of the meta-train split, or regression
+            outputs.
         fixed_ways: it can tell apart no more than `outputs` classes.
         base_only: of an adversarial learner, the one under it.
         steps: of adaptation; None for a learner that takes none.
-        ways: classes of the tasks that it was judged on.
+        ways: of the tasks that it was evaluated on.
         shots: examples of a class there.
-        precision: `float32` or `bfloat16`, what it was judged in.
+        precision: `float32` or `bfloat16`, that of its evaluation.
         channels_last: how its filters lie in memory.
     """
 
@@ -127,7 +127,7 @@ def build_learner(
         UserError: a class that is not permitted, a setting that it does not take, or weights of
             another network.
     """
-    with torch.random.fork_rng(devices=[]):  # what it begins with is replaced, and nobody notices
+    with torch.random.fork_rng(devices=[]):  # the initial weights are replaced
         body = resolve(recipe.backbone.target, "metakd.models", plugins)
         backbone = build(
             body,

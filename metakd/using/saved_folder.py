@@ -66,7 +66,7 @@ def write_folder(
             os.replace(new, folder)
         except OSError:
             if old.exists():
-                os.replace(old, folder)  # what was there stays there
+                os.replace(old, folder)  # keep the old folder
             raise
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
@@ -79,7 +79,7 @@ def write_folder(
 def _check_place(folder: Path) -> None:
     try:
         inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
-        # It is replaced as a whole: what a user has put beside a saved learner would be lost.
+        # It is replaced as a whole: other files in it would be lost.
         taken = folder.is_file() or (
             bool(inside) and not (FILE in inside and inside <= {FILE, WEIGHTS, FITTED})
         )

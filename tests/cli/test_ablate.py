@@ -98,8 +98,8 @@ def test_choices_of_an_experiment() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["algorithm=supervised"], "algorithm=supervised: this is what"),
-        (["distill=none"], "distill=none: there is no distillation to take away"),
+        (["algorithm=supervised"], "algorithm=supervised: it is the ablation's"),
+        (["distill=none"], "distill=none: there is no distillation to ablate"),
         (["experiment=omniglot/protonet_20way_1shot"], "distill=none: there is no"),
         (["algorithm=maml,anil"], "only seed= takes several values"),
         (["task.ways=5,20"], "only seed= takes several values"),
@@ -194,7 +194,7 @@ def test_another_multirun_is_no_ablation(metakd, jobs, tmp_path: Path) -> None:
     assert "not the four ablations" in answer.err
     answer = metakd("ablate", f"resume={tmp_path}/s/0")
     assert (answer.status, answer.err.count("\n")) == (2, 1)
-    assert "there are no ablations" in answer.err
+    assert "no ablation here" in answer.err
     assert len(jobs) == 2
 
 

@@ -70,8 +70,14 @@ def test_pictures_that_were_left_out_are_said(
         (["outputs", "--port"], "--port"),
         (["outputs", "--prot", "80"], "--port"),
         (["outputs", "--export"], "--export"),
-        (["outputs", "--export", "page.html", "--port", "80"], "--port and --export: choose one"),
-        (["outputs", "--export", "page.html", "--open"], "--open and --export: choose one"),
+        (
+            ["outputs", "--export", "page.html", "--port", "80"],
+            "--port and --export are mutually exclusive",
+        ),
+        (
+            ["outputs", "--export", "page.html", "--open"],
+            "--open and --export are mutually exclusive",
+        ),
         (["empty", "--export", "page.html"], "there is no run in"),
         (["outputs", "--export", "no/page.html"], "--export 'no/page.html' cannot be written"),
         (["outputs", "--export", "empty"], "--export 'empty' cannot be written"),

@@ -98,7 +98,7 @@ def test_differences_are_shown(metakd, pipeline, run_folder: Path) -> None:
         "17 of 30 figures differ",
         "known to differ between then and now: torch 2.11.0 -> 2.13.0; device cpu -> cuda",
         "the run did not record: threads",
-        "not compared, the run lacks: teacher.safetensors",
+        "not compared, missing in the run: teacher.safetensors",
     ]
     pipeline.report = {**DIFFERENT, "changed": []}
     assert "nothing that is recorded differs" in metakd("reproduce", str(run_folder)).out

@@ -160,7 +160,7 @@ def test_runs_of_60_and_200_tasks_are_compared_on_60(made_up: Made, tmp_path: Pa
         "student, 1-shot: many is better than few, by 15.00 ± 1.30 points on the same 60 tasks"
     )
     assert (
-        "these runs were judged on 60 and 200 tasks: accuracies are over all of a run's, "
+        "these runs were evaluated on 60 and 200 tasks: accuracies are over all of a run's, "
         "differences over the first 60, which both have" in found.notes
     )
 

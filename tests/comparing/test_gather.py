@@ -119,7 +119,7 @@ def test_jobs_of_a_multirun_that_have_no_run(made_up: Made, tmp_path: Path) -> N
         "0": ("finished", None),
         "1": ("failed", "seed=1: no such file"),
         "2": ("waiting", "seed=2"),
-        "4": ("damaged", "seed=4: its run is gone"),
+        "4": ("damaged", "seed=4: its run is missing"),
     }
     assert notes == []
     (tmp_path / "sweep.json").write_text('{"jobs": [{"number": "x"}]}')

@@ -329,7 +329,7 @@ def test_details_show_differences_and_names_as_text(
 def test_runs_on_other_tasks_are_said_to_be(visit: Callable[..., Page], address: str) -> None:
     page = visit(address)
     said = page.inner_text("#notices")
-    assert said == "4 notices: these runs were judged on 2 different sets of tasks"
+    assert said == "4 notices: these runs were evaluated on 2 different sets of tasks"
     page.click("#notices summary")
     said = page.inner_text("#notices")
     assert "B cannot be compared with A: other evaluation seed (evaluate.seed): 12345 and 7" in said

@@ -102,7 +102,7 @@ def test_objectives_fit_the_data() -> None:
 
 
 def test_nothing_left_to_search() -> None:
-    with pytest.raises(UserError, match="nothing is left to search"):
+    with pytest.raises(UserError, match="no parameter is left to search"):
         planned("meta_train.lr=0.1", "distill=none")
 
 

@@ -167,7 +167,7 @@ def test_nothing_is_tried_twice(tmp_path: Path, sampler: str) -> None:
     assert all(t.value == good(t.params) for t in told)
     said = " ".join(trials.remarks())
     assert "the space has 15 combinations; sweep.trials=40" in said
-    assert (f"suggested again: {trials.repeated()} times" in said) == (trials.repeated() > 0)
+    assert (f"{trials.repeated()} suggestions repeated" in said) == (trials.repeated() > 0)
     tried = tried_of(Sweep(tmp_path, []), trials.study)
     assert len({tuple(sorted(t.params.items())) for t in tried}) == len(tried) == 15
 
@@ -185,7 +185,7 @@ def test_repetitions_do_not_count(tmp_path: Path) -> None:
     repeated = [t for t in trials.study.trials if "repeats" in t.user_attrs]
     assert len(repeated) == trials.repeated() > 0
     assert {(t.params["distill"], t.value) for t in repeated} == {("none", 1.0)}
-    assert trials.remarks()[0].startswith(f"suggested again: {len(repeated)} times")
+    assert trials.remarks()[0].startswith(f"{len(repeated)} suggestions repeated")
     again = trials_of(tmp_path, space, sampler="tpe", trials=8, startup=2, seed=1)
     assert again.ask() is None
 

@@ -132,8 +132,8 @@ def test_a_killed_server_takes_no_job_along(jobs: Jobs, tmp_path: Path) -> None:
     jobs.start(1, "print('on its own')")
     assert jobs.end(1) == 0
     assert jobs.said == [
-        "what jobs are copies of is gone (killed by SIGKILL (too little memory, or somebody did)); "
-        "another one takes its place"
+        "the process that jobs are forked from ended (killed by SIGKILL (too little memory, or "
+        "somebody did)); starting another one"
     ]
     jobs.start(2, "print('a copy')")
     assert jobs.end(2) == 0
@@ -154,7 +154,7 @@ def test_one_that_keeps_dying_is_given_up(jobs: Jobs, monkeypatch: pytest.Monkey
         assert jobs.log(number)[-1] == "done"
         assert jobs.log(number)[0].startswith("imported")
     assert len(jobs.said) == 1
-    assert "jobs import for themselves" in jobs.said[0]
+    assert "each job starts a new interpreter" in jobs.said[0]
 
 
 @pytest.mark.parametrize(

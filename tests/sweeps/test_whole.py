@@ -77,7 +77,7 @@ def test_a_job_is_the_run_that_it_would_be_alone(tmp_path: Path) -> None:
     ]
     said = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
-    assert "import for themselves" not in said[0]
+    assert "starts a new interpreter" not in said[0]
     job, run = open_run(tmp_path / "s" / "0"), open_run(tmp_path / "alone")
     files = compare(figures_of(job), figures_of(run))
     assert {f.file: f.differences for f in files} == {f.file: () for f in files}

@@ -101,7 +101,7 @@ def test_strangers_are_marked(predict: Any, glyph_run: Path, photos: Path) -> No
     counts = []
     for rate in ("0.01", "0.9"):
         answer = predict(*given, rate)
-        assert "with 1 to 3, so the rate of false alarms may be another" in answer.err
+        assert "and 1 to 3 shots, so the false-alarm rate may differ" in answer.err
         content = answer.json()
         marked = [p["unknown"] for p in content["predictions"]]
         known = [p["unknown"] for p in content["predictions"] if p["truth"] != "stranger"]
@@ -119,7 +119,7 @@ def test_text_csv_and_figure(predict: Any, glyph_run: Path, photos: Path, tmp_pa
     assert "accuracy" in answer.out
     assert "Wilson" in answer.out
     assert any(line.split()[:2] == ["1", "ka"] for line in lines)  # of the confusion table
-    assert "5 pictures of other classes" in answer.out
+    assert "5 images of other classes" in answer.out
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 20
@@ -183,14 +183,14 @@ def test_unreadable_pictures(predict: Any, glyph_run: Path, photos: Path, tmp_pa
 
 def test_examples_that_are_asked_about(predict: Any, glyph_run: Path, photos: Path) -> None:
     answer = predict(glyph_run, "--examples", photos / "few", photos / "few")
-    assert "6 of the pictures asked about are among the examples" in answer.err
+    assert "6 of the images to classify are among the examples" in answer.err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "which run?"),
-        (["{run}"], "which pictures?"),
+        (["{run}"], "which images?"),
         (["nowhere", "a.png"], "nowhere: there is no such run"),
         (["{photos}", "--examples", "{photos}/few", "{photos}/loose"], "neither a run's folder"),
         (["{run}", "{photos}/loose"], "which classes? give --examples"),

@@ -69,7 +69,7 @@
   const number = { hozAlign: "right", headerHozAlign: "right", headerSortStartingDir: "desc" };
 
   // In groups: mean, standard deviation and number, of figures that can be compared; where runs were
-  // judged on different numbers of tasks, these are said.
+  // evaluated on different numbers of tasks, these are said.
   const calculation = (write, { overTasks = false } = {}) => ({
     topCalc: (values, data) => {
       const known = data.filter((_, i) => typeof values[i] === "number");
@@ -81,10 +81,10 @@
     topCalcFormatter: (cell) => {
       const found = cell.getValue();
       if (!found) return "";
-      if (found.apart) return element("span", { class: "spread", title: "judged on different tasks" }, "not comparable");
+      if (found.apart) return element("span", { class: "spread", title: "evaluated on different tasks" }, "not comparable");
       const spread = !found.deviation ? "" : ` sd ${write(found.deviation)}`;
       const over = found.counts.length ? `; ${found.counts.slice(0, -1).join(", ")} and ${found.counts.at(-1)} tasks` : "";
-      return element("span", over ? { title: "mean of runs that were judged on different numbers of tasks" } : {},
+      return element("span", over ? { title: "mean of runs that were evaluated on different numbers of tasks" } : {},
         write(found.mean), element("span", { class: "spread" }, `${spread} (${found.n}${over})`));
     },
   });

@@ -104,7 +104,7 @@
     const notices = find("notices");
     notices.hidden = !lines.length;
     notices.querySelector("summary").textContent =
-      `${lines.length} ${lines.length === 1 ? "notice" : "notices"}${sets.length > 1 ? `: these runs were judged on ${sets.length} different sets of tasks` : ""}`;
+      `${lines.length} ${lines.length === 1 ? "notice" : "notices"}${sets.length > 1 ? `: these runs were evaluated on ${sets.length} different sets of tasks` : ""}`;
     notices.querySelector("div").replaceChildren(...lines.map((line) => element("p", {}, line)));
     document.title = `${all.length} runs: MetaKD`;
   };
