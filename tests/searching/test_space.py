@@ -109,5 +109,5 @@ def test_refused(entry: Any, said: str) -> None:
 
 
 def test_fractions_of_a_whole_setting_are_refused() -> None:
-    with pytest.raises(UserError, match="takes whole numbers"):
+    with pytest.raises(UserError, match="must have integers"):
         read_space({"student.width": {"low": 4, "high": 8.5}}, "here")

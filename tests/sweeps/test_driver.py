@@ -138,7 +138,7 @@ def test_jobs_that_a_killed_sweep_has_left_are_waited_for(tmp_path: Path, driven
     process.wait()
     again = driven(folder)
     assert again.stdout is not None
-    assert "job 0 is still at work" in again.stdout.readline()
+    assert "job 0 is still running" in again.stdout.readline()
     assert began(folder) == ["0 new"]
     (folder / "open").touch()
     again.communicate(timeout=20)
