@@ -157,7 +157,7 @@ def test_a_failing_trial_takes_no_other_along(metakd: Any, tmp_path: Path) -> No
         answer = metakd(f"resume={folder}", extra)
         assert (answer.status, answer.text.count("\n")) == (2, 1), answer.text
     (folder / "optuna.journal").unlink()
-    assert "is gone" in metakd(f"resume={folder}").text
+    assert "is missing" in metakd(f"resume={folder}").text
 
 
 def test_a_trial_whose_tasks_diverged_says_so(metakd: Any, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_asked_to_end_and_completed(tmp_path: Path, driven: Drive, number: signa
     assert process.returncode == 130
     assert statuses(folder) == ["finished", "interrupted", "interrupted", "waiting"]
     assert sorted(w[0] for w in story(folder) if w[1] == "saved") == ["1", "2"]
-    assert f"to go on: metakd train resume={folder}" in said
+    assert f"resume with: metakd train resume={folder}" in said
     (folder / "open").touch()
     process = driven(folder)
     said, _ = process.communicate(timeout=20)
