@@ -15,7 +15,7 @@ from metakd.adaptation.inner_loop import tasks_of
 from metakd.adaptation.lean_optimizers import lean
 from metakd.adaptation.settings import Adaptation
 from metakd.adaptation.solver import Solver, solver_of
-from metakd.adversarial.game import LOSSES, Game
+from metakd.adversarial.game import Game
 from metakd.adversarial.game_watch import GameWatch
 from metakd.adversarial.generated_starts import (
     best_start,
@@ -24,20 +24,19 @@ from metakd.adversarial.generated_starts import (
     relative_spread,
 )
 from metakd.adversarial.generator import ChunkedHypernetwork, gaussian_noise
+from metakd.adversarial.settings import GameSettings, StartSettings
 from metakd.algorithms.anil import ANIL
 from metakd.algorithms.maml import MAML
 from metakd.algorithms.protonet import ProtoNet
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
-from metakd.errors import UserError, check_word
+from metakd.errors import check_word
 from metakd.teaching.co_learning import Exchange, Pair, pair_gradient
 from metakd.teaching.teaching_algorithm import TeachingAlgorithm
 
-__all__ = ["BASES", "GENERATES", "STARTS", "Adversarial"]
+__all__ = ["BASES", "Adversarial"]
 
 BASES = ("maml", "fomaml", "anil", "protonet")
-GENERATES = ("offset", "full")
-STARTS = ("mean", "fixed", "best")
 
 _MEAN_OVER = 64
 """Noises that the mean initialisation is a mean over."""
@@ -71,24 +70,8 @@ class Adversarial(TeachingAlgorithm):
         base: the learner under it: `maml`, `fomaml`, `anil`, `protonet`.
         adaptation: of the base; `first_order` is set by `base=fomaml`.
         distance: of `protonet`.
-        game_loss: `gan`, `lsgan`, `wasserstein`, `sinkhorn`, or `none`: no game at all.
-        sees: what the discriminator sees: `logits`, `probabilities`, `labelled`.
-        discriminate: `networks`, or `tasks` from the student's predictions.
-        generate: `offset` (small offsets on learned parameters), or `full`: every weight matrix
-            is generated, its base fixed at 0; biases and norms keep a learned base.
-        generator_task_weight: of L_S, as a function of the student's start, in the generator's
-            loss; above 0 with `generate=full`.
-        start: the start at evaluation.
-        noises: M of `start=best`.
-        generator_lr: rate of ψ.
-        discriminator_lr: rate of ω.
-        discriminator_steps: of ω in each meta-iteration.
-        gradient_penalty: its weight (`wasserstein`).
-        epsilon: entropic regulariser (`sinkhorn`).
-        noise_size: length of ε.
-        chunk_size: parameters that the generator emits at once.
-        generator_width: of its trunk.
-        discriminator_width: of the discriminator's layers.
+        game: the game and its discriminator.
+        starts: the generator, and the start at evaluation.
 
     Raises:
         UserError: a setting has no such value, or two do not go together.
@@ -116,51 +99,11 @@ class Adversarial(TeachingAlgorithm):
         base: str = "maml",
         adaptation: Adaptation = Adaptation(),
         distance: str = "euclidean",
-        game_loss: str = "gan",
-        sees: str = "probabilities",
-        discriminate: str = "networks",
-        generate: str = "offset",
-        generator_task_weight: float = 0.0,
-        start: str = "mean",
-        noises: int = 8,
-        generator_lr: float = 1e-3,
-        discriminator_lr: float = 1e-3,
-        discriminator_steps: int = 1,
-        gradient_penalty: float = 10.0,
-        epsilon: float = 0.1,
-        noise_size: int = 32,
-        chunk_size: int = 512,
-        generator_width: int = 64,
-        discriminator_width: int = 64,
+        game: GameSettings = GameSettings(),
+        starts: StartSettings = StartSettings(),
     ) -> None:
         super().__init__()
         check_word("algorithm.base", base, BASES)
-        check_word("algorithm.options.game_loss", game_loss, (*LOSSES, "none"))
-        check_word("algorithm.options.generate", generate, GENERATES)
-        check_word("algorithm.options.start", start, STARTS)
-        if generate == "full" and not generator_task_weight > 0:
-            raise UserError(
-                "algorithm.options.generate=full with generator_task_weight=0: nothing would learn "
-                "the tasks; type algorithm.options.generator_task_weight=1"
-            )
-        whole = {
-            "noises": noises,
-            "discriminator_steps": discriminator_steps,
-            "noise_size": noise_size,
-            "chunk_size": chunk_size,
-            "generator_width": generator_width,
-        }
-        for name, number in whole.items():
-            if number < 1:
-                raise UserError(f"algorithm.options.{name}={number}: expected at least 1")
-        for name, rate in (("generator_lr", generator_lr), ("discriminator_lr", discriminator_lr)):
-            if not rate > 0:
-                raise UserError(f"algorithm.options.{name}={rate}: expected above 0; try 0.001")
-        if not generator_task_weight >= 0:
-            raise UserError(
-                f"algorithm.options.generator_task_weight={generator_task_weight}: expected 0 or "
-                "more; try 1"
-            )
         if base == "fomaml":
             adaptation = replace(adaptation, first_order=True)
         self.student: Algorithm
@@ -170,17 +113,7 @@ class Adversarial(TeachingAlgorithm):
             self.student = ANIL(backbone, outputs, adaptation=adaptation)
         else:
             self.student = MAML(backbone, outputs, adaptation=adaptation)
-        self.generate = generate
-        self.task_weight = generator_task_weight
-        self.start = start
-        self.noises = noises
-        self.rates = {"generator": generator_lr, "discriminator": discriminator_lr}
-        self.discriminator_steps = discriminator_steps
-        self.generator_shape = {
-            "noise_size": noise_size,
-            "chunk_size": chunk_size,
-            "width": generator_width,
-        }
+        self.settings, self.start_settings = game, starts
         self.exchange = Exchange()
         self.teacher: Algorithm | None = None
         self.generator: ChunkedHypernetwork | None = None
@@ -188,23 +121,25 @@ class Adversarial(TeachingAlgorithm):
         self.game: Game | None = None
         self.watch: GameWatch | None = None
         self._made: tuple[Game, ...] = ()  # a tuple: no part of the state before `join`
-        if game_loss != "none":
-            game = Game(
+        if game.game_loss != "none":
+            made = Game(
                 outputs,
-                loss=game_loss,
-                sees=sees,
-                discriminate=discriminate,
-                width=discriminator_width,
-                penalty=gradient_penalty,
-                epsilon=epsilon,
+                loss=game.game_loss,
+                sees=game.sees,
+                discriminate=game.discriminate,
+                width=game.discriminator_width,
+                penalty=game.gradient_penalty,
+                epsilon=game.epsilon,
             )
-            self._made = (game,)
+            self._made = (made,)
         self._optimizers: dict[str, Optimizer] = {}
         self._seed = self._step = 0
         self._seen: tuple[Tensor, Tensor, Tensor] | None = None
         self._starts: Tensor | None = None  # the student's, until the next update
         count = sum(p.numel() for p in self.student.parameters())
-        self.register_buffer("offsets", torch.zeros(noises, count) if start == "best" else None)
+        self.register_buffer(
+            "offsets", torch.zeros(starts.noises, count) if starts.start == "best" else None
+        )
         self.register_load_state_dict_post_hook(_forget_starts)
 
     @property
@@ -231,7 +166,8 @@ class Adversarial(TeachingAlgorithm):
         device = next(self.student.parameters()).device
         self.game = self._made[0].to(device) if self._made else None
         self.watch = GameWatch()
-        full = self.generate == "full"
+        settings = self.start_settings
+        full = settings.generate == "full"
         networks = {"teacher": teacher, "student": self.student}
         shapes = {
             who: {name: p.shape for name, p in learner.named_parameters() if p.ndim > 1 or not full}
@@ -240,7 +176,9 @@ class Adversarial(TeachingAlgorithm):
         torch.manual_seed(seed)
         self.generator = ChunkedHypernetwork(
             shapes,
-            **self.generator_shape,
+            noise_size=settings.noise_size,
+            chunk_size=settings.chunk_size,
+            width=settings.generator_width,
             scale=1.0 if full else 0.01,
         ).to(device)
         if full:
@@ -251,11 +189,11 @@ class Adversarial(TeachingAlgorithm):
                         p.requires_grad_(False)
         own: dict[str, tuple[nn.Module, float]] = {
             "teacher": (teacher, teacher_lr),
-            "generator": (self.generator, self.rates["generator"]),
+            "generator": (self.generator, settings.generator_lr),
         }
         self._optimizers = {}
         if self.game is not None and self.game.has_critic:
-            own["discriminator"] = (self.game, self.rates["discriminator"])
+            own["discriminator"] = (self.game, self.settings.discriminator_lr)
         for name, (module, rate) in own.items():
             betas = (0.9, 0.999) if name == "teacher" else _BETAS
             learned = [p for p in module.parameters() if p.requires_grad]
@@ -271,7 +209,9 @@ class Adversarial(TeachingAlgorithm):
         teacher = self.teacher
         starts = None if self.offsets is None else self._student_offsets()
         with torch.no_grad():
-            offsets = self._offsets(range(1 if self.start == "fixed" else _MEAN_OVER))
+            offsets = self._offsets(
+                range(1 if self.start_settings.start == "fixed" else _MEAN_OVER)
+            )
             for who, learner in (("teacher", teacher), ("student", self.student)):
                 for name, offset in offsets[who].items():
                     learner.get_parameter(name).add_(offset.mean(0))
@@ -326,7 +266,7 @@ class Adversarial(TeachingAlgorithm):
         game = self.game
         tells_tasks = game is not None and game.tasks
         # Without a game ψ descends L_S or nothing, and of nothing no gradient is taken.
-        judged = _no_game if self.task_weight else None
+        judged = _no_game if self.start_settings.generator_task_weight else None
         found = pair_gradient(
             pair,
             starts["teacher"],
@@ -334,7 +274,7 @@ class Adversarial(TeachingAlgorithm):
             tasks_of(batch, None),
             batch.ways,
             game=judged if game is None else game.generator_loss,
-            task_weight=self.task_weight,
+            task_weight=self.start_settings.generator_task_weight,
             together=tells_tasks,
         )
         found.deposit(bases["teacher"], bases["student"], objective)
@@ -375,7 +315,7 @@ class Adversarial(TeachingAlgorithm):
         telling = None
         if self.game is not None and "discriminator" in self._optimizers:
             optimizer = self._optimizers["discriminator"]
-            for _ in range(self.discriminator_steps):
+            for _ in range(self.settings.discriminator_steps):
                 optimizer.zero_grad(set_to_none=True)
                 loss = self.game.discriminator_loss(*self._seen)
                 assert loss is not None
@@ -443,7 +383,7 @@ class Adversarial(TeachingAlgorithm):
 
     def _noise(self, seed: int, index: int) -> Tensor:
         parameter = next(self.student.parameters())
-        noise = gaussian_noise(self.generator_shape["noise_size"], seed, index)
+        noise = gaussian_noise(self.start_settings.noise_size, seed, index)
         return noise.to(parameter.device, parameter.dtype)
 
     def _offsets(self, indices: Sequence[int]) -> dict[str, Tensors]:
@@ -458,9 +398,11 @@ class Adversarial(TeachingAlgorithm):
     @torch.no_grad()
     def _student_offsets(self) -> Tensor:
         """Return the offsets that the student is judged from, flat, [starts, parameters]."""
-        count = {"mean": _MEAN_OVER, "fixed": 1, "best": self.noises}[self.start]
+        count = {"mean": _MEAN_OVER, "fixed": 1, "best": self.start_settings.noises}[
+            self.start_settings.start
+        ]
         flat = self._flat(self._offsets(range(count))["student"])
-        return flat.mean(0, keepdim=True) if self.start == "mean" else flat
+        return flat.mean(0, keepdim=True) if self.start_settings.start == "mean" else flat
 
     def _flat(self, offsets: Tensors) -> Tensor:
         """Return the student's offsets as rows, [noises, parameters]; 0 where none is emitted."""
