@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -87,30 +89,35 @@ def test_values_are_the_headlines(comparison: ModuleType, tmp_path: Path) -> Non
     assert comparison.values(tmp_path, "student", 5) == [0.9]
 
 
-@pytest.fixture
-def faults(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import fault_trials
+@pytest.fixture(scope="module")
+def faults() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        import fault_trials
 
-    return fault_trials
+        yield fault_trials
 
 
-def test_runs_that_are_broken_end_as_the_one_that_was_not(
-    faults: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Real processes, real signals: killed twice while saving; asked to end."""
+@pytest.fixture(scope="module")
+def trials(faults: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Trials of one short run, and the run that nobody disturbs."""
     small = ("finetune=none", "meta_train.iterations=20", "evaluate.tasks=20", "evaluate.steps=[]")
-    monkeypatch.setattr(faults, "COMMON", (*faults.COMMON, *small))
-    monkeypatch.setattr(faults, "RUNS", {"anil + kd": ["algorithm=anil", "distill=kd"]})
-    trials = faults.Trials(tmp_path, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faults, "COMMON", (*faults.COMMON, *small))
+        patch.setattr(faults, "RUNS", {"anil + kd": ["algorithm=anil", "distill=kd"]})
+        yield faults.Trials(tmp_path_factory.mktemp("trials"), 3)
+
+
+def test_runs_that_are_broken_end_as_the_one_that_was_not(trials: Any) -> None:
+    """Real processes, real signals: killed twice while saving; asked to end."""
     trials.save()
     trials.signal()
-    assert {name: (t.trials, t.survived) for name, t in trials.tallies.items()} == {
-        "save": (1, 1),
-        "signal": (1, 1),
-    }, trials.tallies
+    for name in ("save", "signal"):
+        tally = trials.tallies[name]
+        assert (tally.trials, tally.survived) == (1, 1), trials.tallies
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_difference_between_runs_is_found(faults: ModuleType, tmp_path: Path) -> None:
     for seed in (0, 1):
         words = [w for w in faults.COMMON if not w.startswith(("finetune", "deterministic"))]
@@ -133,17 +140,13 @@ def test_a_difference_between_runs_is_found(faults: ModuleType, tmp_path: Path) 
     reason="mounting a small tmpfs needs root",
 )
 def test_a_full_disk_ends_in_a_line_and_the_run_goes_on_when_there_is_space(
-    faults: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    faults: ModuleType, trials: Any, tmp_path: Path
 ) -> None:
     try:
         with faults.small_disk(tmp_path / "try"):
             pass
     except (subprocess.CalledProcessError, FileNotFoundError):
         pytest.skip("a tmpfs cannot be mounted here")
-    small = ("finetune=none", "meta_train.iterations=40", "evaluate.tasks=20", "evaluate.steps=[]")
-    monkeypatch.setattr(faults, "COMMON", (*faults.COMMON, *small))
-    monkeypatch.setattr(faults, "RUNS", {"protonet": ["distill=none"]})
-    trials = faults.Trials(tmp_path, 1)
     trials.disk()
     assert trials.tallies["disk"].survived == 1, trials.tallies
 

@@ -184,6 +184,8 @@ def test_every_algorithm_with_and_without_distillation(
         "evaluate.shots=[]",
         "algorithm.inner_steps_test=2",
         "evaluate.transductive=false",
+        "dataset.images_per_class=12",
+        "task.queries=5",
     )
     assert 0.15 < results["student"]["fewshot"]["accuracy"] <= 1
     steps = [e.get("steps") for e in results["student"]["fewshot_all"]]
