@@ -34,8 +34,8 @@ from metakd.algorithms.maml import MAML
 from metakd.algorithms.protonet import ProtoNet
 from metakd.algorithms.reptile import Reptile
 from metakd.algorithms.supervised import Supervised
-from metakd.data.class_data import ClassData
 from metakd.data.class_examples import ClassExamples, PreparedData
+from metakd.data.images import ImageData
 from metakd.data.splits import SPLITS
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
@@ -61,7 +61,7 @@ CLASSES = 12
 FULL = Precision(None, "cpu")
 
 
-def images() -> ClassData:
+def images() -> ImageData:
     """Return made-up images of 28 x 28 pixels: a random pattern a class, and noise."""
     generator = torch.Generator().manual_seed(0)
     parts = {}
@@ -76,7 +76,7 @@ def images() -> ClassData:
             groups=torch.zeros(CLASSES, dtype=torch.int64),
             held_out=torch.zeros(len(labels), dtype=torch.bool),
         )
-    return ClassData(PreparedData(parts, "made up"))
+    return ImageData(PreparedData(parts, "made up"))
 
 
 class Watching(Recorder):
@@ -152,7 +152,7 @@ class Trial:
         meta_batch: tasks of an update.
     """
 
-    data: ClassData
+    data: ImageData
     steps: int
     width: int
     meta_batch: int
