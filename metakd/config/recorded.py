@@ -20,9 +20,14 @@ from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
 __all__ = ["differences", "recorded_composed", "reproduction_composed"]
 
 FREE = (
-    *(key for key, known in declarations().items() if known.decides != "figures" or known.path),
+    *(
+        key
+        for key, known in declarations().items()
+        if (known.decides != "figures" or known.path) and key != "pretrain.cache"
+    ),
 )
-"""What can be typed for a repetition of a run: where things lie, who watches, on what it runs."""
+"""What can be typed for a repetition of a run: where things lie, who watches, on what it runs; not
+`pretrain.cache`, since `cached_teacher` says that."""
 
 
 class Surroundings(Protocol):
