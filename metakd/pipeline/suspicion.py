@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from metakd.config.needs import declared_needs
 from metakd.config.schema import Config
 from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
@@ -99,10 +100,13 @@ def doubts_of(judged: Mapping[str, Judged], config: Config) -> list[str]:
                 f"type {_stronger(config)}"
             )
         elif gain + half < 0:
+            # A teacher that is better than the student alone is not what is wrong.
+            better = "teacher" in values and mean_ci95(values["teacher"])[0] > mean_ci95(alone)[0]
+            remedy = _gentler(config) if better else _instead(config)
             found.append(
                 f"distillation does harm: the distilled student ({_percent(values['student'])}) "
                 f"is worse than {said}, by {-100 * gain:.1f} ± {100 * half:.1f} points on the "
-                f"same {len(alone)} tasks; type {_instead(config)}"
+                f"same {len(alone)} tasks; type {remedy}"
             )
         if "teacher" in values:
             gain, half = paired_difference(values["teacher"], alone)
@@ -197,6 +201,14 @@ def _stronger(config: Config) -> str:
     ]
     found += [f"meta_train.iterations={4 * config.meta_train.iterations or 1000}", "distill=none"]
     return ", or ".join(found)
+
+
+def _gentler(config: Config) -> str:
+    """Return what to type for a good teacher of less influence, or to do without one."""
+    distill = config.distill
+    if declared_needs(distill) == {"logits"}:
+        return f"distill.kd_weight={distill.kd_weight / 4:g}, or distill=none"
+    return "distill=kd_convex, or distill=none"
 
 
 def _instead(config: Config) -> str:

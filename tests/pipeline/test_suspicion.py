@@ -177,6 +177,23 @@ def test_harm_is_said_with_both_figures(config: Any) -> None:
     assert "by 10.0 ± 0.0 points" in lines[1]
 
 
+@pytest.mark.parametrize(
+    ("loss", "typed"),
+    [
+        ("embedding", "type distill=kd_convex, or distill=none"),
+        ("kd", "type distill.kd_weight=0.25, or distill=none"),
+    ],
+)
+def test_a_good_teacher_that_does_harm_is_to_have_less_influence(loss: str, typed: str) -> None:
+    values = judged(
+        student=[0.4, 0.5, 0.45, 0.52],
+        student_alone=[0.6, 0.7, 0.65, 0.7],
+        teacher=[0.9, 0.95, 0.9, 0.95],
+    )
+    (line,) = doubts_of(values, metakd.compose(*SMALL, f"distill={loss}").config)
+    assert line.endswith(typed)
+
+
 def test_what_is_not_resolved_is_not_said(config: Any) -> None:
     both = judged(student=[0.5, 0.7, 0.6, 0.8], student_alone=[0.6, 0.6, 0.7, 0.72])
     assert doubts_of(both, config) == []
