@@ -24,26 +24,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from metakd.config.locate import Choices, content_of
 from metakd.reports.statistics import over_seeds
 
 GRADIENT = ["meta_train.iterations=300", "algorithm.inner_lr=0.1", "algorithm.inner_steps=3"]
 METRIC = ["meta_train.iterations=300"]
 
-SETTINGS: dict[str, list[str]] = {
-    "supervised": METRIC,
-    "protonet": METRIC,
+OWN: dict[str, list[str]] = {
     "relation": [*METRIC, "algorithm.options.loss=cross_entropy", "algorithm.options.score=vote"],
-    "ridge": METRIC,
-    "metabaseline": METRIC,
-    "matching": METRIC,
-    "maml": GRADIENT,
-    "fomaml": GRADIENT,
-    "anil": GRADIENT,
-    "boil": GRADIENT,
-    "protomaml": GRADIENT,
-    "meta_sgd": GRADIENT,
-    "meta_curvature": GRADIENT,
-    "lstm": GRADIENT,
     "imaml": ["meta_train.iterations=150", "algorithm.inner_steps_test=16"],
     "reptile": [
         "task.train_shots=5",
@@ -57,7 +45,14 @@ SETTINGS: dict[str, list[str]] = {
     ],
     "adversarial": [*GRADIENT, "distill=kd"],
 }
-"""By algorithm what is typed beside it; everything else is the default run's."""
+"""What is typed beside algorithms that need something else than others of their kind."""
+
+
+def settings(algorithm: str) -> list[str]:
+    """Return what is typed beside an algorithm; everything else is the default run's."""
+    supports = content_of(Choices().file("algorithm", algorithm)).get("supports", {})
+    return OWN.get(algorithm) or (GRADIENT if supports.get("adapts") else METRIC)
+
 
 COMMON = (
     "distill=embedding",
@@ -85,7 +80,7 @@ def command(algorithm: str, seed: int, folder: Path, extra: Sequence[str]) -> li
     return [
         *(sys.executable, "-m", "metakd", "train", f"algorithm={algorithm}", f"seed={seed}"),
         *COMMON,
-        *SETTINGS[algorithm],
+        *settings(algorithm),
         *extra,
         f"hydra.run.dir={folder}",
     ]
@@ -177,7 +172,8 @@ def accuracy(results: dict[str, Any], model: str, shots: int) -> float | None:
 def main() -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--algorithms", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    every = list(Choices().of("algorithm"))
+    parser.add_argument("--algorithms", nargs="+", default=every, choices=every)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--out", type=Path, default=Path("outputs/algorithms_table"))

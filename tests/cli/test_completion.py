@@ -11,8 +11,24 @@ from pathlib import Path
 import pytest
 
 from metakd.cli.completion import SCRIPTS, candidates
+from metakd.config.locate import conf_folder
 
 NORMS = ("batch", "group", "layer", "none")
+
+
+def named(folder: str, start: str) -> list[str]:
+    """Return the names of files in a folder of conf/ that begin so."""
+    return sorted(file.stem for file in (conf_folder() / folder).glob(f"{start}*.yaml"))
+
+
+PROTONETS = [f"algorithm={name}" for name in named("algorithm", "protone")]
+RESNETS = [f"student={name}" for name in named("architecture", "resnet")]
+
+
+def test_files_that_begin_so() -> None:
+    assert "algorithm=protonet" in PROTONETS
+    assert {"student=resnet12", "student=resnet8"} <= set(RESNETS)
+    assert "maml" in named("algorithm", "mam")
 
 
 @pytest.mark.parametrize(
@@ -23,8 +39,8 @@ NORMS = ("batch", "group", "layer", "none")
         ("metakd completion z", ["zsh"]),
         ("metakd train --inf", ["--info"]),
         ("metakd train algo", ["algorithm.", "algorithm="]),
-        ("metakd train seed=1 algorithm=protone", ["algorithm=protonet"]),
-        ("metakd train student=resnet", ["student=resnet12", "student=resnet8"]),
+        ("metakd train seed=1 algorithm=protone", PROTONETS),
+        ("metakd train student=resnet", RESNETS),
         ("metakd train task.sho", ["task.shots="]),
         ("metakd train task.shots=", ["task.shots=1"]),
         ("metakd train student.norm=", [f"student.norm={n}" for n in NORMS]),
@@ -34,14 +50,14 @@ NORMS = ("batch", "group", "layer", "none")
         ("metakd evaluate out", []),
         ("metakd abl", ["ablate"]),
         ("metakd ablate --mark", ["--markdown"]),
-        ("metakd ablate algorithm=protone", ["algorithm=protonet"]),
-        ("metakd evaluate out algorithm=protone", ["algorithm=protonet"]),
+        ("metakd ablate algorithm=protone", PROTONETS),
+        ("metakd evaluate out algorithm=protone", PROTONETS),
         ("metakd rep", ["reproduce"]),
         ("metakd reproduce --ca", ["--cached-teacher"]),
         ("metakd reproduce out", []),
         ("metakd evaluate out --im", ["--images"]),
         ("metakd copy algo", ["algorithm="]),
-        ("metakd copy algorithm=protone", ["algorithm=protonet"]),
+        ("metakd copy algorithm=protone", PROTONETS),
         ("metakd copy algorithm=maml --fo", ["--force"]),
         ("metakd nonsense --fo", []),
     ],
@@ -71,12 +87,13 @@ def test_bash_completes(tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-c", script], capture_output=True, text=True, env={**os.environ, "PATH": path}
     )
-    assert done.stdout == "maml\n", done.stderr
+    assert sorted(done.stdout.split()) == named("algorithm", "mam"), done.stderr
 
 
 def test_hydra_s_own_query(metakd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMP_LINE", "metakd train algorithm=mam")
-    assert metakd("train", "-sc", "query=bash").out == "algorithm=maml\n"
+    offered = metakd("train", "-sc", "query=bash").out.split()
+    assert sorted(offered) == [f"algorithm={name}" for name in named("algorithm", "mam")]
 
 
 def test_unknown_shell(metakd) -> None:

@@ -9,46 +9,67 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from omegaconf import MISSING
 from torch.utils import _pytree as pytree
 
 from metakd.config.needs import declared_needs
 from metakd.config.schema import DistillConfig, DistillSupports
-from metakd.distillation.objective import Answer, Objective
+from metakd.distillation.objective import Answer, FeatureShapes, Objective
+from metakd.errors import UserError
 from metakd.models.network import Prediction
-from metakd.registry import build, resolve
+from metakd.registry import build, resolve, settings_used
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "distill").glob("*.yaml"))
 
 
-def _objective(file: Path) -> tuple[Objective, DistillConfig]:
+STUDENT, TEACHER = (2, 4, 4), (3, 4, 4)
+"""Shapes of the features of any stage."""
+
+
+def _objective(file: Path) -> tuple[Objective, DistillConfig, tuple[int, int]]:
+    """Return a choice's objective, its settings, and the embedding sizes that it was built for.
+
+    The student's is another one than the teacher's, unless the loss refuses that.
+    """
     content = yaml.safe_load(file.read_text())
     content["supports"] = DistillSupports(**content.get("supports", {}))
     config = DistillConfig(**content)
     cls = resolve(config._target_, "metakd.distillation")
     settings = {k: v for k, v in asdict(config).items() if k != "options"}
-    objective = build(cls, 4, 7, torch.zeros(7), settings=settings, options=config.options)
+    if "shapes" in settings_used(cls):
+        given = {**settings, **config.options}
+        stages = cls.needed(given) - {"logits", "embeddings"}
+        settings["shapes"] = FeatureShapes(
+            dict.fromkeys(cls.stages_needed(given), STUDENT), dict.fromkeys(stages, TEACHER)
+        )
+    sizes = (4, 7)
+    try:
+        objective = build(cls, *sizes, torch.zeros(7), settings=settings, options=config.options)
+    except UserError:
+        sizes = (7, 7)
+        objective = build(cls, *sizes, torch.zeros(7), settings=settings, options=config.options)
     assert isinstance(objective, Objective)
-    return objective, config
+    return objective, config, sizes
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_choice(file: Path) -> None:
     assert file.read_text().startswith("# "), "the first line is what `metakd list` shows"
-    objective, config = _objective(file)
-    assert config.name == file.stem
+    objective, config, (ours_size, size) = _objective(file)
+    assert config.name in (file.stem, MISSING)  # it is the file's unless given
     said = declared_needs(config)
     assert said is None or objective.reads == said
     assert config.supports.uses_teacher == bool(objective.reads)
-    theirs = {name: torch.randn(6, 3, 4, 4) for name in objective.reads - {"logits", "embeddings"}}
-    answer = Answer(torch.randn(6, 5), torch.randn(6, 7), theirs)
-    ours = {name: torch.randn(6, 2, 4, 4) for name in objective.stages}
-    student = Prediction(torch.randn(6, 5), torch.randn(6, 4), ours)
+    theirs = {name: torch.randn(6, *TEACHER) for name in objective.reads - {"logits", "embeddings"}}
+    answer = Answer(torch.randn(6, 5), torch.randn(6, size), theirs)
+    ours = {name: torch.randn(6, *STUDENT) for name in objective.stages}
+    student = Prediction(torch.randn(6, 5), torch.randn(6, ours_size), ours)
     terms = objective(student, torch.randint(5, (6,)), answer)
     assert all(t.dim() == 0 and t.isfinite() for t in terms.values())
 
 
 def test_default_weights_of_the_embedding_match() -> None:
-    objective, _ = _objective(FILES[[f.stem for f in FILES].index("embedding")])
+    objective, *_ = _objective(FILES[[f.stem for f in FILES].index("embedding")])
     weights = {
         n: getattr(objective, f"{n}_weight") for n in ("ce", "embedding", "similarity", "kd")
     }
@@ -58,18 +79,18 @@ def test_default_weights_of_the_embedding_match() -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_runs_under_vmap_twice_differentiable(file: Path) -> None:
     """Of each task the loss and its second derivatives: what an inner loop asks of an objective."""
-    objective, _ = _objective(file)
+    objective, _, (ours_size, size) = _objective(file)
     objective.double()
     reads = objective.reads
     targets = torch.randint(5, (2, 6))
-    theirs = {name: torch.randn(2, 6, 3, 4, 4) for name in reads - {"logits", "embeddings"}}
+    theirs = {name: torch.randn(2, 6, *TEACHER) for name in reads - {"logits", "embeddings"}}
     answered = {
         "logits": torch.randn(2, 6, 5) if "logits" in reads else None,
-        "embeddings": torch.randn(2, 6, 7) if "embeddings" in reads else None,
+        "embeddings": torch.randn(2, 6, size) if "embeddings" in reads else None,
         "features": theirs,
     }
-    ours = {name: torch.randn(2, 6, 2, 4, 4) for name in objective.stages}
-    student = (torch.randn(2, 6, 5), torch.randn(2, 6, 4), ours)
+    ours = {name: torch.randn(2, 6, *STUDENT) for name in objective.stages}
+    student = (torch.randn(2, 6, 5), torch.randn(2, 6, ours_size), ours)
     answered, student = pytree.tree_map(
         lambda t: t.double() if isinstance(t, torch.Tensor) else t, (answered, student)
     )

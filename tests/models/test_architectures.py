@@ -22,7 +22,7 @@ FILES = sorted(FOLDER.glob("*.yaml"))
 def built(file: Path, shape: tuple[int, ...]) -> nn.Module:
     config = OmegaConf.merge(OmegaConf.structured(ArchitectureConfig), OmegaConf.load(file))
     settings = OmegaConf.to_container(config)
-    assert settings["name"] == file.stem
+    assert OmegaConf.is_missing(config, "name") or config.name == file.stem
     cls = resolve(settings["_target_"], "metakd.models")
     if file.stem in ("resnet12", "wrn"):
         settings["width"] = {"resnet12": 16, "wrn": 1}[file.stem]  # quick
