@@ -10,14 +10,17 @@ from metakd.data.class_examples import PreparedData
 from metakd.data.tasks import TaskStream
 from metakd.task_spec import TaskSpec
 
-__all__ = ["Dataset", "RegressionTasks"]
+__all__ = ["REQUIRED", "Dataset", "RegressionTasks"]
+
+REQUIRED = ("name", "example_shape", "outputs", "checksum", "device", "to", "tasks")
+"""What a class of regression tasks has to define."""
 
 
-class RegressionTasks(Protocol):
+class RegressionTasks:
     """A family of regression tasks on a device; what a dataset of kind `regression` loads.
 
-    A class of such tasks names this one as its base, and so answers the questions that are asked
-    of all data: no classes, no pictures, nothing to say.
+    A class of such tasks inherits from this one, and so answers the questions that are asked of
+    all data: no classes, no pictures, nothing to say. It defines the rest, which `REQUIRED` names.
 
     Attributes:
         name: the dataset's.
@@ -43,7 +46,7 @@ class RegressionTasks(Protocol):
 
     def to(self, device: torch.device | str) -> Self:
         """Return the same tasks, drawn on `device`."""
-        ...
+        raise NotImplementedError
 
     def tasks(
         self,
@@ -56,7 +59,7 @@ class RegressionTasks(Protocol):
         augmented: bool = False,
     ) -> TaskStream:
         """Return the stream of `split` (`train`, `validate`, `test`), `tasks` tasks a step."""
-        ...
+        raise NotImplementedError
 
 
 class Dataset(Protocol):

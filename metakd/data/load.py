@@ -15,7 +15,7 @@ from torch import Tensor
 from metakd.data.cache import content_checksum, read_checked, write_checked
 from metakd.data.class_data import ClassData
 from metakd.data.class_examples import ClassExamples, PreparedData
-from metakd.data.dataset import Dataset, RegressionTasks
+from metakd.data.dataset import REQUIRED, Dataset, RegressionTasks
 from metakd.data.images import ImageData
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.sources import SourceFiles
@@ -63,7 +63,7 @@ def load_dataset(
         preprocessing: what the networks expect, see `ClassData`.
 
     Raises:
-        UserError: the data is missing or damaged.
+        UserError: the data is missing or damaged, or `dataset` loads something else.
     """
     kind: type[ClassData] = getattr(dataset, "data_class", ImageData)
     key, sources = _key_and_sources(dataset)
@@ -74,13 +74,15 @@ def load_dataset(
     else:
         record = {} if key is None else sources.record()
         loaded = dataset.load()
-        if not isinstance(loaded, PreparedData):
-            if not hasattr(loaded, "has_classes"):
-                raise UserError(
-                    f"{type(loaded).__name__}: a family of regression tasks needs the base "
-                    "metakd.data.dataset.RegressionTasks"
-                )
+        if isinstance(loaded, RegressionTasks):
+            _check_complete(loaded)
             return loaded.to(device)
+        if not isinstance(loaded, PreparedData):
+            raise UserError(
+                f"{type(dataset).__name__}.load returned a {type(loaded).__name__}: a family of "
+                "regression tasks must inherit from metakd.data.dataset.RegressionTasks, examples "
+                "by class are a metakd.data.class_examples.PreparedData"
+            )
         prepared = loaded
         if prepared.reading is None:
             prepared = replace(prepared, reading=kind.reading_type())
@@ -95,6 +97,14 @@ def load_dataset(
             else:
                 log.warning("the files of dataset %s changed while they were read", prepared.name)
     return kind(prepared, device, augment, views, meta["checksum"], preprocessing)
+
+
+def _check_complete(tasks: RegressionTasks) -> None:
+    cls = type(tasks)
+    own = {name for c in cls.__mro__ if c not in (RegressionTasks, object) for name in vars(c)}
+    missing = [name for name in REQUIRED if name not in own | vars(tasks).keys()]
+    if missing:
+        raise UserError(f"{cls.__name__}: a family of regression tasks defines {missing[0]}, too")
 
 
 def _key_and_sources(dataset: Dataset) -> tuple[str | None, SourceFiles]:

@@ -17,6 +17,7 @@ from metakd.data.dataset import RegressionTasks
 from metakd.data.load import data_root_from, load_dataset
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.splits import SPLITS
+from metakd.errors import UserError
 from metakd.registry import build, resolve
 
 __all__ = ["build_backbone", "dealt_out", "load_data", "settings_of"]
@@ -72,7 +73,7 @@ def load_data(
         may_lack: splits of `split` whose classes may be missing.
 
     Raises:
-        UserError: the data is missing or damaged.
+        UserError: the data is missing or damaged, or not of the kind that the choice's file says.
     """
     config = composed.config
     dataset_class = resolve(config.dataset._target_, "metakd.data", config.plugins)
@@ -100,7 +101,7 @@ def load_data(
     if split is not None and hasattr(dataset, "recorded_split"):
         dataset.recorded_split = {name: list(classes) for name, classes in split.items()}
         dataset.may_lack = tuple(may_lack)
-    return load_dataset(
+    data = load_dataset(
         dataset,
         cache_root=cache_root,
         device=device,
@@ -108,6 +109,12 @@ def load_data(
         views=config.dataset.views,
         preprocessing=expected,
     )
+    if data.kind != config.dataset.supports.kind:
+        raise UserError(
+            f"dataset={config.dataset.name}: {dataset_class.__name__} loads {data.kind} data, but "
+            f"its file says {config.dataset.supports.kind}; write supports: {{kind: {data.kind}}}"
+        )
+    return data
 
 
 def dealt_out(

@@ -192,9 +192,9 @@ def _samples(prepared: Prepared, judged: Mapping[str, Judged], out: Path) -> Pat
     shown = {m: judged[m].headline.logits[:count] for m in MODELS if m in judged}
     if not data.has_classes:
         return sample_functions(
-            (batch.support[..., 0].cpu().numpy(), batch.support_targets[..., 0].cpu().numpy()),
-            (batch.query[..., 0].cpu().numpy(), batch.query_targets[..., 0].cpu().numpy()),
-            {m: outputs[..., 0].numpy() for m, outputs in shown.items()},
+            (batch.support.cpu().numpy(), batch.support_targets.cpu().numpy()),
+            (batch.query.cpu().numpy(), batch.query_targets.cpu().numpy()),
+            {m: outputs.numpy() for m, outputs in shown.items()},
             out,
         )
     assert batch.classes is not None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from metakd.reports.comparison import accuracy_against_steps, models_compared
 from metakd.reports.confusion import confusion_figure
 from metakd.reports.curves import StageScale, learning_curves
+from metakd.reports.functions import sample_functions
 from metakd.reports.game import adversarial_game
 from metakd.reports.reliability import Answers, reliability_diagram
-from metakd.reports.samples import sample_functions, sample_tasks
+from metakd.reports.samples import sample_tasks
 
 __all__ = [
     "Answers",

@@ -1,4 +1,4 @@
-"""sample_tasks.png: tasks, with the predictions of teacher and student."""
+"""sample_tasks.png of classification: tasks, with the predictions of teacher and student."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metakd.reports.drawing import COLORS, INK, NAMES, canvas, drawing, plain, save, tidy
+from metakd.reports.drawing import COLORS, INK, NAMES, canvas, drawing, plain, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-__all__ = ["sample_functions", "sample_tasks"]
+__all__ = ["sample_tasks"]
 
 RIGHT, WRONG = "#1a8a4a", "#c62828"
 MAX_SHOTS = 5
@@ -92,37 +92,6 @@ def sample_tasks(
                     axes.text(x - 0.1, line, NAMES.get(model, model), **{**words, **named})
     axes.set(xlim=(-0.1, width + 0.1), ylim=(height * tasks, 0), aspect="auto")
     axes.set_axis_off()
-    return save(figure, out)
-
-
-@drawing
-def sample_functions(
-    support: tuple[NDArray[Any], NDArray[Any]],
-    query: tuple[NDArray[Any], NDArray[Any]],
-    predictions: Mapping[str, NDArray[Any]],
-    out: Path,
-) -> Path:
-    """Draw regression tasks of one input and one output side by side.
-
-    Args:
-        support: inputs and targets, each [tasks, shots].
-        query: inputs and true values, each [tasks, points].
-        predictions: model -> [tasks, points].
-        out: the PNG to write.
-    """
-    tasks = support[0].shape[0]
-    figure = canvas(3.4 * tasks, 3.3)
-    grid = figure.subplots(1, tasks, squeeze=False, sharey=True)[0]
-    for t, axes in enumerate(grid):
-        order = np.argsort(query[0][t])
-        axes.plot(query[0][t][order], query[1][t][order], color="#aaaaaa", lw=1.4, label="truth")
-        for model, values in predictions.items():
-            axes.plot(query[0][t][order], values[t][order], lw=1.9,
-                      color=COLORS.get(model, INK), label=NAMES.get(model, model))  # fmt: skip
-        axes.plot(support[0][t], support[1][t], "o", color="black", ms=5, label="learns from")
-        tidy(axes, title=f"task {t + 1}")
-    handles, names = grid[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return save(figure, out)
 
 

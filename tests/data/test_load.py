@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from metakd.data.class_examples import PreparedData
-from metakd.data.dataset import RegressionTasks
+from metakd.data.dataset import REQUIRED, RegressionTasks
 from metakd.data.images import ImageData
 from metakd.data.load import cache_root_from, data_root_from, load_dataset
 from metakd.data.picture_preprocessing import Reading
@@ -87,22 +87,51 @@ def test_other_pixels_have_another_checksum(tmp_path: Path, make_images) -> None
     assert load_dataset(Counted(images, None), cache_root=tmp_path).checksum != before
 
 
+class Moved(RegressionTasks):
+    name, example_shape, outputs, checksum, device = "moved", (2,), 3, "00", torch.device("cpu")
+
+    def to(self, device: torch.device | str) -> Moved:
+        self.device = torch.device(device)
+        return self
+
+    def tasks(self, *_, **__):
+        raise AssertionError
+
+
+class Family:
+    """A dataset of what it is given."""
+
+    def __init__(self, tasks) -> None:
+        self.tasks = tasks
+
+    def cache_key(self) -> None:
+        return None
+
+    def load(self):
+        return self.tasks
+
+
 def test_regression_tasks_are_moved_and_not_kept(tmp_path: Path) -> None:
-    class Moved(RegressionTasks):
-        device = "cpu"
+    moved = load_dataset(Family(Moved()), cache_root=tmp_path, device="meta")
+    assert moved.device == torch.device("meta")
+    assert not list(tmp_path.iterdir())
 
-        def to(self, device: torch.device | str) -> Moved:
-            self.device = str(device)
-            return self
 
-    class Regression:
-        def cache_key(self) -> None:
-            return None
+@pytest.mark.parametrize("missing", REQUIRED)
+def test_regression_tasks_that_lack_something_are_refused(tmp_path: Path, missing: str) -> None:
+    own = {name: value for name, value in vars(Moved).items() if name in REQUIRED}
+    own.pop(missing)
+    tasks = type("Lacking", (RegressionTasks,), own)()
+    with pytest.raises(UserError, match=f"^Lacking: .* defines {missing}, too$"):
+        load_dataset(Family(tasks), cache_root=tmp_path)
 
-        def load(self) -> Moved:
-            return Moved()
 
-    assert load_dataset(Regression(), cache_root=tmp_path, device="meta").device == "meta"
+@pytest.mark.parametrize("loaded", [None, [], type("Tasks", (), dict(vars(Moved)))()])
+def test_what_is_no_data_is_refused(tmp_path: Path, loaded: object) -> None:
+    name = type(loaded).__name__
+    message = f"^Family.load returned a {name}: .* inherit from metakd.data.dataset.RegressionTasks"
+    with pytest.raises(UserError, match=message):
+        load_dataset(Family(loaded), cache_root=tmp_path)
 
 
 def test_folders(monkeypatch, tmp_path: Path) -> None:
@@ -143,18 +172,3 @@ def test_reading_and_notes_are_kept_and_no_part_of_the_checksum(
     assert (plain.prepared.reading, plain.prepared.notes) == (Reading(), ())
     kept = load_dataset(dataset, cache_root=tmp_path).without_held_out().prepared
     assert kept.notes == ("a line", "another")
-
-
-def test_a_family_of_regression_tasks_needs_the_base(tmp_path: Path) -> None:
-    class Family:
-        kind = "regression"
-
-    class Source:
-        def cache_key(self) -> None:
-            return None
-
-        def load(self) -> Family:
-            return Family()
-
-    with pytest.raises(UserError, match=r"Family: .* needs the base .*RegressionTasks"):
-        load_dataset(Source(), cache_root=tmp_path)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from metakd.reports import comparison, confusion, curves, reliability, samples
+from metakd.reports import comparison, confusion, curves, functions, reliability, samples
 
 
 def measured(accuracy: float, shots: int, steps: int = 10, mode: str = "inductive") -> dict:
@@ -70,7 +70,7 @@ def regression() -> dict[str, Any]:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that were saved, still as objects."""
     figures: list[Any] = []
-    for module in (comparison, confusion, curves, reliability, samples):
+    for module in (comparison, confusion, curves, functions, reliability, samples):
 
         def keep(figure: Any, out: Path, save: Any = module.save) -> Path:
             figures.append(figure)

@@ -14,7 +14,6 @@ from metakd.reports.drawing import COLORS
 from metakd.reports.figures import (
     accuracy_against_steps,
     models_compared,
-    sample_functions,
     sample_tasks,
 )
 from metakd.runs.records import Results
@@ -117,14 +116,6 @@ def test_a_dollar_in_a_class_name_is_a_dollar(tmp_path: Path) -> None:
         return out.read_bytes()
 
     assert drawn("$\\frac{$", "$x$") != drawn("$\\frac{$", "x")  # as a formula, both are an x
-
-
-def test_sample_functions(tmp_path: Path) -> None:
-    x = np.linspace(-5, 5, 20)[None].repeat(2, 0)
-    out = sample_functions(
-        (x[:, :5], np.sin(x[:, :5])), (x, np.sin(x)), {"student": np.cos(x)}, tmp_path / "f.png"
-    )
-    assert shows(out, "student")
 
 
 def test_no_global_state_is_left(results: dict[str, Any], tmp_path: Path) -> None:
