@@ -6,11 +6,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Workers for the tests; each keeps to one thread.
 JOBS ?= 2
+# What `make test-fast` looks at, but for what is marked slow.
+FAST := $(addprefix tests/, models distillation reports config data)
 
-.PHONY: help setup demo test lint docs bench clean
+.PHONY: help setup demo test test-fast lint docs bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-9s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## create .venv and install the project with its tools
 
@@ -24,6 +26,9 @@ demo: $(STAMP) ## the default run: a distilled student on drawn letters, minutes
 
 test: $(STAMP) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
+
+test-fast: $(STAMP) ## formulas, configuration and errors, data, statistics: no whole runs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not slow" $(FAST)
 
 lint: $(STAMP) ## style, formatting, types
 	$(BIN)/ruff check .

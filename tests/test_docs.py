@@ -290,7 +290,7 @@ def make_what_it_names(overrides: list[str]) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_make_targets_exist(page: Path) -> None:
     for block in blocks(page, "bash", "sh", "console"):
-        for target in re.findall(r"^\s*(?:\$ )?make (\w+)", block, re.MULTILINE):
+        for target in re.findall(r"^\s*(?:\$ )?make ([\w-]+)", block, re.MULTILINE):
             assert re.search(rf"^{target}:", MAKE, re.MULTILINE), target
 
 

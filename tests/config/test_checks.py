@@ -100,6 +100,7 @@ def test_allowed(typed: str) -> None:
     check(compose(typed.split()).config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", Choices().of("experiment"))
 def test_every_experiment_is_possible(name: str) -> None:
     check(compose([f"experiment={name}"]).config)

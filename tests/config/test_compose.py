@@ -50,6 +50,7 @@ def test_default_is_typed() -> None:
     assert composed.plain()["algorithm"]["name"] == "protonet"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", [g for g in Choices().groups() if g not in ("dataset", "sweep")])
 def test_every_choice_composes(group: str) -> None:
     for choice in Choices().of(group):

@@ -25,6 +25,8 @@ from metakd.data.glyph_fonts import (
 from metakd.data.glyphs import LOOK_ALIKE, SCRIPTS, Glyphs, merge_letters
 from metakd.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Made:

@@ -124,6 +124,7 @@ TINY = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(
     ("words", "stages"),
@@ -148,6 +149,7 @@ def test_it_acts_wherever_a_loss_can(
     assert all(value > 0 for value in seen.values())
 
 
+@pytest.mark.slow
 def test_a_stage_that_a_network_lacks_is_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the teacher has no stage 'layer9'; its stages: stage1"):
         metakd.train(
