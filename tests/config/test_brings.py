@@ -63,6 +63,7 @@ def test_any_dataset_fits_with_everything_else_at_its_default(dataset: str) -> N
     assert checked(f"dataset={dataset}").config.dataset.name == dataset
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("other", [*(f"distill={d}" for d in Choices().of("distill")),
                                    "dataset=omniglot", "dataset=sinusoid"])  # fmt: skip
