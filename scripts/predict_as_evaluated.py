@@ -57,9 +57,7 @@ def main() -> int:
     for batch in evaluation_tasks(
         data,
         "test",
-        ways=config.task.ways,
-        shots=config.task.shots,
-        queries=config.task.queries,
+        config.task.evaluation(),
         tasks=len(expected),
         seed=config.evaluate.seed,
         stage=evaluation_stage("test"),

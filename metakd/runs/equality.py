@@ -27,7 +27,7 @@ NOT_FIGURES = ("schema", "timing")
 NOT_MODELS = ("pictures.safetensors",)
 """Of the checkpoints, what depends on the data alone, whose checksums were compared before."""
 
-MEASURED_HERE = ("latency", "peak_memory")
+MEASURED_HERE = ("latency", "task_latency", "peak_memory")
 """Names that begin so are measurements of the machine at that moment, not of the model."""
 
 Figures = dict[str, dict[str, Any]]

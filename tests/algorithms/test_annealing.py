@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from metakd.adaptation.annealing import Annealing
 from metakd.adaptation.outer_gradients import unrolled
+from metakd.adaptation.settings import Adaptation
 from metakd.algorithms.maml import MAML
 from metakd.algorithms.reptile import Reptile
 from metakd.data.tasks import TaskBatch
@@ -157,7 +158,5 @@ def test_refuses(settings: dict, words: str, conv: Callable) -> None:
 
 
 def test_refuses_where_there_is_no_query_loss(conv: Callable) -> None:
-    reptile = Reptile(conv(), 3)
-    reptile.annealing = Annealing(multi_step=0.5)
     with pytest.raises(UserError, match="multi_step=0"):
-        reptile._check_combination()
+        Reptile(conv(), 3, adaptation=Adaptation(multi_step=0.5))

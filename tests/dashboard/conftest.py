@@ -47,7 +47,7 @@ def evil(made_up: Made, tmp_path: Path) -> Path:
         (run / "figures" / "sample_tasks.png").write_bytes(PNG)
     made_up(
         top / "<b>bold<img src=x onerror=alert(1)>",
-        settings={"name": EVIL, "dataset.found_at": image, "algorithm.distance": image},
+        settings={"name": EVIL, "dataset.supports.found_at": image, "algorithm.distance": image},
     )
     made_up(top / "failed", status="failed", info={"error": f"no </script>{EVIL}<!--"})
     made_up(top / "elsewhere", settings={"evaluate.seed": 7})

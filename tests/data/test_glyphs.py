@@ -142,7 +142,7 @@ def test_sizes_of_the_parts(made: Made) -> None:
     )
     for part, count in counts.items():
         # Another FreeType may draw a pair of letters a little nearer or farther apart.
-        assert abs(stated["classes"][part] - count) <= 3
+        assert abs(stated["supports"]["classes"][part] - count) <= 3
 
 
 def test_prepared_images(made: Made) -> None:

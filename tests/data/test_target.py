@@ -75,7 +75,7 @@ def test_parts_that_share_their_classes(make_images) -> None:
 def test_what_cannot_be_done(data) -> None:
     with pytest.raises(UserError, match=r"class 'test0' has 8 training examples, 9 are needed"):
         data.target("novel", 9, seed=0)
-    with pytest.raises(UserError, match=r"no 'novell'.*Did you mean 'novel'"):
+    with pytest.raises(UserError, match=r"target=novell: expected one of .*Did you mean 'novel'"):
         data.target("novell", None, seed=0)
     with pytest.raises(UserError, match=r"shots=0"):
         data.target("novel", 0, seed=0)

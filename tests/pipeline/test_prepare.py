@@ -20,6 +20,7 @@ from metakd.pipeline.prepare import Prepared, prepare
 from metakd.pipeline.run import provenance_of
 from metakd.stages.evaluate import evaluation_tasks
 from metakd.stages.recorder import Recorder
+from metakd.task_spec import TaskSpec
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -110,8 +111,8 @@ def test_selection_and_judging_use_other_validation_tasks() -> None:
     assert isinstance(data, ImageData)
 
     def drawn(stage: str) -> Any:
-        setting: dict[str, Any] = {"ways": 5, "shots": 1, "queries": 5, "tasks": 20, "seed": 1}
-        return next(evaluation_tasks(data, "validate", **setting, stage=stage)).classes
+        spec = TaskSpec(ways=5, shots=1, queries=5)
+        return next(evaluation_tasks(data, "validate", spec, tasks=20, seed=1, stage=stage)).classes
 
     assert torch.equal(drawn("evaluate"), drawn("evaluate"))
     assert not torch.equal(drawn("evaluate"), drawn(evaluation_stage("validate")))
