@@ -263,6 +263,7 @@ def test_columns_are_matched_by_their_names() -> None:
 # -- whole runs ---------------------------------------------------------------------------------
 
 TINY = (
+    "pretrain.cache=false",  # another worker's teacher would leave this one untrained
     "dataset=table",
     "student.width=8",
     "teacher.width=16",
