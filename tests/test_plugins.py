@@ -185,7 +185,7 @@ def test_the_page_on_run_folders_is_right(
     assert len(scope["episodes"]) == 4
     exec(checked, scope)
     assert scope["run"].read_run().status == "finished"
-    assert scope["results"] == results
+    assert scope["results"].content == results
     assert "backbone.layers.1.weight" in scope["weights"]
 
 

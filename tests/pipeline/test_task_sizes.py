@@ -114,7 +114,7 @@ def test_a_line_says_why(prepared: Callable[..., Prepared]) -> None:
 
 
 def test_unless_asked_it_is_refused(prepared: Callable[..., Prepared]) -> None:
-    with pytest.raises(UserError, match=r"11 images, a task needs 1 shots \+ 15 queries"):
+    with pytest.raises(UserError, match=r"11 examples, a task needs 1 shots \+ 15 queries"):
         prepared("task.queries=15")
 
 
