@@ -64,8 +64,8 @@ def test_online(
     tracker.summary(Results.of({"schema": 1, "student": student}))
     tracker.finish("finished")
 
-    assert (info.wandb_mode, list(server.runs)) == ("online", [info.wandb_run_id])
-    run = server.runs[info.wandb_run_id]
+    assert (info["wandb_mode"], list(server.runs)) == ("online", [info["wandb_run_id"]])
+    run = server.runs[info["wandb_run_id"]]
     told = {k: run.told.get(k) for k in ("project", "groupName", "displayName", "jobType", "tags")}
     assert told == {
         "project": "mine",
@@ -89,15 +89,15 @@ def test_a_resumed_run_is_the_same_one(server: FakeServer, folder: Path) -> None
     for step in range(3):
         first.log("meta_train", step, {"loss": float(step)})
     first.finish("interrupted")
-    run = server.runs[info.wandb_run_id]
+    run = server.runs[info["wandb_run_id"]]
     assert run.exit_code == 1
     write_metrics(folder, range(3))
     second = mirror()
-    again = second.start({}, folder, "n", run_id=info.wandb_run_id)
+    again = second.start({}, folder, "n", run_id=info["wandb_run_id"])
     for step in range(3, 5):
         second.log("meta_train", step, {"loss": float(step)})
     second.finish("finished")
-    assert list(server.runs) == [info.wandb_run_id] == [again["wandb_run_id"]]
+    assert list(server.runs) == [info["wandb_run_id"]] == [again["wandb_run_id"]]
     assert run.rows(LOSS) == [(step, step) for step in range(5)]  # nothing twice
     assert (run.starts, run.exit_code) == (2, 0)
 
@@ -112,15 +112,15 @@ def test_a_resumed_offline_run_is_one_upload(
     first.finish("interrupted")
     write_metrics(folder, range(3))
     second = mirror("mode", mode="offline")
-    again = second.start({}, folder, "n", run_id=info.wandb_run_id)
+    again = second.start({}, folder, "n", run_id=info["wandb_run_id"])
     for step in range(3, 5):
         second.log("meta_train", step, {"loss": 10.0 + step})
     second.finish("finished")
     assert server.runs == {}
-    assert again["wandb_run_id"] == info.wandb_run_id
+    assert again["wandb_run_id"] == info["wandb_run_id"]
     assert shlex.split(again["wandb_sync"]) == [
         *("wandb", "sync"),
-        *(info.wandb_dir, again["wandb_dir"]),
+        *(info["wandb_dir"], again["wandb_dir"]),
     ]
     assert f"upload with: {again['wandb_sync']}\n" in capfd.readouterr().err
     wandb(*shlex.split(again["wandb_sync"])[1:])
@@ -149,8 +149,8 @@ def test_an_agent_s_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = mirror("mode", mode="offline")
     info = tracker.start({"algorithm": {"inner_lr": 0.3}}, folder, "n")
     tracker.finish("finished")
-    assert info.wandb_run_id == "abc123"
-    run = next(r["run"] for r in records(info.wandb_dir) if r["type"] == "run")
+    assert info["wandb_run_id"] == "abc123"
+    run = next(r["run"] for r in records(info["wandb_dir"]) if r["type"] == "run")
     assert run["sweep_id"] == "sweep1"
     assert run["config"]["update"]["algorithm"] == {"inner_lr": 0.3}
     assert run["config"]["update"]["algorithm.inner_lr"] == 0.3
@@ -212,7 +212,7 @@ def test_training_ends_whatever_the_server_does(
             m["step"] for m in run.read_metrics() if "loss" in m["metrics"]
         ]
         assert any(name.startswith("media/images/figures/") for name in told.files)
-        assert lines == [f"W&B: {info['wandb_url']}"]
+        assert lines == [f"W&B: {info.wandb_url}"]
         return
     warnings = [line for line in lines if "cannot be used" in line or "not complete" in line]
     assert len(warnings) == 1, said
