@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from metakd.adaptation.annealing import Annealing
 from metakd.errors import UserError, check_word
 
-__all__ = ["ADAPTED", "BATCHNORM", "EXECUTIONS", "PRECISIONS", "Adaptation", "check_word"]
+__all__ = ["ADAPTED", "BATCHNORM", "EXECUTIONS", "PRECISIONS", "Adaptation"]
 
 ADAPTED = ("all", "head", "body")
 BATCHNORM = ("transductive", "inductive")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Literal, Protocol, Self
 
 import torch
@@ -20,7 +21,8 @@ class RegressionTasks:
     """A family of regression tasks on a device; what a dataset of kind `regression` loads.
 
     A class of such tasks inherits from this one, and so answers the questions that are asked of
-    all data: no classes, no pictures, nothing to say. It defines the rest, which `REQUIRED` names.
+    all data: no classes, no pictures, nothing to say. It defines the rest, which `REQUIRED` names;
+    loading it refuses one that does not in a line, which an abstract base class would not.
 
     Attributes:
         name: the dataset's.
@@ -44,10 +46,11 @@ class RegressionTasks:
     has_pictures: bool = False
     notes: tuple[str, ...] = ()
 
+    @abstractmethod
     def to(self, device: torch.device | str) -> Self:
         """Return the same tasks, drawn on `device`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tasks(
         self,
         split: str,
@@ -59,7 +62,6 @@ class RegressionTasks:
         augmented: bool = False,
     ) -> TaskStream:
         """Return the stream of `split` (`train`, `validate`, `test`), `tasks` tasks a step."""
-        raise NotImplementedError
 
 
 class Dataset(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ class Shown:
     examples: Tensor | None
 
 
-class Learner:
+class Learner(ABC):
     """What `FewShotClassifier` and `FewShotRegressor` share.
 
     Args:
@@ -211,17 +212,17 @@ class Learner:
 
     # -- what each kind does ---------------------------------------------------------------
 
+    @abstractmethod
     def _learn(self, kept: Tensor, labels: Any) -> Self:
         """Learn from what `_remembered` keeps of examples, and their labels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _labels_saved(self, shown: Shown) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return what is saved of labels: plain values, and tensors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _labels_again(self, said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
         """Take up what `_labels_saved` returned; return the labels."""
-        raise NotImplementedError
 
     # -- what both kinds do ----------------------------------------------------------------
 

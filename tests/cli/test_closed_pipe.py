@@ -39,7 +39,7 @@ def ended(words, said, *broken):
         sys.stdout.flush()
         sys.stderr.flush()
         return status
-    except BaseException as error:
+    except BaseException as error:  # SystemExit, too: however it ended is what is compared
         return repr(error)
 
 found = {}
