@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from metakd.distillation.distillation import Distillation
 from metakd.distillation.divergences import unit, widened
 from metakd.distillation.kd import check_temperature, check_weight, soft_target_loss
 from metakd.distillation.objective import (
     Answer,
     FeatureShapes,
-    Objective,
     defaults_of,
-    named_total,
 )
 from metakd.errors import UserError
 from metakd.models.network import Prediction
@@ -57,7 +56,7 @@ def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(attention_map(student, size), attention_map(teacher, size))
 
 
-class AttentionTransfer(Objective):
+class AttentionTransfer(Distillation):
     """Labels, and the attention maps of pairs of stages (Zagoruyko & Komodakis 2017).
 
     L = ce_weight · L_CE + attention_weight · Σ_pairs mean((Q_s/‖Q_s‖ - Q_t/‖Q_t‖)²)
@@ -138,27 +137,16 @@ class AttentionTransfer(Objective):
         values = {**defaults_of(cls), **settings}
         return tuple(values["student_stages"]) if values["attention_weight"] else ()
 
-    @property
-    def mean_over_examples(self) -> bool:
-        """See `Objective`."""
-        return True
-
-    def forward(
-        self, student: Prediction, targets: Tensor, answer: Answer | None
-    ) -> dict[str, Tensor]:
-        """Return `loss` and the named terms; see `Objective.forward`."""
-        if answer is None:
-            return super().forward(student, targets, None)
+    def taught(
+        self, student: Prediction, targets: Tensor, answer: Answer
+    ) -> dict[str, tuple[float, Tensor]]:
+        """See `Distillation.taught`."""
         weighted: dict[str, tuple[float, Tensor]] = {}
-        with torch.autocast(student.logits.device.type, enabled=False):
-            logits = widened(student.logits)
-            if self.ce_weight:
-                weighted["loss/ce"] = (self.ce_weight, self.label_loss(logits, targets))
-            if self.attention_weight:
-                pairs = zip(self.student_stages, self.teacher_stages, strict=True)
-                terms = [attention_loss(student.features[s], answer.features[t]) for s, t in pairs]
-                weighted["loss/attention"] = (self.attention_weight, torch.stack(terms).sum())
-            if self.kd_weight:
-                kd = soft_target_loss(logits, targets, answer, self.temperature)
-                weighted["loss/kd"] = (self.kd_weight, kd)
-        return named_total(weighted)
+        if self.attention_weight:
+            pairs = zip(self.student_stages, self.teacher_stages, strict=True)
+            terms = [attention_loss(student.features[s], answer.features[t]) for s, t in pairs]
+            weighted["loss/attention"] = (self.attention_weight, torch.stack(terms).sum())
+        if self.kd_weight:
+            kd = soft_target_loss(student.logits, targets, answer, self.temperature)
+            weighted["loss/kd"] = (self.kd_weight, kd)
+        return weighted

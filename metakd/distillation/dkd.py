@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from metakd.distillation.distillation import Distillation
 from metakd.distillation.divergences import kl, widened
 from metakd.distillation.kd import check_temperature, check_weight
-from metakd.distillation.objective import Answer, Needs, Objective, named_total
+from metakd.distillation.objective import Answer, Needs
 from metakd.errors import UserError
 from metakd.models.network import Prediction
 
@@ -50,7 +51,7 @@ def decoupled(
     return tckd, difference.sum(-1)
 
 
-class DKD(Objective):
+class DKD(Distillation):
     """L = ce_weight · L_CE + kd_weight · τ² (α TCKD + β NCKD) (Zhao et al. 2022).
 
     With α = 1 and β the teacher's probability of the other classes it would be `distill=kd`; a β
@@ -98,34 +99,24 @@ class DKD(Objective):
                 "ce_weight, or distill.kd_weight and options.nckd_weight, above 0"
             )
 
-    @property
-    def mean_over_examples(self) -> bool:
-        """See `Objective`."""
-        return True
-
-    def forward(
-        self, student: Prediction, targets: Tensor, answer: Answer | None
-    ) -> dict[str, Tensor]:
-        """Return `loss` and the named terms; see `Objective.forward`.
+    def taught(
+        self, student: Prediction, targets: Tensor, answer: Answer
+    ) -> dict[str, tuple[float, Tensor]]:
+        """See `Distillation.taught`.
 
         Raises:
             ValueError: the answer has no logits, or the targets are no classes.
         """
-        if answer is None:
-            return super().forward(student, targets, None)
         if targets.is_floating_point():
             raise ValueError("distill=dkd knows target classes; these targets are numbers")
-        weighted: dict[str, tuple[float, Tensor]] = {}
-        with torch.autocast(student.logits.device.type, enabled=False):
-            logits = widened(student.logits)
-            if self.ce_weight:
-                weighted["loss/ce"] = (self.ce_weight, self.label_loss(logits, targets))
-            if self.kd_weight:
-                if answer.logits is None:
-                    raise ValueError("soft targets need the teacher's logits; its answer has none")
-                parts = decoupled(answer.logits, logits, targets, self.temperature)
-                for name, part in zip(("tckd", "nckd"), parts, strict=True):
-                    weight = self.tckd_weight if name == "tckd" else self.nckd_weight
-                    if weight:
-                        weighted[f"loss/{name}"] = (weight, self.temperature**2 * part.mean())
-        return named_total(weighted)
+        if not self.kd_weight:
+            return {}
+        if answer.logits is None:
+            raise ValueError("soft targets need the teacher's logits; its answer has none")
+        parts = decoupled(answer.logits, student.logits, targets, self.temperature)
+        weights = {"loss/tckd": self.tckd_weight, "loss/nckd": self.nckd_weight}
+        return {
+            name: (weight, self.temperature**2 * part.mean())
+            for (name, weight), part in zip(weights.items(), parts, strict=True)
+            if weight
+        }

@@ -7,16 +7,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from metakd.distillation.distillation import Distillation
 from metakd.distillation.divergences import similarity_of_units, unit, widened
 from metakd.distillation.kd import check_temperature, check_weight, soft_target_loss
-from metakd.distillation.objective import Answer, Needs, Objective, named_total
+from metakd.distillation.objective import Answer, Needs
 from metakd.errors import UserError
 from metakd.models.network import Prediction
 
 __all__ = ["EmbeddingMatch"]
 
 
-class EmbeddingMatch(Objective):
+class EmbeddingMatch(Distillation):
     """Labels, direction of each embedding, and similarities within the batch.
 
     L = ce_weight · L_CE
@@ -90,39 +91,30 @@ class EmbeddingMatch(Objective):
         """See `Objective`: the similarity term compares the examples of a batch."""
         return not self.similarity_weight
 
-    def forward(
-        self, student: Prediction, targets: Tensor, answer: Answer | None
-    ) -> dict[str, Tensor]:
-        """Return `loss` and the named terms; see `Objective.forward`.
+    def taught(
+        self, student: Prediction, targets: Tensor, answer: Answer
+    ) -> dict[str, tuple[float, Tensor]]:
+        """See `Distillation.taught`.
 
         Raises:
             ValueError: embeddings are to be matched and one side has none.
         """
-        if answer is None:
-            return super().forward(student, targets, None)
         weighted: dict[str, tuple[float, Tensor]] = {}
-        with torch.autocast(student.logits.device.type, enabled=False):
-            logits = widened(student.logits)
-            if self.ce_weight:
-                ce = self.label_loss(logits, targets)
-                weighted["loss/ce"] = (self.ce_weight, ce)
-            if self.projection is not None or self.similarity_weight:
-                e_s, e_t = _both_embeddings(student, answer)
-                unit_s = unit(e_s)  # once for both terms: a small student's step is mostly calls
-            if self.projection is not None:
-                towards = unit(e_t - self.teacher_mean)
-                # The mean cosine of unit vectors is the sum of products over their number.
-                cosine = (unit(self.projection(unit_s)) * towards).sum() / targets.numel()
-                weighted["loss/embedding"] = (self.embedding_weight, 1.0 - cosine)
-            if self.similarity_weight:
-                similarity = similarity_of_units(unit_s, unit(e_t))
-                weighted["loss/similarity"] = (self.similarity_weight, similarity)
-            if self.kd_weight and answer.logits is not None:
-                kd = soft_target_loss(logits, targets, answer, self.temperature)
-                weighted["loss/kd"] = (self.kd_weight, kd)
-        if not weighted:
-            raise ValueError("no term could be computed: the teacher's answer has no logits")
-        return named_total(weighted)
+        if self.projection is not None or self.similarity_weight:
+            e_s, e_t = _both_embeddings(student, answer)
+            unit_s = unit(e_s)  # once for both terms: a small student's step is mostly calls
+        if self.projection is not None:
+            towards = unit(e_t - self.teacher_mean)
+            # The mean cosine of unit vectors is the sum of products over their number.
+            cosine = (unit(self.projection(unit_s)) * towards).sum() / targets.numel()
+            weighted["loss/embedding"] = (self.embedding_weight, 1.0 - cosine)
+        if self.similarity_weight:
+            similarity = similarity_of_units(unit_s, unit(e_t))
+            weighted["loss/similarity"] = (self.similarity_weight, similarity)
+        if self.kd_weight and answer.logits is not None:
+            kd = soft_target_loss(student.logits, targets, answer, self.temperature)
+            weighted["loss/kd"] = (self.kd_weight, kd)
+        return weighted
 
     def extra_repr(self) -> str:
         """Return the weights, for `print`."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from metakd.distillation.distillation import Distillation
 from metakd.distillation.divergences import kd_loss, widened
-from metakd.distillation.objective import Answer, Needs, Objective, named_total
+from metakd.distillation.objective import Answer, Needs
 from metakd.errors import UserError
 from metakd.models.network import Prediction
 
@@ -39,7 +39,7 @@ def soft_target_loss(
     return F.mse_loss(widened(student_outputs), widened(answer.logits))
 
 
-class KD(Objective):
+class KD(Distillation):
     """L = ce_weight · L_CE + kd_weight · τ² KL(teacher || student).
 
     Terms `loss/ce` and `loss/kd` (before their weights); one whose weight is 0 is neither
@@ -80,27 +80,14 @@ class KD(Objective):
                 "set one above 0"
             )
 
-    @property
-    def mean_over_examples(self) -> bool:
-        """See `Objective`."""
-        return True
-
-    def forward(
-        self, student: Prediction, targets: Tensor, answer: Answer | None
-    ) -> dict[str, Tensor]:
-        """Return `loss`, `loss/ce` and `loss/kd`; see `Objective.forward`."""
-        if answer is None:
-            return super().forward(student, targets, None)
-        weighted: dict[str, tuple[float, Tensor]] = {}
-        with torch.autocast(student.logits.device.type, enabled=False):
-            logits = widened(student.logits)
-            if self.ce_weight:
-                ce = self.label_loss(logits, targets)
-                weighted["loss/ce"] = (self.ce_weight, ce)
-            if self.kd_weight:
-                kd = soft_target_loss(logits, targets, answer, self.temperature)
-                weighted["loss/kd"] = (self.kd_weight, kd)
-        return named_total(weighted)
+    def taught(
+        self, student: Prediction, targets: Tensor, answer: Answer
+    ) -> dict[str, tuple[float, Tensor]]:
+        """See `Distillation.taught`."""
+        if not self.kd_weight:
+            return {}
+        kd = soft_target_loss(student.logits, targets, answer, self.temperature)
+        return {"loss/kd": (self.kd_weight, kd)}
 
     def extra_repr(self) -> str:
         """Return the weights and the temperature, for `print`."""
