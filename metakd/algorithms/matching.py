@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from metakd.adaptation.embedding_learner import EmbeddingLearner
+from metakd.adaptation.cosine_learner import CosineLearner
 from metakd.adaptation.task_classifiers import cosine_similarities
 from metakd.distillation.divergences import widened
-from metakd.errors import UserError
 
 __all__ = ["MatchingNet"]
 
 
-class MatchingNet(EmbeddingLearner):
+class MatchingNet(CosineLearner):
     """Matching networks (Vinyals et al., 2016), without full-context embeddings.
 
     p(y = k | x) = Σ_{i in class k} a_i with the attention a_i = softmax_i(γ cos(e(x), e(x_i))) over
@@ -32,18 +29,6 @@ class MatchingNet(EmbeddingLearner):
     Raises:
         UserError: the scale is not positive.
     """
-
-    backbone: nn.Module
-
-    def __init__(self, backbone: nn.Module, outputs: int = 0, *, scale: float = 10.0) -> None:
-        super().__init__()
-        if not 0.0 < scale < math.inf:
-            raise UserError(
-                f"algorithm.options.scale={scale:g}: must be above 0; "
-                "type algorithm.options.scale=10, the usual value"
-            )
-        self.backbone = backbone
-        self.scale = nn.Parameter(torch.tensor(float(scale)))
 
     def classify(self, support: Tensor, targets: Tensor, query: Tensor, ways: int) -> Tensor:
         """See `MetricAlgorithm.classify`; computes in float32 also under autocast."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from metakd.adaptation.embedding_learner import EmbeddingLearner
+from metakd.adaptation.cosine_learner import CosineLearner
 from metakd.adaptation.task_classifiers import cosine_similarities, prototypes
 from metakd.distillation.divergences import widened
-from metakd.errors import UserError
 
 __all__ = ["MetaBaseline"]
 
 
-class MetaBaseline(EmbeddingLearner):
+class MetaBaseline(CosineLearner):
     """Meta-Baseline (Chen et al., 2021, "Exploring simple meta-learning for few-shot learning").
 
     Logits are γ cos(embed(x), c_k), c_k the mean embedding of class k's support (not normalised
@@ -30,18 +27,6 @@ class MetaBaseline(EmbeddingLearner):
     Raises:
         UserError: the scale is not positive.
     """
-
-    backbone: nn.Module
-
-    def __init__(self, backbone: nn.Module, outputs: int = 0, *, scale: float = 10.0) -> None:
-        super().__init__()
-        if not 0.0 < scale < math.inf:
-            raise UserError(
-                f"algorithm.options.scale={scale:g}: must be above 0; "
-                "type algorithm.options.scale=10, the published value"
-            )
-        self.backbone = backbone
-        self.scale = nn.Parameter(torch.tensor(float(scale)))
 
     def classify(self, support: Tensor, targets: Tensor, query: Tensor, ways: int) -> Tensor:
         """See `MetricAlgorithm.classify`; computes in float32 also under autocast."""
