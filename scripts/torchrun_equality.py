@@ -44,7 +44,7 @@ from metakd.distributed.join import joined
 from metakd.models.conv4 import Conv4
 from metakd.registry import build
 from metakd.stages.context import StageContext
-from metakd.stages.evaluate import Setting, evaluate
+from metakd.stages.evaluate import EvaluationSetting, evaluate
 from metakd.stages.finite import NotFiniteError
 from metakd.stages.fit import fit
 from metakd.stages.optimization import Optimization
@@ -218,7 +218,9 @@ class Trial:
         measured = evaluate(
             learner,
             self.data,
-            Setting("test", TaskSpec(5, 1, 5), 50, seed=3, steps=[0, 2], batchnorm="inductive"),
+            EvaluationSetting(
+                "test", TaskSpec(5, 1, 5), 50, seed=3, steps=[0, 2], batchnorm="inductive"
+            ),
             precision=FULL,
             group=group,
         )

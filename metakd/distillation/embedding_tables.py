@@ -21,9 +21,9 @@ FEATURES_BUDGET = 1 << 29
 
 
 class EmbeddingTables:
-    """Tables of embeddings by part, filled when first asked for, kept on the data's device.
+    """Tables of embeddings by split, filled when first asked for, kept on the data's device.
 
-    A table holds each image of a part, and of the part `train` also its fixed augmented views.
+    A table holds each image of a split, and of the split `train` also its fixed augmented views.
     Where training images are augmented afresh at every step (`data.views == 0`) no table can hold
     what a student sees, so the network then runs on the very images of the batch: `raw` and
     `directions` always speak of the view that they are asked about.
@@ -66,25 +66,25 @@ class EmbeddingTables:
             self._mean = self.table("train")[0][kept].mean(dim=0)
         return self._mean
 
-    def table(self, part: str) -> Tensor:
-        """Return the embeddings [views, images, size] float32 of `part`; view 0 is clean."""
-        if part not in self._raw:
-            labels = self._data.split(part).labels
+    def table(self, split: str) -> Tensor:
+        """Return the embeddings [views, images, size] float32 of `split`; view 0 is clean."""
+        if split not in self._raw:
+            labels = self._data.split(split).labels
             pieces = torch.arange(len(labels), device=labels.device).split(self._batch_size)
-            self._raw[part] = torch.stack(
+            self._raw[split] = torch.stack(
                 [
-                    torch.cat([self._embed_view(part, piece, view) for piece in pieces])
-                    for view in range(self._fixed_views(part))
+                    torch.cat([self._embed_view(split, piece, view) for piece in pieces])
+                    for view in range(self._fixed_views(split))
                 ]
             )
-        return self._raw[part]
+        return self._raw[split]
 
-    def raw(self, part: str, index: Tensor | None, view: Tensor | None, images: Tensor) -> Tensor:
+    def raw(self, split: str, index: Tensor | None, view: Tensor | None, images: Tensor) -> Tensor:
         """Return the embeddings of the images of a batch.
 
         Args:
-            part: which images `index` counts.
-            index: [...] int64 positions in `part`.
+            split: which images `index` counts.
+            index: [...] int64 positions in `split`.
             view: [...] int64, which fixed view; None: the clean image, or a fresh view.
             images: [..., channels, height, width], the images themselves.
 
@@ -95,29 +95,29 @@ class EmbeddingTables:
             ValueError: `index` is None.
         """
         if index is None:
-            raise ValueError("examples without an index in their part: no table has their answer")
-        if self._is_fresh(part, view):
+            raise ValueError("examples without an index in their split: no table has their answer")
+        if self._is_fresh(split, view):
             flat = self.embed(images.reshape(-1, *images.shape[index.dim() :]))
             return flat.view(*index.shape, -1)
-        return _gather(self.table(part), index, view)
+        return _gather(self.table(split), index, view)
 
     def directions(
-        self, part: str, index: Tensor | None, view: Tensor | None, images: Tensor
+        self, split: str, index: Tensor | None, view: Tensor | None, images: Tensor
     ) -> Tensor:
         """Return the embeddings of the images of a batch, centred by the mean, of length 1.
 
         Arguments and errors as in `raw`. These have a table of their own: centring and
         normalising at every step would cost several times the gather.
         """
-        if index is None or self._is_fresh(part, view):
-            return unit(self.raw(part, index, view, images) - self.mean)
-        if part not in self._directions:
-            self._directions[part] = unit(self.table(part) - self.mean)
-        return _gather(self._directions[part], index, view)
+        if index is None or self._is_fresh(split, view):
+            return unit(self.raw(split, index, view, images) - self.mean)
+        if split not in self._directions:
+            self._directions[split] = unit(self.table(split) - self.mean)
+        return _gather(self._directions[split], index, view)
 
     def features(
         self,
-        part: str,
+        split: str,
         index: Tensor | None,
         view: Tensor | None,
         images: Tensor,
@@ -125,11 +125,11 @@ class EmbeddingTables:
     ) -> dict[str, Tensor]:
         """Return the features of the images of a batch, by stage.
 
-        They are kept in tables, as embeddings are, where all of the part's fit into
+        They are kept in tables, as embeddings are, where all of the split's fit into
         `FEATURES_BUDGET`; else the network runs on the images of the batch.
 
         Args:
-            part: as in `raw`, as are the next three.
+            split: as in `raw`, as are the next three.
             index: [...] int64.
             view: [...] int64 or None.
             images: [..., channels, height, width].
@@ -142,29 +142,29 @@ class EmbeddingTables:
             ValueError: `index` is None.
         """
         if index is None:
-            raise ValueError("examples without an index in their part: no table has their answer")
-        if self._is_fresh(part, view) or not self._fit(part, images[(0,) * index.dim()], stages):
+            raise ValueError("examples without an index in their split: no table has their answer")
+        if self._is_fresh(split, view) or not self._fit(split, images[(0,) * index.dim()], stages):
             found = self.run(images.reshape(-1, *images.shape[index.dim() :]), stages)[1]
             return {name: f.view(*index.shape, *f.shape[1:]) for name, f in found.items()}
-        return {name: _gather(self._features[part, name], index, view) for name in stages}
+        return {name: _gather(self._features[split, name], index, view) for name in stages}
 
-    def _fit(self, part: str, image: Tensor, stages: Collection[str]) -> bool:
+    def _fit(self, split: str, image: Tensor, stages: Collection[str]) -> bool:
         """Tell whether there are tables of these features; make them if they are small enough."""
-        missing = [name for name in stages if (part, name) not in self._features]
+        missing = [name for name in stages if (split, name) not in self._features]
         if not missing:
             return True
         one = self.run(image[None], missing)[1].values()
-        count = len(self._data.split(part).labels) * self._fixed_views(part)
+        count = len(self._data.split(split).labels) * self._fixed_views(split)
         if count * sum(f.numel() * f.element_size() for f in one) > FEATURES_BUDGET:
             return False
-        labels = self._data.split(part).labels
+        labels = self._data.split(split).labels
         pieces = torch.arange(len(labels), device=labels.device).split(self._batch_size)
         views: dict[str, list[Tensor]] = {name: [] for name in missing}
-        for view in range(self._fixed_views(part)):
-            found = [self.run(self._examples(part, piece, view), missing)[1] for piece in pieces]
+        for view in range(self._fixed_views(split)):
+            found = [self.run(self._examples(split, piece, view), missing)[1] for piece in pieces]
             for name in missing:
                 views[name].append(torch.cat([f[name] for f in found]))
-        self._features |= {(part, name): torch.stack(views[name]) for name in missing}
+        self._features |= {(split, name): torch.stack(views[name]) for name in missing}
         return True
 
     def embed(self, images: Tensor) -> Tensor:
@@ -179,21 +179,21 @@ class EmbeddingTables:
             embeddings, features = embed(self._backbone, images, stages)
         return embeddings.float(), {name: f.float() for name, f in features.items()}
 
-    def _embed_view(self, part: str, index: Tensor, view: int) -> Tensor:
+    def _embed_view(self, split: str, index: Tensor, view: int) -> Tensor:
         """Return the embeddings [n, size] of one view of these images."""
-        return self.embed(self._examples(part, index, view))
+        return self.embed(self._examples(split, index, view))
 
-    def _examples(self, part: str, index: Tensor, view: int) -> Tensor:
+    def _examples(self, split: str, index: Tensor, view: int) -> Tensor:
         """Return one view of images, as the network is given them."""
-        return self._data.examples(part, index, torch.full_like(index, view) if view else None)
+        return self._data.examples(split, index, torch.full_like(index, view) if view else None)
 
-    def _fixed_views(self, part: str) -> int:
-        """Return how many views of an image of `part` its table holds."""
-        return max(1, self._data.views) if part == "train" and self._data.augment else 1
+    def _fixed_views(self, split: str) -> int:
+        """Return how many views of an image of `split` its table holds."""
+        return max(1, self._data.views) if split == "train" and self._data.augment else 1
 
-    def _is_fresh(self, part: str, view: Tensor | None) -> bool:
+    def _is_fresh(self, split: str, view: Tensor | None) -> bool:
         """Return whether images of this batch were augmented in a way that no table knows."""
-        augmented = part == "train" and bool(self._data.augment)
+        augmented = split == "train" and bool(self._data.augment)
         return augmented and self._data.views == 0 and view is None
 
 

@@ -94,9 +94,9 @@ class FrozenTeacher:
         """The mean embedding [size] of the clean meta-train images, held-out ones left out."""
         return self._tables.mean
 
-    def table(self, part: str) -> Tensor:
-        """Return the embeddings [views, images, size] of `part`, computed once; view 0 is clean."""
-        return self._tables.table(part)
+    def table(self, split: str) -> Tensor:
+        """Return the embeddings [views, images, size] of `split`, made once; view 0 is clean."""
+        return self._tables.table(split)
 
     def embed(self, images: Tensor) -> Tensor:
         """Run the network on images [n, channels, height, width]: embeddings [n, size] float32."""
@@ -110,54 +110,54 @@ class FrozenTeacher:
     def answers(
         self,
         tasks: TaskBatch,
-        part: str = "train",
+        split: str = "train",
         on: str = "query",
         needs: Collection[str] = _EVERYTHING,
     ) -> TaskAnswers:
         """Return the teacher's answers to a batch of tasks.
 
         Args:
-            tasks: tasks drawn from `part`.
-            part: `train`, `validate` or `test`.
+            tasks: tasks drawn from `split`.
+            split: `train`, `validate` or `test`.
             on: `query`, `support` or `both`.
             needs: what to compute: `logits`, `embeddings`, features by stage.
 
         Raises:
-            ValueError: mode `head` off the part `train`, whose classes alone the head knows;
+            ValueError: mode `head` off the split `train`, whose classes alone the head knows;
                 logits on a support set with one example of a class; tasks without image indices.
         """
         if on not in _PLACES:
             raise ValueError(f"on={on!r} is not one of {', '.join(_PLACES)}")
-        if self.mode == "head" and part != "train" and "logits" in needs:
-            raise ValueError(f"teacher mode 'head' has no outputs for the classes of '{part}'")
+        if self.mode == "head" and split != "train" and "logits" in needs:
+            raise ValueError(f"teacher mode 'head' has no outputs for the classes of '{split}'")
         return TaskAnswers(
-            None if on == "query" else self._answer(tasks, part, needs, on_support=True),
-            None if on == "support" else self._answer(tasks, part, needs, on_support=False),
+            None if on == "query" else self._answer(tasks, split, needs, on_support=True),
+            None if on == "support" else self._answer(tasks, split, needs, on_support=False),
         )
 
     def _answer(
-        self, tasks: TaskBatch, part: str, needs: Collection[str], *, on_support: bool
+        self, tasks: TaskBatch, split: str, needs: Collection[str], *, on_support: bool
     ) -> Answer:
         """Return what `needs` names, of the support or the query sets."""
         stages = sorted(set(needs) - {"logits", "embeddings"})
         examples = _examples(tasks, on_support)
         return Answer(
-            self._logits(tasks, part, on_support=on_support) if "logits" in needs else None,
-            self._tables.raw(part, *examples) if "embeddings" in needs else None,
-            self._tables.features(part, *examples, stages) if stages else {},
+            self._logits(tasks, split, on_support=on_support) if "logits" in needs else None,
+            self._tables.raw(split, *examples) if "embeddings" in needs else None,
+            self._tables.features(split, *examples, stages) if stages else {},
         )
 
     @torch.no_grad()
-    def predict(self, tasks: TaskBatch, part: str) -> Tensor:
+    def predict(self, tasks: TaskBatch, split: str) -> Tensor:
         """Return logits [tasks, ways * queries, ways] on the query sets, to judge the teacher by.
 
-        By the teacher's mode; `head` is judged as `prototype`, on every part.
+        By the teacher's mode; `head` is evaluated as `prototype`, on every split.
         """
-        return self._few_shot(tasks, part, self.scale, on_support=False)
+        return self._few_shot(tasks, split, self.scale, on_support=False)
 
     @torch.no_grad()
     def answer_batch(self, batch: ExampleBatch, needs: Collection[str] = _EVERYTHING) -> Answer:
-        """Return the answer to a whole batch of images of the part `train`.
+        """Return the answer to a whole batch of images of the split `train`.
 
         Args:
             batch: the images.
@@ -175,13 +175,13 @@ class FrozenTeacher:
             )
 
     @torch.no_grad()
-    def calibrate(self, stream: TaskStream, steps: int, part: str = "validate") -> float:
+    def calibrate(self, stream: TaskStream, steps: int, split: str = "validate") -> float:
         """Fit the scale by likelihood of the query labels, and return it.
 
         Args:
-            stream: tasks of `part`, with the ways and shots that the teacher is to answer.
+            stream: tasks of `split`, with the ways and shots that the teacher is to answer.
             steps: batches of tasks to fit on.
-            part: which classes they are of: meta-validation, never those to be judged on.
+            split: which classes they are of: meta-validation, never those of the evaluation.
 
         Raises:
             UserError: an answer is not finite.
@@ -189,46 +189,46 @@ class FrozenTeacher:
         logits, targets = [], []
         for step in range(steps):
             tasks = stream.batch(step)
-            logits.append(self._few_shot(tasks, part, 1.0, on_support=False).flatten(0, 1))
+            logits.append(self._few_shot(tasks, split, 1.0, on_support=False).flatten(0, 1))
             targets.append(tasks.query_targets.flatten())
         if not logits:
             raise ValueError("calibration needs one batch of tasks or more")
         if not all(bool(torch.isfinite(found).all()) for found in logits):
             raise UserError(
-                f"the teacher's answers to tasks of '{part}' classes are not finite numbers: "
+                f"the teacher's answers to tasks of '{split}' classes are not finite numbers: "
                 "nothing can be learned from it; lower pretrain.lr, or take other weights"
             )
         self.scale = fit_scale(torch.cat(logits), torch.cat(targets))
         return self.scale
 
-    def _embeddings(self, tasks: TaskBatch, part: str, *, on_support: bool) -> Tensor:
+    def _embeddings(self, tasks: TaskBatch, split: str, *, on_support: bool) -> Tensor:
         """Return the raw embeddings [tasks, n, size] of the support or the query sets."""
-        return self._tables.raw(part, *_examples(tasks, on_support))
+        return self._tables.raw(split, *_examples(tasks, on_support))
 
-    def _directions(self, tasks: TaskBatch, part: str, *, on_support: bool) -> Tensor:
+    def _directions(self, tasks: TaskBatch, split: str, *, on_support: bool) -> Tensor:
         """Return the same, centred and of length 1."""
-        return self._tables.directions(part, *_examples(tasks, on_support))
+        return self._tables.directions(split, *_examples(tasks, on_support))
 
-    def _logits(self, tasks: TaskBatch, part: str, *, on_support: bool) -> Tensor:
+    def _logits(self, tasks: TaskBatch, split: str, *, on_support: bool) -> Tensor:
         """Return logits [tasks, n, ways] by the teacher's mode."""
         if self.mode != "head":
-            return self._few_shot(tasks, part, self.scale, on_support=on_support)
+            return self._few_shot(tasks, split, self.scale, on_support=on_support)
         if tasks.classes is None:
             raise ValueError("tasks without classes: no base-class logits belong to them")
-        embeddings = self._embeddings(tasks, part, on_support=on_support)
+        embeddings = self._embeddings(tasks, split, on_support=on_support)
         with torch.autocast(embeddings.device.type, enabled=False):
             return head_logits(embeddings, self._head.weight, self._head.bias, tasks.classes)
 
-    def _few_shot(self, tasks: TaskBatch, part: str, scale: float, *, on_support: bool) -> Tensor:
+    def _few_shot(self, tasks: TaskBatch, split: str, scale: float, *, on_support: bool) -> Tensor:
         """Return logits from the support set: on the query set, or leave-one-out on itself."""
         labels, ways = tasks.support_targets, tasks.ways
-        support = self._directions(tasks, part, on_support=True)
+        support = self._directions(tasks, split, on_support=True)
         with torch.autocast(support.device.type, enabled=False):
             if on_support:
                 if self.mode == "linear":
                     return ridge_logits_on_support(support, labels, ways, scale, self._penalty)
                 return prototype_logits_on_support(support, labels, ways, scale)
-            query = self._directions(tasks, part, on_support=False)
+            query = self._directions(tasks, split, on_support=False)
             if self.mode == "linear":
                 return ridge_logits(support, labels, query, ways, scale, self._penalty)
             return prototype_logits(support, labels, query, ways, scale)

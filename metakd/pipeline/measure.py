@@ -23,7 +23,13 @@ from metakd.reports.divergence import are_finite
 from metakd.reports.fidelity import expected_calibration_error
 from metakd.reports.fidelity import fidelity as fidelity_of
 from metakd.reports.statistics import paired_difference
-from metakd.stages.evaluate import Measurement, Setting, embed_split, embeds_alone, evaluate
+from metakd.stages.evaluate import (
+    EvaluationSetting,
+    Measurement,
+    embed_split,
+    embeds_alone,
+    evaluate,
+)
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
 
@@ -133,17 +139,17 @@ def batchnorm_modes(network: nn.Module, transductive: bool) -> list[str | None]:
 
 def _test_setting(
     config: Config, shots: int, tasks: int, steps: list[int] | None, batchnorm: str | None
-) -> Setting:
+) -> EvaluationSetting:
     """Return a setting of the evaluation that the config asks for."""
     e = config.evaluate
     spec, stage = config.task.evaluation(shots), evaluation_stage(e.part)
-    return Setting(e.part, spec, tasks, e.seed, stage, steps, batchnorm)
+    return EvaluationSetting(e.part, spec, tasks, e.seed, stage, steps, batchnorm)
 
 
-def validation_setting(config: Config, algorithm: Algorithm, tasks: int) -> Setting:
+def validation_setting(config: Config, algorithm: Algorithm, tasks: int) -> EvaluationSetting:
     """Return the setting in which a learner is validated, on so many meta-validation tasks."""
     steps = steps_at_test(config)
-    return Setting(
+    return EvaluationSetting(
         "validate",
         config.task.evaluation(),
         tasks,

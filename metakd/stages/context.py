@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
@@ -29,10 +29,6 @@ class StageContext:
     precision: Precision
     optimization: Optimization = field(default_factory=Optimization)
     seed: int = 0
-
-    def named(self, stage: str) -> StageContext:
-        """Return the same surroundings under another name."""
-        return replace(self, stage=stage)
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ Piece = TypeVar("Piece")
 
 __all__ = [
     "TASKS_PER_STEP",
+    "EvaluationSetting",
     "Measurement",
-    "Setting",
     "embed_split",
     "embeds_alone",
     "evaluate",
@@ -200,7 +200,7 @@ def in_order(dealt: Sequence[Sequence[Piece]]) -> list[Piece]:
 
 
 @dataclass(frozen=True)
-class Setting:
+class EvaluationSetting:
     """What is measured of a learner, and on which tasks.
 
     Attributes:
@@ -226,7 +226,7 @@ class Setting:
 def evaluate(
     algorithm: Algorithm,
     data: ClassData | RegressionTasks,
-    setting: Setting,
+    setting: EvaluationSetting,
     *,
     precision: Precision,
     embeddings: Tensor | None = None,

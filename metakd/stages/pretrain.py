@@ -103,7 +103,7 @@ def pretrain(
         learner,
         objective,
         batches.batch,
-        context.named("pretrain"),
+        context,
         steps=batches.steps(epochs, updates),
         validation=validation if len(held) else None,
         learner_is="teacher",

@@ -15,7 +15,13 @@ from metakd.algorithms.protonet import ProtoNet
 from metakd.data.images import ImageData
 from metakd.data.tasks import TaskBatch
 from metakd.models.normalization import BatchNorm2d
-from metakd.stages.evaluate import Setting, embed_split, embeds_alone, evaluate, evaluation_tasks
+from metakd.stages.evaluate import (
+    EvaluationSetting,
+    embed_split,
+    embeds_alone,
+    evaluate,
+    evaluation_tasks,
+)
 from metakd.stages.precision import Precision
 from metakd.task_spec import TaskSpec
 
@@ -59,7 +65,7 @@ def judged(algorithm: Algorithm, data: ImageData, **changes: Any) -> list[Any]:
     other = {
         n: settings.pop(n) for n in ("precision", "embeddings", "bar", "group") if n in settings
     }
-    return evaluate(algorithm, data, Setting(spec=spec, **settings), **other)
+    return evaluate(algorithm, data, EvaluationSetting(spec=spec, **settings), **other)
 
 
 def test_one_measurement_for_each_number_of_steps(tiny: ImageData) -> None:

@@ -23,7 +23,7 @@ from metakd.pipeline.construction import settings_of
 from metakd.pipeline.teaching import adapting_teacher_config
 from metakd.pipeline.use import recipe_of
 from metakd.registry import build, resolve
-from metakd.stages.evaluate import Measurement, Setting, evaluate, evaluation_tasks
+from metakd.stages.evaluate import EvaluationSetting, Measurement, evaluate, evaluation_tasks
 from metakd.stages.precision import Precision
 from metakd.task_spec import TaskSpec
 
@@ -61,7 +61,9 @@ def measured(
     return evaluate(
         learner,
         data,
-        Setting("test", SPEC, **DRAWN, steps=None if steps is None else [steps], batchnorm=mode),
+        EvaluationSetting(
+            "test", SPEC, **DRAWN, steps=None if steps is None else [steps], batchnorm=mode
+        ),
         precision=Precision(None, "cpu"),
     )[0]
 
@@ -166,7 +168,7 @@ def test_bfloat16_gives_the_same_answers(tiny: ImageData, made: Any, used: Any) 
     found = evaluate(
         learner,
         tiny,
-        Setting("test", SPEC, **DRAWN, batchnorm="inductive"),
+        EvaluationSetting("test", SPEC, **DRAWN, batchnorm="inductive"),
         precision=half,
     )[0]
     model = used(replace(recipe, precision="bfloat16"), learner.state_dict(), tiny)
