@@ -200,21 +200,18 @@ def probability_text(pair: RowPair) -> str:
     return probability(pair.p_adjusted).removeprefix("p ").lstrip("= ")
 
 
-HEADERS = {"parameters": "parameters", "macs": "multiply-adds", "latency_ms": "latency (ms)"}
-
-
 def cost_cells(comparison: Comparison, comparable: Comparable) -> list[Cells]:
     """Return a column for each cost, with a star for rows on its front."""
     found: list[Cells] = []
-    for key in COSTS:
+    for key, header in COSTS.items():
 
         def text(i: int, row: Row, key: str = key) -> str:
             cost = cost_of(row, comparison.model, key)
             if cost is None:
                 return ""
-            words = f"{cost:.3f}" if key == "latency_ms" else f"{cost:,.0f}"
+            words = f"{cost:.3f}" if key.endswith("latency_ms") else f"{cost:,.0f}"
             on_front = key in comparable.fronts and comparable.fronts[key][i]
             return words + ("*" if on_front else "")
 
-        found.append((Column(HEADERS[key], numeric=True), text))
+        found.append((Column(header, numeric=True), text))
     return found

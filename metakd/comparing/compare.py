@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 
 from metakd.comparing.columns import differing, groups
-from metakd.comparing.figures import diverged_of, figure_of, fronts_of, machine_of
+from metakd.comparing.figures import diverged_of, figure_of, fronts_of, headline_shots, machine_of
 from metakd.comparing.frame import Frame, frame_of, obstacles
 from metakd.comparing.gather import Run, gather
 from metakd.comparing.pairing import Apart, Row, RowPair, pair_rows
@@ -24,7 +24,6 @@ __all__ = [
     "comparable_sets",
     "compare",
     "figure_of",
-    "headline_shots",
 ]
 
 MOST_PAIRS = 500
@@ -149,11 +148,6 @@ def compare(
     )
 
 
-def headline_shots(runs: Sequence[Run], model: str) -> list[int]:
-    """Return the numbers of shots of the headlines of finished runs."""
-    return sorted({next(iter(run.headlines[model])) for run in runs if model in run.headlines})
-
-
 def _with_baseline(runs: list[Run], baseline: Path) -> tuple[list[Run], Run]:
     found = [run for run in runs if run.path.resolve() == baseline.resolve()]
     if not found:
@@ -263,4 +257,10 @@ def _remarks(
         machines = {machine_of(run) for row in comparable.rows for run in row}
         if len(machines) > 1:
             yield "latencies were measured on different machines, so there is no front over them"
+            break
+    for comparable in sets:
+        runs = [run for row in comparable.rows for run in row]
+        known = any(run.cost(model, "task_macs") is not None for run in runs)
+        if known and len(headline_shots(runs, model)) > 1:
+            yield "costs of a task are of tasks of different shots, so there is no front over them"
             break

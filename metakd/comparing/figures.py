@@ -11,7 +11,16 @@ from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Row
 from metakd.reports.statistics import over_seeds
 
-__all__ = ["Figure", "cost_of", "diverged_of", "figure_of", "fronts_of", "machine_of", "spread_of"]
+__all__ = [
+    "Figure",
+    "cost_of",
+    "diverged_of",
+    "figure_of",
+    "fronts_of",
+    "headline_shots",
+    "machine_of",
+    "spread_of",
+]
 
 
 @dataclass(frozen=True)
@@ -69,28 +78,33 @@ def diverged_of(row: Row, model: str, shots: int) -> float:
     return max(entry.diverged or 0.0 if entry else 0.0 for entry in entries)
 
 
+def headline_shots(runs: Sequence[Run], model: str) -> list[int]:
+    """Return the numbers of shots of the headlines of finished runs."""
+    return sorted({next(iter(run.headlines[model])) for run in runs if model in run.headlines})
+
+
 def cost_of(row: Row, model: str, key: str) -> float | None:
     """Return a cost of a row's model, mean over its runs; None if one of them lacks it."""
     known = [value for run in row if (value := run.cost(model, key)) is not None]
     return math.fsum(known) / len(known) if len(known) == len(row) else None
 
 
-def spread_of(row: Row, model: str) -> float:
+def spread_of(row: Row, model: str, key: str) -> float:
     """Return the uncertainty of a row's latency (ms): its spread over repetitions.
 
     That is the spread within a run (`latency_ms_spread`, the mean of its runs; 0 where it was not
-    recorded), or half the range between runs where that is more.
+    recorded, as of `task_latency_ms`), or half the range between runs where that is more.
     """
-    within = math.fsum(run.cost(model, "latency_ms_spread") or 0.0 for run in row) / len(row)
-    known = [value for run in row if (value := run.cost(model, "latency_ms")) is not None]
+    within = math.fsum(run.cost(model, f"{key}_spread") or 0.0 for run in row) / len(row)
+    known = [value for run in row if (value := run.cost(model, key)) is not None]
     return max(within, (max(known) - min(known)) / 2 if known else 0.0)
 
 
 def fronts_of(rows: Sequence[Row], shots: Sequence[int], model: str) -> dict[str, tuple[bool, ...]]:
     """Return by cost, for each row, whether it is on the Pareto front at the first shots.
 
-    There is none over latencies of different machines. Latencies that are closer than their
-    spreads count as equal.
+    There is none over latencies of different machines, nor over costs of tasks of different shots.
+    Latencies that are closer than their spreads count as equal.
 
     Args:
         rows: evaluated on the same tasks.
@@ -98,15 +112,19 @@ def fronts_of(rows: Sequence[Row], shots: Sequence[int], model: str) -> dict[str
         model: whose figures and costs.
     """
     found = {}
+    runs = [run for row in rows for run in row]
     for key in COSTS if shots and len(rows) > 1 else ():
-        if key == "latency_ms" and len({machine_of(run) for row in rows for run in row}) > 1:
+        timed = key.endswith("latency_ms")
+        if timed and len({machine_of(run) for run in runs}) > 1:
+            continue
+        if key.startswith("task_") and len(headline_shots(runs, model)) > 1:
             continue
         points, spreads = [], []
         for row in rows:
             figure, cost = figure_of(row, model, shots[0]), cost_of(row, model, key)
             known = figure is not None and cost is not None
             points.append((cost, figure.goodness) if known else None)  # type: ignore[union-attr]
-            spreads.append(spread_of(row, model) if key == "latency_ms" else 0.0)
+            spreads.append(spread_of(row, model, key) if timed else 0.0)
         if any(points):
             found[key] = tuple(front(points, spreads))  # type: ignore[arg-type]
     return found

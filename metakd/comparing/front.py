@@ -6,8 +6,14 @@ from collections.abc import Sequence
 
 __all__ = ["COSTS", "front"]
 
-COSTS = ("parameters", "macs", "latency_ms")
-"""Costs of results.json for which there is a front."""
+COSTS = {
+    "parameters": "parameters",
+    "macs": "multiply-adds",
+    "task_macs": "multiply-adds of a task",
+    "latency_ms": "latency (ms)",
+    "task_latency_ms": "latency of a task (ms)",
+}
+"""Costs of results.json for which there is a front, and what a column calls them."""
 
 
 def front(

@@ -32,7 +32,7 @@ class Records(list[dict[str, Any]]):
     `meta_train.lr`), and of finished runs `set` (runs of one set were evaluated on the same tasks;
     only these can be compared), the headline figures (`student_accuracy_1shot` from 0 to 1,
     `student_accuracy_1shot_ci95`, `teacher_…`, `student_alone_…`) and the student's `parameters`,
-    `macs`, `latency_ms`. What is not known is absent.
+    `macs`, `task_macs`, `latency_ms`, `task_latency_ms`. What is not known is absent.
 
     Attributes:
         comparison: all that is known of the runs together.

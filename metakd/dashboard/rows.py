@@ -9,13 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from metakd.comparing.columns import differing, groups, is_off
-from metakd.comparing.compare import (
-    Comparable,
-    apart_sets,
-    comparable_sets,
-    headline_shots,
-)
-from metakd.comparing.figures import machine_of
+from metakd.comparing.compare import Comparable, apart_sets, comparable_sets
+from metakd.comparing.figures import headline_shots, machine_of
 from metakd.comparing.frame import frame_of
 from metakd.comparing.gather import Run
 from metakd.comparing.sentences import title
@@ -142,6 +137,7 @@ def _results(run: Run, results: Results) -> dict[str, Any]:
     }
     return {
         "measure": "accuracy" if measured is None else measured.measure,
+        **({"shots": measured.shots} if measured is not None else {}),
         **({"tasks": measured.tasks} if measured is not None and measured.tasks else {}),
         "accuracy": figures,
         **({"diverged": diverged} if diverged else {}),

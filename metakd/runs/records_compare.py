@@ -109,7 +109,7 @@ class GroupRecord(Part):
     """Rows of one number were judged on the same tasks; those of two cannot be compared."""
     figures: list[FigureRecord]
     cost: dict[str, Amount]
-    front: list[Literal["parameters", "macs", "latency_ms"]]
+    front: list[Literal["parameters", "macs", "task_macs", "latency_ms", "task_latency_ms"]]
     """Costs at which no other row of the set is better at that cost or a lower one."""
 
 

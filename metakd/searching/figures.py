@@ -23,8 +23,10 @@ LABELS = {
     "mse": "mean squared error on validation tasks",
     "parameters": "parameters of the student",
     "macs": "multiply-adds of the student",
+    "task_macs": "multiply-adds of the student on a task",
     "bytes": "bytes of the student",
     "latency_ms": "latency of the student (ms)",
+    "task_latency_ms": "latency of the student on a task (ms)",
 }
 
 

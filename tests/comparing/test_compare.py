@@ -280,6 +280,38 @@ def test_latencies_of_different_machines_make_no_front(made_up: Made, tmp_path: 
     assert any(note.startswith("latencies were measured on different") for note in found.notes)
 
 
+TASK = {"task_macs": 300, "task_latency_ms": 2.0}
+
+
+def test_costs_of_whole_tasks_have_fronts(made_up: Made, tmp_path: Path) -> None:
+    better = {"task_macs": 500, "task_latency_ms": 1.0}
+    for name, accuracy, cost in (("a", 0.5, TASK), ("b", 0.7, better)):
+        figures = {"student": {1: [accuracy, accuracy + 0.1]}}
+        made_up(tmp_path / name, figures, settings=lr(accuracy), cost=cost)
+    (found,) = compare([tmp_path]).comparable
+    assert [row[0].path.name for row in found.rows] == ["b", "a"]
+    assert found.fronts == {"task_macs": (True, True), "task_latency_ms": (True, False)}
+
+
+def test_costs_of_tasks_of_different_shots_make_no_front(made_up: Made, tmp_path: Path) -> None:
+    values = [0.5, 0.6]
+    made_up(tmp_path / "a", {"student": {1: values, 5: values}}, settings=lr(0.1), cost=TASK)
+    made_up(tmp_path / "b", {"student": {5: values, 1: values}}, settings=lr(0.2), cost=TASK)
+    found = compare([tmp_path])
+    assert found.comparable[0].fronts == {}
+    assert any(note.startswith("costs of a task are of tasks of") for note in found.notes)
+    made_up(tmp_path / "c", {"student": {5: values}}, settings=lr(0.3), cost=TASK)
+    alike = compare([tmp_path / "b", tmp_path / "c"])
+    assert set(alike.comparable[0].fronts) == set(TASK)
+    assert not any(note.startswith("costs of a task") for note in alike.notes)
+
+
+def test_task_latencies_of_different_machines_make_no_front(made_up: Made, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        made_up(tmp_path / name, settings=lr(len(name)), cost=TASK, info={"processor": name})
+    assert set(compare([tmp_path]).comparable[0].fronts) == {"task_macs"}
+
+
 def test_too_many_pairs_ask_for_a_baseline(made_up: Made, tmp_path: Path) -> None:
     for i in range(33):  # 528 pairs
         made_up(tmp_path / str(i), {"student": {1: [0.5, 0.6]}}, settings=lr(i))

@@ -97,6 +97,30 @@ def test_warnings_of_runs_stand_below_the_table(made_up: Made, tmp_path: Path) -
     assert [one.get("warnings") for one in Records(found)] == [[doubt, "x_y"], [doubt], None]
 
 
+def test_costs_of_a_task_are_shown_in_every_format(made_up: Made, tmp_path: Path) -> None:
+    for i, name in enumerate("ab"):
+        cost = {"parameters": 7, "bytes": 28, "task_macs": 1234 + i, "task_latency_ms": 2.5 + i}
+        made_up(tmp_path / name, settings={"meta_train.lr": 0.1 + i}, cost=cost)
+    found = compare([tmp_path])
+    made = report(found)
+    headers = [column.header for column in made.tables[0].columns]
+    task = ["multiply-adds of a task", "latency of a task (ms)"]
+    assert headers[-3:] == ["parameters", *task]
+    assert [row[-2:] for row in made.tables[0].rows] == [("1,234*", "2.500*"), ("1,235", "3.500")]
+    for text in (as_markdown(made), as_latex(made), as_html(made)):
+        assert all(word in text for word in task)
+    content = json.loads(as_json(found))
+    check_json(content)
+    assert [group["cost"]["task_macs"] for group in content["groups"]] == [1234, 1235]
+    assert content["groups"][0]["front"] == ["parameters", "task_macs", "task_latency_ms"]
+    assert content["groups"][1]["front"] == ["parameters"]
+    (first, _) = csv.DictReader(io.StringIO(as_csv(found)))
+    assert (first["task_macs"], first["on_front_task_latency_ms"]) == ("1234", "true")
+    assert [one["task_latency_ms"] for one in Records(found)] == [2.5, 3.5]
+    screen = screen_report(found, 200)
+    assert {*task} <= {column.header for table in screen.tables for column in table.columns}
+
+
 def test_class_splits_are_listed_where_they_differ(made_up: Made, tmp_path: Path) -> None:
     splits = {"a": ["abc", "d", "ef"], "b": ["bcd", "e", "fa"], "c": ["abc", "d", "ef"]}
     for i, (name, split) in enumerate(splits.items()):

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from metakd.comparing.front import COSTS
+from metakd.dashboard.page import part
 from metakd.dashboard.rows import letter, rows_of
 from metakd.dashboard.watch import Watch
 
@@ -29,6 +31,7 @@ def test_a_finished_run(made_up: Made, tmp_path: Path) -> None:
     row = found["a"]
     assert (row["status"], row["seed"], row["measure"]) == ("finished", 0, "accuracy")
     assert row["tasks"] == 2
+    assert row["shots"] == 1  # the headline's, of which the costs of a task are
     assert row["accuracy"]["student"]["1"][0] == 0.6
     assert row["accuracy"]["student"]["5"][0] == 0.85000000000000009
     assert row["accuracy"]["teacher"]["1"] == [0.9, 0.0]
@@ -38,6 +41,16 @@ def test_a_finished_run(made_up: Made, tmp_path: Path) -> None:
     assert (head["settings"], head["shots"]) == (["algorithm"], [1])
     assert head["folder"] == str(tmp_path.resolve())
     assert "progress" not in row
+
+
+def test_costs_that_compare_shows_are_columns_and_axes(made_up: Made, tmp_path: Path) -> None:
+    cost = dict.fromkeys(COSTS, 2.5) | {"parameters": 2}
+    made_up(tmp_path / "a", cost=cost)
+    assert rows(tmp_path)[1]["a"]["cost"]["student"] == cost
+    columns, axes = (part(name).decode("utf-8") for name in ("columns.js", "costs.js"))
+    for key, name in COSTS.items():
+        assert f'    {key}: ["{name}", ' in columns
+        assert f'["{key}", "{name}"]' in axes
 
 
 def test_sets_are_lettered_and_the_reason_said(made_up: Made, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from metakd.errors import UserError
-from metakd.searching.settings import DIRECTIONS, read_settings
+from metakd.searching.figures import LABELS
+from metakd.searching.settings import DIRECTIONS, KNOWN, read_settings
 
 
 def test_what_is_typed_wins() -> None:
@@ -22,6 +23,10 @@ def test_defaults() -> None:
     assert read_settings({"objectives": ["mse"]}).pruner == "median"
     assert read_settings({"objectives": ["accuracy", "macs"]}).pruner == "none"
     assert read_settings({"objectives": ["macs"]}).pruner == "none"
+    of_a_task = ["accuracy", "task_macs", "task_latency_ms"]
+    assert read_settings({"objectives": of_a_task}).objectives == of_a_task
+    assert [DIRECTIONS[name] for name in of_a_task] == ["maximize", "minimize", "minimize"]
+    assert KNOWN["sweep.objectives"].words == tuple(LABELS)
     assert {name for name, way in DIRECTIONS.items() if way == "maximize"} == {"accuracy"}
 
 

@@ -120,6 +120,9 @@ class TrackerConfig:
     """Seconds that starting or finishing may take before the run goes on without."""
 
 
+COSTS = ("parameters", "macs", "task_macs", "bytes", "latency_ms", "task_latency_ms")
+
+
 @dataclass
 class SweepConfig:
     """A multirun or a search over settings (`metakd train -m`); no part of a run."""
@@ -135,9 +138,7 @@ class SweepConfig:
     """Random trials before `tpe` or `gp` looks at results."""
     seed: int = setting(0, least=0)
     """Decides what a search tries; not the trials' own `seed`."""
-    objectives: list[str] = setting(
-        ["accuracy"], words=("accuracy", "mse", "parameters", "macs", "bytes", "latency_ms")
-    )
+    objectives: list[str] = setting(["accuracy"], words=("accuracy", "mse", *COSTS))
     """What a search makes best, all of the student: `accuracy` or `mse` on the validation classes,
     costs. Of several the Pareto front is sought."""
     pruner: str = setting("auto", words=("auto", "median", "halving", "hyperband", "none"))

@@ -7,8 +7,10 @@
   const COSTS = {
     parameters: ["parameters", metakd.whole],
     macs: ["multiply-adds", metakd.whole],
+    task_macs: ["multiply-adds of a task", metakd.whole],
     bytes: ["bytes", metakd.whole],
     latency_ms: ["latency (ms)", (value) => value.toFixed(3)],
+    task_latency_ms: ["latency of a task (ms)", (value) => value.toFixed(3)],
   };
 
   // Missing values come last, whichever way it is sorted; numbers before words.

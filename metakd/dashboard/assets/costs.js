@@ -57,10 +57,13 @@
       return { row, cost: spent, spread, value, half: figure[1] === null || figure[1] === undefined ? 0 : scale * figure[1], good: measure === "mse" ? -value : value, of: by.value ? metakd.text(metakd.value(row, by.value)) || "–" : "runs" };
     }).filter(Boolean);
     const machines = new Set(points.map((point) => point.row.machine));
-    const apart = cost.value.endsWith("latency_ms") && machines.size > 1;
+    const tasks = new Set(points.map((point) => point.row.shots));
+    const elsewhere = cost.value.endsWith("latency_ms") && machines.size > 1;
+    const apart = elsewhere || (cost.value.startsWith("task_") && tasks.size > 1);
     const front = apart ? [] : metakd.front(points);
     hint.textContent = !points.length ? "No finished run with such figures is shown in the table."
-      : apart ? `Latencies were measured on ${machines.size} different machines, so there is no front over them.`
+      : elsewhere ? `Latencies were measured on ${machines.size} different machines, so there is no front over them.`
+      : apart ? "Costs of a task are of tasks of different shots, so there is no front over them."
       : `${points.length} runs of the table; the line is the front: no other one is better at that cost or a lower one.${points.some((point) => point.spread) ? " Latencies within their measured spread count as equal." : ""} Bars are 95 % intervals over tasks.`;
     const labels = metakd.names(points.map((point) => point.row));
     points.forEach((point, i) => { point.label = labels[i]; });
