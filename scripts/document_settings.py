@@ -32,6 +32,16 @@ COMMON = ("name", "_target_", "options", "enabled")
 """Fields that many groups have; the page explains them once."""
 TITLES = {"teacher": "`teacher`, `student`"}
 """Groups whose title is not their name alone."""
+SHORT = {
+    "a whole number": "integer",
+    "a number": "number",
+    "a list of": "list of",
+    "whole numbers": "integers",
+    ", from -2^63 to 2^63 - 1": "",
+    ", at least ": " ≥ ",
+    ", above ": " > ",
+}
+"""How the tables say what messages say in words."""
 OPTIMIZER = [field.name for field in dataclasses.fields(schema.OptimizerConfig)]
 """Settings that several stages share; they have a table of their own."""
 
@@ -162,12 +172,17 @@ def _shown(value: Any) -> str:
 
 
 def _values(field: dataclasses.Field[Any], kind: Any) -> str:
-    """Say what values a setting takes: its words, or its type and range."""
+    """Say what values a setting takes: its words, or its type and range, in short."""
     known = _known(field)
     if known.words:
         words = ", ".join(f"`{word}`" for word in known.words)
-        return f"a list of {words}" if typing.get_origin(kind) is list else words
-    return f"{expected(kind)}, {known.range}" if known.range else expected(kind)
+        return f"list of {words}" if typing.get_origin(kind) is list else words
+    kinds, null, _ = expected(kind).partition(" or null")
+    kinds = kinds.split(", like")[0]  # what a list looks like is for messages
+    text = (f"{kinds}, {known.range}" if known.range else kinds) + null
+    for long, short in SHORT.items():
+        text = text.replace(long, short)
+    return text
 
 
 def current(page: str) -> str:

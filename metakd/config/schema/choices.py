@@ -30,9 +30,9 @@ class DatasetSupports:
     """Facts about a dataset."""
 
     kind: str = fact("classification", words=KINDS, judged=True)
-    """`classification` or `regression`."""
+    """Kind of task."""
     classes: dict[str, int] = fact({})
-    """Where known before looking: numbers of classes, keys `train`, `validate`, `test`."""
+    """Where known before reading: numbers of classes, keys `train`, `validate`, `test`."""
     found_at: list[str] = fact([])
     """Files or folders in `data_root`, any of which holds the data (for `doctor`)."""
     seen_by: list[str] = fact([])
@@ -48,23 +48,22 @@ class DatasetConfig:
     _target_: str = MISSING
     supports: DatasetSupports = field(default_factory=DatasetSupports)
     images_per_class: int | None = setting(None, least=2, pipeline=True)
-    """Smallest number of images that a class has, where that is known before looking; `glyphs`
-    draws so many."""
+    """Smallest number of images of a class, where known before reading; `glyphs` draws as many."""
     image_size: int | None = setting(None, least=1)
     """Height and width in pixels; null keeps the dataset's own."""
     folder: str | None = setting(None, path=True, judged=True)
     """A user's folder of images (`image_folder`, `mini_imagenet`)."""
     splits: str | None = setting(None, path=True, judged=True)
-    """Which class split: a name that the dataset knows, or a file of class lists."""
+    """Class split: a name that the dataset knows, or a file of class lists."""
     split_seed: int = setting(0, **SEED, judged=True)
-    """Decides a random class split; a constant, never derived from `seed`."""
+    """Decides a random class split; independent of `seed`."""
     rotations: bool = setting(False, judged=True)
     """Rotations by 90, 180 and 270 degrees become classes of their own."""
     augment: list[str] = setting([], words=("crop", "flip", "affine", "jitter"), pipeline=True)
-    """Random changes of training images: `crop`, `flip`, `affine`, `jitter`."""
+    """Random changes of training images."""
     views: int = setting(1, least=0, pipeline=True)
-    """Fixed augmented views of each training image: view 0 is the clean image, the other ones are
-    drawn once. 0: a fresh one each time. A frozen teacher's answers are cached per view."""
+    """Fixed views of each training image: view 0 is the clean image, the others are augmented once.
+    0: augmented afresh each time. A frozen teacher's answers are cached per view."""
     noise: float = setting(0.0, least=0)
     """Standard deviation of noise added to regression targets."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -94,7 +93,7 @@ class ArchitectureConfig:
     strided: bool = False
     """Strided convolutions in place of max-pooling."""
     norm: str = setting("batch", words=("batch", "group", "layer", "none"))
-    """`batch`, `group`, `layer` or `none`."""
+    """Normalisation layers."""
     dropout: float = setting(0.0, least=0, below=1)
     """Share of activations that training sets to 0 (`resnet12`, `wrn`)."""
     model: str | None = None
@@ -106,7 +105,7 @@ class ArchitectureConfig:
     checkpoint: str | None = setting(None, path=True, pipeline=True)
     """Start from this .safetensors, weights-only .pt, or run folder."""
     same_classes: bool = setting(False, pipeline=True)
-    """The teacher's checkpoint is of another dataset, but classes of equal names are the same."""
+    """The teacher's checkpoint is of another dataset, but equal names mean equal classes."""
     seed: int | None = setting(None, **SEED, pipeline=True)
     """Seed of the initial weights (and of the teacher's training); null: `seed` for the student, 0
     for the teacher, so that students of different seeds learn from the same teacher."""
@@ -118,7 +117,7 @@ class AlgorithmSupports:
     """Facts about an algorithm."""
 
     kinds: list[str] = fact(["classification"], words=KINDS)
-    """`classification`, `regression` or both."""
+    """Kinds of task: `classification`, `regression` or both."""
     trains_on: str = fact("episodes", words=("episodes", "batches"))
     """`episodes` or `batches` (whole batches of the meta-train classes)."""
     distill_on: list[str] = fact([], words=("query", "support"))
@@ -132,11 +131,11 @@ class AlgorithmSupports:
     teaches: bool = fact(False)
     """The algorithm trains a teacher of its own beside the student."""
     outer_optimizer: str | None = fact(None)
-    """The `meta_train.optimizer` that belongs to the algorithm, where it is not free."""
+    """The `meta_train.optimizer` that the algorithm requires, if any."""
     trained_start: bool = fact(False)
     """Tunes a student that is trained already, by `warmstart` or elsewhere."""
     compares_tasks: dict[str, str] = fact({})
-    """Options with which the tasks of a meta-batch are told apart, so that it takes two."""
+    """Options with which the tasks of a meta-batch are compared, so that it needs two."""
 
 
 @dataclass
@@ -155,19 +154,18 @@ class AlgorithmConfig:
     first_order: bool = False
     """Treat inner gradients as constants."""
     inner_optimizer: str = setting("sgd", words=("sgd", "adam"))
-    """`sgd`, or `adam` without first momentum (Reptile)."""
+    """`adam` is without first momentum (Reptile)."""
     inner_batch: int | None = setting(None, least=1)
     """Examples of an inner step, drawn from the support set; null: all of it."""
     batchnorm: str = setting("transductive", words=("transductive", "inductive"))
     """Statistics of the query pass in training: the query batch's own (`transductive`) or the
     support set's (`inductive`)."""
     distance: str = setting("euclidean", words=("euclidean", "euclidean_root", "cosine"))
-    """Between embeddings: `euclidean` (squared), `euclidean_root` (not squared), `cosine`."""
+    """Between embeddings; `euclidean` is squared, `euclidean_root` is not."""
     base: str = setting("maml", words=("maml", "fomaml", "anil", "protonet"))
-    """The learner under an algorithm that plays on top of one (`adversarial`): `maml`, `fomaml`,
-    `anil`, `protonet`."""
+    """The learner under `adversarial`."""
     head: str = setting("centroid", words=("centroid", "linear"))
-    """Per-task classifier on a frozen embedding: `centroid` or `linear`."""
+    """Per-task classifier on a frozen embedding (`supervised`)."""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -178,7 +176,7 @@ class DistillSupports:
     uses_teacher: bool = fact(True)
     """False for `none`."""
     at_most: dict[str, float] = fact({})
-    """By setting its largest value, where that is smaller than in general."""
+    """Largest values of settings, where smaller than in general."""
 
 
 @dataclass
@@ -189,8 +187,8 @@ class DistillConfig:
     _target_: str = MISSING
     supports: DistillSupports = field(default_factory=DistillSupports)
     needs: Any = fact(None)
-    """What it reads of the teacher, as its class says: a list of `logits`, `embeddings`, or for
-    each the weights that switch it on; null: asked of the class."""
+    """What it reads of the teacher: a list of `logits`, `embeddings`, or for each the weights that
+    switch it on; null: as its class says."""
     ce_weight: float = setting(1.0, least=0)
     """Weight of the loss on the labels (additive forms)."""
     kd_weight: float = setting(1.0, least=0)
@@ -223,12 +221,12 @@ class DistillConfig:
     teacher_kd_weight: float = setting(1.0, least=0)
     """κ, weight of the student's influence on the teacher (`co_meta`); 0 stops it."""
     direction: str = setting("both", words=("both", "to_student", "to_teacher"))
-    """Which way knowledge flows in `co_meta`: `both`, `to_student`, `to_teacher`."""
+    """Which way knowledge flows in `co_meta`."""
     mutual: bool = False
     """`co_meta`: the teacher follows KL(student || teacher), as in deep mutual learning, in place
     of KL(teacher || student)."""
     trial_lr: float = setting(0.02, above=0)
     """`feedback`: rate of the student's trial step, plain gradient descent."""
     hypergradient: str = setting("finite_differences", words=("finite_differences", "unrolled"))
-    """`feedback`: `finite_differences` or `unrolled` (exact; more memory)."""
+    """`feedback`: `unrolled` is exact and takes more memory."""
     options: dict[str, Any] = field(default_factory=dict)

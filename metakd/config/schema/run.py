@@ -42,9 +42,8 @@ class TaskConfig:
     train_queries: int | None = setting(None, least=1)
     """Query examples of each class in training; null: as `queries`."""
     fit: bool = False
-    """Lower `queries` and `train_queries`, never raise them, to what the smallest class of each
-    part allows beside the shots that are asked for. A line says so, and a run records the numbers
-    that hold."""
+    """Lower `queries` and `train_queries` to what the smallest class of each split allows beside
+    the shots. A line says so, and the run records the numbers used."""
     meta_batch: int = setting(4, least=1)
     """Tasks in a meta-iteration."""
     train_tasks: int | None = setting(None, least=1)
@@ -82,21 +81,21 @@ class EvaluateConfig:
     tasks: int = setting(600, least=2)
     """Tasks of each measurement."""
     seed: int = setting(12345, **SEED)
-    """Alone decides the evaluation tasks; never derived from `seed`."""
+    """Decides the evaluation tasks; independent of `seed`."""
     shots: list[int] = setting([], least=1)
     """Shots measured beside `task.shots`."""
     steps: list[int] | None = setting(None, least=0)
     """Adaptation steps measured beside `algorithm.inner_steps_test` (accuracy against steps); null:
-    0, 1, 2, 3, 5, 10, 20, 50 as far as that goes."""
+    0, 1, 2, 3, 5, 10, 20, 50 up to that."""
     curve_tasks: int = setting(100, least=2)
     """Tasks of the accuracy-against-steps curve."""
     transductive: bool = True
     """Measure with the query batch's statistics, too, where that differs."""
     part: str = setting("test", words=("test", "validate"))
-    """Which classes are judged: `test`, `validate` (for choosing settings)."""
+    """Split that is evaluated; `validate` for choosing settings."""
     seen: str = setting("refuse", words=("refuse", "leave_out", "keep"))
-    """Classes to be judged on that the networks have learned from elsewhere (another split, a
-    checkpoint): `refuse`, `leave_out` or `keep`."""
+    """What to do with evaluation classes that the networks have learned from, in another split or
+    a checkpoint."""
 
 
 @dataclass
@@ -107,7 +106,7 @@ class TrackerConfig:
     _target_: str = MISSING
     enabled: bool = True
     mode: str = setting("auto", words=("auto", "online", "offline", "disabled"))
-    """`auto` (online when logged in, else offline), `online`, `offline`, `disabled`."""
+    """`auto`: online when logged in, else offline."""
     project: str = "metakd"
     """W&B project."""
     entity: str | None = None
@@ -117,7 +116,7 @@ class TrackerConfig:
     artifact: bool = False
     """Keep the trained student in W&B as an artifact that `metakd.load` reads."""
     timeout: float = setting(20.0, above=0)
-    """Seconds that starting or finishing may take before the run goes on without."""
+    """Seconds that starting or finishing may take before the run goes on without the tracker."""
 
 
 COSTS = ("parameters", "macs", "task_macs", "bytes", "latency_ms", "task_latency_ms")
@@ -132,15 +131,15 @@ class SweepConfig:
     trials: int | None = setting(None, least=1)
     """Of a search, in all; null: 30, with `sampler=grid` every combination."""
     sampler: str = setting("tpe", words=("tpe", "gp", "random", "grid"))
-    """What a search tries next: `tpe` (tree of Parzen estimators), `gp` (Gaussian process),
-    `random`, `grid` (every combination)."""
+    """How a search chooses: tree of Parzen estimators, Gaussian process, at random, every
+    combination."""
     startup: int = setting(10, least=1)
     """Random trials before `tpe` or `gp` looks at results."""
     seed: int = setting(0, least=0)
     """Decides what a search tries; not the trials' own `seed`."""
     objectives: list[str] = setting(["accuracy"], words=("accuracy", "mse", *COSTS))
-    """What a search makes best, all of the student: `accuracy` or `mse` on the validation classes,
-    costs. Of several the Pareto front is sought."""
+    """What a search optimises, all of the student: `accuracy` or `mse` on the validation classes,
+    costs. Several give a Pareto front."""
     pruner: str = setting("auto", words=("auto", "median", "halving", "hyperband", "none"))
     """Which trials are ended early, by their validation: `median` (worse than the median of the
     others), `halving` (successive halving), `hyperband`, `none`; `auto` is `median` where accuracy
@@ -158,11 +157,11 @@ class Config:
     name: str = setting(MISSING, decides="folder")
     """The run's name, a folder below `output_root`."""
     seed: int = setting(0, **SEED, judged=True)
-    """Decides initial weights, order and tasks of training; not the evaluation tasks."""
+    """Decides initial weights, order and tasks of training, not the evaluation tasks."""
     device: str = setting("auto", decides="machine")
     """`auto` (a CUDA device where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
     precision: str = setting("auto", words=("auto", "float32", "bfloat16"), decides="machine")
-    """`auto`, `float32`, `bfloat16` (autocast, in the stages where it pays)."""
+    """`bfloat16`: autocast, in the stages where it pays."""
     deterministic: bool = setting(False, decides="machine")
     """Refuse operations that are not deterministic (`torch.use_deterministic_algorithms`)."""
     data_root: str | None = setting(None, path=True, decides="nothing")
@@ -175,14 +174,14 @@ class Config:
     student_alone: bool = True
     """With distillation, train the undistilled twin, too, and report it."""
     student_alone_cache: bool = setting(True, decides="nothing")
-    """Keep the undistilled twin and use it again wherever nothing that decides it differs."""
+    """Keep the undistilled twin and reuse it wherever nothing that decides it differs."""
     checkpoint_minutes: float | None = setting(1.0, least=0, decides="nothing")
-    """Minutes between two checkpoints of a stage; null: none by time. Saving that takes more than 1
-    % of the time is done less often."""
+    """Minutes between two checkpoints of a stage; null: none by time. Less often where saving takes
+    more than 1 % of the time."""
     checkpoint_steps: int | None = setting(None, least=1, decides="nothing")
     """Updates between two checkpoints of a stage; null: none by steps."""
     tags: list[str] = setting([], decides="nothing")
-    """Words for the tracker."""
+    """Tags for the tracker."""
     plugins: list[str] = setting([], decides="nothing")
     """Modules whose classes may be named by `_target_`; typed each time."""
     dataset: DatasetConfig = MISSING

@@ -24,11 +24,11 @@ class OptimizerConfig:
     lr: float = setting(0.001, above=0)
     """Peak learning rate."""
     optimizer: str = setting("adam", words=("sgd", "plain_sgd", "adam", "adamw"))
-    """`sgd` (momentum 0.9, Nesterov), `plain_sgd`, `adam`, `adamw`."""
+    """`sgd` has momentum 0.9 (Nesterov)."""
     weight_decay: float = setting(0.0, least=0)
     """L2 penalty on weights; biases and norms have none."""
     schedule: str = setting("constant", words=("constant", "cosine", "one_cycle", "linear", "step"))
-    """`constant`, `cosine`, `one_cycle`, `linear` (to 0), `step` (halved every `halve_every`)."""
+    """Of the rate; `linear` falls to 0, `step` halves it every `halve_every` updates."""
     halve_every: int | None = setting(None, least=1)
     """Updates between halvings (`schedule=step`)."""
     clip: float | None = setting(None, above=0)
@@ -46,7 +46,7 @@ class PretrainConfig(OptimizerConfig):
     epochs: int = setting(10, least=0)
     """Passes over the meta-train images."""
     updates: int | None = setting(None, least=1)
-    """At least so many updates, by more epochs where images are few; null: `epochs` decides."""
+    """At least this many updates, by more epochs where images are few; null: `epochs` decides."""
     batch_size: int = setting(128, least=1)
     """Images of an update."""
     label_smoothing: float = setting(0.1, least=0, below=1)
@@ -54,7 +54,7 @@ class PretrainConfig(OptimizerConfig):
     validate_fraction: float = setting(0.05, least=0, below=1)
     """Share of each class's images held out for the teacher's own validation."""
     cache: bool = setting(True, decides="nothing")
-    """Keep the trained teacher and use it again for the same config, data and code."""
+    """Keep the trained teacher and reuse it for the same config, data and code."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ class WarmstartConfig(OptimizerConfig):
     epochs: int = setting(1, least=0)
     """Passes over the meta-train images."""
     updates: int | None = setting(None, least=1)
-    """At least so many updates, by more epochs where images are few; null: `epochs` decides."""
+    """At least this many updates, by more epochs where images are few; null: `epochs` decides."""
     batch_size: int = setting(128, least=1)
     """Images of an update."""
     label_smoothing: float = setting(0.0, least=0, below=1)
@@ -85,7 +85,7 @@ class MetaTrainConfig(OptimizerConfig):
     validate_tasks: int = setting(200, least=2)
     """Meta-validation tasks of each validation."""
     batch_size: int = setting(128, least=1)
-    """Of algorithms that train on whole batches."""
+    """Images of an update, of algorithms that train on whole batches."""
     label_smoothing: float = setting(0.0, least=0, below=1)
     """Share of each label that is spread over all classes (whole batches)."""
 
