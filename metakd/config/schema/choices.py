@@ -30,7 +30,7 @@ class DatasetSupports:
     """Facts about a dataset."""
 
     kind: str = fact("classification", words=KINDS, judged=True)
-    """Kind of task."""
+    """`classification` or `regression`."""
     classes: dict[str, int] = fact({})
     """Where known before reading: numbers of classes, keys `train`, `validate`, `test`."""
     found_at: list[str] = fact([])
