@@ -75,10 +75,10 @@ def _export(folder: Path, file: Path) -> int:
 
     done = export(folder, file)
     size = f"{done['bytes'] / 1e6:.1f} MB"
-    print(f"{done['runs']} runs in {file} ({size}, {done['pictures']} pictures)")
+    print(f"{done['runs']} runs in {file} ({size}, {done['pictures']} images)")
     if done["left_out"]:
         print(
-            f"metakd: {done['left_out']} pictures were left out to keep the file small; they are "
+            f"metakd: {done['left_out']} images were left out to keep the file small; they are "
             "in the runs' figures/",
             file=sys.stderr,
         )

@@ -75,7 +75,7 @@ def _check_values(config: Config) -> None:
     check_device(config.device)
     name = config.name
     if not name.strip() or "\0" in name or {"", ".", ".."} & {*name.split("/")}:
-        raise UserError(f"name='{name}': it becomes a folder's name, so it cannot be that")
+        raise UserError(f"name='{name}': the run's folder cannot have this name")
     for stage in (config.pretrain, config.warmstart, config.meta_train, config.finetune):
         if stage.schedule == "step" and stage.halve_every is None:
             raise UserError("schedule=step needs halve_every=NUMBER in the same stage")
@@ -125,8 +125,8 @@ def _check_game(config: Config) -> None:
     for option, word in algorithm.supports.compares_tasks.items():
         if tasks < 2 and algorithm.options.get(option) == word:
             raise UserError(
-                f"task.meta_batch={tasks}: algorithm.options.{option}={word} tells the tasks of a "
-                "meta-batch apart; type task.meta_batch=4"
+                f"task.meta_batch={tasks}: algorithm.options.{option}={word} compares the tasks "
+                "of a meta-batch; type task.meta_batch=4"
             )
 
 
@@ -302,7 +302,7 @@ def _check_leaks(config: Config) -> None:
             if source in (None, known):
                 raise UserError(
                     f"{who}.pretrained=true: {source or 'pretrained'} weights have seen the test "
-                    f"classes of dataset={dataset.name}; train it here, or say "
+                    f"classes of dataset={dataset.name}; train it here, or type "
                     f"{who}.pretrained_anyway=true and report it"
                 )
 

@@ -44,7 +44,7 @@ class Composed:
         config: the typed configuration.
         yaml: text of config.yaml for the run's folder; references are resolved, so that it says
             the same on another machine.
-        source: the same with references (`${dataset.name}`) as they stand in the files.
+        source: the same with references (`${dataset.name}`) as they are in the files.
         overrides: what was typed, for overrides.yaml.
         typed: the settings and groups that were typed, by dotted name.
         choices: the choice made in each group.
@@ -259,7 +259,7 @@ def _decide(config: Config, choices: Choices) -> None:
         distill.on = "query" if "query" in algorithm.supports.distill_on else "support"
     if distill.teacher_mode == "auto":
         modes = list(algorithm.supports.teacher_modes)
-        # On a support set the judged example is left out: one shot leaves nothing of its class.
+        # On a support set the example itself is left out: one shot leaves nothing of its class.
         one_shot = (task.training().shots) == 1 and algorithm.supports.trains_on == "episodes"
         if one_shot and distill.on != "query":
             modes = [m for m in modes if m not in ("prototype", "linear")] or modes

@@ -65,19 +65,19 @@ def with_downloaded(
         folder = hub_checkpoints()
         here = [file for file in others if (folder / file).is_file()]
         if typed:
-            said.append(f"experiment={name} is taken as it is, since {typed[0]} is typed")
+            said.append(f"experiment={name} is used as it is, since {typed[0]} is typed")
         elif here:
             other = others[here[0]]
             found[i] = f"{found[i].partition('=')[0]}={other}"
             said.append(
-                f"experiment={name}: experiment={other} is taken, since its teacher's weights are "
+                f"experiment={name}: experiment={other} is used, since its teacher's weights are "
                 f"here ({folder / here[0]})"
             )
         else:
             file, other = next(iter(others.items()))
             said.append(
-                f"experiment={name} is taken as it is: {folder} holds no {file}, with which "
-                f"experiment={other} would be taken"
+                f"experiment={name} is used as it is: {folder} holds no {file}, with which "
+                f"experiment={other} would be used"
             )
     return found, tuple(said)
 

@@ -1,4 +1,4 @@
-"""The configuration of a run that is only judged again."""
+"""The configuration of a run that is only evaluated again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def only_judged(config: Config) -> None:
 
 
 def images_overrides(folder: str) -> list[str]:
-    """Return the overrides that judge on a folder of nothing but new classes."""
+    """Return the overrides that evaluate on a folder of nothing but new classes."""
     return [
         "dataset=image_folder",
         f"dataset.folder={folder}",

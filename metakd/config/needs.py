@@ -62,7 +62,7 @@ def check_needs(config: Config, needs: Collection[str]) -> None:
     if as_it_is and asks_base_head(config, needs):
         raise UserError(
             f"distill={distill.name}: teacher.pretrained=true with pretrain=none has no outputs "
-            "for the meta-train classes, and they are asked for on whole batches or by "
+            "for the meta-train classes, which are needed on whole batches or by "
             f"distill.teacher_mode={mode}; type distill=embedding, pretrain=default, or "
             "warmstart=none distill.teacher_mode=prototype"
         )

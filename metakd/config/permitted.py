@@ -156,7 +156,7 @@ def refuse_foreign(settings: DictConfig, plugins: Sequence[str] = (), key: str =
             value = settings[name]
         except OmegaConfBaseException as error:
             if name == "_target_":
-                raise UserError(f"{where}: cannot be told: {_short(str(error))}") from error
+                raise UserError(f"{where}: cannot be resolved: {_short(str(error))}") from error
             continue
         if isinstance(value, DictConfig):
             refuse_foreign(value, plugins, where)

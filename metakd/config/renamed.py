@@ -1,7 +1,7 @@
 """Old names of settings, which recorded runs, users' files and command lines may still say.
 
-`RENAMED` is the one table: whoever renames a setting adds a line there. Both names stand for the
-setting; the old one is said in a warning. Needs neither Hydra nor torch.
+`RENAMED` is the one table: to rename a setting, add a line. Both names mean the
+setting; a warning names the old one. Needs neither Hydra nor torch.
 """
 
 from __future__ import annotations

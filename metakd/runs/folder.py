@@ -44,7 +44,7 @@ class RunFolder:
     Attributes:
         path: the folder, absolute.
         checkpoints: its folder of checkpoints; exists.
-        figures: its folder of pictures; exists.
+        figures: its folder of images; exists.
     """
 
     def __init__(self, path: Path) -> None:

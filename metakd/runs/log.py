@@ -26,7 +26,7 @@ def log_to(path: Path) -> Iterator[None]:
         # With any handler Python's own last resort (warnings to standard error) falls silent.
         terminal = logging.StreamHandler()
         terminal.setLevel(logging.WARNING)
-        # A traceback is for the file; what a person needs to know of it is said in a line.
+        # A traceback is for the file; a person gets one line.
         terminal.addFilter(lambda record: record.exc_info is None)
         terminal.setFormatter(logging.Formatter("warning: %(message)s"))
         logger.addHandler(terminal)

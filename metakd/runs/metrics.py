@@ -103,7 +103,7 @@ class MetricsFile:
                 continue
             key = (line["stage"], line["step"])
             if found.setdefault(key, line)["metrics"] != line["metrics"]:
-                damaged[number] = f"other metrics of stage '{key[0]}', step {key[1]} stand before"
+                damaged[number] = f"other metrics of stage '{key[0]}', step {key[1]} came before"
                 disputed.add(key)
         if damaged:
             self._warn(damaged)

@@ -54,5 +54,5 @@ def ended_how(status: int) -> str:
         name = signal.Signals(-status).name
     except ValueError:
         name = f"signal {-status}"
-    hint = " (too little memory, or somebody did)" if name == "SIGKILL" else ""
+    hint = " (too little memory, or by a user)" if name == "SIGKILL" else ""
     return f"killed by {name}{hint}"

@@ -32,7 +32,7 @@ PACKAGES = (
     "pillow",
     "wandb",
 )
-"""Packages whose version can change a figure, a task or a picture."""
+"""Packages whose version can change a figure, a task or an image."""
 
 
 VARIABLES = (

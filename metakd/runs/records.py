@@ -202,7 +202,7 @@ class ModelResults(Part):
     validated: Maybe[Number] = None
     """Best value on meta-validation, by which the state that was kept was chosen."""
     start: Maybe[str] = None
-    """Which generated start was judged (algorithm=adversarial)."""
+    """Which generated start was evaluated (algorithm=adversarial)."""
     target: Maybe[Target] = None
 
     def headlines(self) -> dict[int, Measurement]:
@@ -270,7 +270,7 @@ class ClassesOfSplit(Part):
 
 
 class ClassSplit(File):
-    """Which classes a run learned from, chose by and was judged on."""
+    """Which classes a run learned from, was selected by and was evaluated on."""
 
     model_config = ConfigDict(
         title="split.json of a MetaKD run",

@@ -68,7 +68,7 @@ class PairOfRuns(Part):
     shots: Positive
     measure: Measure
     tasks: Several
-    """Those that both were judged on."""
+    """Those that both were evaluated on."""
     difference: Number
     ci95: Amount
     p: Share
@@ -106,7 +106,7 @@ class GroupRecord(Part):
     seeds: list[Whole | None]
     settings: dict[str, Any]
     set: Count
-    """Rows of one number were judged on the same tasks; those of two cannot be compared."""
+    """Rows of one number were evaluated on the same tasks; those of two cannot be compared."""
     figures: list[FigureRecord]
     cost: dict[str, Amount]
     front: list[Literal["parameters", "macs", "task_macs", "latency_ms", "task_latency_ms"]]

@@ -47,7 +47,7 @@ class InputOf(Part):
     """Of each channel, where pixels are from 0 to 1; of each column."""
     std: list[PositiveNumber]
     reading: Maybe[dict[str, Any]] = None
-    """How picture files are read."""
+    """How image files are read."""
     columns: Maybe[list[str]] = None
     """Names of the columns of a table, in order."""
     label: Maybe[str] = None
@@ -84,7 +84,7 @@ class Resumption(Part):
 class RunInfo(File):
     """What, when, where, and how it ended.
 
-    The file of an evaluation has `evaluates` instead of what is said of training. Fields that are
+    The file of an evaluation has `evaluates` instead of the fields of training. Fields that are
     not named here may be added without a change of `schema`.
     """
 
@@ -142,7 +142,7 @@ class RunInfo(File):
     packages: Maybe[dict[str, str]] = None
     """Versions."""
     environment: Maybe[dict[str, str]] = None
-    """The variables that can decide figures or where data lies, where they are set."""
+    """The variables that can decide figures or where data is, where they are set."""
     python: Maybe[str] = None
     platform: Maybe[str] = None
     processor: Maybe[str] = None
@@ -169,7 +169,7 @@ class RunInfo(File):
     data_checksum: Maybe[str] = None
     """SHA-256 of the prepared data."""
     data_notes: Maybe[list[str]] = None
-    """What was doubtful about the data, such as pictures that could not be read."""
+    """Warnings about the data, such as images that could not be read."""
     external_pretraining: Maybe[list[str]] = None
     """Which networks began with weights that were trained elsewhere."""
     preprocessing: Maybe[Inputs] = None
@@ -184,7 +184,7 @@ class RunInfo(File):
     resumed: Maybe[list[Resumption]] = None
     """An entry for each time that the run was resumed."""
     evaluates: Maybe[str] = None
-    """Of an evaluation: the run that it judged, relative to its folder."""
+    """Of an evaluation: the run that it evaluated, relative to its folder."""
     reproduces: Maybe[str] = None
     """Of a run made by `metakd reproduce`: the run that it repeats, relative to its folder."""
     wandb_run_id: Maybe[str] = None

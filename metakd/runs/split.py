@@ -1,4 +1,4 @@
-"""split.json: which classes a run learned from, chose by and was judged on."""
+"""split.json: which classes a run learned from, was selected by and was evaluated on."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ class WandbMirror:
             self._worker.tell({"do": "summary", "values": summary_of(results)})
 
     def figure(self, name: str, path: Path) -> None:
-        """Mirror a picture."""
+        """Mirror an image."""
         if self._worker is not None:
             self._worker.tell({"do": "figure", "name": name, "path": str(path)})
 

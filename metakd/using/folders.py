@@ -20,7 +20,7 @@ class Asked(NamedTuple):
     Attributes:
         path: of its file; of a row also its line.
         truth: the class that its folder, or its row, says; None: none says it.
-        row: its numbers, where it is no picture.
+        row: its numbers, where it is no image.
     """
 
     path: Path
@@ -37,7 +37,7 @@ def example_pictures(folder: Path) -> dict[str, list[Path]]:
     """Return the images of each class folder in `folder`, in the order of the classes' names.
 
     Raises:
-        UserError: no such folder, no class folder in it, or one without a picture.
+        UserError: no such folder, no class folder in it, or one without an image.
     """
     if not folder.is_dir():
         raise UserError(f"--examples {folder}: there is no such folder")
@@ -47,7 +47,7 @@ def example_pictures(folder: Path) -> dict[str, list[Path]]:
         pictures = pictures_in(inner)
         if not pictures:
             raise UserError(
-                f"--examples {folder}: its folder '{inner.name}' holds no picture "
+                f"--examples {folder}: its folder '{inner.name}' holds no image "
                 f"({', '.join(SUFFIXES[:4])} …); put examples of the class there, or remove it"
             )
         if name in found:
@@ -68,7 +68,7 @@ def asked_pictures(paths: Sequence[Path]) -> list[Asked]:
     name.
 
     Raises:
-        UserError: nothing is there under a name, or a folder holds no picture.
+        UserError: nothing is there under a name, or a folder holds no image.
     """
     asked: list[Asked] = []
     for path in paths:
@@ -77,12 +77,12 @@ def asked_pictures(paths: Sequence[Path]) -> list[Asked]:
             for inner in _folders(path):
                 here += [Asked(file, class_name(inner.name)) for file in pictures_in(inner)]
             if not here:
-                raise UserError(f"{path}: no picture in this folder, nor in its folders")
+                raise UserError(f"{path}: no image in this folder, nor in its folders")
             asked += here
         elif path.exists():
             asked.append(Asked(path, None))
         else:
-            raise UserError(f"{path}: there is no such picture or folder")
+            raise UserError(f"{path}: there is no such image or folder")
     return asked
 
 

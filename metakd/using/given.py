@@ -15,7 +15,7 @@ __all__ = ["asked_of", "examples_of"]
 
 
 def examples_of(model: FewShotClassifier, place: Path) -> Mapping[str, Sequence[Any]]:
-    """Return examples by class: pictures of a folder, or rows of a table.
+    """Return examples by class: images of a folder, or rows of a table.
 
     Raises:
         UserError: they cannot be used; the message names the file.
@@ -27,7 +27,7 @@ def examples_of(model: FewShotClassifier, place: Path) -> Mapping[str, Sequence[
 
 
 def asked_of(model: FewShotClassifier, paths: Sequence[Path]) -> list[Asked]:
-    """Return what is asked about: pictures, or rows of tables.
+    """Return what is asked about: images, or rows of tables.
 
     Raises:
         UserError: as `examples_of`.

@@ -30,7 +30,7 @@ def examples_of(inputs: Any, wanted: Preprocessing) -> Tensor:
     """Return examples as they are kept before a network sees them, on the CPU.
 
     Args:
-        inputs: pictures (`pictures_of`); or rows of numbers [n, columns] in the order of the
+        inputs: images (`pictures_of`); or rows of numbers [n, columns] in the order of the
             network's columns, where its input are such.
         wanted: what the network expects.
 
@@ -85,7 +85,7 @@ def pictures_of(inputs: Any) -> Sequence[Any]:
     Args:
         inputs: a path, an image of Pillow's, an array [height, width], [height, width, channels],
             [n, height, width, channels] or [n, height, width], a tensor [channels, height, width]
-            or [n, channels, height, width], or a list of any of these that are one picture.
+            or [n, channels, height, width], or a list of any of these that are one image.
 
     Raises:
         UserError: it is none of these.
@@ -115,7 +115,7 @@ def pictures_of(inputs: Any) -> Sequence[Any]:
     try:
         return list(inputs)
     except TypeError:
-        raise UserError(f"inputs: {type(inputs).__name__} is no picture and no list of them") from (
+        raise UserError(f"inputs: {type(inputs).__name__} is no image and no list of them") from (
             None
         )
 
@@ -145,7 +145,7 @@ def pixels_of(pictures: Sequence[Any], wanted: PicturePreprocessing) -> Tensor:
 
 
 def each_of(pictures: Sequence[Any], wanted: PicturePreprocessing) -> Iterator[Tensor | UserError]:
-    """Yield each picture [channels, height, width] uint8 as `pixels_of` does, or why it cannot."""
+    """Yield each image [channels, height, width] uint8 as `pixels_of` does, or why it cannot."""
 
     def one(picture: Any) -> Tensor | UserError:
         try:
@@ -173,7 +173,7 @@ def _pixels(picture: Any, wanted: PicturePreprocessing) -> Tensor:
     elif isinstance(picture, np.ndarray):
         layers = picture[..., None] if picture.ndim == 2 else picture
         if layers.ndim != 3:
-            raise UserError(f"inputs: an array {list(picture.shape)} is no single picture")
+            raise UserError(f"inputs: an array {list(picture.shape)} is no single image")
         if layers.dtype.kind not in "uif":
             raise UserError(
                 f"inputs: an array of {layers.dtype}; give uint8 or numbers from 0 to 1"
@@ -182,7 +182,7 @@ def _pixels(picture: Any, wanted: PicturePreprocessing) -> Tensor:
         given = _bytes(torch.from_numpy(layers.copy()), "an array").permute(2, 0, 1)
     else:
         raise UserError(
-            f"inputs: {type(picture).__name__} is no picture; give a path, an image of Pillow's, "
+            f"inputs: {type(picture).__name__} is no image; give a path, an image of Pillow's, "
             "an array or a tensor"
         )
     if given.shape == wanted.shape:
@@ -190,8 +190,8 @@ def _pixels(picture: Any, wanted: PicturePreprocessing) -> Tensor:
     mode = _MODES.get(given.shape[0]) if given.ndim == 3 else None
     if mode is None or 0 in given.shape:
         raise UserError(
-            f"inputs: a picture of shape {list(given.shape)} (channels, height, width); this "
-            f"network takes {list(wanted.shape)}, or pictures of 1 to 4 channels of any size"
+            f"inputs: an image of shape {list(given.shape)} (channels, height, width); this "
+            f"network takes {list(wanted.shape)}, or images of 1 to 4 channels of any size"
         )
     # The same path as a file's pixels: the same image gives the same answer.
     layers = given.permute(1, 2, 0).contiguous().numpy()
@@ -222,7 +222,7 @@ def _bytes(values: Tensor, what: str) -> Tensor:
 
 
 def numbers_of(inputs: Any, shape: tuple[int, ...], what: str = "inputs") -> Tensor:
-    """Return examples that are no pictures, float32 [n, *shape] on the CPU.
+    """Return examples that are no images, float32 [n, *shape] on the CPU.
 
     Args:
         inputs: an array, a tensor or nested lists [n, *shape]; [n] where an example is a number.

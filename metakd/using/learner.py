@@ -55,7 +55,7 @@ class Trained:
     Attributes:
         recipe: how the learner is built.
         algorithm: the learner, on the device.
-        preprocessing: what it expects of a picture; None: its examples are numbers.
+        preprocessing: what it expects of an image; None: its examples are numbers.
         calibration: of its confidence; None: none was made.
         dataset: name of the dataset that it was trained on.
         plugins: modules that were permitted to build it.
@@ -77,7 +77,7 @@ class Shown:
         adapted: answers queries.
         start: from which generated start; None: from the parameters.
         labels: of the examples, in the order in which they came; numbers for regression.
-        examples: uint8 pictures or float32 numbers [n, *example], or embeddings [n, size]; None:
+        examples: uint8 images or float32 numbers [n, *example], or embeddings [n, size]; None:
             they were not kept.
     """
 
@@ -194,7 +194,7 @@ class Learner(ABC):
         else:
             raise UserError(
                 f"batchnorm={self.batchnorm}: this learner was saved with the embeddings of its "
-                "examples, not with them; call fit on a learner that was shown nothing"
+                "examples, not with them; call fit on a new learner"
             )
         self._learn(kept, labels)
 
@@ -207,7 +207,7 @@ class Learner(ABC):
         if isinstance(wanted, FeaturePreprocessing):
             return [*rows_of(pictures, wanted)]
         if not isinstance(wanted, PicturePreprocessing):
-            raise UserError("read: this learner's examples are numbers, no pictures")
+            raise UserError("read: this learner's examples are numbers, no images")
         return [*each_of(pictures, wanted)]
 
     # -- what each kind does ---------------------------------------------------------------
@@ -232,10 +232,10 @@ class Learner(ABC):
         if adapted is None and shown.examples is not None and not examples:
             if not self._are_embeddings(shown.examples):
                 raise UserError(
-                    f"save: with batchnorm={self.batchnorm} this learner answers by its examples; "
+                    f"save: with batchnorm={self.batchnorm} this learner needs its examples; "
                     "save it with examples=True"
                 )
-            examples = True  # embeddings, no pictures
+            examples = True  # embeddings, no images
         said, tensors = self._labels_saved(shown)
         said |= {"start": shown.start, "adapted": adapted is not None}
         tensors |= {_ADAPTED + name: tensor for name, tensor in (adapted or {}).items()}
@@ -268,7 +268,7 @@ class Learner(ABC):
         return How(self.steps or 0, self.batchnorm, Precision(dtype, self.device.type))
 
     def _examples(self, inputs: Any) -> Tensor:
-        """Return examples on the CPU as they are kept: uint8 pictures, or numbers."""
+        """Return examples on the CPU as they are kept: uint8 images, or numbers."""
         wanted = self.trained.preprocessing
         if wanted is None:
             return numbers_of(inputs, self.trained.recipe.example_shape)
@@ -310,7 +310,7 @@ class Learner(ABC):
             UserError: `fit` was not called, an input cannot be used, or adapting diverged.
         """
         if self._shown is None:
-            raise UserError("this learner was shown nothing yet: call fit(inputs, labels) first")
+            raise UserError("not fitted yet: call fit(inputs, labels) first")
         found: list[Tensor] = []
         if self.batchnorm == "transductive":
             together = self._examples(inputs)

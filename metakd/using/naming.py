@@ -154,10 +154,10 @@ COLUMNS = (
 
 
 def learn_examples(model: FewShotClassifier, examples: Mapping[str, Sequence[Any]]) -> None:
-    """Show a learner the pictures, or the rows, of each class.
+    """Show a learner the images, or the rows, of each class.
 
     Raises:
-        UserError: a picture cannot be read (the message names it), or there are too many classes.
+        UserError: an image cannot be read (the message names it), or there are too many classes.
     """
     given = [one for each in examples.values() for one in each]
     labels = [name for name, each in examples.items() for _ in each]
@@ -171,11 +171,11 @@ def name_pictures(
 
     Args:
         model: fitted.
-        asked: the pictures.
+        asked: the images.
         unknown: the false-alarm rate at which images are marked unknown; None: none is.
 
     Raises:
-        UserError: no threshold for unknown pictures, or answers that are not finite.
+        UserError: no threshold for unknown images, or answers that are not finite.
     """
     rows = any(one.row is not None for one in asked)
     naming = Naming([str(name) for name in model.classes_], what="rows" if rows else "images")

@@ -135,7 +135,7 @@ def read_tensors(folder: Path, name: str, content: Mapping[str, Any]) -> dict[st
     try:
         found = (folder / name).read_bytes()
         if hashlib.sha256(found).hexdigest() != expected:
-            raise damaged(folder / name, "its checksum is another one")
+            raise damaged(folder / name, "its checksum differs")
         return tensors_in(found)
     except OSError as error:
         raise damaged(folder / name, error.strerror or error) from error

@@ -54,7 +54,7 @@ def test_pictures_that_were_left_out_are_said(
     (outputs / "0" / "figures" / "a.png").write_bytes(b"12345")
     monkeypatch.setattr("metakd.dashboard.export.MOST_PICTURES", 4)
     assert main(["dashboard", str(outputs), "--export", str(tmp_path / "page.html")]) == 0
-    assert "1 pictures were left out" in capsys.readouterr().err
+    assert "1 images were left out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_facts_of_an_own_choice_decide_not_its_name(tmp_path: Path) -> None:
         "distill=mixed distill.ce_weight=0.6"
     )
     assert not refused("algorithm=game task.meta_batch=1")
-    assert "options.sees=tasks tells the tasks" in refused(
+    assert "options.sees=tasks compares the tasks" in refused(
         "algorithm=game task.meta_batch=1 algorithm.options.sees=tasks"
     )
     for base, adapts in (("maml", True), ("protonet", False)):

@@ -42,7 +42,7 @@ def test_with_the_weights_here_it_is_the_other_one(home: Path) -> None:
     assert composed.config.teacher.pretrained
     assert not composed.config.pretrain.enabled
     assert composed.said == (
-        f"{SMALL}: experiment=photos/pretrained is taken, since its teacher's weights are here "
+        f"{SMALL}: experiment=photos/pretrained is used, since its teacher's weights are here "
         f"({home / FILE})",
     )
     assert composed.overrides[0] == SMALL  # as it was typed
@@ -56,7 +56,7 @@ def test_without_them_it_is_itself(home: Path, other: str | None) -> None:
     composed = small(home)
     assert (composed.config.teacher.name, composed.config.pretrain.updates) == ("conv4", 600)
     assert composed.said == (
-        f"{SMALL} is taken as it is: {home} holds no {FILE}, with which "
+        f"{SMALL} is used as it is: {home} holds no {FILE}, with which "
         "experiment=photos/pretrained would be taken",
     )
 
@@ -69,7 +69,7 @@ def test_what_is_typed_about_the_teacher_wins(home: Path, word: str) -> None:
     assert composed.config.teacher.name == "conv4"
     assert not composed.config.teacher.pretrained
     key = word.partition("=")[0]
-    assert composed.said == (f"{SMALL} is taken as it is, since {key} is typed",)
+    assert composed.said == (f"{SMALL} is used as it is, since {key} is typed",)
 
 
 def test_other_words_win_over_both(home: Path) -> None:
