@@ -39,7 +39,7 @@ def unknown_setting(key: str, value: str, groups: Iterable[str]) -> str:
     settings = known_settings()
     groups = list(groups)
     if key == "architecture":
-        return f"architecture={value}: type teacher={value} or student={value}"
+        return f"architecture={value}: no such group; type teacher={value} or student={value}"
     prefix, _, leaf = key.rpartition(".")
     if not prefix:
         # `algoritm=maml` is a misspelt group, `lr=1` a setting without its group.
