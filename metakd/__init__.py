@@ -195,7 +195,7 @@ def evaluate(
     quiet: bool = True,
     **settings: Any,
 ) -> Results:
-    """Judge a finished run's models again, as `metakd evaluate RUN OVERRIDES` does.
+    """Evaluate a finished run's models again, as `metakd evaluate RUN OVERRIDES` does.
 
     Args:
         run: the run's folder.
@@ -207,7 +207,7 @@ def evaluate(
 
     Raises:
         TypeError: an override that is no text, a setting that cannot be typed.
-        UserError: not a run, or it cannot be judged so.
+        UserError: not a run, or it cannot be evaluated so.
     """
     from metakd import pipeline
     from metakd.from_python.results import Results
@@ -242,7 +242,7 @@ def load(
         batch_size: pictures that are read and asked about at once.
         batchnorm: `inductive` (an answer depends on the examples and the one picture alone) or
             `transductive` (on all pictures of a call); None: as saved, else inductive.
-        steps: of adaptation; None: as saved, else as the run was judged.
+        steps: of adaptation; None: as saved, else as the run was evaluated.
         plugins: modules whose classes the caller permits, for a run that used some.
 
     Raises:

@@ -268,7 +268,7 @@ def read(path: Path) -> Run:
 
 
 def _with_the_judged(path: Path, info: RunInfo, place: str) -> RunInfo:
-    """Return what an evaluation recorded, with seed and teacher of the run that it judged."""
+    """Return what an evaluation recorded, with seed and teacher of the run that it evaluated."""
     try:
         judged = read_file(path / place / "run.json", RunInfo).content
     except UserError:

@@ -146,7 +146,7 @@ class ImageFolder:
         shown = ", ".join(f"'{name}'" for name in sorted(gone)[:3]) + " …" * (len(gone) > 3)
         return {s: [n for n in names if n not in gone] for s, names in class_lists.items()}, [
             f"dataset image_folder: {len(gone)} class folders of this run are not there ({shown}); "
-            "it is judged on none of them"
+            "it is evaluated on none of them"
         ]
 
     def _split(self, found: ClassFolders) -> dict[str, list[str]]:

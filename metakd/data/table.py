@@ -237,7 +237,9 @@ class Table:
         unused = [name for name in names if name not in used]
         lines = []
         if gone:
-            lines.append(f"{len(gone)} classes of this run are not there; judged on none of them")
+            lines.append(
+                f"{len(gone)} classes of this run are not there; evaluated on none of them"
+            )
         if unused:
             shown = ", ".join(f"'{n}'" for n in unused[:3]) + " …" * (len(unused) > 3)
             lines.append(f"{len(unused)} classes left out ({shown}): no split names them")

@@ -1,4 +1,4 @@
-"""Judging a finished run's models again: other tasks, another dataset, other shots or steps."""
+"""Evaluating a finished run's models again: other tasks, another dataset, other shots or steps."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def evaluate_run(
     *,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Judge the models of the run in `path` and write `evaluations/<date_time>/results.json`.
+    """Evaluate the models of the run in `path` and write `evaluations/<date_time>/results.json`.
 
     Args:
         path: the run's folder.
@@ -72,7 +72,7 @@ def evaluate_run(
         the content of that results.json, and its `folder`.
 
     Raises:
-        UserError: not a run, or one whose models cannot be judged so.
+        UserError: not a run, or one whose models cannot be evaluated so.
     """
     run = open_run(path)
     info = run.read_run()
@@ -124,7 +124,7 @@ def evaluate_run(
 def judged_composed(
     run: RunFolder, overrides: Sequence[str] = (), config_dir: str | Path | None = None
 ) -> Composed:
-    """Return a run's configuration, changed by `overrides`, to judge its models with.
+    """Return a run's configuration, changed by `overrides`, to evaluate its models with.
 
     Raises:
         UserError: an override that is about training.
@@ -133,7 +133,7 @@ def judged_composed(
     for key in composed.typed:
         if key.partition(".")[0] not in JUDGED_AGAIN and key not in ALSO:
             raise UserError(
-                f"{key}: a trained run is only judged again; what can differ is "
+                f"{key}: a trained run is only evaluated again; what can differ is "
                 f"{', '.join((*JUDGED_AGAIN, *ALSO))}." + nearest(key, (*JUDGED_AGAIN, *ALSO))
             )
     only_judged(composed.config)
@@ -141,7 +141,7 @@ def judged_composed(
 
 
 def prepare_judging(run: RunFolder, composed: Composed) -> Prepared:
-    """Return what a run's models are judged on, made as they expect it and new to them.
+    """Return what a run's models are evaluated on, made as they expect it and new to them.
 
     Raises:
         UserError: data that is missing, or of classes that they have learned from.
@@ -192,9 +192,9 @@ def _check_scale(prepared: Prepared, run: RunFolder) -> None:
             f"the run '{run.path}' does not record the scale of its teacher's answers (an older "
             f"version wrote it), and it cannot be fitted here: {ways}-way tasks need as many "
             f"meta-validation classes, and this data has {data.split('validate').classes}. Name a "
-            "folder that holds the classes to be judged in 'test' and others in 'val' (type "
+            "folder that holds the classes to evaluate on in 'test' and others in 'val' (type "
             "dataset=image_folder dataset.folder=FOLDER, without --images), or make the run again "
-            f"with 'metakd reproduce {run.path}' and judge that one"
+            f"with 'metakd reproduce {run.path}' and evaluate that one"
         )
 
 

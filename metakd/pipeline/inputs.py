@@ -45,7 +45,7 @@ class Known:
         sized: pictures are read at the size of its configuration, which was typed, and not at that
             which its student expects.
         trained: what its networks have learned from so far; None: nothing yet, or not recorded.
-        judging: its models are only judged: nothing is trained, no training class is needed.
+        judging: its models are only evaluated: nothing is trained, no training class is needed.
     """
 
     student: Preprocessing | None = None

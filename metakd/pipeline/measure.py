@@ -125,7 +125,7 @@ def precision_of(config: Config, precision: Precision) -> Precision:
 
 
 def start_of(config: Config) -> dict[str, str]:
-    """Return {"start": …} of results.json: from which generated start the student was judged."""
+    """Return {"start": …} of results.json: from which generated start the student was evaluated."""
     start = config.algorithm.options.get("start")
     return {"start": str(start)} if config.algorithm.supports.teaches and start else {}
 
@@ -295,7 +295,7 @@ def _teacher_scale(
 def fidelity(student: Judged, teacher: Judged) -> dict[str, float]:
     """Return how alike the two predict on the headline's tasks (top-1 agreement, KL in nats)."""
     s, t = student.headline, teacher.headline
-    assert torch.equal(s.classes, t.classes), "student and teacher were judged on other tasks"
+    assert torch.equal(s.classes, t.classes), "student and teacher were evaluated on other tasks"
     return fidelity_of(t.logits, s.logits)
 
 

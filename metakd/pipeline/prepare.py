@@ -319,7 +319,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
 
 
 def _leave_out_learned(prepared: Prepared) -> None:
-    """See to it that what is judged on is new to the checkpoints (`metakd.pipeline.seen`)."""
+    """Make sure that the evaluation classes are new to the checkpoints (`metakd.pipeline.seen`)."""
     config = prepared.config
     cards = {
         f"student.checkpoint={config.student.checkpoint}": prepared.student_card,

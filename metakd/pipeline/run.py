@@ -234,7 +234,7 @@ def provenance_of(prepared: Prepared) -> dict[str, Any]:
 
 
 def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) -> Results:
-    """Train, judge and write the results; without a folder (another process has it) no results."""
+    """Train, evaluate and write the results; without a folder (another process has it) none."""
     config, data = prepared.config, prepared.data
     said = counts(data)
     if said is not None:

@@ -1,4 +1,4 @@
-"""Whether the classes that networks are judged on are new to them (docs/concepts.md)."""
+"""Whether the classes that networks are evaluated on are new to them (docs/concepts.md)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def overlap(
 
     Args:
         data: the dataset.
-        split: that it is to be judged on.
+        split: that it is to be evaluated on.
         card: what its weights say.
         known_pictures: [n] int64 marks of the pictures that it has learned from.
     """
@@ -98,10 +98,10 @@ def left_out(
     if action == "leave_out":
         fix = f"type task.ways={left} or name other data" if left > 1 else "name other data"
         raise UserError(f"{what}; {left} are left, too few for task.ways={ways}: {fix}")
-    other = f"evaluate.seen=leave_out to judge on the other {left}, or " if left >= ways else ""
+    other = f"evaluate.seen=leave_out to evaluate on the other {left}, or " if left >= ways else ""
     raise UserError(
         f"{what}, so figures on them would not be of new classes; type {other}"
-        "evaluate.seen=keep to judge on them all the same"
+        "evaluate.seen=keep to evaluate on them all the same"
     )
 
 
@@ -116,7 +116,7 @@ def change_both(
 def without_learned(
     everything: ClassData, data: ClassData, card: Card, config: Config, whose: str
 ) -> tuple[ClassData, ClassData, list[str]]:
-    """Refuse, leave out or keep judged classes that a checkpoint has learned from.
+    """Refuse, leave out or keep evaluation classes that a checkpoint has learned from.
 
     Args:
         everything: the data.

@@ -32,7 +32,7 @@ def fine_tune_student(
     teacher: FrozenTeacher | None,
     suffix: str = "",
 ) -> TargetResult:
-    """Fine-tune a copy of the student's backbone on the config's target task and judge it.
+    """Fine-tune a copy of the student's backbone on the config's target task and evaluate it.
 
     With `finetune.distill` the run's distillation goes on: the teacher embeds the target's
     training images, and its logits come from the prototypes of the target's training classes.

@@ -67,7 +67,7 @@ def check_tasks(config: Config, data: ClassData, *, judging: bool) -> None:
     Args:
         config: of the run.
         data: what the tasks are made from.
-        judging: the run is only judged again; nothing is trained.
+        judging: the run is only evaluated again; nothing is trained.
 
     Raises:
         UserError: as `ClassData.tasks`.
@@ -84,7 +84,7 @@ def fit_queries(
     Args:
         composed: the config; it is left as it is.
         data: what the tasks are made from.
-        judging: the run is only judged again; only the tasks that it is judged on count.
+        judging: the run is only evaluated again; only its evaluation tasks count.
 
     Returns:
         the config with the numbers that hold, also in its `yaml`, and a line for each number that

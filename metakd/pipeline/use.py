@@ -67,7 +67,7 @@ def load(
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         batch_size: pictures that are read and asked about at once.
         batchnorm: `inductive` or `transductive`; None: as saved, else inductive.
-        steps: of adaptation; None: as saved, else as the run was judged.
+        steps: of adaptation; None: as saved, else as the run was evaluated.
         plugins: modules whose classes the caller permits.
 
     Raises:

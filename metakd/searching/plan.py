@@ -25,7 +25,7 @@ __all__ = ["Search", "plan", "replan"]
 
 PART = "evaluate.part"
 FOLDERS_OF_RUNS = ("experiment", "name", "output_root")
-"""Words that no setting is good or bad by, beside those that say what trials are judged on."""
+"""Words that are not searched, beside those that decide what trials are evaluated on."""
 
 
 @dataclass
@@ -142,8 +142,8 @@ def _planned(
     for key in space:
         if key in FOLDERS_OF_RUNS or is_judged(key) or is_bookkeeping(key):
             raise UserError(
-                f"{key}: cannot be searched: it says what trials are judged on, or where things "
-                "lie; give it one value"
+                f"{key}: cannot be searched: it decides what trials are evaluated on, or where "
+                "files are; give it one value"
             )
     parameters = read_space(space, where)
     judged = _judged(words)
@@ -170,7 +170,7 @@ def _judged(words: Sequence[str]) -> list[str]:
     for override in parse(words):
         if override.key_or_group == PART and override.value() != "validate":
             raise UserError(
-                f"{override.input_line}: a search is judged on the validation classes, so that "
+                f"{override.input_line}: a search is evaluated on the validation classes, so that "
                 "the test classes stay unseen; leave it out"
             )
     wanted = f"{PART}=validate"
