@@ -106,7 +106,7 @@ def _renamed(text: str, choice: str, name: str) -> str:
 
 
 def _write(target: Path, text: str, force: bool) -> None:
-    """Write a file, over an old one only if told so.
+    """Write a file; overwrite an old one only with `--force`.
 
     Raises:
         UserError: the file is there already, is the built-in one, or cannot be written.

@@ -78,7 +78,7 @@ def brings_of(file: Path) -> dict[str, str | dict[str, Any]]:
     """Return what the file of a choice brings: by group a choice, or settings.
 
     Raises:
-        UserError: it cannot be read, or brings what there is not.
+        UserError: it cannot be read, or brings something unknown.
     """
     content = content_of(file)
     brought = content.get(KEY) if isinstance(content, dict) else None
@@ -111,7 +111,7 @@ def bringing(picked: Mapping[str, str], decided: Iterable[str], choices: Choices
     Args:
         picked: the choice of each group.
         decided: the groups whose choice was typed or made by an experiment.
-        choices: what there is to choose from.
+        choices: the available choices.
     """
     found, named, now = Brought(), set(decided), dict(picked)
     todo = [group for group in known_groups() if group in now]

@@ -54,7 +54,7 @@ class Composed:
         config_dir: the user's own configuration folder.
         brought: by choice (`algorithm=reptile`), what it brought for other groups, as it could be
             typed; only what would have been otherwise.
-        said: lines about what was decided by what lies on this machine.
+        said: lines about choices that depend on files of this machine.
     """
 
     config: Config

@@ -59,7 +59,7 @@ def declarations(cls: type = Config, prefix: str = "") -> Mapping[str, Setting]:
 
 
 def declaration(key: str) -> Setting:
-    """Return what is declared of a setting, or of what stands in a dictionary of settings."""
+    """Return what is declared of a setting, or of an entry of a dictionary of settings."""
     known = declarations()
     while key not in known and "." in key:
         key = key.rpartition(".")[0]
@@ -72,7 +72,7 @@ def is_fact(key: str) -> bool:
 
 
 def is_bookkeeping(key: str) -> bool:
-    """Tell whether a setting (or group) says where things lie or who watches: no run differs by it.
+    """Tell whether a setting (or group) has no part in a figure: where files are, who watches.
 
     Another folder for a run is another run; see `Setting.decides`.
     """

@@ -1,4 +1,4 @@
-"""An experiment that is another one where torchvision's weights lie on this machine.
+"""An experiment that is another one where torchvision's weights are on this machine.
 
 The file of an experiment can say
 
@@ -39,12 +39,12 @@ def hub_checkpoints() -> Path:
 def with_downloaded(
     lines: Sequence[str], parsed: Sequence[Override], choices: Choices
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Put the other experiment in the place of a typed one whose weights are here.
+    """Replace a typed experiment whose weights are here by the other one.
 
     Args:
         lines: overrides, as Hydra is to see them.
         parsed: the same, parsed.
-        choices: what there is to choose from.
+        choices: the available choices.
 
     Returns:
         the overrides, and a line that says which experiment was taken; none where the typed one

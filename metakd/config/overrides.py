@@ -42,7 +42,7 @@ def quoted(override: str, *, sweeps: bool = False) -> str:
 
     Args:
         override: as typed.
-        sweeps: whether several values may stand there (`-m`), as `choice(…)` or each in quotes.
+        sweeps: whether several values are allowed (`-m`), as `choice(…)` or each in quotes.
     """
     key, equals, value = override.partition("=")
     if not equals or key.lstrip("+") not in PATH_KEYS:

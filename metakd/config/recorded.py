@@ -26,7 +26,7 @@ FREE = (
         if (known.decides != "figures" or known.path) and key != "pretrain.cache"
     ),
 )
-"""What can be typed for a repetition of a run: where things lie, who watches, on what it runs; not
+"""What can be typed for a repetition of a run: where files are, who watches, on what it runs; not
 `pretrain.cache`, since `cached_teacher` says that."""
 
 
@@ -103,7 +103,7 @@ def reproduction_composed(
 ) -> Composed:
     """Return the configuration that repeats a run: the recorded one, in a folder of its own.
 
-    Teacher and undistilled twin are trained anew, and nothing is mirrored unless `tracker` is
+    Teacher and undistilled twin are trained again, and nothing is mirrored unless `tracker` is
     typed. Where the recorded output folder is a relative one, it is relative to here.
 
     Args:

@@ -83,7 +83,7 @@ def renamed(content: Mapping[Any, Any], group: str = "") -> tuple[dict[Any, Any]
 
 
 def _taken(content: Mapping[Any, Any], path: list[str]) -> tuple[dict[Any, Any], Any] | None:
-    """Return `content` without what stands at `path`, and that; None if nothing does."""
+    """Return `content` without the value at `path`, and the value; None if there is none."""
     head, *rest = path
     if head not in content:
         return None
@@ -98,7 +98,7 @@ def _taken(content: Mapping[Any, Any], path: list[str]) -> tuple[dict[Any, Any],
 
 
 def _put(content: dict[Any, Any], path: list[str], value: Any) -> bool:
-    """Put `value` at `path`, making dictionaries on the way; False if something stands there."""
+    """Put `value` at `path`, making dictionaries on the way; False if there is one."""
     *way, last = path
     for key in way:
         inner = content.get(key)

@@ -1,4 +1,4 @@
-"""What somebody typed in another way than it is typed here, and what to type."""
+"""Common ways of typing that do not work here, and what to type instead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from metakd.errors import nearest
 __all__ = ["as_option", "malformed", "missing_choice"]
 
 WORDS = ("resume", "replay", "resume_changed", "experiment", "sweep")
-"""Words that stand left of `=` and are neither groups of a run nor its settings."""
+"""Words left of `=` and are neither groups of a run nor its settings."""
 
 BRACKETS = {"[": "]", "{": "}", "(": ")"}
 

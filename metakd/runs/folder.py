@@ -320,7 +320,7 @@ class RunFolder:
     def unlock(self) -> None:
         """Let others work on this run.
 
-        The lock's empty file stays: whoever removed it could take it from under a third process.
+        The lock's empty file stays: removing it could take it from a third process.
         """
         if self._lock is not None:
             self._lock.release()

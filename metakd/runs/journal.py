@@ -24,7 +24,7 @@ class Journal:
 
     A stage that is done leaves `finished_<stage>.pt`; the stage in progress `last.pt` and
     `previous.pt`. Each names the stages that were done before it, and counts only while all of
-    them are sound: what builds on something lost is made anew, too.
+    them are sound: what builds on something lost is done again, too.
 
     Args:
         folder: the run's folder of checkpoints.
@@ -54,7 +54,7 @@ class Journal:
         """Read what an earlier process left; damage is named in a warning and left out.
 
         Args:
-            mend: remove what a killed save left; only whoever has locked the run may.
+            mend: remove what a killed save left; only for the process that has locked the run.
         """
         if mend:
             clean(self.folder)

@@ -77,7 +77,7 @@ class MetricsFile:
 
         A last line that a crash cut short is left out. So is any other line that is no sound
         entry, and every line of a (stage, step) for which two lines give different metrics: which
-        of them holds cannot be told. One warning names the file and these lines.
+        of them is right is unknown. One warning names the file and these lines.
 
         Raises:
             UserError: the file cannot be read at all.

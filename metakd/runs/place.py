@@ -1,4 +1,4 @@
-"""Where a run's folder can lie: checked before anything is computed, and made unique."""
+"""The place of a run's folder: checked before anything is computed, and made unique."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def process_start(pid: int) -> str | None:
 
 
 def is_alive(pid: int, host: str, start: str | None) -> bool | None:
-    """Tell whether the process that a run recorded still runs; None: cannot be told from here."""
+    """Tell whether the process that a run recorded still runs; None: cannot be known from here."""
     if host != host_name() or os.name == "nt":
         return None
     now = process_start(pid)

@@ -146,7 +146,7 @@ def _short(value: Any) -> str:
 
 
 def _of_torch() -> dict[str, Any]:
-    """Return facts that torch knows; it takes seconds to import, so only if somebody has."""
+    """Return facts that torch knows; it takes seconds to import, so only if it is imported already."""
     torch = sys.modules.get("torch")
     if torch is None:
         return {}
@@ -189,10 +189,10 @@ def _versions() -> dict[str, str]:
 
 
 def git_commit(root: Path) -> dict[str, Any]:
-    """Return which code lies in the clone at `root`; empty where there is no clone.
+    """Return which code is in the clone at `root`; empty where there is no clone.
 
-    Only a repository whose top level is `root` counts: an installed package may lie inside the
-    repository of somebody else's project.
+    Only a repository whose top level is `root` counts: an installed package may be inside the
+    repository of another project.
 
     Returns:
         `git_commit`, `git_dirty` (whether files that git knows differ from it); if so `git_diff`,

@@ -1,7 +1,7 @@
 """results.json, split.json and the lines of metrics.jsonl.
 
 docs/schemas describes the same files for other programs; scripts/write_schemas.py makes it from
-these classes. What it asks of a file beyond what a reader needs stands in `json_schema_extra`.
+these classes. What it asks of a file beyond what a reader needs is in `json_schema_extra`.
 """
 
 from __future__ import annotations

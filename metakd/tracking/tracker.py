@@ -35,7 +35,7 @@ class Tracker(Protocol):
 
         Args:
             config: the run's settings, as plain containers.
-            folder: the run's folder; the tracker's own files lie in it.
+            folder: the run's folder; holds the tracker's own files.
             name: the run's name.
             tags: of the run.
             job_type: `train`, `evaluate`.

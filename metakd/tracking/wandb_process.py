@@ -19,7 +19,7 @@ on standard output::
      "artifacts": [{"name", "folder", "metadata"}]} -> {"uploaded": true}
 
 A run that goes on online with an id of which the server knows nothing was offline before: what it
-has logged until then, `replay`, is told again.
+has logged until then, `replay`, is sent again.
 
 What goes wrong ends the process with the line {"failed": "…"}.
 """

@@ -64,7 +64,7 @@ def example_pictures(folder: Path) -> dict[str, list[Path]]:
 def asked_pictures(paths: Sequence[Path]) -> list[Asked]:
     """Return the images to classify.
 
-    A folder stands for the images in it; the class of those in its subfolders is the subfolder's
+    A folder means the images in it; the class of those in its subfolders is the subfolder's
     name.
 
     Raises:

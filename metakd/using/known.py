@@ -53,7 +53,7 @@ def quantiles_of(scores: Tensor) -> list[float]:
 
 
 def threshold_at(quantiles: Sequence[float], rate: float) -> float:
-    """Return the score below which the share `rate` of known queries lies."""
+    """Return the `rate` quantile of the score over known queries."""
     place = min(max(rate, 0.0), 1.0) * (len(quantiles) - 1)
     low = min(int(place), len(quantiles) - 2)
     return quantiles[low] + (place - low) * (quantiles[low + 1] - quantiles[low])

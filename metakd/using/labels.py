@@ -25,7 +25,7 @@ def labels_of(given: Any, examples: int) -> list[Hashable]:
         examples: how many there are.
 
     Raises:
-        UserError: another number of labels, or one that cannot stand for a class.
+        UserError: another number of labels, or one that cannot be a class.
     """
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise UserError(f"labels: expected one for each example, not {type(given).__name__}")

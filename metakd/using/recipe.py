@@ -54,7 +54,7 @@ class Recipe:
         ways: of the tasks that it was evaluated on.
         shots: examples of a class there.
         precision: `float32` or `bfloat16`, that of its evaluation.
-        channels_last: how its filters lie in memory.
+        channels_last: memory layout of its filters.
     """
 
     model: str

@@ -123,7 +123,7 @@ def read_tensors(folder: Path, name: str, content: Mapping[str, Any]) -> dict[st
     """Return the tensors of one of a folder's files.
 
     Args:
-        folder: where it lies.
+        folder: the folder that holds it.
         name: of the file.
         content: the folder's JSON, which lists checksums.
 

@@ -2,7 +2,7 @@
 
 A setting is accepted whatever the choices are; one that a choice does not use changes nothing and
 is named in a warning. Settings that only one choice has live in its `options`, whose keys and
-default values stand in that choice's YAML file.
+default values are in that choice's YAML file.
 
 `_target_` and what stands under `supports` are facts about a choice, written in its YAML: they let
 impossible combinations be refused before torch is imported.

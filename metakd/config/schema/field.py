@@ -30,7 +30,7 @@ class Setting:
         most: largest number.
         path: it names a file or folder, so its value may hold any character.
         decides: what it has a part in: the run's figures; only on which machinery they are
-            computed; only the run's folder; nothing of these (where things lie, who watches).
+            computed; only the run's folder; nothing of these (where files are, who watches).
         judged: it decides what a run is evaluated on, so a search must not vary it.
         pipeline: the pipeline reads it, whether the class of the choice takes it or not.
         fact: nobody sets it: the file of a choice states it.
