@@ -146,7 +146,7 @@ def _short(value: Any) -> str:
 
 
 def _of_torch() -> dict[str, Any]:
-    """Return facts that torch knows; it takes seconds to import, so only if it is imported already."""
+    """Return facts that torch knows; importing it takes seconds, so only if it is imported."""
     torch = sys.modules.get("torch")
     if torch is None:
         return {}
