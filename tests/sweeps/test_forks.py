@@ -133,7 +133,7 @@ def test_a_killed_server_takes_no_job_along(jobs: Jobs, tmp_path: Path) -> None:
     assert jobs.end(1) == 0
     assert jobs.said == [
         "the process that jobs are forked from ended (killed by SIGKILL (too little memory, or "
-        "somebody did)); starting another one"
+        "by a user)); starting another one"
     ]
     jobs.start(2, "print('a copy')")
     assert jobs.end(2) == 0
