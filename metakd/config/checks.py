@@ -75,7 +75,7 @@ def _check_values(config: Config) -> None:
     check_device(config.device)
     name = config.name
     if not name.strip() or "\0" in name or {"", ".", ".."} & {*name.split("/")}:
-        raise UserError(f"name='{name}': the run's folder cannot have this name")
+        raise UserError(f"name='{name}': cannot be used as the run folder's name")
     for stage in (config.pretrain, config.warmstart, config.meta_train, config.finetune):
         if stage.schedule == "step" and stage.halve_every is None:
             raise UserError("schedule=step needs halve_every=NUMBER in the same stage")
