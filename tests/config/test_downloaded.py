@@ -57,7 +57,7 @@ def test_without_them_it_is_itself(home: Path, other: str | None) -> None:
     assert (composed.config.teacher.name, composed.config.pretrain.updates) == ("conv4", 600)
     assert composed.said == (
         f"{SMALL} is used as it is: {home} holds no {FILE}, with which "
-        "experiment=photos/pretrained would be taken",
+        "experiment=photos/pretrained would be used",
     )
 
 
