@@ -123,7 +123,7 @@ def test_the_recipe_for_photographs_takes_it_if_it_is_there(
     found = begun("with")
     assert (found["teacher"]["model"], found["teacher"]["pretrained"]) == ("resnet18", True)
     assert not found["pretrain"]["enabled"]
-    assert sum("experiment=photos/pretrained is taken" in line for line in lines) == 1
+    assert sum("experiment=photos/pretrained is used" in line for line in lines) == 1
     assert begun("typed", "teacher=conv4")["teacher"]["name"] == "conv4"
     assert sum("is used as it is, since teacher is typed" in line for line in lines) == 1
     (torch_home / "hub" / "checkpoints" / "resnet18-f37072fd.pth").unlink()
