@@ -33,6 +33,10 @@ class ExampleSource(Protocol):
         """Return the same, changed at random as `key` decides."""
         ...
 
+    def alike(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the two sides of tasks with examples of one shape."""
+        ...
+
 
 class EpochOrder:
     """The random order of 0 … n-1 in each epoch, a pure function of (key, epoch).

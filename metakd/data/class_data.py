@@ -7,6 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -60,6 +61,8 @@ class ClassData(ABC):
     """Whether an example can be drawn as a picture."""
     augmentations: ClassVar[tuple[str, ...]] = ()
     """Kinds of random change that there are."""
+    asks_readers: ClassVar[bool] = False
+    """Whether a network has to say, in an attribute `reads`, what it reads of an example."""
     preprocessing_type: ClassVar[type[Preprocessing]]
     """What networks expect of examples of this kind is said by this class."""
     reading_type: ClassVar[type[Any]]
@@ -185,16 +188,24 @@ class ClassData(ABC):
         keys = active = None
         if view is not None and self.augment:
             views = view.reshape(-1)
-            keys, active = derive(derive(self._view_key, flat), views), views > 0
+            keys, active = self.keys_of(flat, views), views > 0
         seen = self._seen(self.split(split).examples[flat], keys, active)
-        return seen.view(*index.shape, *self.example_shape)
+        return seen.view(*index.shape, *seen.shape[1:])
+
+    def keys_of(self, index: Tensor, view: Tensor) -> Tensor:
+        """Return the keys [n] int64 that decide the changes of fixed views of examples [n]."""
+        return derive(derive(self._view_key, index), view)
 
     def fresh_examples(self, split: str, index: Tensor, key: int) -> Tensor:
         """Return examples augmented afresh, as `examples` does; `key` decides the changes."""
         flat = index.reshape(-1)
         keys = derive(key, torch.arange(len(flat), device=flat.device))
         seen = self._seen(self.split(split).examples[flat], keys, None)
-        return seen.view(*index.shape, *self.example_shape)
+        return seen.view(*index.shape, *seen.shape[1:])
+
+    def alike(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the two sides of tasks with examples of one shape."""
+        return support, query
 
     def as_seen(self, examples: Tensor) -> Tensor:
         """Return examples [n, *kept] as the networks see them, clean, [n, *example] float32."""
@@ -287,6 +298,19 @@ class ClassData(ABC):
         if preprocessing == self.preprocessing:
             return self
         return self._with(self.prepared.splits, preprocessing)
+
+    def reading_of(self, reads: Preprocessing, cache_root: Path | None = None) -> Preprocessing:
+        """Return what a network that says what it reads expects of these examples.
+
+        Args:
+            reads: what it says; where `asks_readers`.
+            cache_root: folder of caches; None: nothing is kept.
+        """
+        return reads
+
+    def carrying(self, other: Preprocessing) -> Self:
+        """Return the data with examples that a network which expects `other` can convert."""
+        return self
 
     def without_held_out(self) -> Self:
         """Return the data without the examples that a target task is tested on.

@@ -185,6 +185,7 @@ class EpisodeStream:
             for name, index in (("support", drawn.support), ("query", drawn.query))
         ]
         (support, support_view), (query, query_view) = sides
+        support, query = self._data.alike(support, query)
         tasks = len(drawn.classes)
         return TaskBatch(
             support=support,

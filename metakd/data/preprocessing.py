@@ -14,6 +14,7 @@ __all__ = ["Preprocessing"]
 _KINDS = {
     "pictures": ("metakd.data.picture_preprocessing", "PicturePreprocessing"),
     "features": ("metakd.data.features", "FeaturePreprocessing"),
+    "text": ("metakd.data.text_preprocessing", "TextPreprocessing"),
 }
 """Where the class of each kind of input is defined; imported when a file of weights names it."""
 
@@ -77,6 +78,21 @@ class Preprocessing(ABC):
     @abstractmethod
     def converted(self, examples: Tensor, given: Preprocessing) -> Tensor:
         """Return examples [n, *given.shape] that were prepared as `given`, prepared as this."""
+
+    def alone(self) -> Preprocessing:
+        """Return it without what examples hold for another network."""
+        return self
+
+    def learned_from(self, reads: Preprocessing) -> bool:
+        """Tell whether it is what became of what a network says that it reads."""
+        return self == reads
+
+    def carrying(self, other: Preprocessing) -> Preprocessing:
+        """Return how examples are made from which a network that expects `other` can take its own.
+
+        The same where they can be converted; texts hold what each network reads.
+        """
+        return self
 
     @staticmethod
     def from_plain(content: Any) -> Preprocessing:

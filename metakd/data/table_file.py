@@ -1,8 +1,11 @@
-"""Tables as users have them: CSV files, and .npz files of arrays."""
+"""Tables as users have them: CSV files, lines of JSON, and .npz files of arrays."""
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
+import json
 import math
 import zipfile
 from collections import Counter
@@ -15,9 +18,10 @@ from numpy.typing import NDArray
 
 from metakd.errors import UserError, nearest
 
-__all__ = ["SUFFIXES", "TableFile", "read_table_file"]
+__all__ = ["SUFFIXES", "TableFile", "decoded", "read_table_file"]
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".npz")
+SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".npz")
+_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _DELIMITERS = ",;\t|"
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 _LONGEST = 2**24  # characters of a cell
@@ -95,39 +99,110 @@ class TableFile:
         return f"{self.path}, line {self.lines[row]}: in column '{column}' stands"
 
 
-def read_table_file(path: Path, delimiter: str | None = None) -> TableFile:
-    """Read a CSV file with a header, or an .npz file.
+def read_table_file(
+    path: Path, delimiter: str | None = None, encoding: str | None = None
+) -> TableFile:
+    """Read a CSV file with a header, a file with a JSON object a line, or an .npz file.
 
     Args:
-        path: of the file.
+        path: of the file; what it is its ending says (.jsonl, .npz, any other: CSV).
         delimiter: between cells; None: what cuts the first line into most cells, of , ; tab |
+        encoding: see `decoded`.
 
     Raises:
         UserError: it is not there or cannot be read, or is no table.
     """
     if not path.is_file():
         raise UserError(f"the table {path} is not there: name a CSV or .npz file")
-    return _read_npz(path) if path.suffix.lower() == ".npz" else _read_csv(path, delimiter)
+    if path.suffix.lower() == ".npz":
+        return _read_npz(path)
+    text = decoded(path, encoding)
+    if path.suffix.lower() == ".jsonl":
+        return _read_json_lines(path, text)
+    return _read_csv(path, text, delimiter)
 
 
-def _read_csv(path: Path, delimiter: str | None) -> TableFile:
-    csv.field_size_limit(_LONGEST)
+def decoded(path: Path, encoding: str | None = None) -> str:
+    """Return the text of a file, without a byte order mark.
+
+    Args:
+        path: of the file.
+        encoding: a name that Python knows (`cp1252`); None: UTF-16 where the file begins with its
+            mark, else UTF-8.
+
+    Raises:
+        UserError: it cannot be read, or is in another encoding; with the line.
+    """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            first = next((line for line in file if line.strip()), "")
-            cut = delimiter or max(_DELIMITERS, key=lambda c: len(_cells(first, c)))
-            file.seek(0)
-            reader = csv.reader(file, delimiter=cut, strict=True, skipinitialspace=True)
-            rows, lines, before = list[list[str]](), list[int](), 0
-            for row in reader:
-                if any(cell.strip() for cell in row):
-                    rows.append(row)
-                    lines.append(before + 1)
-                before = reader.line_num
-    except UnicodeDecodeError as error:
-        raise UserError(f"the table {path} is no UTF-8 text: save it as UTF-8") from error
-    except (OSError, csv.Error, TypeError) as error:
-        raise UserError(f"the table {path} cannot be read ({error})") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"the table {path} cannot be read ({error.strerror})") from error
+    own = encoding or ("utf-16" if content.startswith(_MARKS) else "utf-8")
+    try:
+        return content.decode(own).removeprefix("\ufeff")
+    except LookupError as error:
+        raise UserError(
+            f"dataset.options.encoding={encoding}: there is no such encoding; utf-8, utf-16 and "
+            "cp1252 are some"
+        ) from error
+    except UnicodeError as error:
+        start = getattr(error, "start", 0)
+        line = content[:start].count(b"\n") + 1
+        raise UserError(
+            f"{path}, line {line}: this is no {own.upper()} text: save it as UTF-8, or say what it "
+            "is (dataset.options.encoding=cp1252)"
+        ) from error
+
+
+def _read_json_lines(path: Path, text: str) -> TableFile:
+    rows, lines = list[dict[str, str]](), list[int]()
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: this is no JSON ({error})") from error
+        if not isinstance(content, dict):
+            raise UserError(f'{path}, line {number}: give an object, {{"text": …, "label": …}}')
+        names = list(content)
+        if rows and set(names) != set(rows[0]):
+            other = sorted(set(names) ^ set(rows[0]))[0]
+            raise UserError(
+                f"{path}, line {number}: '{other}' is here or in the first line, not in both: "
+                "give every line the same names"
+            )
+        rows.append({name: _cell(value) for name, value in content.items()})
+        lines.append(number)
+    if not rows:
+        raise UserError(f"the table {path} is empty")
+    return TableFile(path, {name: [row[name] for row in rows] for name in rows[0]}, lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _read_csv(path: Path, text: str, delimiter: str | None) -> TableFile:
+    csv.field_size_limit(_LONGEST)
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    cut = delimiter or max(_DELIMITERS, key=lambda c: len(_cells(first, c)))
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=cut, strict=True, skipinitialspace=True
+    )
+    rows, lines, before = list[list[str]](), list[int](), 0
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append(row)
+                lines.append(before + 1)
+            before = reader.line_num
+    except (csv.Error, TypeError) as error:
+        raise UserError(
+            f"the table {path} cannot be read, line {before + 1} and after ({error})"
+        ) from error
     if not rows:
         raise UserError(f"the table {path} is empty")
     header = [name.strip() for name in rows[0]]

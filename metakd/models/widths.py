@@ -59,7 +59,7 @@ def image_shape(
     if len(input_shape) != 3:
         raise UserError(
             f"{architecture} takes images [channels, height, width], not examples of shape "
-            f"{list(input_shape)}; for these use mlp"
+            f"{list(input_shape)}; for rows of numbers use mlp, for texts text_bag or transformer"
         )
     channels, height, width = input_shape
     if min(height, width) < smallest:

@@ -12,6 +12,7 @@ from torch import nn
 from metakd.config.needs import asks_base_head
 from metakd.config.schema import ArchitectureConfig, Config
 from metakd.data.class_data import ClassData
+from metakd.data.dataset import RegressionTasks
 from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
 from metakd.models.card import Card
@@ -27,6 +28,7 @@ __all__ = [
     "BuiltTeacher",
     "Known",
     "build_teacher",
+    "check_reader",
     "checkpoint_of",
     "expected_by",
     "reading_of",
@@ -67,21 +69,65 @@ def checkpoint_of(config: ArchitectureConfig, what: str) -> WeightsFile | None:
     return read_weights(Path(config.checkpoint), "teacher" if what == "teacher" else "student")
 
 
-def expected_by(backbone: nn.Module, card: Card | None, given: Preprocessing) -> Preprocessing:
+def expected_by(
+    backbone: nn.Module, card: Card | None, data: ClassData, cache_root: Path | None = None
+) -> Preprocessing:
     """Return what a network expects of its input.
 
     Args:
         backbone: the network; one with weights from elsewhere may say the mean and deviation
-            (attribute `expected_statistics`).
+            (attribute `expected_statistics`), one for texts says what it reads (`reads`).
         card: of its checkpoint, if it has one.
-        given: what it is given here, where neither of them says anything else.
+        data: what it is given here, as it is where neither of them says anything else.
+        cache_root: folder of caches.
     """
     if card is not None and card.preprocessing is not None:
         return card.preprocessing
+    if data.asks_readers:
+        return data.reading_of(backbone.reads, cache_root)  # type: ignore[arg-type]
     statistics = getattr(backbone, "expected_statistics", None)
     if statistics is None:
-        return given
-    return given.with_statistics(*statistics)
+        return data.preprocessing
+    return data.preprocessing.with_statistics(*statistics)
+
+
+def check_reader(
+    who: str,
+    config: ArchitectureConfig,
+    backbone: nn.Module,
+    data: ClassData | RegressionTasks,
+    expects: Preprocessing | None,
+) -> None:
+    """Refuse a network that cannot read this data.
+
+    Args:
+        who: `student` or `teacher`.
+        config: what it was built from.
+        backbone: the network.
+        data: what it would be given.
+        expects: what its weights say that they expect, if they say it.
+
+    Raises:
+        UserError: texts for a network that reads none, other data for one that does, or weights
+            that belong to another way of reading.
+    """
+    reads, asked = getattr(backbone, "reads", None), data.has_classes and data.asks_readers
+    if asked and reads is None:
+        raise UserError(
+            f"{who}={config.name} reads no texts, and dataset {data.name} holds texts: choose "
+            "text_bag, text_cnn or transformer (a network of your own says what it reads)"
+        )
+    if reads is None:
+        return
+    if not asked:
+        raise UserError(
+            f"{who}={config.name} reads texts, and dataset {data.name} holds none: choose another"
+        )
+    if expects is not None and not expects.learned_from(reads):
+        raise UserError(
+            f"{who}.checkpoint={config.checkpoint}: its network reads {expects.words()}, and "
+            f"{who}={config.name} with these options {reads.words()}: give those of the checkpoint"
+        )
 
 
 def without_card(source: str, assumed: Preprocessing) -> str:
@@ -171,6 +217,7 @@ def build_teacher(
     known: Preprocessing | None,
     needs: frozenset[str],
     file: WeightsFile | None,
+    cache_root: Path,
 ) -> BuiltTeacher:
     """Build the teacher, with the weights of its checkpoint, if it has one.
 
@@ -180,15 +227,17 @@ def build_teacher(
         known: what it expects of its input, where a run recorded that.
         needs: what the student's loss reads of its answers.
         file: its checkpoint.
+        cache_root: folder of caches.
 
     Raises:
-        UserError: the checkpoint cannot be used.
+        UserError: the checkpoint cannot be used, or the network not with this data.
     """
     card = None if file is None else file.card
     expects = card.preprocessing if known is None and card is not None else known
     shape = data.example_shape if expects is None else expects.shape
     seed = config.teacher.seed or 0
     backbone = build_backbone(config.teacher, shape, config.plugins, seed)
+    check_reader("teacher", config.teacher, backbone, data, expects)
     classes, lines = data.split("train").class_names, list[str]()
     network = Network(backbone, len(classes))
     if config.teacher.pretrained and not config.pretrain.enabled:
@@ -198,8 +247,8 @@ def build_teacher(
         if card is None and getattr(backbone, "expected_statistics", None) is None:
             lines.append(without_card(file.source, data.preprocessing))
     if expects is None:
-        expects = expected_by(backbone, card, data.preprocessing)
-    adapt_input(backbone, data.preprocessing, expects)
+        expects = expected_by(backbone, card, data, cache_root)
+    adapt_input(backbone, data.preprocessing.carrying(expects), expects)
     lines += _read_otherwise(config, data, expects)
     lay_out_channels_last(backbone)
     return BuiltTeacher(network, expects, card, classes, lines)

@@ -37,6 +37,7 @@ from metakd.pipeline.construction import build_backbone, dealt_out, load_data, s
 from metakd.pipeline.inputs import (
     Known,
     build_teacher,
+    check_reader,
     checkpoint_of,
     expected_by,
     reading_of,
@@ -271,11 +272,12 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     second_order = config.algorithm.supports.adapts and not config.algorithm.first_order
     seed = _student_seed(config)
     student = build_backbone(config.student, data.example_shape, config.plugins, seed)
+    check_reader("student", config.student, student, data, expected)
     if student_file is not None:
         fill(student, student_file)
     if data.has_classes and everything.has_classes and expected is None:
         # Weights from elsewhere that are no checkpoint of ours may say what they expect.
-        expects = expected_by(student, None, data.preprocessing)
+        expects = expected_by(student, None, data, cache_root)
         everything, data = change_both(everything, data, methodcaller("seen_as", expects))
     silent = student_card is None and getattr(student, "expected_statistics", None) is None
     if student_file is not None and silent and data.has_classes:
@@ -307,15 +309,27 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         warnings=warnings,
     )
     if wants_teacher and data.has_classes:
-        built = build_teacher(config, data, known.teacher, needs, teacher_file)
+        built = build_teacher(config, data, known.teacher, needs, teacher_file, cache_root)
         prepared.teacher = built.network.to(device)
         prepared.teacher_card, prepared.teacher_input = built.card, built.expects
         prepared.teacher_classes = built.classes
         warnings += built.lines
+    _carry(prepared)
     if not known.judging:
         _leave_out_learned(prepared)
         _try_out(prepared)
     return prepared
+
+
+def _carry(prepared: Prepared) -> None:
+    """Let examples hold what the teacher reads, too, where that is not what the student reads."""
+    data, everything, wanted = prepared.data, prepared.everything, prepared.teacher_input
+    if wanted is None or not (data.has_classes and everything.has_classes):
+        return
+    own = data.preprocessing
+    carrying = methodcaller("carrying", wanted)
+    prepared.everything, prepared.data = change_both(everything, data, carrying)
+    adapt_input(prepared.student, prepared.data.preprocessing, own)
 
 
 def _leave_out_learned(prepared: Prepared) -> None:

@@ -24,41 +24,66 @@ __all__ = ["RunInfo"]
 Sha = Annotated[str, Field(json_schema_extra={"pattern": "^[0-9a-f]{64}$"})]
 
 
-_OF_PICTURES = ("channels", "height", "width", "reading")
-_OF_COLUMNS = ("columns", "label", "missing")
+_OF = {
+    "features": ("mean", "std", "columns", "label", "missing"),
+    "text": ("reads", "length", "lower", "text", "label"),
+    "pictures": ("mean", "std", "channels", "height", "width", "reading"),
+}
+"""By kind of input, what has to be said of it."""
+
+
+def _required(*kinds: str) -> dict[str, Any]:
+    """Return the conditions of a JSON schema; the last kind is that of an input without one."""
+    kind, *others = kinds
+    if not others:
+        return {"required": list(_OF[kind])}
+    return {
+        "if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]},
+        "then": {"required": list(_OF[kind])},
+        "else": _required(*others),
+    }
 
 
 class InputOf(Part):
-    """What a network expects of its input: of pictures, or of columns of numbers (`kind`)."""
+    """What a network expects of its input: pictures, columns of numbers, or texts (`kind`)."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "if": {"properties": {"kind": {"const": "features"}}, "required": ["kind"]},
-            "then": {"required": list(_OF_COLUMNS)},
-            "else": {"required": list(_OF_PICTURES)},
-        }
-    )
+    model_config = ConfigDict(json_schema_extra=_required(*_OF))
 
-    kind: Literal["pictures", "features"] = "pictures"
+    kind: Literal["pictures", "features", "text"] = "pictures"
     channels: Maybe[Positive] = None
     height: Maybe[Positive] = None
     width: Maybe[Positive] = None
-    mean: list[Number]
+    mean: Maybe[list[Number]] = None
     """Of each channel, where pixels are from 0 to 1; of each column."""
-    std: list[PositiveNumber]
+    std: Maybe[list[PositiveNumber]] = None
     reading: Maybe[dict[str, Any]] = None
     """How image files are read."""
     columns: Maybe[list[str]] = None
     """Names of the columns of a table, in order."""
     label: Maybe[str] = None
     """Name of its column of classes."""
+    text: Maybe[str] = None
+    """Name of the column of texts."""
+    reads: Maybe[Literal["bytes", "ngrams", "tokens"]] = None
+    """What of a text becomes the numbers that the network takes."""
+    length: Maybe[Positive] = None
+    """Most of these that are read of a text."""
+    lower: Maybe[Flag] = None
+    """Small letters only."""
+    tokenizer: Maybe[str] = None
+    """JSON of the library `tokenizers`, where tokens are read."""
+    size: Maybe[Positive] = None
+    """Tokens of a vocabulary that is learned, at most."""
+    buckets: Maybe[Positive] = None
+    """Numbers that n-grams are hashed to."""
+    sizes: Maybe[list[Positive]] = None
+    """Characters of n-grams."""
     missing: Maybe[Literal["refuse", "mean"]] = None
     """What becomes of cells without a value."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        wanted = _OF_COLUMNS if self.kind == "features" else _OF_PICTURES
-        for name in wanted:
+        for name in _OF[self.kind]:
             if getattr(self, name) is None:
                 raise ValueError(f"has no '{name}'")
         return self

@@ -12,11 +12,14 @@ from torch import nn
 
 import metakd
 from metakd.config.schema import ArchitectureConfig
+from metakd.errors import UserError
 from metakd.models.normalization import batchable
+from metakd.models.text_network import TextNetwork
 from metakd.registry import build, resolve
 
 FOLDER = Path(metakd.__file__).parents[1] / "conf" / "architecture"
 FILES = sorted(FOLDER.glob("*.yaml"))
+TEXTS = ("text_bag", "text_cnn", "transformer")
 
 
 def built(file: Path, shape: tuple[int, ...]) -> nn.Module:
@@ -30,7 +33,7 @@ def built(file: Path, shape: tuple[int, ...]) -> nn.Module:
 
 
 def test_the_promised_ones_are_there() -> None:
-    names = {"conv4", "cnn", "resnet8", "resnet12", "wrn", "mlp", "torchvision"}
+    names = {"conv4", "cnn", "resnet8", "resnet12", "wrn", "mlp", "torchvision", *TEXTS}
     assert names <= {file.stem for file in FILES}
 
 
@@ -45,6 +48,10 @@ def test_file_has_a_line_for_the_list(file: Path) -> None:
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)], ids=["grey", "colour"])
 def test_embeddings_copies_and_the_seed(file: Path, shape: tuple[int, ...]) -> None:
     torch.manual_seed(7)
+    if file.stem in TEXTS:
+        with pytest.raises(UserError, match="reads texts"):
+            built(file, shape)
+        shape = (16,)
     net = built(file, shape)
     torch.manual_seed(7)
     again = built(file, shape)
@@ -54,7 +61,8 @@ def test_embeddings_copies_and_the_seed(file: Path, shape: tuple[int, ...]) -> N
         for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True)
     )
     assert batchable(net)
-    images = torch.randn(2, *shape)
+    assert isinstance(net, TextNetwork) == (file.stem in TEXTS)
+    images = torch.randint(1, 256, (2, *shape)) if file.stem in TEXTS else torch.randn(2, *shape)
     assert net(images).shape == (2, net.embedding_size)
     net.eval()
     assert torch.equal(copy.deepcopy(net)(images), net(images))

@@ -67,7 +67,7 @@ def test_it_sees_pixels_as_it_was_trained_with(torch_home: Path, given: str) -> 
     expects = prepared.teacher_input
     assert expects is not None
     assert expects.mean == pytest.approx((0.449,), abs=1e-3)  # grey: the mean over ImageNet's three
-    assert expects == expected_by(prepared.teacher.backbone, None, prepared.data.preprocessing)
+    assert expects == expected_by(prepared.teacher.backbone, None, prepared.data)
     assert prepared.data.preprocessing.mean != expects.mean  # the student has its own
 
 

@@ -59,8 +59,13 @@ class DatasetConfig:
     """Decides a random class split; independent of `seed`."""
     rotations: bool = setting(False, judged=True)
     """Rotations by 90, 180 and 270 degrees become classes of their own."""
-    augment: list[str] = setting([], words=("crop", "flip", "affine", "jitter"), pipeline=True)
-    """Random changes of training images."""
+    augment: list[str] = setting(
+        [],
+        words=("crop", "flip", "affine", "jitter", "drop", "swap", "paraphrase"),
+        pipeline=True,
+    )
+    """Random changes of training images; of texts: `drop` (words left out), `swap` (neighbours
+    exchanged), `paraphrase` (from a file)."""
     views: int = setting(1, least=0, pipeline=True)
     """Fixed views of each training image: view 0 is the clean image, the others are augmented once.
     0: augmented afresh each time. A frozen teacher's answers are cached per view."""
