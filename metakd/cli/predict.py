@@ -34,7 +34,8 @@ prints accuracy with Wilson's 95 % interval over the images, accuracy per class,
 matrix.
 
 A run on a table (dataset=table) takes tables (CSV or .npz) instead: examples with the column of
-classes, and rows to classify; columns are matched by name.
+classes, and rows to classify; columns are matched by name. A run on texts takes tables with a
+column of texts (CSV, TSV, JSONL), or folders with a file for each class and a text in each line.
 
 Instead of a run, name a folder that save(...) wrote; one that was saved with its classes needs no
 --examples.

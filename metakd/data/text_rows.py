@@ -16,8 +16,18 @@ from metakd.data.table_file import TableFile, decoded
 from metakd.data.texts import packed
 from metakd.errors import UserError
 
-__all__ = ["LONGEST", "TextRow", "class_file", "cleaned", "prepared_texts", "rows_of_table"]
+__all__ = [
+    "ENDINGS",
+    "LONGEST",
+    "TextRow",
+    "class_file",
+    "cleaned",
+    "prepared_texts",
+    "rows_of_table",
+]
 
+ENDINGS = (".txt", ".text")
+"""Of files that hold a text in each line."""
 LONGEST = 2000
 """Bytes of a text that are kept unless told otherwise; networks read less."""
 
@@ -58,18 +68,21 @@ def cleaned(text: str, place: str) -> str:
     return found
 
 
-def rows_of_table(table: TableFile, text: str, labels: Sequence[str]) -> list[TextRow]:
+def rows_of_table(
+    table: TableFile, text: str, labels: Sequence[str], setting: str = "dataset.options.text"
+) -> list[TextRow]:
     """Return the texts of a table.
 
     Args:
         table: that was read.
         text: name of the column of texts.
         labels: the class of each row.
+        setting: that names the column, for the message.
 
     Raises:
         UserError: no such column, or as `cleaned`.
     """
-    cells = table.column(text, "dataset.options.text")
+    cells = table.column(text, setting)
     places = [f"{table.path}, line {line}" for line in table.lines]
     return [
         TextRow(cleaned(cell, place), label, place)

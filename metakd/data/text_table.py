@@ -10,14 +10,20 @@ from typing import ClassVar
 from metakd.data.class_examples import PreparedData
 from metakd.data.labelled_table import LabelledTable
 from metakd.data.table_file import TableFile, read_table_file
-from metakd.data.text_rows import LONGEST, class_file, cleaned, prepared_texts, rows_of_table
+from metakd.data.text_rows import (
+    ENDINGS,
+    LONGEST,
+    class_file,
+    cleaned,
+    prepared_texts,
+    rows_of_table,
+)
 from metakd.data.texts import TextData, TextReading
 from metakd.errors import UserError
 
 __all__ = ["TextTable", "paraphrases_of"]
 
 _VERSION = 1  # raised whenever the same settings give other texts
-_ENDINGS = (".txt", ".text")
 
 
 class TextTable(LabelledTable):
@@ -107,7 +113,7 @@ class TextTable(LabelledTable):
         return replace(prepared, reading=TextReading(self._text, self._label), notes=notes)
 
     def _other_files(self) -> list[tuple[str, Path]]:
-        found = [p for p in sorted(self._path.iterdir()) if p.suffix.lower() in _ENDINGS]
+        found = [p for p in sorted(self._path.iterdir()) if p.suffix.lower() in ENDINGS]
         if not found:
             raise UserError(
                 f"the folder {self._path} holds neither train.csv, val.csv or test.csv (or .tsv, "
@@ -125,7 +131,7 @@ class TextTable(LabelledTable):
             (
                 split,
                 class_file(path, self._text, self._label, self._encoding)
-                if path.suffix.lower() in _ENDINGS
+                if path.suffix.lower() in ENDINGS
                 else read_table_file(path, self._delimiter, self._encoding),
             )
             for split, path in self._files()

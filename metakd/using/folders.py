@@ -20,7 +20,7 @@ class Asked(NamedTuple):
     Attributes:
         path: of its file; of a row also its line.
         truth: the class that its folder, or its row, says; None: none says it.
-        row: its numbers, where it is no image.
+        row: its numbers or its text, where it is no image.
     """
 
     path: Path

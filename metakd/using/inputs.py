@@ -17,7 +17,9 @@ from metakd.data.features import FeaturePreprocessing
 from metakd.data.picture_files import read_picture
 from metakd.data.picture_preprocessing import PicturePreprocessing
 from metakd.data.preprocessing import Preprocessing
+from metakd.data.text_preprocessing import TextPreprocessing
 from metakd.errors import UserError
+from metakd.using.texts import texts_of
 
 __all__ = ["chunks", "each_of", "examples_of", "numbers_of", "pictures_of", "pixels_of", "rows_of"]
 
@@ -31,7 +33,7 @@ def examples_of(inputs: Any, wanted: Preprocessing) -> Tensor:
 
     Args:
         inputs: images (`pictures_of`); or rows of numbers [n, columns] in the order of the
-            network's columns, where its input are such.
+            network's columns, or texts, where its input are such.
         wanted: what the network expects.
 
     Raises:
@@ -39,6 +41,8 @@ def examples_of(inputs: Any, wanted: Preprocessing) -> Tensor:
     """
     if isinstance(wanted, PicturePreprocessing):
         return pixels_of(pictures_of(inputs), wanted)
+    if isinstance(wanted, TextPreprocessing):
+        return texts_of(inputs, wanted)
     assert isinstance(wanted, FeaturePreprocessing)
     return rows_of(inputs, wanted)
 

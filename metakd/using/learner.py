@@ -17,6 +17,7 @@ from metakd.adaptation.algorithm import Algorithm
 from metakd.data.features import FeaturePreprocessing
 from metakd.data.picture_preprocessing import PicturePreprocessing
 from metakd.data.preprocessing import Preprocessing
+from metakd.data.text_preprocessing import TextPreprocessing
 from metakd.errors import UserError
 from metakd.stages.precision import Precision
 from metakd.using.adapted import (
@@ -40,6 +41,7 @@ from metakd.using.inputs import (
 )
 from metakd.using.recipe import Recipe
 from metakd.using.saved_folder import FITTED, WEIGHTS, write_folder
+from metakd.using.texts import each_text
 
 __all__ = ["Learner", "Shown", "Trained"]
 
@@ -201,11 +203,15 @@ class Learner(ABC):
     def read(self, pictures: Sequence[Any]) -> list[Tensor | UserError]:
         """Return each image in the network's size and colour, uint8, or why it cannot be read.
 
+        Of rows and texts likewise what the network takes.
+
         The result can be given to `fit` and `predict` in place of the images.
         """
         wanted = self.trained.preprocessing
         if isinstance(wanted, FeaturePreprocessing):
             return [*rows_of(pictures, wanted)]
+        if isinstance(wanted, TextPreprocessing):
+            return [*each_text(pictures, wanted)]
         if not isinstance(wanted, PicturePreprocessing):
             raise UserError("read: this learner's examples are numbers, no images")
         return [*each_of(pictures, wanted)]
@@ -244,7 +250,7 @@ class Learner(ABC):
         return said, tensors
 
     def _are_embeddings(self, examples: Tensor) -> bool:
-        """Tell whether these are embeddings; images are kept as uint8, table rows as float64."""
+        """Tell whether these are embeddings: no examples are kept as float32."""
         return self.trained.preprocessing is not None and examples.dtype == torch.float32
 
     def _with_more(self, shown: Shown, inputs: Any) -> Tensor:

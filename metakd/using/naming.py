@@ -177,8 +177,9 @@ def name_pictures(
     Raises:
         UserError: no threshold for unknown images, or answers that are not finite.
     """
-    rows = any(one.row is not None for one in asked)
-    naming = Naming([str(name) for name in model.classes_], what="rows" if rows else "images")
+    given = next((one.row for one in asked if one.row is not None), None)
+    what = "images" if given is None else "texts" if isinstance(given, str) else "rows"
+    naming = Naming([str(name) for name in model.classes_], what=what)
     # With transductive batch norm an answer depends on all images of a call.
     size = model.batch_size if model.batchnorm == "inductive" else max(1, len(asked))
     for first in range(0, len(asked), size):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import metakd
 from metakd.cli.predict import run as predict
@@ -19,8 +17,9 @@ from metakd.stages.training import Training
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
-PLACES = "north south east west here there left right".split()
-THINGS = "flight hotel card loan table train parcel ticket meal song lamp room".split()
+PLACES = ["north", "south", "east", "west", "here", "there", "left", "right"]
+THINGS = ["flight", "hotel", "card", "loan", "table", "train", "parcel", "ticket", "meal", "song"]
+THINGS += ["lamp", "room"]
 TINY = (
     "dataset=text_table",
     "student.options.buckets=300",
@@ -106,7 +105,181 @@ def test_every_algorithm_trains(algorithm: str, texts: Path, tmp_path: Path) -> 
         "distill=none",
         "pretrain.epochs=1",
         "warmstart=none" if algorithm != "metabaseline" else "warmstart.epochs=1",
-        "meta_train.validate_every=0",
         "student_alone=false",
     )
     assert 0 <= results["student"]["fewshot"]["accuracy"] <= 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("distill=kd", "distill.teacher_mode=prototype", "dataset.views=0"),
+        ("distill=kd", "distill.teacher_mode=linear", "algorithm=maml"),
+        ("distill=kd", "distill.teacher_mode=head", "algorithm=anil"),
+        ("distill=kd", "distill.teacher_mode=per_task", "algorithm=maml"),
+        ("distill=kd", "distill.teacher_mode=co_meta", "algorithm=fomaml"),
+        ("distill=kd", "distill.teacher_mode=feedback", "algorithm=protonet"),
+        ("distill=dkd", "algorithm=supervised", "dataset.augment=[]"),
+        ("distill=embedding", "student=text_cnn", "student.width=4", "teacher=text_bag"),
+        ("distill=embedding", "student=transformer", "student.options.vocabulary=260"),
+    ],
+    ids=lambda words: " ".join(word.partition("=")[2] for word in words[:3]),
+)
+def test_teachers_of_another_reading(words: tuple[str, ...], texts: Path, tmp_path: Path) -> None:
+    """A transformer of tokens teaches a bag of n-grams, in every mode; others the other way."""
+    tiny = [word for word in TINY if not word.startswith(("student.", "teacher."))]
+    own = [w for w in TINY if w.startswith("student.")] if "student=" not in str(words) else []
+    own += [w for w in TINY if w.startswith("teacher.")] if "teacher=" not in str(words) else []
+    results = metakd.train(
+        *tiny,
+        *own,
+        f"dataset.folder={texts}",
+        *words,
+        "warmstart=none",
+        "pretrain.epochs=1",
+        "student_alone=false",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    )
+    assert {"student", "teacher", "fidelity"} <= results.keys()
+
+
+def test_the_twin_is_the_same_whoever_teaches(trained: Path, texts: Path, tmp_path: Path) -> None:
+    """A second reading in the examples changes no bit of what the student sees."""
+    alone = train(texts, tmp_path / "run", "distill=none", "student_alone=false")
+    expected = json.loads((trained / "results.json").read_text())["student_alone"]
+    assert alone["student"]["fewshot"] == expected["fewshot"]
+
+
+def test_resumed_to_the_same_figures(
+    trained: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, update = 0, Training.update
+
+    def killed(self: Any, *given: Any) -> Any:
+        nonlocal made
+        made += 1
+        if made == 10:
+            raise KeyboardInterrupt
+        return update(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "update", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(
+                texts,
+                tmp_path / "run",
+                "finetune=default",
+                "finetune.epochs=1",
+                "checkpoint_steps=2",
+                "student_alone_cache=false",
+                "pretrain.cache=false",
+            )
+    found = metakd.resume(tmp_path / "run")
+    expected = json.loads((trained / "results.json").read_text())
+    for model in ("student", "student_alone", "teacher"):
+        assert found[model]["fewshot"] == expected[model]["fewshot"]
+    assert found["student"]["target"] == expected["student"]["target"]
+
+
+def test_judged_on_another_table(trained: Path, tmp_path: Path) -> None:
+    """Other texts, read with the run's own vocabularies."""
+    test = json.loads((trained / "split.json").read_text())["test"]["classes"]
+    write(tmp_path / "more.csv", test)
+    own = json.loads((trained / "results.json").read_text())
+    words = ("dataset.options.all_test=true", f"dataset.folder={tmp_path / 'more.csv'}")
+    found = metakd.evaluate(str(trained), *words)
+    for model in ("student", "teacher"):
+        assert found[model]["fewshot"]["accuracy"] == own[model]["fewshot"]["accuracy"]
+
+
+@pytest.mark.parametrize("which", ["student", "teacher"])
+def test_used_from_python(which: str, trained: Path, tmp_path: Path) -> None:
+    names = ["lamp", "parcel"]
+    shown = [text for name in names for text in texts_of(name)[:3]]
+    asked = [text for name in names for text in texts_of(name)[3:]]
+    model: Any = metakd.load(trained, which).fit(shown, np.repeat(names, 3))
+    found = list(model.predict(asked))
+    assert list(model.predict(np.array(asked))) == found
+    assert list(model.predict(asked[0])) == found[:1]
+    assert list(model.predict([f"  {text.upper()}\n" for text in asked])) == found
+    model.save(tmp_path / "saved")
+    again: Any = metakd.load(tmp_path / "saved")
+    assert list(again.predict(asked)) == found
+    again.partial_fit(["one song more"], ["song"])
+    assert set(again.classes_) == {*names, "song"}
+    with pytest.raises(UserError, match="inputs, number 1: an empty text"):
+        model.predict([asked[0], " "])
+    with pytest.raises(UserError, match="inputs, number 0: int is no text"):
+        model.predict([7])
+
+
+def test_used_on_the_command_line(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown, asked = write(tmp_path / "shown.csv", ["lamp", "meal"]), tmp_path / "asked"
+    asked.mkdir()
+    for name in ("lamp", "meal", "stranger"):
+        (asked / f"{name}.txt").write_text("\n".join(texts_of(name)[:2]))
+    (tmp_path / "more.txt").write_text("\nthe lamp\n")
+    (tmp_path / "more.jsonl").write_text('{"text": "the meal"}\n')
+    more = [str(tmp_path / "more.txt"), str(tmp_path / "more.jsonl")]
+    command = [str(trained), "--examples", str(shown), str(asked), *more]
+    assert predict([*command, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["classes"] == ["lamp", "meal"]
+    files = [Path(one["file"]).name for one in said["predictions"]]
+    assert files[:3] == ["lamp.txt:1", "lamp.txt:2", "meal.txt:1"]
+    assert files[-2:] == ["more.txt:2", "more.jsonl:1"]
+    assert (said["files"], said["strangers"]["files"]) == (4, 2)
+    model: Any = metakd.load(trained)
+    shown_texts = [text for name in ("lamp", "meal") for text in texts_of(name)]
+    model.fit(shown_texts, np.repeat(["lamp", "meal"], 8))
+    expected = model.predict([*texts_of("lamp")[:2], *texts_of("meal")[:2]])
+    assert [one["class"] for one in said["predictions"][:4]] == list(expected)
+    assert predict(command) == 0
+    assert "of 4 texts" in capsys.readouterr().out
+    with pytest.raises(UserError, match="there is no such file or folder of texts"):
+        predict([*command, "none.csv"])
+    (tmp_path / "bad.csv").write_text("text,label\n,lamp\n")
+    with pytest.raises(UserError, match=r"bad.csv, line 2: an empty text"):
+        predict([*command, str(tmp_path / "bad.csv")])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("student=mlp",), "student=mlp reads no texts, and dataset text_table holds texts"),
+        (("student=conv4",), "for texts text_bag or transformer"),
+        (("teacher=mlp",), "teacher=mlp reads no texts"),
+        (("dataset=glyphs", "student=transformer"), "Transformer reads texts, not examples of"),
+        (("dataset.augment=[flip]",), "no kind 'flip'; choose from drop, swap, paraphrase"),
+        (("student=transformer", "student.width=9"), "width=9 with options.heads=4"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    words: tuple[str, ...], said: str, texts: Path, tmp_path: Path
+) -> None:
+    own = [w for w in TINY if not w.startswith(("student.", "teacher.", "dataset="))]
+    dataset = [] if "dataset=" in words[0] else ["dataset=text_table", f"dataset.folder={texts}"]
+    with pytest.raises(UserError, match=said) as error:
+        metakd.train(*own, *dataset, *words, f"hydra.run.dir={tmp_path / 'run'}")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_for_a_network_of_texts_are_refused(tmp_path: Path) -> None:
+    rows = [f"{i}.5,{name}\n" for name in "abcdefghij" for i in range(9)]
+    (tmp_path / "t.csv").write_text("x,label\n" + "".join(rows))
+    table = (f"dataset.folder={tmp_path / 't.csv'}", "dataset=table")
+    for data, network in ((table, "text_bag"), (("dataset=sinusoid",), "transformer")):
+        with pytest.raises(UserError, match=rf"student={network} reads texts, and dataset .* none"):
+            metakd.train(*data, f"student={network}", "tracker=none", "task.ways=2")
+
+
+def test_a_checkpoint_is_read_as_it_was_trained(trained: Path, texts: Path, tmp_path: Path) -> None:
+    words = (f"student.checkpoint={trained}", "evaluate.seen=keep", "distill=none")
+    found = train(texts, tmp_path / "run", *words, "warmstart=none", "meta_train.iterations=0")
+    own = json.loads((trained / "results.json").read_text())["student"]["fewshot"]
+    assert found["student"]["fewshot"]["accuracy"] == own["accuracy"]
+    with pytest.raises(UserError, match=r"its network reads ngrams .* and student=text_bag with"):
+        train(texts, tmp_path / "other", *words, "student.options.length=64")
