@@ -74,7 +74,7 @@ def test_a_file_for_each_class(tmp_path: Path) -> None:
     for name in NAMES:
         lines = [text for text, label in LINES if label == name]
         (tmp_path / f"{name}.txt").write_text("\n".join([lines[0], "", lines[1], ""]))
-    (tmp_path / "notes.md").write_text("no class")
+    (tmp_path / "notes.doc").write_text("no class")
     data = load(tmp_path, tmp_path)
     assert kept(data) == EXPECTED
     (tmp_path / "gap.txt").write_text("\n \n")
