@@ -6,24 +6,20 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from metakd.config.declared import declaration, is_fact, known_settings, value_of
+from metakd.config.declared import declaration, known_settings, value_of
 from metakd.config.locate import Choices, content_of
 from metakd.config.needs import check_needs, declared_needs
-from metakd.config.schema import LEARNED_MODES, Config
+from metakd.config.schema import LEARNED_MODES, REGRESSION_MODES, Config
 from metakd.errors import UserError, nearest
 
 __all__ = [
     "check",
     "check_device",
-    "idle_settings",
     "teacher_learns",
     "teacher_settings",
-    "unused_settings",
 ]
-
-NAMED = ("name", "_target_", "options")
-"""What every choice has, whatever its class takes."""
 
 
 def check(config: Config) -> None:
@@ -84,7 +80,7 @@ def _check_values(config: Config) -> None:
 def _check_kind(config: Config) -> None:
     dataset, algorithm = config.dataset, config.algorithm
     if dataset.supports.kind not in algorithm.supports.kinds:
-        able = ", ".join(_algorithms_for(dataset.supports.kind))
+        able = ", ".join(_able("algorithm", dataset.supports.kind))
         hint = f"; type algorithm= one of: {able}" if able else ""
         raise UserError(
             f"algorithm={algorithm.name} cannot do {dataset.supports.kind}, and "
@@ -92,15 +88,40 @@ def _check_kind(config: Config) -> None:
         )
     if dataset.supports.kind == "regression":
         if config.distill.supports.uses_teacher:
-            raise UserError(
-                f"distill={config.distill.name}: dataset={dataset.name} is regression, for which "
-                "no teacher is trained; type distill=none"
-            )
+            _check_regression_teacher(config)
         if config.task.sampling != "uniform":
             raise UserError(
                 f"task.sampling={config.task.sampling}: dataset={dataset.name} has no classes; "
                 "type task.sampling=uniform"
             )
+
+
+def _check_regression_teacher(config: Config) -> None:
+    """Refuse a loss or a teacher mode that needs classes."""
+    dataset, distill, algorithm = config.dataset, config.distill, config.algorithm
+    if "regression" not in distill.supports.kinds:
+        able = ", ".join([*_able("distill", "regression"), "none"])
+        raise UserError(
+            f"distill={distill.name} needs classes, and dataset={dataset.name} is regression; "
+            f"type distill= one of: {able}"
+        )
+    modes = [m for m in algorithm.supports.teacher_modes if m in REGRESSION_MODES]
+    if not modes:
+        able = ", ".join(
+            name
+            for name in _able("algorithm", "regression")
+            if {*REGRESSION_MODES} & {*_supports("algorithm", name).get("teacher_modes", [])}
+        )
+        raise UserError(
+            f"distill={distill.name}: on regression a teacher adapts to the task, and "
+            f"algorithm={algorithm.name} cannot learn from one; type distill=none, or algorithm= "
+            f"one of: {able}"
+        )
+    if distill.teacher_mode not in modes:
+        raise UserError(
+            f"distill.teacher_mode={distill.teacher_mode} needs classes, and "
+            f"dataset={dataset.name} is regression; type distill.teacher_mode={' or '.join(modes)}"
+        )
 
 
 def _check_start(config: Config) -> None:
@@ -130,13 +151,19 @@ def _check_game(config: Config) -> None:
             )
 
 
-def _algorithms_for(kind: str) -> list[str]:
-    able = []
-    for name, file in Choices().of("algorithm").items():
-        content = content_of(file) or {}
-        if kind in content.get("supports", {}).get("kinds", ["classification"]):
-            able.append(name)
-    return able
+def _able(group: str, kind: str) -> list[str]:
+    """Return the choices of a group whose files say that they can do `kind`."""
+    return [
+        name
+        for name in Choices().of(group)
+        if kind in _supports(group, name).get("kinds", ["classification"])
+    ]
+
+
+def _supports(group: str, name: str) -> Mapping[str, Any]:
+    """Return the facts that a choice's file states."""
+    found: Mapping[str, Any] = (content_of(Choices().file(group, name)) or {}).get("supports", {})
+    return found
 
 
 def _check_classes(config: Config) -> None:
@@ -277,6 +304,7 @@ def _check_learning_teacher(config: Config, trained: bool) -> None:
         )
     task = config.task
     fixed = mode in ("per_task", "co_meta") and not algorithm.supports.teaches
+    fixed &= config.dataset.supports.kind == "classification"
     if fixed and task.training().ways != task.ways:
         raise UserError(
             f"task.train_ways={task.train_ways} with distill.teacher_mode={mode}: the teacher "
@@ -319,67 +347,3 @@ def _check_files(config: Config) -> None:
     looks_like_path = splits is not None and (os.sep in splits or Path(splits).suffix != "")
     if splits is not None and looks_like_path and not Path(splits).expanduser().exists():
         raise UserError(f"dataset.splits={splits}: there is no such file")
-
-
-def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
-    """Return a line for each typed setting of a stage that this configuration does not run."""
-    idle: dict[str, str] = {
-        stage: f"{stage} is switched off"
-        for stage in ("pretrain", "warmstart", "finetune", "tracker")
-        if not getattr(config, stage).enabled
-    }
-    if config.dataset.supports.kind == "regression":
-        for stage in ("pretrain", "warmstart", "finetune", "teacher"):
-            idle[stage] = f"dataset={config.dataset.name} is regression, without this stage"
-    elif (
-        not config.distill.supports.uses_teacher
-        and not config.algorithm.supports.teaches
-        and config.teacher.checkpoint is None
-    ):
-        for stage in ("pretrain", "teacher"):
-            idle.setdefault(stage, "nothing uses a teacher")
-    episodes = config.algorithm.supports.trains_on == "episodes"
-    nothing = {
-        "task.meta_batch": not episodes and "whole batches are trained on",
-        "meta_train.batch_size": episodes and "episodes are trained on",
-        "meta_train.label_smoothing": episodes and "episodes are trained on",
-        "evaluate.steps": not config.algorithm.supports.adapts and "the algorithm takes no steps",
-        "evaluate.curve_tasks": not config.algorithm.supports.adapts
-        and "the algorithm takes no steps",
-        "student.same_classes": "it is about the teacher",
-        "finetune.distill": not config.distill.supports.uses_teacher and "nothing is distilled",
-        "dataset.views": not config.dataset.augment and "images are not augmented",
-        "task.fit": config.dataset.supports.kind == "regression"
-        and "tasks are functions, without classes",
-    }
-    lines = [
-        f"{key} changes nothing: {why}" for key, why in nothing.items() if key in typed and why
-    ]
-    for key in sorted(typed):
-        group, _, setting = key.partition(".")
-        if group in idle and (setting or getattr(getattr(config, group), "enabled", False)):
-            lines.append(f"{key} changes nothing: {idle[group]}")
-    return lines
-
-
-def unused_settings(typed: frozenset[str], used: Mapping[str, frozenset[str]]) -> list[str]:
-    """Return a line for each typed setting that the chosen class does not take.
-
-    Args:
-        typed: what was typed, by dotted name.
-        used: by group, the settings that its chosen class takes (`metakd.registry.settings_used`).
-    """
-    lines = []
-    for key in sorted(typed):
-        group, _, setting = key.partition(".")
-        if group not in used or not setting or "." in setting or is_fact(key) or setting in NAMED:
-            continue
-        takes = used[group]
-        if setting in takes or declaration(key).pipeline:
-            continue
-        if setting == "inner_steps_test" and "inner_steps" in takes:
-            continue
-        if group == "distill" and takes and setting in ("on", "teacher_mode"):
-            continue
-        lines.append(f"{key} changes nothing: the chosen {group} does not use it")
-    return lines

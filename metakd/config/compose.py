@@ -16,7 +16,6 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from metakd.config.checks import idle_settings
 from metakd.config.composition import plain_settings
 from metakd.config.declared import known_groups, known_settings
 from metakd.config.downloaded import with_downloaded
@@ -27,6 +26,7 @@ from metakd.config.permitted import refuse_references
 from metakd.config.renamed import old_names
 from metakd.config.schema import Config
 from metakd.config.suggest import flattened
+from metakd.config.unused import idle_settings
 from metakd.errors import UserError, nearest
 from metakd.plain_data import dump_yaml
 
@@ -257,6 +257,8 @@ def _decide(config: Config, choices: Choices) -> None:
         algorithm.supports.fixed_ways &= facts.get("fixed_ways", False)
     if distill.on == "auto":
         distill.on = "query" if "query" in algorithm.supports.distill_on else "support"
+    if distill.teacher_mode == "auto" and config.dataset.supports.kind == "regression":
+        distill.teacher_mode = "per_task"
     if distill.teacher_mode == "auto":
         modes = list(algorithm.supports.teacher_modes)
         # On a support set the example itself is left out: one shot leaves nothing of its class.

@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
-from metakd.config.checks import teacher_learns
 from metakd.config.compose import Composed
 from metakd.config.judging import only_judged
 from metakd.config.recorded import recorded_composed
@@ -216,11 +215,11 @@ def _judge_all(
             algorithm, data, config, precision_of(config, prepared.precision), recorder, name
         )
         results[name] = {**judged[name].figures(), "cost": cost_of(algorithm, data, config)}
-    if _has(run, "teacher") and data.has_classes:
+    if _has(run, "teacher"):
         backbone = prepared.backbone_of_teacher()
         weights = load_weights(run.checkpoints, "teacher")
         teacher: Network | Algorithm
-        if teacher_learns(config) and "head.weight" not in weights:  # it adapts to tasks
+        if "head.weight" not in weights:  # it adapts to tasks
             teacher = adapting_teacher(prepared, backbone)
             _restore(teacher, weights, "teacher")
         else:

@@ -77,8 +77,7 @@ def keep_as_student_alone(prepared: Prepared, recorder: Recorder, student: Stude
 
 
 def _folder(prepared: Prepared) -> Path | None:
-    wanted = prepared.config.student_alone_cache and prepared.data.has_classes
-    return prepared.cache_root / "students" if wanted else None
+    return prepared.cache_root / "students" if prepared.config.student_alone_cache else None
 
 
 def _keep(folder: Path, key: str, student: Student, recorder: Recorder, suffix: str) -> None:

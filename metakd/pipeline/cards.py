@@ -57,7 +57,9 @@ def student_card(prepared: Prepared, *, alone: bool = False) -> Card:
 
 def teacher_card(prepared: Prepared, teacher: nn.Module) -> Card:
     """Return the card of a run's teacher: a network, or a learner that adapts."""
-    data = prepared.class_data
+    data = prepared.data
+    if not data.has_classes:
+        return Card(None, data.name)
     classes = prepared.teacher_classes if isinstance(teacher, Network) else ()
     return _card(data, prepared.teacher_input, classes, [prepared.own_card, prepared.teacher_card])
 

@@ -16,7 +16,9 @@ from metakd.config.schema import ArchitectureConfig, OptimizerConfig
 from metakd.data.cache import content_checksum
 from metakd.pipeline.construction import settings_of
 from metakd.pipeline.measure import precision_of, steps_at_test
+from metakd.pipeline.meta_pretrain import teacher_updates
 from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.teaching import adapting_teacher_config
 from metakd.registry import defaults_of, resolve
 from metakd.stages.kept import content_address, fingerprint, source_fingerprint
 from metakd.stages.teacher import teacher_key
@@ -58,6 +60,7 @@ def key_of_teacher(prepared: Prepared, network: nn.Module, backbone: nn.Module) 
         training={
             **_stage(config.pretrain, "cache"),
             **_images(prepared),
+            **({} if data.has_classes else _episodes(prepared)),
             "deterministic": config.deterministic,
         },
         data_checksum=data.checksum,
@@ -116,6 +119,19 @@ def key_of_student_alone(prepared: Prepared, processes: int) -> str:
     return content_address(content, prepared.device.type, torch.get_num_threads())
 
 
+def _episodes(prepared: Prepared) -> dict[str, Any]:
+    """Return what meta-training of a teacher depends on beside its stage: learner and tasks."""
+    config = prepared.config
+    return {
+        "learner": settings_of(adapting_teacher_config(config)),
+        "updates": teacher_updates(config),
+        "tasks": [vars(config.task.training()), config.task.meta_batch],
+        "validation": [vars(config.task.evaluation()), config.evaluate.seed],
+        "validated": [config.meta_train.validate_every, config.meta_train.validate_tasks],
+        "code": CODE,
+    }
+
+
 def _network(backbone: nn.Module, config: ArchitectureConfig, whole: nn.Module) -> dict[str, Any]:
     """Return what a network is before it is trained: class, settings, and every weight."""
     cls = type(backbone)
@@ -148,7 +164,9 @@ def _stage(section: OptimizerConfig, *irrelevant: str) -> dict[str, Any]:
 
 
 def _images(prepared: Prepared) -> dict[str, Any]:
-    """Return what becomes of the images on their way into a network."""
+    """Return what becomes of the images on their way into a network; of regression nothing."""
+    if not prepared.data.has_classes:
+        return {}
     data = prepared.class_data
     return {
         "augment": list(prepared.config.dataset.augment),

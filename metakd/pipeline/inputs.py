@@ -27,6 +27,7 @@ from metakd.pipeline.construction import build_backbone
 __all__ = [
     "BuiltTeacher",
     "Known",
+    "build_regressor",
     "build_teacher",
     "check_reader",
     "checkpoint_of",
@@ -252,3 +253,17 @@ def build_teacher(
     lines += _read_otherwise(config, data, expects)
     lay_out_channels_last(backbone)
     return BuiltTeacher(network, expects, card, classes, lines)
+
+
+def build_regressor(config: Config, data: RegressionTasks, file: WeightsFile | None) -> Network:
+    """Build the teacher of a regression family, with the weights of its checkpoint, if it has one.
+
+    Raises:
+        UserError: the checkpoint is of another architecture, or of other outputs.
+    """
+    seed = config.teacher.seed or 0
+    backbone = build_backbone(config.teacher, data.example_shape, config.plugins, seed)
+    network = Network(backbone, data.outputs)
+    if file is not None:
+        fill(network, file)
+    return network

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,14 +16,15 @@ from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.network import Network
 from metakd.pipeline.identity import key_of_teacher
-from metakd.pipeline.measure import precision_of, validation_setting
+from metakd.pipeline.measure import chosen_by, precision_of, validation_setting
+from metakd.pipeline.meta_pretrain import meta_pretrain
 from metakd.pipeline.prepare import Prepared, optimization_of
-from metakd.pipeline.teaching import join
-from metakd.stages.context import StageContext, Validation
-from metakd.stages.evaluate import evaluate
+from metakd.pipeline.teaching import adapting_teacher, join
+from metakd.stages.context import StageContext
 from metakd.stages.exchange import part_of
-from metakd.stages.fit import fit
+from metakd.stages.fit import Fitted, fit
 from metakd.stages.preflight import Estimate, preflight
+from metakd.stages.pretrain import pretrain
 from metakd.stages.recorder import Recorder
 from metakd.stages.teacher import trained_teacher
 from metakd.stages.warm_start import warm_start
@@ -59,10 +59,12 @@ class Taught:
     """A trained teacher.
 
     Attributes:
-        network: backbone and head of all meta-train classes.
-        frozen: answers to tasks and batches; None if it was not trained before the episodes.
+        network: backbone and head of all meta-train classes, or of a regression's outputs.
+        frozen: answers to tasks and batches; None if it was not trained before the episodes, or
+            there are no classes.
         seconds: of its training; None where nothing was trained (a checkpoint, the cache).
-        learned: what it has become beside the student, where it adapts or learns.
+        learned: what it has become beside the student, where it adapts or learns; on regression
+            what it is before, too.
     """
 
     network: Network
@@ -74,41 +76,35 @@ class Taught:
 def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
     """Return the teacher, trained if need be; None for a run without one."""
     config, data = prepared.config, prepared.data
-    if prepared.teacher is None or not data.has_classes:
+    if prepared.teacher is None:
         return None
     network, seconds = prepared.teacher, None
-    if not prepared.teacher_is_trained and not config.pretrain.enabled:
+    untrained = not prepared.teacher_is_trained and not config.pretrain.enabled
+    if untrained and data.has_classes:
         return Taught(network, None, None)  # it learns from scratch, beside the student
     kept = None if prepared.teacher_is_trained else recorder.finished("teacher")
     if kept is not None:  # this run's own, whatever the cache holds by now
         network.load_state_dict(kept["network"])
         network.to(data.device)
         seconds = kept["seconds"]
-    elif not prepared.teacher_is_trained:
+    elif not prepared.teacher_is_trained and not untrained:
 
         def trained(own: Recorder) -> tuple[float, bool]:
             return trained_teacher(
                 network,
-                data,
-                StageContext(
-                    "pretrain",
-                    own,
-                    prepared.precision,
-                    optimization_of(config.pretrain),
-                    config.teacher.seed or 0,
-                ),
+                own,
+                lambda: _pretrain(prepared, network, own),
                 key=key_of_teacher(prepared, network, network.backbone),
                 cache_root=prepared.cache_root if config.pretrain.cache else None,
-                epochs=config.pretrain.epochs,
-                updates=config.pretrain.updates,
-                batch_size=config.pretrain.batch_size,
-                label_smoothing=config.pretrain.label_smoothing,
-                validate_fraction=config.pretrain.validate_fraction,
             )[1:]
 
         taken, cached = recorder.by_first(network, trained)
         seconds = None if cached else taken
         recorder.finish("teacher", {"network": network.state_dict(), "seconds": seconds})
+    if not data.has_classes:
+        whole = copy.deepcopy(network)
+        own = adapting_teacher(prepared, whole.backbone, whole.head)
+        return Taught(network, None, seconds, own)
     teacher = FrozenTeacher(
         network,
         data,
@@ -128,6 +124,23 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
             CALIBRATION_STEPS,
         )
     return Taught(network, teacher, seconds)
+
+
+def _pretrain(prepared: Prepared, network: Network, recorder: Recorder) -> Fitted:
+    """Train the teacher before it teaches: to tell classes apart, or else on tasks."""
+    if not prepared.data.has_classes:
+        return meta_pretrain(prepared, network, recorder)
+    stage, seed = prepared.config.pretrain, prepared.config.teacher.seed or 0
+    return pretrain(
+        network,
+        prepared.data,
+        StageContext("pretrain", recorder, prepared.precision, optimization_of(stage), seed),
+        epochs=stage.epochs,
+        updates=stage.updates,
+        batch_size=stage.batch_size,
+        label_smoothing=stage.label_smoothing,
+        validate_fraction=stage.validate_fraction,
+    )
 
 
 def _frozen_mode(config: Config) -> str:
@@ -253,17 +266,7 @@ def _meta_train(
         return teacher.answer_batch(batch, needs)
 
     precision = precision_of(config, prepared.precision)
-    regression = data.kind == "regression"
     setting = validation_setting(config, student.algorithm, stage.validate_tasks)
-
-    def validate() -> float:
-        measured = evaluate(
-            student.algorithm, data, setting, precision=precision, group=recorder.group
-        )[0]
-        if measured.diverged.all() or (regression and measured.diverged.any()):
-            return math.nan  # there is no figure by which it could be chosen
-        return float(measured.values.mean())
-
     if stage.iterations >= LONG and episodes:
         first, _ = part_of(stream.batch(0), recorder.group.rank, recorder.group.size)
         answers = None if teacher is None else answers_to(first)
@@ -285,7 +288,9 @@ def _meta_train(
         ),
         steps=stage.iterations,
         answers_to=None if teacher is None else answers_to,
-        validation=Validation(validate, stage.validate_every, not regression),
+        validation=chosen_by(
+            student.algorithm, data, setting, stage.validate_every, precision, recorder
+        ),
     )
     student.objective.label_smoothing = 0.0
     student.seconds["meta_train"] = fitted.seconds

@@ -23,6 +23,7 @@ from metakd.reports.divergence import are_finite
 from metakd.reports.fidelity import expected_calibration_error
 from metakd.reports.fidelity import fidelity as fidelity_of
 from metakd.reports.statistics import paired_difference
+from metakd.stages.context import Validation
 from metakd.stages.evaluate import (
     EvaluationSetting,
     Measurement,
@@ -36,6 +37,7 @@ from metakd.stages.recorder import Recorder
 __all__ = [
     "Judged",
     "batchnorm_modes",
+    "chosen_by",
     "curve_steps",
     "evaluation_stage",
     "fidelity",
@@ -159,6 +161,26 @@ def validation_setting(config: Config, algorithm: Algorithm, tasks: int) -> Eval
     )
 
 
+def chosen_by(
+    algorithm: Algorithm,
+    data: ClassData | RegressionTasks,
+    setting: EvaluationSetting,
+    every: int,
+    precision: Precision,
+    recorder: Recorder,
+) -> Validation:
+    """Return how a learner that is meta-trained is validated: the best state on `setting` stays."""
+    regression = data.kind == "regression"
+
+    def measure() -> float:
+        measured = evaluate(algorithm, data, setting, precision=precision, group=recorder.group)[0]
+        if measured.diverged.all() or (regression and measured.diverged.any()):
+            return math.nan  # there is no figure by which it could be chosen
+        return float(measured.values.mean())
+
+    return Validation(measure, every, not regression)
+
+
 def judge(
     algorithm: Algorithm,
     data: ClassData | RegressionTasks,
@@ -216,7 +238,7 @@ def _judge(
 
 def judge_any_teacher(
     teacher: Network | Algorithm,
-    data: ClassData,
+    data: ClassData | RegressionTasks,
     config: Config,
     precision: Precision,
     recorder: Recorder,
@@ -225,7 +247,7 @@ def judge_any_teacher(
     """Measure the teacher on the headline's tasks: as it adapts, or else by its embeddings.
 
     Args:
-        teacher: a network to embed with, or a learner that adapts.
+        teacher: a network to embed with, where there are classes, or a learner that adapts.
         data: the dataset.
         config: what to measure.
         precision: number format of the stages that may use bfloat16.
@@ -233,6 +255,7 @@ def judge_any_teacher(
         scale: what a network's cosines are multiplied by; None: fitted on meta-validation.
     """
     if isinstance(teacher, Network):
+        assert data.has_classes
         return _judge_embedding(teacher.backbone, data, config, precision, recorder, scale)
     steps = teacher.test_steps if isinstance(teacher, GradientLearner) else None
     if steps is not None:
@@ -293,10 +316,14 @@ def _teacher_scale(
 
 
 def fidelity(student: Judged, teacher: Judged) -> dict[str, float]:
-    """Return how alike the two predict on the headline's tasks (top-1 agreement, KL in nats)."""
+    """Return how alike the two predict on the headline's tasks.
+
+    Top-1 agreement and KL in nats; of regression the mean squared difference.
+    """
     s, t = student.headline, teacher.headline
-    assert torch.equal(s.classes, t.classes), "student and teacher were evaluated on other tasks"
-    return fidelity_of(t.logits, s.logits)
+    same = torch.equal(s.classes, t.classes) and torch.equal(s.targets, t.targets)
+    assert same, "student and teacher were evaluated on other tasks"
+    return fidelity_of(t.logits, s.logits, regression=s.kind == "regression")
 
 
 def evaluation_stage(split: str) -> str:

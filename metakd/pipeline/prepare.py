@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.adaptation.host_memory import keep_freed_memory
-from metakd.config.checks import check, check_device, teacher_settings, unused_settings
+from metakd.config.checks import check, check_device, teacher_settings
 from metakd.config.compose import Composed
 from metakd.config.schema import AlgorithmConfig, Config, OptimizerConfig
+from metakd.config.unused import unused_settings
 from metakd.data.class_data import ClassData
 from metakd.data.counter_random import stream_key
 from metakd.data.dataset import RegressionTasks
@@ -36,6 +37,7 @@ from metakd.models.weights import fill
 from metakd.pipeline.construction import build_backbone, dealt_out, load_data, settings_of
 from metakd.pipeline.inputs import (
     Known,
+    build_regressor,
     build_teacher,
     check_reader,
     checkpoint_of,
@@ -308,7 +310,9 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         dealt=dealt_out(everything),
         warnings=warnings,
     )
-    if wants_teacher and data.has_classes:
+    if wants_teacher and not data.has_classes:
+        prepared.teacher = build_regressor(config, data, teacher_file).to(device)
+    elif wants_teacher and data.has_classes:
         built = build_teacher(config, data, known.teacher, needs, teacher_file, cache_root)
         prepared.teacher = built.network.to(device)
         prepared.teacher_card, prepared.teacher_input = built.card, built.expects
@@ -365,7 +369,8 @@ def _try_out(prepared: Prepared) -> None:
     """Build what is built during the run once, so that a setting refused there is refused now."""
     config = prepared.config
     helps = config.distill.supports.uses_teacher or config.algorithm.supports.teaches
-    if prepared.teacher is not None and helps and not embeds_alone(prepared.teacher):
+    embeds = prepared.teacher if helps and prepared.data.has_classes else None
+    if embeds is not None and not embeds_alone(embeds):
         raise UserError(
             f"teacher.checkpoint: '{config.teacher.checkpoint}' has batch norm without running "
             "statistics: what this teacher says of an image would depend on which others it sees "

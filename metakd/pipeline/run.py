@@ -243,7 +243,7 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     doubt_teacher(prepared, recorder, taught)
     teacher = None
     if taught is not None:
-        _save_teacher(prepared, folder, taught.network)
+        _save_teacher(prepared, folder, taught.learned or taught.network)
         teacher = taught.frozen if config.distill.supports.uses_teacher else None
     # Part of what an earlier process began may have been done with other settings or sources.
     whole = not any(recorder.begun(stage) for stage in STAGES)
@@ -272,9 +272,7 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     final = None
     if taught is not None:
         final = taught.network if taught.learned is None else taught.learned
-        judged["teacher"] = judge_any_teacher(
-            final, prepared.class_data, config, prepared.precision, recorder
-        )
+        judged["teacher"] = judge_any_teacher(final, data, config, prepared.precision, recorder)
     recorder.group.leave()
     if folder is None:
         return Results()

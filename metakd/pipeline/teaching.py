@@ -67,10 +67,17 @@ def adapting_teacher_config(config: Config) -> AlgorithmConfig:
     )
 
 
-def adapting_teacher(prepared: Prepared, backbone: nn.Module) -> Algorithm:
+def adapting_teacher(
+    prepared: Prepared, backbone: nn.Module, head: nn.Linear | None = None
+) -> Algorithm:
     """Return a learner around the teacher's backbone that adapts to tasks by gradient steps.
 
     With an algorithm that teaches it is the same learner as the student's.
+
+    Args:
+        prepared: the run.
+        backbone: the teacher's, which the learner then works on.
+        head: likewise, on regression, where all tasks have the same outputs; None: a new one.
     """
     config = prepared.config
     settings = adapting_teacher_config(config)
@@ -79,8 +86,11 @@ def adapting_teacher(prepared: Prepared, backbone: nn.Module) -> Algorithm:
         own = prepared.algorithm(backbone, settings)
         assert isinstance(own, TeachingAlgorithm)
         return own.student
-    ways = config.task.training().ways
-    learner: Algorithm = build(MAML, backbone, ways, settings=settings_of(settings))
+    data = prepared.data
+    outputs = config.task.training().ways if data.has_classes else data.outputs
+    learner: MAML = build(MAML, backbone, outputs, settings=settings_of(settings))
+    if head is not None and not data.has_classes:
+        learner.network.head = head
     return learner.to(prepared.device)
 
 
@@ -110,7 +120,8 @@ def join(
             hypergradient=distill.hypergradient,
         )
         return learner.to(prepared.device)
-    teacher = adapting_teacher(prepared, copy.deepcopy(network.backbone))
+    own = copy.deepcopy(network)
+    teacher = adapting_teacher(prepared, own.backbone, own.head)
     if isinstance(student, TeachingAlgorithm):
         student.join(teacher, exchange_of(config), teacher_lr=distill.teacher_lr, seed=config.seed)
         return student

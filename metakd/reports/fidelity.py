@@ -10,7 +10,13 @@ from torch.nn import functional as F
 
 from metakd.reports.divergence import answers
 
-__all__ = ["agreement", "expected_calibration_error", "fidelity", "mean_kl"]
+__all__ = [
+    "agreement",
+    "expected_calibration_error",
+    "fidelity",
+    "mean_kl",
+    "mean_squared_difference",
+]
 
 
 def agreement(teacher_logits: Tensor, student_logits: Tensor) -> float:
@@ -45,8 +51,24 @@ def mean_kl(teacher_logits: Tensor, student_logits: Tensor) -> float:
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True).item()
 
 
-def fidelity(teacher_logits: Tensor, student_logits: Tensor) -> dict[str, float]:
-    """Return `agreement` and `kl` of a student with its teacher, as in results.json."""
+def mean_squared_difference(teacher_outputs: Tensor, student_outputs: Tensor) -> float:
+    """Return the mean of (teacher - student)² over examples and outputs; NaN if one is not finite.
+
+    Args:
+        teacher_outputs: [..., outputs].
+        student_outputs: [..., outputs].
+    """
+    _check_shapes(teacher_outputs, student_outputs)
+    found = (teacher_outputs.double() - student_outputs.double()).pow(2).mean().item()
+    return found if math.isfinite(found) else math.nan
+
+
+def fidelity(
+    teacher_logits: Tensor, student_logits: Tensor, *, regression: bool = False
+) -> dict[str, float]:
+    """Return `agreement` and `kl` of a student with its teacher, or `mse`, as in results.json."""
+    if regression:
+        return {"mse": mean_squared_difference(teacher_logits, student_logits)}
     return {
         "agreement": agreement(teacher_logits, student_logits),
         "kl": mean_kl(teacher_logits, student_logits),

@@ -135,6 +135,8 @@ def _lines_below(results: Results, names: Mapping[str, str]) -> Iterable[str]:
         words.append(f"same answer to {100 * fidelity.agreement:.1f} % of queries")
     if fidelity.kl is not None:
         words.append(f"KL {fidelity.kl:.3f}")
+    if fidelity.mse is not None:
+        words.append(f"mean squared difference {fidelity.mse:.3f}")
     if words:
         yield f"teacher and student: {', '.join(words)}"
     head = results.student.fewshot or Measurement()

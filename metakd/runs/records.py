@@ -228,6 +228,8 @@ class Fidelity(Part):
     """Share of queries to which student and teacher give the same answer."""
     kl: Maybe[RoundedAmount] = None
     """Mean KL(teacher || student) in nats; rounding can make it a little less than 0."""
+    mse: Maybe[Amount] = None
+    """Of regression, in place of these: mean squared difference of their predictions."""
 
 
 class Results(File):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from metakd.data.cache import write_checked
-from metakd.data.class_data import ClassData
 from metakd.models.network import Network
-from metakd.stages.context import StageContext
+from metakd.stages.fit import Fitted
 from metakd.stages.kept import content_address, fingerprint, from_cache_or_made
-from metakd.stages.pretrain import pretrain
+from metakd.stages.recorder import Recorder
 
 __all__ = ["CODE", "teacher_key", "trained_teacher"]
 
@@ -53,16 +52,11 @@ def teacher_key(
 
 def trained_teacher(
     network: Network,
-    data: ClassData,
-    context: StageContext,
+    recorder: Recorder,
+    train: Callable[[], Fitted],
     *,
     key: str,
     cache_root: Path | None,
-    epochs: int,
-    batch_size: int,
-    label_smoothing: float,
-    validate_fraction: float,
-    updates: int | None = None,
 ) -> tuple[Network, float, bool]:
     """Return (trained network, seconds of training, whether it came from the cache).
 
@@ -70,43 +64,28 @@ def trained_teacher(
     one is stopped or killed, the next one trains.
 
     Args:
-        network: the untrained teacher, with a head of all meta-train classes.
-        data: the dataset.
-        context: how it computes (the initial weights are decided already), and where metrics go.
+        network: the untrained teacher, on the device where it is trained.
+        recorder: where lines go, and what was done before comes from.
+        train: trains it in place.
         key: `teacher_key`.
         cache_root: folder of caches; None: neither read nor written.
-        epochs: passes over the meta-train images.
-        batch_size: images of an update.
-        label_smoothing: of the loss.
-        validate_fraction: share of each class held out for its own validation.
-        updates: at least so many, in further passes; None: `epochs` alone decides.
     """
     folder = None if cache_root is None else cache_root / "teachers"
-    seconds, recorder = 0.0, context.recorder
+    seconds = 0.0
 
     def take(weights: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         network.load_state_dict(weights)
-        network.to(data.device)
 
     # Part of what an earlier process began may have been done with other settings or sources.
     whole = not recorder.begun("pretrain")
 
     def make() -> None:
         nonlocal seconds
-        fitted = pretrain(
-            network,
-            data,
-            context,
-            epochs=epochs,
-            batch_size=batch_size,
-            label_smoothing=label_smoothing,
-            validate_fraction=validate_fraction,
-            updates=updates,
-        )
+        fitted = train()
         seconds = fitted.seconds
         if folder is not None and whole:
             state = network.state_dict()
-            write_checked(folder, key, state, {"seconds": fitted.seconds, "accuracy": fitted.best})
+            write_checked(folder, key, state, {"seconds": fitted.seconds, "best": fitted.best})
 
     if folder is None:
         make()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from metakd.adaptation.algorithm import Algorithm
+from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.adaptation.inner_loop import tasks_of
 from metakd.adaptation.lean_optimizers import lean
 from metakd.adaptation.solver import Solver, solver_of
@@ -102,6 +103,8 @@ class CoLearner(Joined):
     ) -> dict[str, Tensor]:
         """See `Algorithm.accumulate`; the teacher's answers are made here, so none is taken."""
         assert isinstance(batch, TaskBatch) and answers is None
+        if batch.query_targets.is_floating_point() and not self.exchange.teacher_kd:
+            return self._apart(batch, objective)
         teacher, student = self._solvers()
         pair = Pair(teacher, student, objective, self.exchange, self.learns)
         with objective.judged_by(self.student.label_loss):
@@ -110,6 +113,26 @@ class CoLearner(Joined):
             )
         found.deposit(teacher.values(), student.values(), objective)
         return found.terms
+
+    def _apart(self, batch: TaskBatch, objective: Objective) -> dict[str, Tensor]:
+        """Do the same where the student does not move the teacher, each learner on its own.
+
+        They then compute all tasks at once, which small networks of regression gain most from, and
+        a student that takes nothing from its teacher is its twin to the bit.
+        """
+        teacher = self.teacher
+        assert isinstance(teacher, GradientLearner)
+        logits = teacher.predict(batch, [teacher.inner_steps], teacher.batchnorm)[0]
+        answers = TaskAnswers(query=Answer(logits))
+        with objective.judged_by(self.student.label_loss):
+            terms = self.student.accumulate(batch, objective, answers)
+        if self.learns:
+            labels = teacher.accumulate(batch, Objective(), None)["loss"]
+            for parameter in teacher.parameters():
+                if parameter.grad is not None:
+                    parameter.grad *= self.exchange.teacher_ce
+            terms |= {"teacher/loss": self.exchange.teacher_ce * labels, "teacher/ce": labels}
+        return terms
 
     def predict(
         self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"

@@ -13,8 +13,9 @@ from torch import nn
 
 from metakd.data.images import ImageData
 from metakd.models.network import Network
-from metakd.stages import teacher as module
+from metakd.stages import pretrain as module
 from metakd.stages.context import StageContext
+from metakd.stages.fit import Fitted
 from metakd.stages.kept import source_fingerprint
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
@@ -36,17 +37,21 @@ KEY: dict[str, Any] = {
 def train(
     network: Network, data: ImageData, cache: Path | None, key: str = "k", epochs: int = 12
 ) -> tuple[Network, float, bool]:
-    return trained_teacher(
-        network,
-        data,
-        StageContext("pretrain", Recorder(), Precision(None, "cpu"), Optimization(lr=1e-2), seed=0),
-        key=key,
-        cache_root=cache,
-        epochs=epochs,
-        batch_size=16,
-        label_smoothing=0.0,
-        validate_fraction=0.2,
-    )
+    recorder = Recorder()
+    context = StageContext("pretrain", recorder, Precision(None, "cpu"), Optimization(lr=1e-2))
+
+    def make() -> Fitted:
+        return module.pretrain(
+            network,
+            data,
+            context,
+            epochs=epochs,
+            batch_size=16,
+            label_smoothing=0.0,
+            validate_fraction=0.2,
+        )
+
+    return trained_teacher(network, recorder, make, key=key, cache_root=cache)
 
 
 def fresh(data: ImageData, seed: int = 0) -> Network:

@@ -14,6 +14,7 @@ A field declares all that is known of its setting: type, default, words, range, 
 from metakd.config.schema.choices import (
     FROZEN_MODES,
     LEARNED_MODES,
+    REGRESSION_MODES,
     AlgorithmConfig,
     AlgorithmSupports,
     ArchitectureConfig,
@@ -36,6 +37,7 @@ from metakd.config.schema.stages import (
 __all__ = [
     "FROZEN_MODES",
     "LEARNED_MODES",
+    "REGRESSION_MODES",
     "AlgorithmConfig",
     "AlgorithmSupports",
     "ArchitectureConfig",

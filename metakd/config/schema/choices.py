@@ -12,6 +12,8 @@ from metakd.config.schema.field import SEED, fact, setting
 KINDS = ("classification", "regression")
 FROZEN_MODES = ("prototype", "linear", "head")
 LEARNED_MODES = ("per_task", "co_meta", "feedback")
+REGRESSION_MODES = ("per_task", "co_meta")
+"""Those that need no classes: the teacher adapts to the task."""
 
 __all__ = [
     "AlgorithmConfig",
@@ -180,6 +182,8 @@ class DistillSupports:
 
     uses_teacher: bool = fact(True)
     """False for `none`."""
+    kinds: list[str] = fact(["classification"], words=KINDS)
+    """`classification`, `regression` or both: of which tasks it can take a teacher's answer."""
     at_most: dict[str, float] = fact({})
     """Largest values of settings, where smaller than in general."""
 
@@ -199,11 +203,11 @@ class DistillConfig:
     kd_weight: float = setting(1.0, least=0)
     """λ of the additive form, α of the convex one."""
     temperature: float = setting(4.0, above=0)
-    """τ, which softens both predictions; the loss is multiplied by τ²."""
+    """τ, which softens both predictions; the loss is multiplied by τ². Not of regression."""
     teacher_mode: str = setting("auto", words=("auto", *FROZEN_MODES, *LEARNED_MODES))
     """Where the teacher's logits for a task come from: `prototype`, `linear`, `head` (frozen);
     `per_task`, `co_meta`, `feedback` (a teacher that adapts or learns); `auto` is `prototype` where
-    the algorithm can use it, `head` on support sets of one shot."""
+    the algorithm can use it, `head` on support sets of one shot, and `per_task` on regression."""
     on: str = setting("auto", words=("auto", "query", "support", "both"))
     """Where it acts: `query` (outer objective), `support` (inner loop), `both`; `auto` is the query
     set where the algorithm has an outer objective, else the support set."""

@@ -1,0 +1,84 @@
+"""Typed settings that change nothing, a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from metakd.config.declared import declaration, is_fact
+from metakd.config.schema import Config
+
+__all__ = ["idle_settings", "unused_settings"]
+
+NAMED = ("name", "_target_", "options")
+"""What every choice has, whatever its class takes."""
+
+
+def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
+    """Return a line for each typed setting of a stage that this configuration does not run."""
+    idle: dict[str, str] = {
+        stage: f"{stage} is switched off"
+        for stage in ("pretrain", "warmstart", "finetune", "tracker")
+        if not getattr(config, stage).enabled
+    }
+    regression = config.dataset.supports.kind == "regression"
+    if regression:
+        for stage in ("warmstart", "finetune"):
+            idle[stage] = f"dataset={config.dataset.name} is regression, without this stage"
+    if (
+        not config.distill.supports.uses_teacher
+        and not config.algorithm.supports.teaches
+        and config.teacher.checkpoint is None
+    ):
+        for stage in ("pretrain", "teacher"):
+            idle.setdefault(stage, "nothing uses a teacher")
+    episodes = config.algorithm.supports.trains_on == "episodes"
+    nothing = {
+        "task.meta_batch": not episodes and "whole batches are trained on",
+        "meta_train.batch_size": episodes and "episodes are trained on",
+        "meta_train.label_smoothing": episodes and "episodes are trained on",
+        "evaluate.steps": not config.algorithm.supports.adapts and "the algorithm takes no steps",
+        "evaluate.curve_tasks": not config.algorithm.supports.adapts
+        and "the algorithm takes no steps",
+        "student.same_classes": "it is about the teacher",
+        "finetune.distill": not config.distill.supports.uses_teacher and "nothing is distilled",
+        "dataset.views": not config.dataset.augment and "images are not augmented",
+        "task.fit": regression and "tasks are functions, without classes",
+        "distill.temperature": regression
+        and config.distill.supports.uses_teacher
+        and "predictions are numbers, compared by their error",
+    }
+    for name in ("epochs", "batch_size", "label_smoothing", "validate_fraction"):
+        nothing[f"pretrain.{name}"] = (
+            regression and "pretrain" not in idle and "the teacher is meta-trained, by updates"
+        )
+    lines = [
+        f"{key} changes nothing: {why}" for key, why in nothing.items() if key in typed and why
+    ]
+    for key in sorted(typed):
+        group, _, setting = key.partition(".")
+        if group in idle and (setting or getattr(getattr(config, group), "enabled", False)):
+            lines.append(f"{key} changes nothing: {idle[group]}")
+    return lines
+
+
+def unused_settings(typed: frozenset[str], used: Mapping[str, frozenset[str]]) -> list[str]:
+    """Return a line for each typed setting that the chosen class does not take.
+
+    Args:
+        typed: what was typed, by dotted name.
+        used: by group, the settings that its chosen class takes (`metakd.registry.settings_used`).
+    """
+    lines = []
+    for key in sorted(typed):
+        group, _, setting = key.partition(".")
+        if group not in used or not setting or "." in setting or is_fact(key) or setting in NAMED:
+            continue
+        takes = used[group]
+        if setting in takes or declaration(key).pipeline:
+            continue
+        if setting == "inner_steps_test" and "inner_steps" in takes:
+            continue
+        if group == "distill" and takes and setting in ("on", "teacher_mode"):
+            continue
+        lines.append(f"{key} changes nothing: the chosen {group} does not use it")
+    return lines
