@@ -312,6 +312,13 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     )
     if wants_teacher and not data.has_classes:
         prepared.teacher = build_regressor(config, data, teacher_file).to(device)
+        both = (prepared.teacher.backbone, student)
+        large, small = (sum(p.numel() for p in network.parameters()) for network in both)
+        if config.distill.supports.uses_teacher and large <= small:
+            warnings.append(
+                f"the teacher ({large} parameters) is no larger than the student ({small}); type "
+                "teacher=mlp_wide, or student.widths=[16]"
+            )
     elif wants_teacher and data.has_classes:
         built = build_teacher(config, data, known.teacher, needs, teacher_file, cache_root)
         prepared.teacher = built.network.to(device)

@@ -17,6 +17,7 @@ from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.randomness import random_state, restore_random_state
 from metakd.pipeline.learners import Taught
 from metakd.pipeline.measure import Judged, precision_of, validation_setting
+from metakd.pipeline.meta_pretrain import teacher_updates
 from metakd.pipeline.prepare import Prepared
 from metakd.reports.divergence import answers
 from metakd.reports.statistics import mean_ci95, paired_difference
@@ -86,7 +87,7 @@ def doubts_of(judged: Mapping[str, Judged], config: Config) -> list[str]:
         config: of the run.
     """
     if judged["student"].headline.kind == "regression":
-        return []
+        return _doubts_of_errors(judged, config)
     values = {name: one.headline.values.tolist() for name, one in judged.items()}
     alone = values.get("student_alone")
     found = []
@@ -126,6 +127,34 @@ def doubts_of(judged: Mapping[str, Judged], config: Config) -> list[str]:
             found.append(
                 f"the {MODELS[name]} is at chance: {_percent(values[name])}, where guessing gives "
                 f"{100 * chance:.1f} %; type {remedy}"
+            )
+    return found
+
+
+def _doubts_of_errors(judged: Mapping[str, Judged], config: Config) -> list[str]:
+    """Return the same of squared errors, as far as there is a mean of them."""
+    if "student_alone" not in judged or any(j.headline.diverged.any() for j in judged.values()):
+        return []
+    values = {name: one.headline.values.tolist() for name, one in judged.items()}
+    alone = values["student_alone"]
+    if values["student"] == alone:
+        return [
+            "the teacher had no effect: the distilled student has the student alone's error on "
+            f"each of the {len(alone)} tasks; type {_stronger(config)}"
+        ]
+    found = []
+    remedies = {
+        "student": ("the distilled student", f"distill.kd_weight={config.distill.kd_weight / 4:g}"),
+        "teacher": ("the teacher", f"pretrain.updates={4 * teacher_updates(config)}"),
+    }
+    for name, (called, remedy) in remedies.items():
+        if name not in values:
+            continue
+        more, half = paired_difference(values[name], alone)
+        if more - half > 0:
+            found.append(
+                f"{called} is worse than the student alone, by a squared error of {more:.3f} ± "
+                f"{half:.3f} on the same {len(alone)} tasks; type {remedy}, or distill=none"
             )
     return found
 

@@ -250,3 +250,46 @@ def test_order_annealing_is_followed(conv: Callable, image_tasks: Callable) -> N
             found[share, step] = student.network.head.weight.grad.clone()
     assert not torch.allclose(found[0.5, 0], found[0.0, 0])
     torch.testing.assert_close(found[0.5, 9], found[0.0, 9])
+
+
+@pytest.mark.parametrize("learns", [True, False], ids=["learns", "fixed"])
+def test_on_regression_both_gradients_equal_an_independent_loop(learns: bool) -> None:
+    torch.manual_seed(0)
+
+    def learner(width: int, rate: float, steps: int) -> MAML:
+        body = torch.nn.Sequential(torch.nn.Linear(2, width), torch.nn.Tanh())
+        body.embedding_size = width  # type: ignore[assignment]
+        return build(MAML, body, 1, options={"inner_lr": rate, "inner_steps": steps}).double()
+
+    student, teacher = learner(3, 0.3, 2), learner(8, 0.2, 3)
+    x, y = torch.randn(2, 4, 5, 2).double(), torch.randn(2, 4, 5, 1).double()
+    tasks = TaskBatch(x[0], y[0], x[1], y[1], ways=1, shots=5, queries=5)
+
+    def answer(module: MAML, i: int, rate: float, steps: int) -> Tensor:
+        fast = dict(module.network.named_parameters())
+        for _ in range(steps):
+            found = torch.func.functional_call(module.network, fast, x[0, i]).logits
+            loss = (found - y[0, i]).square().mean()
+            slopes = torch.autograd.grad(loss, list(fast.values()), create_graph=True)
+            fast = {n: v - rate * s for (n, v), s in zip(fast.items(), slopes, strict=True)}
+        return torch.func.functional_call(module.network, fast, x[1, i]).logits
+
+    s = torch.stack([answer(student, i, 0.3, 2) for i in range(4)])
+    t = torch.stack([answer(teacher, i, 0.2, 3) for i in range(4)])
+    labels, taught = (s - y[1]).square().mean(), (s - t.detach()).square().mean()
+    of_student = torch.autograd.grad(labels + WEIGHT * taught, list(student.network.parameters()))
+    of_teacher = torch.autograd.grad(
+        0.8 * (t - y[1]).square().mean(), list(teacher.network.parameters())
+    )
+    exchange = Exchange(teacher_ce=0.8, teacher_kd=0.0)
+    joined = CoLearner(student, teacher, exchange=exchange, learns=learns, teacher_lr=1e-3)
+    terms = joined.accumulate(tasks, KD(kd_weight=WEIGHT, temperature=9.0), None)
+    assert terms["loss/ce"].item() == pytest.approx(labels.item())
+    assert terms["loss/kd"].item() == pytest.approx(taught.item())
+    for parameter, slope in zip(student.network.parameters(), of_student, strict=True):
+        torch.testing.assert_close(parameter.grad, slope)
+    for parameter, slope in zip(teacher.network.parameters(), of_teacher, strict=True):
+        if learns:
+            torch.testing.assert_close(parameter.grad, slope)
+        else:
+            assert parameter.grad is None

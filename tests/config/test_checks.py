@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from metakd.config.checks import check, unused_settings
+from metakd.config.checks import check
 from metakd.config.compose import compose
 from metakd.config.locate import Choices
 from metakd.errors import UserError
@@ -21,7 +21,12 @@ REFUSED = {
     "task.shots=20": "lower task.shots",
     "algorithm=maml task.train_ways=20": "type task.train_ways=5",
     "dataset=sinusoid algorithm=protonet": "algorithm=protonet cannot do regression",
-    "dataset=sinusoid algorithm=maml distill=kd": "type distill=none",
+    "dataset=sinusoid distill=embedding": "type distill= one of: kd, kd_convex, none",
+    "dataset=sinusoid distill=kd distill.teacher_mode=head": "teacher_mode=per_task or co_meta",
+    "dataset=sinusoid distill=kd distill.teacher_mode=feedback": "feedback needs classes",
+    "dataset=sinusoid distill=kd algorithm=reptile": "algorithm= one of: anil, boil, fomaml, l",
+    "dataset=sinusoid distill=kd distill.on=support": "type distill.on=query",
+    "dataset=sinusoid distill=kd pretrain=none distill.teacher_learns=false": "a trained teacher",
     "pretrain=none": "needs a teacher",
     "algorithm=reptile distill.on=query": "type distill.on=support",
     "algorithm=protonet distill.on=both": "can distil on query only",
@@ -73,6 +78,9 @@ ALLOWED = [
     "algorithm=supervised distill=kd",
     "algorithm=maml distill=kd distill.on=both task.train_shots=2",
     "dataset=sinusoid algorithm=maml distill=none student=mlp",
+    "dataset=sinusoid algorithm=maml teacher=mlp distill=kd",
+    "dataset=sinusoid distill=kd_convex distill.teacher_mode=co_meta algorithm=anil",
+    "dataset=sinusoid distill=kd pretrain=none task.train_ways=3",
     "pretrain=none distill=none",
     "distill=none distill.temperature=9 distill.on=support",
     "device=cuda:1 tracker=none",
@@ -116,28 +124,6 @@ def test_a_checkpoint_stands_in_for_pretraining(tmp_path: Path) -> None:
     file = tmp_path / "teacher.safetensors"
     file.touch()
     check(compose(["pretrain=none", f"teacher.checkpoint={file}"]).config)
-
-
-def test_unused_settings_are_named() -> None:
-    used = {
-        "algorithm": frozenset({"distance"}),
-        "distill": frozenset(),
-        "dataset": frozenset({"splits"}),
-    }
-    typed = frozenset(
-        {
-            "algorithm",
-            "algorithm.inner_lr",
-            "algorithm.distance",
-            "distill.temperature",
-            "dataset.augment",
-            "seed",
-        }
-    )
-    assert unused_settings(typed, used) == [
-        "algorithm.inner_lr changes nothing: the chosen algorithm does not use it",
-        "distill.temperature changes nothing: the chosen distill does not use it",
-    ]
 
 
 def test_facts_of_an_own_choice_decide_not_its_name(tmp_path: Path) -> None:

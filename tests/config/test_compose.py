@@ -152,11 +152,6 @@ def test_auto_is_decided_by_the_algorithm() -> None:
     assert compose(["algorithm=supervised", "distill=kd"]).config.distill.teacher_mode == "head"
 
 
-def test_idle_settings_are_named() -> None:
-    warnings = compose(["pretrain=none", "pretrain.lr=0.5", "distill=none"]).warnings
-    assert warnings == ("pretrain.lr changes nothing: pretrain is switched off",)
-
-
 def test_recompose_changes_what_is_typed_alone(tmp_path: Path) -> None:
     first = compose(["task.queries=7", "algorithm.inner_lr=0.123", "plugins=[my.module]"])
     file = tmp_path / ".hydra" / "config.yaml"

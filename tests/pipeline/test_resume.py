@@ -149,6 +149,13 @@ RUNS: dict[str, tuple[str, ...]] = {
         "distill=none",
         "algorithm=maml",
     ),
+    "regression_taught": (
+        "dataset=sinusoid",
+        "student=mlp",
+        "teacher=mlp_wide",
+        "distill=kd",
+        "algorithm=maml",
+    ),
 }
 
 

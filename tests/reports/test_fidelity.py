@@ -83,3 +83,12 @@ def test_what_does_not_fit_is_refused() -> None:
         expected_calibration_error(torch.zeros(4, 3), torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match="no prediction"):
         expected_calibration_error(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))
+
+
+def test_of_regression_it_is_the_mean_squared_difference() -> None:
+    teacher = torch.tensor([[[1.0], [2.0]], [[0.0], [4.0]]])
+    student = torch.tensor([[[1.5], [2.0]], [[-1.0], [2.0]]])
+    # (0.25 + 0 + 1 + 4) / 4
+    assert fidelity(teacher, student, regression=True) == {"mse": 1.3125}
+    student[0, 0] = math.inf
+    assert math.isnan(fidelity(teacher, student, regression=True)["mse"])

@@ -1,0 +1,45 @@
+"""Typed settings that change nothing are named, a line each."""
+
+from __future__ import annotations
+
+from metakd.config.compose import compose
+from metakd.config.unused import unused_settings
+
+
+def test_idle_settings_are_named() -> None:
+    warnings = compose(["pretrain=none", "pretrain.lr=0.5", "distill=none"]).warnings
+    assert warnings == ("pretrain.lr changes nothing: pretrain is switched off",)
+
+
+def test_on_regression_a_temperature_and_passes_over_images_are_idle() -> None:
+    words = ("distill.temperature=2", "pretrain.epochs=3", "finetune.epochs=2")
+    found = compose(["dataset=sinusoid", "distill=kd", "pretrain.updates=5", *words]).warnings
+    assert found == (
+        "distill.temperature changes nothing: predictions are numbers, compared by their error",
+        "pretrain.epochs changes nothing: the teacher is meta-trained, by updates",
+        "finetune.epochs changes nothing: dataset=sinusoid is regression, without this stage",
+    )
+    alone = compose(["dataset=sinusoid", "pretrain.updates=5", words[1]]).warnings
+    assert {line.partition(": ")[2] for line in alone} == {"nothing uses a teacher"}
+
+
+def test_unused_settings_are_named() -> None:
+    used = {
+        "algorithm": frozenset({"distance"}),
+        "distill": frozenset(),
+        "dataset": frozenset({"splits"}),
+    }
+    typed = frozenset(
+        {
+            "algorithm",
+            "algorithm.inner_lr",
+            "algorithm.distance",
+            "distill.temperature",
+            "dataset.augment",
+            "seed",
+        }
+    )
+    assert unused_settings(typed, used) == [
+        "algorithm.inner_lr changes nothing: the chosen algorithm does not use it",
+        "distill.temperature changes nothing: the chosen distill does not use it",
+    ]
