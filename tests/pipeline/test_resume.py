@@ -152,7 +152,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "regression_taught": (
         "dataset=sinusoid",
         "student=mlp",
-        "teacher=mlp_wide",
+        "teacher=mlp",
         "distill=kd",
         "algorithm=maml",
     ),

@@ -39,14 +39,18 @@ class OptimizerConfig:
 
 @dataclass
 class PretrainConfig(OptimizerConfig):
-    """Supervised training of the teacher on the meta-train classes (`pretrain=`)."""
+    """Supervised training of the teacher on the meta-train classes (`pretrain=`).
+
+    On regression, which has none, it is meta-trained on tasks.
+    """
 
     name: str = MISSING
     enabled: bool = True
     epochs: int = setting(10, least=0)
     """Passes over the meta-train images."""
     updates: int | None = setting(None, least=1)
-    """At least this many updates, by more epochs where images are few; null: `epochs` decides."""
+    """At least this many updates, by more epochs where images are few; null: `epochs` decides.
+    On regression exactly so many; null: as many as `meta_train.iterations`."""
     batch_size: int = setting(128, least=1)
     """Images of an update."""
     label_smoothing: float = setting(0.1, least=0, below=1)
