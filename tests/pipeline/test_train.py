@@ -167,38 +167,6 @@ def test_without_a_teacher_there_is_none(tmp_path: Path) -> None:
     assert "student_alone" not in results
 
 
-@pytest.mark.parametrize("algorithm", ["maml", "fomaml", "anil", "reptile", "supervised"])
-@pytest.mark.parametrize("distill", ["none", "kd"])
-def test_every_algorithm_with_and_without_distillation(
-    algorithm: str, distill: str, tmp_path: Path
-) -> None:
-    on = "support" if algorithm == "reptile" else "query"
-    results = small(
-        tmp_path / "run",
-        f"algorithm={algorithm}",
-        f"distill={distill}",
-        f"distill.on={on}",
-        "task.train_shots=2",
-        "student_alone=false",
-        "algorithm.inner_steps=1",
-        "evaluate.shots=[]",
-        "algorithm.inner_steps_test=2",
-        "evaluate.transductive=false",
-        "dataset.images_per_class=12",
-        "task.queries=5",
-    )
-    assert 0.15 < results["student"]["fewshot"]["accuracy"] <= 1
-    steps = [e.get("steps") for e in results["student"]["fewshot_all"]]
-    assert steps == ([None] if algorithm == "supervised" else [2, 0, 1])
-    if distill == "kd":
-        lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-        logged = [json.loads(x) for x in lines]
-        teacher = [
-            x["metrics"].get("teacher/accuracy") for x in logged if x["stage"] == "meta_train"
-        ]
-        assert all(0 <= a <= 1 for a in teacher)
-
-
 @pytest.mark.parametrize("algorithm", ["maml", "fomaml", "anil", "reptile"])
 def test_regression(algorithm: str, tmp_path: Path) -> None:
     results = small(
@@ -211,11 +179,14 @@ def test_regression(algorithm: str, tmp_path: Path) -> None:
         "pretrain=none",
         "warmstart=none",
         "task.shots=5",
-        "evaluate.steps=[4]",
+        "algorithm.inner_lr=0.001",
+        "evaluate.shots=[]",
+        "evaluate.steps=[0]",
         figures=algorithm == "maml",
     )
-    assert results["student"]["fewshot_all"][-1]["steps"] == 4
-    assert results["student"]["fewshot"]["mse"] > 0
+    adapted, start = results["student"]["fewshot_all"]
+    assert start["steps"] == 0 < adapted["steps"]
+    assert adapted["mse"] < start["mse"]
     assert "accuracy" not in results["student"]["fewshot"]
     assert "teacher" not in results
 
