@@ -51,6 +51,7 @@ def own(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_any_algorithm_fits_with_everything_else_at_its_default(algorithm: str) -> None:
     composed = checked(f"algorithm={algorithm}")
@@ -58,6 +59,7 @@ def test_any_algorithm_fits_with_everything_else_at_its_default(algorithm: str) 
     assert own in (None, composed.config.meta_train.optimizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", Choices().of("dataset"))
 def test_any_dataset_fits_with_everything_else_at_its_default(dataset: str) -> None:
     assert checked(f"dataset={dataset}").config.dataset.name == dataset
@@ -104,12 +106,14 @@ def test_settings_are_brought_one_by_one() -> None:
     assert slower.brought == {"algorithm=reptile": (PLAIN[0], PLAIN[2])}
 
 
+@pytest.mark.slow
 def test_where_the_leading_setting_is_decided_the_others_would_not_fit() -> None:
     default = outer(checked())
     assert outer(checked("algorithm=reptile", "meta_train.optimizer=adam")) == default
     assert outer(checked("algorithm=reptile", "meta_train=default")) == default
 
 
+@pytest.mark.slow
 def test_an_experiment_wins_over_what_is_brought(own: Path) -> None:
     alone = compose(["algorithm=mine"], own)
     stage = alone.config.meta_train
@@ -128,6 +132,7 @@ def test_an_experiment_wins_over_what_is_brought(own: Path) -> None:
     assert typed.config.meta_train.lr == 0.125
 
 
+@pytest.mark.slow
 def test_what_is_brought_is_not_said_where_it_is_so_already() -> None:
     assert not checked("experiment=omniglot/reptile_5way_1shot").brought
     assert not checked("algorithm=metabaseline").brought

@@ -126,6 +126,7 @@ def test_a_checkpoint_stands_in_for_pretraining(tmp_path: Path) -> None:
     check(compose(["pretrain=none", f"teacher.checkpoint={file}"]).config)
 
 
+@pytest.mark.slow
 def test_facts_of_an_own_choice_decide_not_its_name(tmp_path: Path) -> None:
     files = {
         "algorithm/tuned.yaml": "supports: {trained_start: true, distill_on: [query]}\n",

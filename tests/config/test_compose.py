@@ -62,6 +62,7 @@ def test_every_dataset_composes(choice: str) -> None:
     assert compose([f"dataset={choice}"]).config.dataset.name == choice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretrain", "warmstart", "finetune"])
 def test_stages_can_be_switched_off(stage: str) -> None:
     assert getattr(compose([f"{stage}=none"]).config, stage).enabled is False
@@ -174,6 +175,7 @@ def test_recompose_changes_what_is_typed_alone(tmp_path: Path) -> None:
         recompose(file)
 
 
+@pytest.mark.slow
 def test_no_torch() -> None:
     code = (
         "import sys; from metakd.config.compose import compose; "

@@ -29,6 +29,7 @@ LINES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", LINES)
 def test_as_hydra_merges_it(lines: list[str]) -> None:
     choices = Choices()

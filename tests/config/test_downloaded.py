@@ -147,6 +147,7 @@ def test_it_looks_where_torch_looks(
     assert get_model_weights("resnet18")["DEFAULT"].url.endswith(f"/{FILE}")
 
 
+@pytest.mark.slow
 def test_torch_is_not_imported_for_it(home: Path) -> None:
     code = (
         "import sys; from metakd.config.compose import compose; "

@@ -86,6 +86,7 @@ def test_names_and_nulls_are_no_paths(tmp_path: Path, there: Path) -> None:
     assert yaml.safe_load(composed.yaml)["dataset"]["splits"] == "random"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [None, "sets"])
 def test_the_default_folder_of_datasets_is_the_run_s(
     tmp_path: Path, there: Path, here: Path, monkeypatch: pytest.MonkeyPatch, named: str | None

@@ -103,6 +103,7 @@ def test_weights_in_torch_s_folder_are_what_pretrained_reads(torch_home: Path) -
     assert TorchvisionModel((3, 32, 32), model="resnet18").expected_statistics is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", [False, True], ids=["today's", "without counters"])
 def test_a_file_of_torchvision_s_own_is_a_checkpoint(torch_home: Path, old: bool) -> None:
     whole = torchvision.models.resnet18().eval()

@@ -100,6 +100,7 @@ def test_one_chance_has_one_line(tmp_path: Path, drawn: list[Any]) -> None:
         assert shown[0].get_ylabel() == "teacher: accuracy (%)"
 
 
+@pytest.mark.slow
 def test_decades_get_a_logarithmic_axis(tmp_path: Path, drawn: list[Any]) -> None:
     for last in (1.0, 0.05, 0.0):  # 0 has no place on it
         metrics = {"loss": [3.0, 2.0, last], "validate/mse": [3.0, 1.0, 0.02]}

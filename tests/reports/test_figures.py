@@ -79,6 +79,7 @@ def test_regression_is_drawn_too(
     assert list(zip(line.get_xdata(), line.get_ydata(), strict=True)) == by_steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "shots", "queries"), [(1, 1, 8), (3, 5, 8), (3, 7, 3)])
 def test_sample_tasks(
     tmp_path: Path, drawn: list[Any], channels: int, shots: int, queries: int

@@ -62,6 +62,7 @@ def test_one_input_and_two_outputs(tmp_path: Path, drawn: list[Any]) -> None:
     assert curves[0].get_color() != curves[2].get_color()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("inputs", "outputs"), [((2,), 2), ((2,), 1), ((1, 2, 2), 3)])
 def test_several_inputs(
     tmp_path: Path, drawn: list[Any], inputs: tuple[int, ...], outputs: int

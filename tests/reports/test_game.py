@@ -14,6 +14,8 @@ from PIL import Image
 from metakd.reports import game
 from metakd.reports.figures import adversarial_game
 
+pytestmark = pytest.mark.slow  # drawing takes most of the time
+
 COURSE: dict[str, list[float]] = {
     "adversarial/discriminator_accuracy": [0.5, 0.9, 0.6],
     "adversarial/discriminator_loss": [0.69, 0.4, 0.6],
