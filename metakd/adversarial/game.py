@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from metakd.adversarial.discriminator import Discriminator
 from metakd.distillation.divergences import kl
@@ -173,6 +174,37 @@ class Game(nn.Module):
         if self.loss == "wasserstein" and self.penalty:
             value = value + self.penalty * slope_penalty(critic, seen_t, seen_s)
         return value
+
+    def learn(
+        self, optimizer: Optimizer, steps: int, seen: tuple[Tensor, Tensor, Tensor]
+    ) -> Tensor:
+        """Let D take some steps on the same predictions.
+
+        Args:
+            optimizer: of its parameters.
+            steps: at least 1.
+            seen: the arguments of `discriminator_loss`.
+
+        Returns:
+            its loss before the first step, a scalar.
+
+        Raises:
+            FloatingPointError: its loss is not finite; that step was not taken.
+        """
+        losses = []
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            loss = self.discriminator_loss(*seen)
+            assert loss is not None
+            if not torch.isfinite(loss):
+                raise FloatingPointError(
+                    "the discriminator's loss is not finite; lower "
+                    "algorithm.options.discriminator_lr"
+                )
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        return losses[0]
 
     @torch.no_grad()
     def measure(self, teacher: Tensor, student: Tensor, targets: Tensor) -> dict[str, Tensor]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-__all__ = ["GameWatch"]
+__all__ = ["GameWatch", "gradient_norm"]
 
 _NOTHING = 1e-12
 _WINNING = 0.99
@@ -144,3 +145,11 @@ class GameWatch(nn.Module):
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """See `torch.nn.Module.set_extra_state`."""
         self.load(state)
+
+
+def gradient_norm(module: nn.Module) -> Tensor:
+    """Return the norm of all gradients of a module, a scalar; 0 where there are none."""
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    if not gradients:
+        return torch.zeros(())
+    return torch.stack([g.square().sum() for g in gradients]).sum().sqrt()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metakd.adaptation.algorithm import Algorithm
+from metakd.adaptation.differentiation import Tensors
 from metakd.data.tasks import TaskBatch
 
-__all__ = ["best_start", "from_start", "predict_from", "relative_spread"]
+__all__ = ["best_start", "flat_offsets", "from_start", "predict_from", "relative_spread"]
 
 
 def predict_from(
@@ -66,10 +67,25 @@ def from_start(learner: Algorithm, offset: Tensor) -> Algorithm:
     return other
 
 
-def relative_spread(offsets: Tensor) -> Tensor:
-    """Return the standard deviation over starts [starts, parameters], relative to their size."""
-    size = offsets.square().mean().sqrt().clamp_min(1e-30)
-    return offsets.var(0, unbiased=True).mean().sqrt() / size
+def relative_spread(offsets: Mapping[str, Tensors]) -> Tensor:
+    """Return the standard deviation over starts, relative to the size of the offsets.
+
+    Args:
+        offsets: of each network, by name: [starts, *shape].
+    """
+    flat = torch.cat([o.flatten(1) for part in offsets.values() for o in part.values()], 1)
+    size = flat.square().mean().sqrt().clamp_min(1e-30)
+    return flat.var(0, unbiased=True).mean().sqrt() / size
+
+
+def flat_offsets(learner: nn.Module, offsets: Tensors) -> Tensor:
+    """Return offsets [starts, *shape] by name as rows, [starts, parameters]; 0 where none is."""
+    count = len(next(iter(offsets.values())))
+    rows = [
+        offsets[name].flatten(1) if name in offsets else p.new_zeros(count, p.numel())
+        for name, p in learner.named_parameters()
+    ]
+    return torch.cat(rows, dim=1)
 
 
 def _support_losses(

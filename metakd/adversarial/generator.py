@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from metakd.adversarial.settings import StartSettings
 from metakd.data.counter_random import normal, stream_key
 
-__all__ = ["ChunkedHypernetwork", "gaussian_noise", "he_scale"]
+__all__ = ["ChunkedHypernetwork", "gaussian_noise", "generator_for", "he_scale"]
 
 
 def gaussian_noise(size: int, seed: int, index: int) -> Tensor:
@@ -102,6 +103,14 @@ class ChunkedHypernetwork(nn.Module):
             for who, part in zip(self.shapes, emitted, strict=True)
         }
 
+    def of_each(self, noises: Iterable[Tensor]) -> dict[str, dict[str, Tensor]]:
+        """Return what it makes of several noises, by network and name: [noises, *shape]."""
+        each = [self(noise) for noise in noises]
+        return {
+            who: {name: torch.stack([e[who][name] for e in each]) for name in each[0][who]}
+            for who in each[0]
+        }
+
     def _cut(self, flat: Tensor, who: str) -> dict[str, Tensor]:
         named = self.shapes[who]
         sizes = [shape.numel() for shape in named.values()]
@@ -110,6 +119,37 @@ class ChunkedHypernetwork(nn.Module):
             name: (self.scale * self.scales[who][name]) * piece.view(shape)
             for (name, shape), piece in zip(named.items(), pieces, strict=True)
         }
+
+
+def generator_for(
+    networks: Mapping[str, nn.Module], settings: StartSettings, seed: int
+) -> ChunkedHypernetwork:
+    """Return the generator of two networks' starts.
+
+    Args:
+        networks: by name; with `generate=full` their weight matrices become 0 and stay it.
+        settings: of the generator.
+        seed: of its initial weights.
+    """
+    full = settings.generate == "full"
+    shapes = {
+        who: {name: p.shape for name, p in network.named_parameters() if p.ndim > 1 or not full}
+        for who, network in networks.items()
+    }
+    torch.manual_seed(seed)
+    generator = ChunkedHypernetwork(
+        shapes,
+        noise_size=settings.noise_size,
+        chunk_size=settings.chunk_size,
+        width=settings.generator_width,
+        scale=1.0 if full else 0.01,
+    )
+    for network in networks.values() if full else ():
+        for p in network.parameters():
+            if p.ndim > 1:
+                p.detach().zero_()
+                p.requires_grad_(False)
+    return generator
 
 
 def _scales(named: Mapping[str, torch.Size]) -> dict[str, float]:

@@ -16,14 +16,15 @@ from metakd.adaptation.lean_optimizers import lean
 from metakd.adaptation.settings import Adaptation
 from metakd.adaptation.solver import Solver, solver_of
 from metakd.adversarial.game import Game
-from metakd.adversarial.game_watch import GameWatch
+from metakd.adversarial.game_watch import GameWatch, gradient_norm
 from metakd.adversarial.generated_starts import (
     best_start,
+    flat_offsets,
     from_start,
     predict_from,
     relative_spread,
 )
-from metakd.adversarial.generator import ChunkedHypernetwork, gaussian_noise
+from metakd.adversarial.generator import ChunkedHypernetwork, gaussian_noise, generator_for
 from metakd.adversarial.settings import GameSettings, StartSettings
 from metakd.algorithms.anil import ANIL
 from metakd.algorithms.maml import MAML
@@ -167,26 +168,8 @@ class Adversarial(TeachingAlgorithm):
         self.game = self._made[0].to(device) if self._made else None
         self.watch = GameWatch()
         settings = self.start_settings
-        full = settings.generate == "full"
         networks = {"teacher": teacher, "student": self.student}
-        shapes = {
-            who: {name: p.shape for name, p in learner.named_parameters() if p.ndim > 1 or not full}
-            for who, learner in networks.items()
-        }
-        torch.manual_seed(seed)
-        self.generator = ChunkedHypernetwork(
-            shapes,
-            noise_size=settings.noise_size,
-            chunk_size=settings.chunk_size,
-            width=settings.generator_width,
-            scale=1.0 if full else 0.01,
-        ).to(device)
-        if full:
-            for learner in networks.values():
-                for p in learner.parameters():
-                    if p.ndim > 1:
-                        p.detach().zero_()
-                        p.requires_grad_(False)
+        self.generator = generator_for(networks, settings, seed).to(device)
         own: dict[str, tuple[nn.Module, float]] = {
             "teacher": (teacher, teacher_lr),
             "generator": (self.generator, settings.generator_lr),
@@ -209,14 +192,13 @@ class Adversarial(TeachingAlgorithm):
         teacher = self.teacher
         starts = None if self.offsets is None else self._student_offsets()
         with torch.no_grad():
-            offsets = self._offsets(
-                range(1 if self.start_settings.start == "fixed" else _MEAN_OVER)
-            )
+            offsets = self._offsets(1 if self.start_settings.start == "fixed" else _MEAN_OVER)
             for who, learner in (("teacher", teacher), ("student", self.student)):
                 for name, offset in offsets[who].items():
                     learner.get_parameter(name).add_(offset.mean(0))
             if starts is not None and self.offsets is not None:
-                self.offsets.copy_(starts - self._flat(offsets["student"]).mean(0))
+                mean = flat_offsets(self.student, offsets["student"]).mean(0)
+                self.offsets.copy_(starts - mean)
         for p in (*teacher.parameters(), *self.student.parameters()):
             p.requires_grad_(True)
         self.teacher = self.generator = self.game = self.watch = self._starts = None
@@ -304,7 +286,7 @@ class Adversarial(TeachingAlgorithm):
             return {}
         assert self._seen is not None
         further: dict[str, Tensor] = {}
-        reaching = _norm(self.generator)
+        reaching = gradient_norm(self.generator)
         if not torch.isfinite(reaching):
             raise FloatingPointError(
                 "the gradient of the generator is not finite; lower "
@@ -314,23 +296,15 @@ class Adversarial(TeachingAlgorithm):
         self._optimizers["generator"].step()
         telling = None
         if self.game is not None and "discriminator" in self._optimizers:
-            optimizer = self._optimizers["discriminator"]
-            for _ in range(self.settings.discriminator_steps):
-                optimizer.zero_grad(set_to_none=True)
-                loss = self.game.discriminator_loss(*self._seen)
-                assert loss is not None
-                if not torch.isfinite(loss):
-                    raise FloatingPointError(
-                        "the discriminator's loss is not finite; lower "
-                        "algorithm.options.discriminator_lr"
-                    )
-                loss.backward()
-                further.setdefault("adversarial/discriminator_loss", loss.detach())
-                optimizer.step()
-            telling = _norm(self.game)
+            optimizer, steps = self._optimizers["discriminator"], self.settings.discriminator_steps
+            further["adversarial/discriminator_loss"] = self.game.learn(
+                optimizer, steps, self._seen
+            )
+            telling = gradient_norm(self.game)
         spread = None
         if self._step % _LOOK_EVERY == 0:
-            further["adversarial/offset_spread"] = self._spread()
+            with torch.no_grad():
+                further["adversarial/offset_spread"] = relative_spread(self._offsets(_SPREAD_OVER))
             spread = float(further["adversarial/offset_spread"])
         judged = None
         if self.game is not None:
@@ -386,14 +360,11 @@ class Adversarial(TeachingAlgorithm):
         noise = gaussian_noise(self.start_settings.noise_size, seed, index)
         return noise.to(parameter.device, parameter.dtype)
 
-    def _offsets(self, indices: Sequence[int]) -> dict[str, Tensors]:
-        """Return the offsets of noises of evaluation, by network and name: [noises, *shape]."""
+    def _offsets(self, count: int) -> dict[str, Tensors]:
+        """Return the offsets of noises of evaluation, by network and name: [count, *shape]."""
         assert self.generator is not None
-        each = [self.generator(self._noise(self._seed + _JUDGED, i)) for i in indices]
-        return {
-            who: {name: torch.stack([e[who][name] for e in each]) for name in each[0][who]}
-            for who in each[0]
-        }
+        noises = [self._noise(self._seed + _JUDGED, index) for index in range(count)]
+        return self.generator.of_each(noises)
 
     @torch.no_grad()
     def _student_offsets(self) -> Tensor:
@@ -401,26 +372,8 @@ class Adversarial(TeachingAlgorithm):
         count = {"mean": _MEAN_OVER, "fixed": 1, "best": self.start_settings.noises}[
             self.start_settings.start
         ]
-        flat = self._flat(self._offsets(range(count))["student"])
+        flat = flat_offsets(self.student, self._offsets(count)["student"])
         return flat.mean(0, keepdim=True) if self.start_settings.start == "mean" else flat
-
-    def _flat(self, offsets: Tensors) -> Tensor:
-        """Return the student's offsets as rows, [noises, parameters]; 0 where none is emitted."""
-        count = len(next(iter(offsets.values())))
-        return torch.cat(
-            [
-                offsets[name].flatten(1) if name in offsets else p.new_zeros(count, p.numel())
-                for name, p in self.student.named_parameters()
-            ],
-            dim=1,
-        )
-
-    @torch.no_grad()
-    def _spread(self) -> Tensor:
-        """Return the offsets' standard deviation over noises, relative to their size."""
-        offsets = self._offsets(range(_SPREAD_OVER))
-        flat = torch.cat([o.flatten(1) for part in offsets.values() for o in part.values()], 1)
-        return relative_spread(flat)
 
     def _solvers(self) -> tuple[Solver, Solver]:
         assert self.teacher is not None
@@ -436,10 +389,3 @@ def _forget_starts(learner: nn.Module, keys: object) -> None:
 def _no_game(teacher: Tensor, student: Tensor, targets: Tensor) -> Tensor:
     """Return 0, connected to nothing that would move."""
     return 0.0 * (teacher.sum() + student.sum())
-
-
-def _norm(module: nn.Module) -> Tensor:
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    if not gradients:
-        return torch.zeros(())
-    return torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
