@@ -12,6 +12,7 @@ from metakd.config.needs import declared_needs
 from metakd.config.schema import Config
 from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
+from metakd.data.images import ImageData
 from metakd.data.splits import SPLITS
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.randomness import random_state, restore_random_state
@@ -19,6 +20,7 @@ from metakd.pipeline.learners import Taught
 from metakd.pipeline.measure import Judged, precision_of, validation_setting
 from metakd.pipeline.meta_pretrain import teacher_updates
 from metakd.pipeline.prepare import Prepared
+from metakd.registry import resolve
 from metakd.reports.divergence import answers
 from metakd.reports.statistics import mean_ci95, paired_difference
 from metakd.reports.summary import MODELS
@@ -240,6 +242,12 @@ def _gentler(config: Config) -> str:
     return "distill=kd_convex, or distill=none"
 
 
+def _of_pictures(config: Config) -> bool:
+    """Tell whether the dataset is of pictures, which pretrained networks take."""
+    dataset = resolve(config.dataset._target_, "metakd.data", config.plugins)
+    return bool(getattr(dataset, "data_class", ImageData).has_pictures)
+
+
 def _instead(config: Config) -> str:
     """Return what to type for a better teacher, or to do without one."""
     found = []
@@ -247,7 +255,7 @@ def _instead(config: Config) -> str:
         found.append("another teacher.checkpoint=…")
     elif config.pretrain.enabled:
         found.append(f"pretrain.epochs={max(10, 4 * config.pretrain.epochs)}")
-    if not config.teacher.pretrained:
+    if not config.teacher.pretrained and _of_pictures(config):
         torchvision = "" if config.teacher.supports.pretrained_on else "teacher=torchvision "
         found.append(f"{torchvision}teacher.pretrained=true")
     if not config.algorithm.supports.teaches:

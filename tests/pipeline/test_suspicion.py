@@ -194,6 +194,15 @@ def test_a_good_teacher_that_does_harm_is_to_have_less_influence(loss: str, type
     assert line.endswith(typed)
 
 
+def test_networks_for_pictures_are_no_remedy_on_a_table() -> None:
+    words = ("dataset=table", "dataset.folder=mine.csv", "student=mlp", "teacher=mlp")
+    config = metakd.compose(*words, "distill=embedding").config
+    values = judged(student=[0.4, 0.5, 0.45], student_alone=[0.6, 0.7, 0.65], teacher=[0.2] * 3)
+    said = doubts_of(values, config)
+    assert len(said) == 3
+    assert all("pretrain.epochs=" in line and "torchvision" not in line for line in said)
+
+
 def test_what_is_not_resolved_is_not_said(config: Any) -> None:
     both = judged(student=[0.5, 0.7, 0.6, 0.8], student_alone=[0.6, 0.6, 0.7, 0.72])
     assert doubts_of(both, config) == []
