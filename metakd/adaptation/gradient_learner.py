@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -122,6 +123,17 @@ class GradientLearner(Algorithm):
         weights = self.annealing.weights(step, steps, self.inner_steps)
         self.outer = outer if weights is None else MultiStep(weights)
         self.first_order = first_order or self.annealing.is_first_order(step, steps)
+
+    def probe(self, steps: int, execution: str) -> Self:
+        """Return a copy that adapts in another number of steps, to see what they cost.
+
+        Args:
+            steps: of adaptation in training.
+            execution: how tasks are computed, see `choose_execution`.
+        """
+        other = copy.deepcopy(self)
+        other.inner_steps, other.execution = steps, execution
+        return other
 
     def accumulate(
         self,

@@ -140,15 +140,16 @@ def _adapting(
     for first, count in algorithm.annealing.phases(max(iterations, 1)):
         sizes, times = [], []
         for steps in probes:
-            copied, aims = copy.deepcopy((algorithm, objective))
-            copied.inner_steps, copied.execution = steps, "loop"
+            aims = copy.deepcopy(objective)
+            copied = algorithm.probe(steps, "loop")
             copied.begin(first, max(iterations, 1))
             with _threads(1 if how == "threads" else None):
                 size, taken = _measured(
                     copied, batch[:1], aims, None if answers is None else answers[:1]
                 )
             if how == "batched":
-                copied.execution = algorithm.execution
+                copied = algorithm.probe(steps, algorithm.execution)
+                copied.begin(first, max(iterations, 1))
                 taken = _timed(copied, batch, aims, answers)
             sizes.append(size)
             times.append(taken)
