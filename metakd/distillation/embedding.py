@@ -23,7 +23,7 @@ class EmbeddingMatch(Distillation):
     L = ce_weight · L_CE
       + embedding_weight · mean(1 - cos(A ê_s, e_t - μ))
       + similarity_weight · mean((S_s - S_t)²)
-      + kd_weight · τ² KL(teacher || student)   where the teacher's answer has logits
+      + kd_weight · τ² KL(teacher || student)
 
     ê is the normalised embedding, A a learned linear map from the student's space to the
     teacher's, μ the teacher's mean embedding over meta-train images, S the cosine-similarity
@@ -97,7 +97,8 @@ class EmbeddingMatch(Distillation):
         """See `Distillation.taught`.
 
         Raises:
-            ValueError: embeddings are to be matched and one side has none.
+            ValueError: embeddings are to be matched and one side has none, or soft targets and the
+                answer has none.
         """
         weighted: dict[str, tuple[float, Tensor]] = {}
         if self.projection is not None or self.similarity_weight:
@@ -111,7 +112,7 @@ class EmbeddingMatch(Distillation):
         if self.similarity_weight:
             similarity = similarity_of_units(unit_s, unit(e_t))
             weighted["loss/similarity"] = (self.similarity_weight, similarity)
-        if self.kd_weight and answer.logits is not None:
+        if self.kd_weight:
             kd = soft_target_loss(student.logits, targets, answer, self.temperature)
             weighted["loss/kd"] = (self.kd_weight, kd)
         return weighted

@@ -139,6 +139,14 @@ def test_weights_of_0_cost_nothing() -> None:
     assert set(no_embeddings(Prediction(student.logits), labels, Answer())) == {"loss", "loss/ce"}
 
 
+def test_soft_targets_without_logits_are_refused() -> None:
+    student, labels, answer = _random()
+    with pytest.raises(ValueError, match="logits"):
+        EmbeddingMatch(4, 7, kd_weight=1.0).double()(
+            student, labels, Answer(None, answer.embeddings)
+        )
+
+
 def test_logits_can_be_matched_too() -> None:
     student, labels, answer = _random()
     objective = EmbeddingMatch(4, 7, kd_weight=3.0, temperature=2.0).double()
