@@ -48,10 +48,14 @@ OWN: dict[str, list[str]] = {
 """What is typed beside algorithms that need something else than others of their kind."""
 
 
+def supports(algorithm: str) -> dict[str, Any]:
+    """Return the facts that an algorithm's file states."""
+    return content_of(Choices().file("algorithm", algorithm)).get("supports", {})
+
+
 def settings(algorithm: str) -> list[str]:
     """Return what is typed beside an algorithm; everything else is the default run's."""
-    supports = content_of(Choices().file("algorithm", algorithm)).get("supports", {})
-    return OWN.get(algorithm) or (GRADIENT if supports.get("adapts") else METRIC)
+    return OWN.get(algorithm) or (GRADIENT if supports(algorithm).get("adapts") else METRIC)
 
 
 COMMON = (
@@ -89,7 +93,7 @@ def command(algorithm: str, seed: int, folder: Path, extra: Sequence[str]) -> li
 def untrained(algorithm: str) -> list[str]:
     """Return what makes a run of `algorithm` one that never trained its student."""
     words = ["meta_train.iterations=0", "distill=none", "warmstart=none"]
-    if algorithm == "metabaseline":  # it refuses to begin untrained
+    if supports(algorithm).get("trained_start"):  # it refuses to begin untrained
         words += ["algorithm=protonet", "algorithm.distance=cosine"]
     return words
 

@@ -51,7 +51,9 @@ def test_every_command_of_the_table_can_be_composed(
     assert config.algorithm.name == algorithm
     assert config.evaluate.shots == [1, 5]
     untrained = [*words[4:], *table.untrained(algorithm)]
-    assert metakd.compose(*untrained).config.meta_train.iterations == 0
+    start = metakd.compose(*untrained).config
+    assert start.meta_train.iterations == 0
+    assert not start.algorithm.supports.trained_start
 
 
 def test_every_arm_of_the_comparison_can_be_composed(comparison: ModuleType) -> None:
