@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import typing
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from metakd.comparing.gather import Run
+from metakd.comparing.usual import of_choice
 from metakd.config.declared import declaration, is_bookkeeping, is_fact
-from metakd.config.locate import Choices
-from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
 
 __all__ = ["differing", "groups", "is_off", "settings_of"]
 
@@ -106,33 +102,9 @@ def _follows_from_choice(group: str, key: str, known: Sequence[Mapping[str, Any]
             {(_word(n), _word(s.get(key, ABSENT))) for n, s in zip(names, known, strict=True)}
         )
     return all(
-        _word(s.get(key, ABSENT)) == _word(_of_choice(group, str(name)).get(key, ABSENT))
+        _word(s.get(key, ABSENT)) == _word(of_choice(group, str(name)).get(key, ABSENT))
         for s, name in zip(known, names, strict=True)
     )
-
-
-@cache
-def _of_choice(group: str, choice: str) -> Mapping[str, Any]:
-    """Return the settings that a built-in choice brings along; empty for somebody's own."""
-    from metakd.config import schema
-
-    file = Choices().of(group).get(choice)
-    if file is None:
-        return {}
-    try:
-        content = parse_yaml(read_text(file))
-    except UnreadableError:
-        return {}
-    if not isinstance(content, dict) or "defaults" in content:
-        return {}
-    section = typing.get_type_hints(schema.Config)[group]
-    usual: dict[str, Any] = {}
-    for field in dataclasses.fields(section):
-        if field.default_factory is not dataclasses.MISSING:
-            usual[field.name] = field.default_factory()
-        elif field.default is not dataclasses.MISSING:
-            usual[field.name] = field.default
-    return flat({**usual, **content}, f"{group}.")
 
 
 def _word(value: Any) -> str:

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from metakd.comparing.usual import completed
 from metakd.errors import UserError
 from metakd.plain_data import flat
 from metakd.runs.folder import open_run
@@ -251,7 +252,7 @@ def read(path: Path) -> Run:
         return Run(path, DAMAGED, str(error))
     status = str(info.status)
     try:
-        settings = flat(folder.read_config())
+        settings = completed(flat(folder.read_config()))
     except UserError as error:
         # A run that failed at once may have recorded nothing yet.
         reason = str(error) if status == FINISHED else info.error

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 import metakd
 from metakd.comparing.columns import differing, groups, is_off, settings_of
@@ -19,8 +23,6 @@ def of_settings(settings: dict[str, Any], seed: int = 0) -> Run:
 
 
 def composed(*overrides: str) -> Run:
-    import yaml
-
     return of_settings(flat(yaml.safe_load(metakd.compose(*overrides).yaml)))
 
 
@@ -101,6 +103,32 @@ def test_settings_of_a_stage_that_is_off_decide_nothing() -> None:
     assert not is_off(off.settings, "warmstart.enabled")
     runs = [composed("distill=none"), composed("distill=kd", "distill.temperature=7")]
     assert list(differing(runs).values()) == ["distill"]
+
+
+def test_a_setting_that_came_later_counts_as_its_default_before(tmp_path: Path) -> None:
+    """Of the schema (`teacher.same_classes`) and of a choice's own options."""
+    words = ("dataset=table", "student=mlp", "teacher=mlp", "distill=none", "algorithm=protonet")
+    config = yaml.safe_load(metakd.compose(*words).yaml)
+    runs = []
+    for name, same, missing in (("old", None, None), ("usual", False, "refuse")):
+        content = copy.deepcopy(config)
+        content["teacher"]["same_classes"] = same
+        content["dataset"]["options"]["missing"] = missing
+        if same is None:
+            del content["teacher"]["same_classes"], content["dataset"]["options"]["missing"]
+        (tmp_path / name / ".hydra").mkdir(parents=True)
+        (tmp_path / name / ".hydra" / "config.yaml").write_text(yaml.dump(content))
+        run = {"schema": 1, "status": "failed", "seed": 0}
+        (tmp_path / name / "run.json").write_text(json.dumps(run))
+        runs.append(read(tmp_path / name))
+    assert differing(runs) == {}
+    other = {**runs[1].settings, "teacher.same_classes": True, "dataset.options.missing": "mean"}
+    keys = differing([runs[0], of_settings(other)])
+    assert set(keys) == {"teacher.same_classes", "dataset.options.missing"}
+    assert settings_of(runs[0], keys) == {
+        "teacher.same_classes": False,
+        "dataset.options.missing": "refuse",
+    }
 
 
 def test_runs_whose_settings_are_not_known_make_no_column() -> None:
