@@ -19,15 +19,12 @@ from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
 
 __all__ = ["differences", "recorded_composed", "reproduction_composed"]
 
-FREE = (
-    *(
-        key
-        for key, known in declarations().items()
-        if (known.decides != "figures" or known.path) and key != "pretrain.cache"
-    ),
+FREE = tuple(
+    key
+    for key, known in declarations().items()
+    if known.repeated and (known.decides != "figures" or known.path)
 )
-"""What can be typed for a repetition of a run: where files are, who watches, on what it runs; not
-`pretrain.cache`, since `cached_teacher` says that."""
+"""What can be typed for a repetition of a run: where files are, who watches, on what it runs."""
 
 
 class Surroundings(Protocol):

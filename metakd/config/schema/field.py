@@ -33,6 +33,8 @@ class Setting:
             computed; only the run's folder; nothing of these (where files are, who watches).
         judged: it decides what a run is evaluated on, so a search must not vary it.
         pipeline: the pipeline reads it, whether the class of the choice takes it or not.
+        repeated: it can be typed for a repetition of a run, if it has no part in the figures;
+            False: how that is repeated says it.
         fact: nobody sets it: the file of a choice states it.
     """
 
@@ -45,6 +47,7 @@ class Setting:
     decides: Decides = "figures"
     judged: bool = False
     pipeline: bool = False
+    repeated: bool = True
     fact: bool = False
 
     @property

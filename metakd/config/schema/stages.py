@@ -57,7 +57,7 @@ class PretrainConfig(OptimizerConfig):
     """Share of each label that is spread over all classes."""
     validate_fraction: float = setting(0.05, least=0, below=1)
     """Share of each class's images held out for the teacher's own validation."""
-    cache: bool = setting(True, decides="nothing")
+    cache: bool = setting(True, decides="nothing", repeated=False)
     """Keep the trained teacher and reuse it for the same config, data and code."""
 
 
