@@ -30,7 +30,7 @@ from metakd.config.unused import idle_settings
 from metakd.errors import UserError, nearest
 from metakd.plain_data import dump_yaml
 
-__all__ = ["Composed", "compose", "recompose", "typed_plugins"]
+__all__ = ["Composed", "choice_alone", "compose", "recompose", "typed_plugins"]
 
 GROUPS = known_groups()
 """Groups of the schema, in its order."""
@@ -173,6 +173,13 @@ def recompose(
     chosen = {g: picked[g] for o in parsed if (g := o.key_or_group) in GROUPS}
     lines = [*old_names(old, recorded), *_old_names(overrides, choices, chosen, plugins)]
     return _finished(loaded, overrides, parsed, choices, own, lines)
+
+
+def choice_alone(group: str, choice: str) -> Any:
+    """Return the settings of a built-in choice as its file has them, whatever else is chosen."""
+    node = OmegaConf.structured(known_settings()[f"{group}.name"])
+    content = plain_settings(Choices().file(group, choice), group, ())[0]
+    return OmegaConf.to_object(OmegaConf.merge(node, content))
 
 
 def _finished(

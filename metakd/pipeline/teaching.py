@@ -11,7 +11,8 @@ from torch import nn
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.algorithms.maml import MAML
-from metakd.config.schema import AlgorithmConfig, AlgorithmSupports, Config
+from metakd.config.compose import choice_alone
+from metakd.config.schema import AlgorithmConfig, Config
 from metakd.data.class_data import ClassData
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.teacher import FrozenTeacher
@@ -55,10 +56,8 @@ def adapting_teacher_config(config: Config) -> AlgorithmConfig:
     test_steps = steps if distill.teacher_inner_steps or not algorithm.supports.adapts else given
     if algorithm.supports.teaches:
         return replace(algorithm, inner_lr=rate, inner_steps=steps, inner_steps_test=test_steps)
-    return AlgorithmConfig(
-        name="maml",
-        _target_=f"{MAML.__module__}.{MAML.__name__}",
-        supports=AlgorithmSupports(fixed_ways=True, adapts=True),
+    return replace(
+        choice_alone("algorithm", "maml"),
         inner_lr=rate,
         inner_steps=steps,
         inner_steps_test=test_steps,
