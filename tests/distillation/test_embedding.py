@@ -159,7 +159,9 @@ def test_logits_can_be_matched_too() -> None:
         reduction="batchmean",
     )
     torch.testing.assert_close(terms["loss/kd"], expected)
-    without = objective(student, labels, Answer(None, answer.embeddings))
+    plain = EmbeddingMatch(4, 7).double()
+    plain.load_state_dict(objective.state_dict())
+    without = plain(student, labels, Answer(None, answer.embeddings))
     assert "loss/kd" not in without
     torch.testing.assert_close(terms["loss"], without["loss"] + 3.0 * expected)
 

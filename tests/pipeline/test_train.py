@@ -178,10 +178,11 @@ def test_regression(algorithm: str, tmp_path: Path) -> None:
         "distill=none",
         "pretrain=none",
         "warmstart=none",
-        "task.shots=5",
+        "task.shots=40",
         "algorithm.inner_lr=0.001",
         "evaluate.shots=[]",
         "evaluate.steps=[0]",
+        "evaluate.curve_tasks=20",
         figures=algorithm == "maml",
     )
     adapted, start = results["student"]["fewshot_all"]
