@@ -61,14 +61,14 @@ def test_numbers_that_are_equal_do_not_differ() -> None:
 
 
 def test_a_choice_says_what_it_brings_along() -> None:
-    runs = [composed("algorithm=maml"), composed("algorithm=protonet", "task.shots=5")]
+    runs = [composed("algorithm=anil"), composed("algorithm=protonet", "task.shots=5")]
     keys = differing(runs)
     assert list(keys.values()) == ["task.shots", "algorithm"]
-    assert settings_of(runs[0], keys) == {"algorithm": "maml", "task.shots": 1}
+    assert settings_of(runs[0], keys) == {"algorithm": "anil", "task.shots": 1}
 
 
 def test_what_a_choice_does_not_bring_along_is_said() -> None:
-    runs = [composed("algorithm=maml", "algorithm.inner_lr=0.3"), composed("algorithm=protonet")]
+    runs = [composed("algorithm=anil", "algorithm.inner_lr=0.3"), composed("algorithm=protonet")]
     assert list(differing(runs).values()) == ["algorithm", "algorithm.inner_lr"]
 
 
