@@ -194,8 +194,9 @@ def test_a_good_teacher_that_does_harm_is_to_have_less_influence(loss: str, type
     assert line.endswith(typed)
 
 
-def test_networks_for_pictures_are_no_remedy_on_a_table() -> None:
-    words = ("dataset=table", "dataset.folder=mine.csv", "student=mlp", "teacher=mlp")
+def test_networks_for_pictures_are_no_remedy_on_a_table(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").touch()
+    words = ("dataset=table", f"dataset.folder={tmp_path}/mine.csv", "student=mlp", "teacher=mlp")
     config = metakd.compose(*words, "distill=embedding").config
     values = judged(student=[0.4, 0.5, 0.45], student_alone=[0.6, 0.7, 0.65], teacher=[0.2] * 3)
     said = doubts_of(values, config)
