@@ -292,6 +292,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "run", path
 
 
+@pytest.mark.slow
 def test_every_stage(trained: tuple[Path, Path]) -> None:
     run = json.loads((trained[0] / "run.json").read_text())
     results = json.loads((trained[0] / "results.json").read_text())
@@ -306,6 +307,7 @@ def test_every_stage(trained: tuple[Path, Path]) -> None:
     assert json.loads((trained[0] / "split.json").read_text())["train"]["images"] == [12] * 7
 
 
+@pytest.mark.slow
 def test_judged_on_another_table_by_the_runs_own_statistics(
     trained: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -328,11 +330,13 @@ def test_judged_on_another_table_by_the_runs_own_statistics(
         judge(str(run), words[0], f"dataset.folder={tmp_path / 'lacking.csv'}")
 
 
+@pytest.mark.slow
 def test_classes_that_were_trained_on_are_refused(trained: tuple[Path, Path]) -> None:
     with pytest.raises(UserError, match=r"was trained on .* of the 2 meta-test classes"):
         metakd.evaluate(str(trained[0]), "dataset.split_seed=1")
 
 
+@pytest.mark.slow
 def test_resumed_to_the_same_figures(
     trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,6 +362,7 @@ def test_resumed_to_the_same_figures(
         assert found[model]["target"] == expected[model]["target"]
 
 
+@pytest.mark.slow
 def test_used_from_python_and_from_the_command_line(
     trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -392,6 +397,7 @@ def test_used_from_python_and_from_the_command_line(
         predict([*words, str(tmp_path / "none.csv")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["student=conv4", "teacher=resnet12", "student=torchvision"])
 def test_networks_for_pictures_are_refused(word: str, tmp_path: Path) -> None:
     path = write(tmp_path / "table.csv")
@@ -400,6 +406,7 @@ def test_networks_for_pictures_are_refused(word: str, tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["maml", "reptile", "supervised", "ridge"])
 def test_other_algorithms(algorithm: str, trained: tuple[Path, Path], tmp_path: Path) -> None:
     results = metakd.train(
@@ -416,6 +423,7 @@ def test_other_algorithms(algorithm: str, trained: tuple[Path, Path], tmp_path: 
     assert 0.0 <= results["student"]["fewshot"]["accuracy"] <= 1.0
 
 
+@pytest.mark.slow
 def test_the_page_says_what_to_type(
     trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
