@@ -20,12 +20,15 @@ from metakd.runs.records import ClassSplit, Results
 from metakd.runs.records_compare import ComparisonRecord
 from metakd.runs.records_run import RunInfo
 from metakd.runs.records_sweep import SweepRecord
+from metakd.runs.records_using import CalibrationFile, Predictions
 
 __all__ = ["FOLDER", "SCHEMAS", "main", "text_of"]
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
 SCHEMAS: Mapping[str, type[Part]] = {
+    "calibration": CalibrationFile,
     "compare": ComparisonRecord,
+    "predict": Predictions,
     "results": Results,
     "run": RunInfo,
     "split": ClassSplit,

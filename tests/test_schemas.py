@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 import metakd
 from metakd.errors import UserError
 from metakd.runs.folder import open_run
+from metakd.runs.records_using import CalibrationFile
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -100,6 +101,10 @@ def test_what_runs_write_is_what_the_schemas_say(runs: dict[str, Path]) -> None:
         assert faults("run", read(folder, "run")) == [], name
         if (folder / "split.json").exists():
             assert faults("split", read(folder, "split")) == [], name
+        if (folder / "checkpoints" / "calibration.json").exists():
+            written = read(folder / "checkpoints", "calibration")
+            assert faults("calibration", written) == [], name
+            assert CalibrationFile.of(written).plain() == written
         ended = name if name in ("interrupted", "failed") else "finished"
         assert open_run(folder).read_run().status == ended
         assert (folder / "results.json").exists() == (ended == "finished")
@@ -119,6 +124,10 @@ def test_the_start_that_was_judged_and_every_part_were_among_them(runs: dict[str
     assert "start" in read(runs["adversarial"], "results")["student"]
     assert "evaluates" in read(runs["evaluation"], "run")
     assert "error" in read(runs["failed"], "run")
+    calibration = read(runs["distilled"] / "checkpoints", "calibration")
+    assert {"student", "student_alone"} <= calibration["models"].keys()
+    del calibration["models"]["student"]["scale"]
+    assert "'scale' is a required property" in faults("calibration", calibration)[0]
 
 
 def renamed(content: dict[str, Any], old: str, new: str) -> None:

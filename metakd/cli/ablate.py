@@ -17,6 +17,7 @@ from metakd.errors import UserError
 if TYPE_CHECKING:
     from metakd.comparing.ablation import Ablation
     from metakd.comparing.compare import Comparison
+    from metakd.runs.records_compare import Parts
     from metakd.sweeps.state import Job, Sweep
 
 __all__ = ["ablate_parser", "carried_out", "concluded", "multirun_of", "run"]
@@ -194,7 +195,7 @@ def _value(job: Job, key: str) -> str | None:
     return words[-1] if words else None
 
 
-def _part(job: Job) -> str:
+def _part(job: Job) -> Parts:
     from metakd.comparing.ablation import PARTS
 
     meta, distils = _value(job, "algorithm") != "supervised", _value(job, "distill") != "none"
@@ -227,7 +228,7 @@ def _compared(sweep: Sweep, shots: Sequence[int]) -> tuple[Comparison, Ablation]
 
 def _report(sweep: Sweep, shots: Sequence[int], form: str) -> None:
     """Print the comparison, which part helped, and what is missing."""
-    from metakd.comparing.ablation import effects_json, verdicts
+    from metakd.comparing.ablation import ablation_record, verdicts
 
     both, missing = _compared(sweep, shots), [*_missing(sweep)]
     if both is None:
@@ -239,8 +240,7 @@ def _report(sweep: Sweep, shots: Sequence[int], form: str) -> None:
     if form == "json":
         from metakd.comparing.machine import as_json
 
-        content = {**effects_json(found), "missing": missing}
-        sys.stdout.write(as_json(comparison, ablation=content))
+        sys.stdout.write(as_json(comparison, ablation_record(found, missing)))
         return
     _print(comparison, found, lines, form)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -133,14 +132,14 @@ def run(arguments: Sequence[str]) -> int:
     if unknown is not None:
         _note_other_tasks(model)
     naming = name_pictures(model, pictures, unknown)
-    for _, reason in naming.unreadable:
-        print(f"metakd: {reason}", file=sys.stderr)
+    for one in naming.unreadable:
+        print(f"metakd: {one.reason}", file=sys.stderr)
     if asked.csv is not None:
         _write(Path(asked.csv).expanduser(), _table(naming))
     if asked.figure is not None:
         _draw(naming, Path(asked.figure).expanduser())
     if asked.json:
-        print(json.dumps(naming.content(), indent=2, ensure_ascii=False, allow_nan=False))
+        sys.stdout.write(naming.record().text())
     else:
         print("\n".join([*_lines(naming), *_summary(naming, unknown)]))
     return 1 if naming.unreadable else 0
@@ -197,30 +196,28 @@ def _lines(naming: Naming) -> list[str]:
 
 
 def _summary(naming: Naming, unknown: float | None) -> list[str]:
-    found = naming.figures()
+    found = naming.record()
     lines: list[str] = []
-    if "accuracy" in found:
-        low, high = (100 * end for end in found["interval"])
+    if found.accuracy is not None:
+        low, high = (100 * end for end in found.interval or ())
         lines = [
             "",
-            f"accuracy {100 * found['accuracy']:.1f} % of {found['files']} {naming.what} "
+            f"accuracy {100 * found.accuracy:.1f} % of {found.files} {naming.what} "
             f"(95 % interval {low:.1f} to {high:.1f}, Wilson)",
         ]
         width = max(len(name) for name in naming.classes)
         lines += [
-            f"  {name:<{width}}  {100 * each['accuracy']:5.1f} % of {each['files']}"
-            for name, each in found["per_class"].items()
+            f"  {name:<{width}}  {100 * each.accuracy:5.1f} % of {each.files}"
+            for name, each in (found.per_class or {}).items()
         ]
         lines += _confusion(naming)
         if unknown is not None:
-            lines.append(
-                f"marked unknown: {100 * found['false_alarms']:.1f} % of these {naming.what}"
-            )
-    if "strangers" in found:
-        of = found["strangers"]
+            alarms = 100 * (found.false_alarms or 0.0)
+            lines.append(f"marked unknown: {alarms:.1f} % of these {naming.what}")
+    if (of := found.strangers) is not None:
         lines.append(
-            f"{of['files']} {naming.what} of other classes"
-            + ("" if unknown is None else f": {100 * of['unknown']:.1f} % of them marked unknown")
+            f"{of.files} {naming.what} of other classes"
+            + ("" if unknown is None else f": {100 * of.unknown:.1f} % of them marked unknown")
         )
     return lines
 
@@ -256,7 +253,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _draw(naming: Naming, path: Path) -> None:
-    if "confusion" not in naming.figures():
+    if naming.record().confusion is None:
         raise UserError("--figure: nothing to draw: no image is in a folder of its class")
     from metakd.reports.confusion import confusion_figure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,60 +14,28 @@ from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Row
 from metakd.comparing.sentences import RESOLVED, probability
 from metakd.reports.statistics import holm, holm_factors, paired_test, widened
+from metakd.runs.records_compare import AblationRecord, EffectName, EffectRecord, Parts
 
-__all__ = ["PARTS", "Ablation", "Effect", "ablation", "effects_json", "verdicts"]
+__all__ = ["PARTS", "Ablation", "ablation", "ablation_record", "verdicts"]
 
-PARTS = ("plain", "meta only", "distillation only", "fused")
+PARTS: tuple[Parts, ...] = ("plain", "meta only", "distillation only", "fused")
 """The four ablations: neither, one, the other, both."""
 
-EFFECTS: Mapping[str, Mapping[str, int]] = {
+EFFECTS: Mapping[EffectName, Mapping[Parts, int]] = {
     "meta-learning": {"meta only": 1, "plain": -1},
     "distillation": {"distillation only": 1, "plain": -1},
     "both": {"fused": 1, "plain": -1},
 }
 """The effects, as weights of the ablations' figures; p is corrected for their number."""
 
-ON_TOP: Mapping[str, Mapping[str, int]] = {
+ON_TOP: Mapping[EffectName, Mapping[Parts, int]] = {
     "meta-learning on top of distillation": {"fused": 1, "distillation only": -1},
     "distillation on top of meta-learning": {"fused": 1, "meta only": -1},
 }
-INTERACTION: Mapping[str, Mapping[str, int]] = {
+INTERACTION: Mapping[EffectName, Mapping[Parts, int]] = {
     "interaction": {"fused": 1, "meta only": -1, "distillation only": -1, "plain": 1}
 }
 """The interaction: the effect of both beyond the sum of the two parts."""
-
-
-@dataclass(frozen=True)
-class Effect:
-    """A difference between ablations, on the same tasks and seed by seed.
-
-    Attributes:
-        name: a key of `EFFECTS`, `ON_TOP` or `INTERACTION`.
-        shots: of the tasks.
-        seeds: in which all of its ablations are finished.
-        tasks: of each seed.
-        difference: of the accuracies (0 to 1); mean over seeds, of one seed over its tasks.
-        half: half-width of its 95 % t interval over seeds, of one seed over its tasks.
-        p: Student's, two-sided.
-        p_adjusted: corrected for the number of `EFFECTS` (Holm); for others, of shots.
-        factor: what p was multiplied by for that.
-    """
-
-    name: str
-    shots: int
-    seeds: tuple[int, ...]
-    tasks: int
-    difference: float
-    half: float
-    p: float
-    p_adjusted: float
-    factor: float = 1.0
-
-    @property
-    def corrected_half(self) -> float:
-        """Return the half-width that belongs to `p_adjusted`: 0 lies outside below p = 0.05."""
-        n = len(self.seeds) if len(self.seeds) > 1 else self.tasks
-        return widened(self.half, n, self.factor)
 
 
 @dataclass(frozen=True)
@@ -76,25 +44,26 @@ class Ablation:
 
     Attributes:
         rows: by ablation, its finished runs.
-        effects: those that can be computed from them.
+        effects: those that can be computed from them; p is corrected for the number of `EFFECTS`
+            (Holm), of others for that of shots.
         algorithm: name of the meta-algorithm.
         distill: name of the distillation.
         notes: on missing or unexpected runs.
     """
 
-    rows: Mapping[str, Row]
-    effects: tuple[Effect, ...]
+    rows: Mapping[Parts, Row]
+    effects: tuple[EffectRecord, ...]
     algorithm: str
     distill: str
     notes: tuple[str, ...]
 
-    def find(self, name: str, shots: int) -> Effect | None:
+    def find(self, name: str, shots: int) -> EffectRecord | None:
         """Return an effect, None if it could not be computed."""
-        return next((e for e in self.effects if (e.name, e.shots) == (name, shots)), None)
+        return next((e for e in self.effects if (e.effect, e.shots) == (name, shots)), None)
 
 
 def ablation(
-    comparison: Comparison, parts: Mapping[Path, str], algorithm: str, distill: str
+    comparison: Comparison, parts: Mapping[Path, Parts], algorithm: str, distill: str
 ) -> Ablation:
     """Return the effects of the parts in `comparison`.
 
@@ -104,7 +73,7 @@ def ablation(
         algorithm: name of the meta-algorithm.
         distill: name of the distillation.
     """
-    rows: dict[str, Row] = {}
+    rows: dict[Parts, Row] = {}
     notes: list[str] = []
     for number, comparable in enumerate(comparison.comparable):
         for row in comparable.rows:
@@ -116,9 +85,9 @@ def ablation(
                 rows[part] = row
     shots = comparison.comparable[0].shots if comparison.comparable else ()
     figures = _reader(comparison.model)
-    effects: list[Effect] = []
+    effects: list[EffectRecord] = []
     for family in (EFFECTS, INTERACTION, ON_TOP):
-        found: list[Effect] = []
+        found: list[EffectRecord] = []
         for k in shots:
             for name, weights in family.items():
                 try:
@@ -128,8 +97,10 @@ def ablation(
                     continue
                 found += [effect] if effect is not None else []
         p_values = [effect.p for effect in found]
-        corrected = zip(found, holm(p_values), holm_factors(p_values), strict=True)
-        effects += [replace(e, p_adjusted=p, factor=factor) for e, p, factor in corrected]
+        for e, p, factor in zip(found, holm(p_values), holm_factors(p_values), strict=True):
+            n = len(e.seeds) if len(e.seeds) > 1 else e.tasks
+            half = widened(e.ci95, n, factor)
+            effects.append(e.model_copy(update={"p_adjusted": p, "ci95_adjusted": half}))
     teachers = {run.info.teacher for row in rows.values() for run in row} - {None}
     if len(teachers) > 1:
         notes.append(f"these runs had {len(teachers)} different teachers, not one")
@@ -147,7 +118,7 @@ def verdicts(found: Ablation) -> Iterator[str]:
             yield _sum(interaction, found)
         on_top = [e for name in ON_TOP if (e := found.find(name, shots)) is not None]
         if on_top:
-            said = ", ".join(f"{e.name} {_signed(e)}" for e in on_top)
+            said = ", ".join(f"{e.effect} {_signed(e)}" for e in on_top)
             yield (
                 f"{shots}-shot, what a part adds where the other one is there already: {said}"
                 f"{_corrected(ON_TOP, found, '; intervals')}."
@@ -155,28 +126,16 @@ def verdicts(found: Ablation) -> Iterator[str]:
     yield from found.notes
 
 
-def effects_json(found: Ablation) -> dict[str, Any]:
-    """Return the same for programs: `parts` and `effects`."""
-    return {
-        "algorithm": found.algorithm,
-        "distill": found.distill,
-        "parts": {part: [str(run.path) for run in row] for part, row in found.rows.items()},
-        "effects": [
-            {
-                "effect": e.name,
-                "shots": e.shots,
-                "seeds": list(e.seeds),
-                "tasks": e.tasks,
-                "difference": e.difference,
-                "ci95": e.half,
-                "ci95_adjusted": e.corrected_half,
-                "p": e.p,
-                "p_adjusted": e.p_adjusted,
-            }
-            for e in found.effects
-        ],
-        "verdict": [*verdicts(found)],
-    }
+def ablation_record(found: Ablation, missing: Sequence[str] = ()) -> AblationRecord:
+    """Return the same for programs, with the lines on runs that are missing."""
+    return AblationRecord(
+        algorithm=found.algorithm,
+        distill=found.distill,
+        parts={part: [str(run.path) for run in row] for part, row in found.rows.items()},
+        effects=list(found.effects),
+        verdict=list(verdicts(found)),
+        missing=list(missing),
+    )
 
 
 # --- figures
@@ -194,9 +153,13 @@ def _reader(model: str) -> Any:
 
 
 def _effect(
-    name: str, weights: Mapping[str, int], rows: Mapping[str, Row], shots: int, figures: Any
-) -> Effect | None:
-    """Return the weighted sum of the ablations' figures; None if one of them is missing."""
+    name: EffectName,
+    weights: Mapping[Parts, int],
+    rows: Mapping[Parts, Row],
+    shots: int,
+    figures: Any,
+) -> EffectRecord | None:
+    """Return the weighted sum of the ablations' figures, not corrected; None if one is missing."""
     if any(part not in rows for part in weights):
         return None
     by_seed = {part: {run.seed: run for run in rows[part]} for part in weights}
@@ -213,13 +176,23 @@ def _effect(
         return None
     over = [sum(one) / len(one) for one in sums] if len(sums) > 1 else sums[0]
     mean, half, p = paired_test(over)
-    return Effect(name, shots, tuple(seeds), len(sums[0]), mean, half, p, p)
+    return EffectRecord(
+        effect=name,
+        shots=shots,
+        seeds=seeds,
+        tasks=len(sums[0]),
+        difference=mean,
+        ci95=half,
+        ci95_adjusted=half,
+        p=p,
+        p_adjusted=p,
+    )
 
 
 # --- words
 
 
-def _verdict(known: Sequence[Effect], found: Ablation) -> str:
+def _verdict(known: Sequence[EffectRecord], found: Ablation) -> str:
     """Return the sentence: what helped, then what harmed, then what is not resolved."""
     names = {
         "meta-learning": f"meta-learning ({found.algorithm})",
@@ -228,7 +201,7 @@ def _verdict(known: Sequence[Effect], found: Ablation) -> str:
     }
     clauses: list[tuple[int, str]] = []
     for effect in known:
-        name, p = names[effect.name], probability(effect.p_adjusted)
+        name, p = names[effect.effect], probability(effect.p_adjusted)
         if effect.p_adjusted >= RESOLVED:
             clauses.append((2, f"no effect of {name} is resolved ({_signed(effect)}, {p})"))
         elif effect.difference > 0:
@@ -247,13 +220,13 @@ def _verdict(known: Sequence[Effect], found: Ablation) -> str:
     return sentence
 
 
-def _corrected(family: Mapping[str, Any], found: Ablation, what: str) -> str:
+def _corrected(family: Mapping[EffectName, Any], found: Ablation, what: str) -> str:
     """Return for how many effects a family's figures are corrected; empty if there is one."""
-    number = len([e for e in found.effects if e.name in family])
+    number = len([e for e in found.effects if e.effect in family])
     return f"{what} corrected for {number} comparisons" if number > 1 else ""
 
 
-def _sum(effect: Effect, found: Ablation) -> str:
+def _sum(effect: EffectRecord, found: Ablation) -> str:
     begin = f"{effect.shots}-shot, both together against the sum of the two parts"
     figure = f"{_signed(effect)}, {probability(effect.p_adjusted)}"
     figure += _corrected(INTERACTION, found, "; interval and p")
@@ -263,16 +236,16 @@ def _sum(effect: Effect, found: Ablation) -> str:
     return f"{begin} give {more} ({figure})."
 
 
-def _on(effect: Effect) -> str:
+def _on(effect: EffectRecord) -> str:
     tasks = f"the same {effect.tasks} tasks"
     if len(effect.seeds) == 1:
         return f"seed {effect.seeds[0]} on {tasks}"
     return f"over {len(effect.seeds)} seeds, each on {tasks}"
 
 
-def _size(effect: Effect) -> str:
-    return f"{100 * abs(effect.difference):.2f} ± {100 * effect.corrected_half:.2f} points"
+def _size(effect: EffectRecord) -> str:
+    return f"{100 * abs(effect.difference):.2f} ± {100 * effect.ci95_adjusted:.2f} points"
 
 
-def _signed(effect: Effect) -> str:
-    return f"{100 * effect.difference:+.2f} ± {100 * effect.corrected_half:.2f} points"
+def _signed(effect: EffectRecord) -> str:
+    return f"{100 * effect.difference:+.2f} ± {100 * effect.ci95_adjusted:.2f} points"

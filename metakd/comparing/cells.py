@@ -15,6 +15,7 @@ from metakd.comparing.pairing import Row, RowPair
 from metakd.comparing.sentences import probability
 from metakd.reports.doubts import MARK, WARNED
 from metakd.reports.summary import MODELS
+from metakd.runs.records_compare import CostName
 
 __all__ = [
     "Cells",
@@ -205,7 +206,7 @@ def cost_cells(comparison: Comparison, comparable: Comparable) -> list[Cells]:
     found: list[Cells] = []
     for key, header in COSTS.items():
 
-        def text(i: int, row: Row, key: str = key) -> str:
+        def text(i: int, row: Row, key: CostName = key) -> str:
             cost = cost_of(row, comparison.model, key)
             if cost is None:
                 return ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
+from typing import cast
 
 from metakd.comparing.columns import differing, groups
 from metakd.comparing.figures import diverged_of, figure_of, fronts_of, headline_shots, machine_of
@@ -15,6 +16,8 @@ from metakd.comparing.frame import Frame, frame_of, obstacles
 from metakd.comparing.gather import Run, gather
 from metakd.comparing.pairing import Apart, Row, RowPair, pair_rows
 from metakd.errors import UserError
+from metakd.runs.records import Model
+from metakd.runs.records_compare import CostName
 
 __all__ = [
     "MOST_PAIRS",
@@ -45,7 +48,7 @@ class Comparable:
     frame: Frame | None
     rows: tuple[Row, ...]
     shots: tuple[int, ...]
-    fronts: Mapping[str, tuple[bool, ...]]
+    fronts: Mapping[CostName, tuple[bool, ...]]
     tasks: tuple[int, ...] = ()
 
 
@@ -67,7 +70,7 @@ class Comparison:
 
     runs: tuple[Run, ...]
     settings: Mapping[str, str]
-    model: str
+    model: Model
     comparable: tuple[Comparable, ...]
     baseline: Row | None
     baseline_run: Run | None
@@ -138,7 +141,7 @@ def compare(
     return Comparison(
         runs=tuple(runs),
         settings=differing(runs),
-        model=model,
+        model=cast(Model, model),
         comparable=tuple(sets),
         baseline=base,
         baseline_run=chosen,

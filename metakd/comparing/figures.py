@@ -10,6 +10,7 @@ from metakd.comparing.front import COSTS, front
 from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Row
 from metakd.reports.statistics import over_seeds
+from metakd.runs.records_compare import CostName
 
 __all__ = [
     "Figure",
@@ -100,7 +101,9 @@ def spread_of(row: Row, model: str, key: str) -> float:
     return max(within, (max(known) - min(known)) / 2 if known else 0.0)
 
 
-def fronts_of(rows: Sequence[Row], shots: Sequence[int], model: str) -> dict[str, tuple[bool, ...]]:
+def fronts_of(
+    rows: Sequence[Row], shots: Sequence[int], model: str
+) -> dict[CostName, tuple[bool, ...]]:
     """Return by cost, for each row, whether it is on the Pareto front at the first shots.
 
     There is none over latencies of different machines, nor over costs of tasks of different shots.
@@ -111,7 +114,7 @@ def fronts_of(rows: Sequence[Row], shots: Sequence[int], model: str) -> dict[str
         shots: that they were measured with.
         model: whose figures and costs.
     """
-    found = {}
+    found: dict[CostName, tuple[bool, ...]] = {}
     runs = [run for row in rows for run in row]
     for key in COSTS if shots and len(rows) > 1 else ():
         timed = key.endswith("latency_ms")

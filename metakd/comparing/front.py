@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from metakd.runs.records_compare import CostName
 
 __all__ = ["COSTS", "front"]
 
-COSTS = {
+COSTS: Mapping[CostName, str] = {
     "parameters": "parameters",
     "macs": "multiply-adds",
     "task_macs": "multiply-adds of a task",

@@ -5,108 +5,97 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from metakd.comparing.columns import settings_of
 from metakd.comparing.compare import Comparable, Comparison
-from metakd.comparing.figures import Figure, cost_of, diverged_of, figure_of
+from metakd.comparing.figures import cost_of, diverged_of, figure_of
 from metakd.comparing.front import COSTS
 from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Pair, Row, RowPair
-from metakd.reports.summary import MODELS
-from metakd.runs.records_compare import ComparisonRecord
+from metakd.runs.record import known
+from metakd.runs.records import MODELS, Model
+from metakd.runs.records_compare import (
+    AblationRecord,
+    ComparisonRecord,
+    FigureRecord,
+    GroupRecord,
+    NotComparable,
+    PairOfGroups,
+    PairOfRuns,
+    RunRecord,
+)
 
-__all__ = ["as_csv", "as_json", "pair_fields"]
+__all__ = ["as_csv", "as_json", "pair_of_groups"]
 
 
-def as_json(comparison: Comparison, **more: Any) -> str:
-    """Return the comparison as JSON, which is a `ComparisonRecord`.
-
-    Args:
-        comparison: all that is known.
-        more: further fields.
-    """
+def as_json(comparison: Comparison, ablation: AblationRecord | None = None) -> str:
+    """Return the comparison as JSON, which is a `ComparisonRecord`."""
     baseline = comparison.baseline_run
-    content = {
-        "schema": 1,
-        "baseline": None if baseline is None else str(baseline.path),
-        "model": comparison.model,
-        "runs": [_run(run, comparison) for run in comparison.runs],
-        "pairs": [
-            _pair(pair, comparison.model) for rows in comparison.pairs for pair in rows.pairs
-        ],
-        "not_comparable": [
-            {"runs": [str(run.path) for run in apart.runs], "reason": apart.reason}
+    return ComparisonRecord(
+        baseline=None if baseline is None else str(baseline.path),
+        model=comparison.model,
+        runs=[_run(run, comparison) for run in comparison.runs],
+        pairs=[_pair(pair, comparison.model) for rows in comparison.pairs for pair in rows.pairs],
+        not_comparable=[
+            NotComparable(runs=_paths(apart.runs), reason=apart.reason)
             for apart in comparison.apart
         ],
-        "groups": [
+        groups=[
             _group(i, row, comparable, comparison)
             for comparable in comparison.comparable
             for i, row in enumerate(comparable.rows)
         ],
-        "group_pairs": [pair_fields(pair, comparison.model) for pair in comparison.pairs],
-        "notes": list(comparison.notes),
-        **more,
-    }
-    ComparisonRecord.of(content)  # what is promised to programs is held
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        group_pairs=[pair_of_groups(pair, comparison.model) for pair in comparison.pairs],
+        notes=list(comparison.notes),
+        **known(ablation=ablation),
+    ).text()
 
 
-def _run(run: Run, comparison: Comparison) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "path": str(run.path),
-        "name": run.name,
-        "status": run.status,
-        "seed": run.seed,
-        "settings": settings_of(run, comparison.settings),
-        "results": None if run.results is None else run.results.content,
-    }
-    if run.reason is not None:
-        found["reason"] = run.reason
-    if run.info.stage is not None:
-        found["stage"] = run.info.stage
-    if run.warnings:
-        found["warnings"] = run.warnings
-    return found
+def _paths(runs: Iterable[Run]) -> list[str]:
+    return [str(run.path) for run in runs]
 
 
-def _pair(pair: Pair, model: str) -> dict[str, Any]:
-    return {
-        "run": str(pair.run.path),
-        "baseline": str(pair.baseline.path),
-        "model": model,
-        "shots": pair.shots,
-        "measure": pair.measure,
-        "tasks": pair.tasks,
-        "difference": pair.difference,
-        "ci95": pair.half,
-        "p": pair.p,
-        "p_adjusted": pair.p_adjusted,
-    }
+def _run(run: Run, comparison: Comparison) -> RunRecord:
+    return RunRecord(
+        path=str(run.path),
+        name=run.name,
+        status=run.status,  # type: ignore[arg-type]  # checked there
+        seed=run.seed,
+        settings=settings_of(run, comparison.settings),
+        results=None if run.results is None else run.results.content,
+        **known(reason=run.reason, stage=run.info.stage, warnings=run.warnings or None),
+    )
 
 
-def _group(i: int, row: Row, comparable: Comparable, comparison: Comparison) -> dict[str, Any]:
-    figures = []
-    for model in MODELS:
-        for k in comparable.shots:
-            figure = figure_of(row, model, k)
-            known: dict[str, Any] = {"seeds": len(row)} if figure is None else _figure(figure)
-            diverged = diverged_of(row, model, k)
-            if diverged:
-                known["diverged"] = diverged
-            if figure is not None or diverged:
-                figures.append({"model": model, "shots": k, **known})
+def _pair(pair: Pair, model: Model) -> PairOfRuns:
+    return PairOfRuns(
+        run=str(pair.run.path),
+        baseline=str(pair.baseline.path),
+        model=model,
+        shots=pair.shots,
+        measure=pair.measure,
+        tasks=pair.tasks,
+        difference=pair.difference,
+        ci95=pair.half,
+        p=pair.p,
+        p_adjusted=pair.p_adjusted,
+    )
+
+
+def _group(i: int, row: Row, comparable: Comparable, comparison: Comparison) -> GroupRecord:
+    figures = [_figure(row, model, k) for model in MODELS for k in comparable.shots]
     costs = {key: _cost(row, comparison.model, key) for key in COSTS}
-    return {
-        "runs": [str(run.path) for run in row],
-        "seeds": [run.seed for run in row],
-        "settings": settings_of(row[0], comparison.settings),
-        "set": comparison.comparable.index(comparable),
-        "figures": figures,
-        "cost": {key: value for key, value in costs.items() if value is not None},
-        "front": [key for key, on in comparable.fronts.items() if on[i]],
-    }
+    return GroupRecord(
+        runs=_paths(row),
+        seeds=[run.seed for run in row],
+        settings=settings_of(row[0], comparison.settings),
+        set=comparison.comparable.index(comparable),
+        figures=[figure for figure in figures if figure is not None],
+        cost={key: value for key, value in costs.items() if value is not None},
+        front=[key for key, on in comparable.fronts.items() if on[i]],
+    )
 
 
 def _cost(row: Row, model: str, key: str) -> float | int | None:
@@ -114,32 +103,34 @@ def _cost(row: Row, model: str, key: str) -> float | int | None:
     return int(cost) if cost is not None and cost.is_integer() else cost
 
 
-def _figure(figure: Figure) -> dict[str, Any]:
-    found: dict[str, Any] = {figure.measure: figure.mean}
-    if figure.half is not None:
-        found["ci95"] = figure.half
-    if figure.deviation is not None:
-        found["deviation"] = figure.deviation
-    return {**found, "seeds": figure.seeds}
+def _figure(row: Row, model: Model, shots: int) -> FigureRecord | None:
+    figure, diverged = figure_of(row, model, shots), diverged_of(row, model, shots) or None
+    if figure is None and diverged is None:
+        return None
+    found: dict[str, Any] = {"seeds": len(row)}
+    if figure is not None:
+        found = known(ci95=figure.half, deviation=figure.deviation, seeds=figure.seeds)
+        found[figure.measure] = figure.mean
+    return FigureRecord(model=model, shots=shots, **found, **known(diverged=diverged))
 
 
-def pair_fields(pair: RowPair, model: str) -> dict[str, Any]:
-    """Return an entry of `group_pairs`: the difference of two rows."""
-    return {
-        "runs": [str(run.path) for run in pair.row],
-        "baselines": [str(run.path) for run in pair.baseline],
-        "model": model,
-        "shots": pair.pairs[0].shots,
-        "measure": pair.pairs[0].measure,
-        "over": "seeds" if pair.is_over_seeds else "tasks",
-        "seeds": [one.run.seed for one in pair.pairs],
-        "tasks": pair.pairs[0].tasks,
-        "difference": pair.difference,
-        "ci95": pair.half,
-        "ci95_adjusted": pair.corrected_half,
-        "p": pair.p,
-        "p_adjusted": pair.p_adjusted,
-    }
+def pair_of_groups(pair: RowPair, model: Model) -> PairOfGroups:
+    """Return the difference of two rows as a record."""
+    return PairOfGroups(
+        runs=_paths(pair.row),
+        baselines=_paths(pair.baseline),
+        model=model,
+        shots=pair.pairs[0].shots,
+        measure=pair.pairs[0].measure,
+        over="seeds" if pair.is_over_seeds else "tasks",
+        seeds=[one.run.seed for one in pair.pairs],
+        tasks=pair.pairs[0].tasks,
+        difference=pair.difference,
+        ci95=pair.half,
+        ci95_adjusted=pair.corrected_half,
+        p=pair.p,
+        p_adjusted=pair.p_adjusted,
+    )
 
 
 def as_csv(comparison: Comparison) -> str:

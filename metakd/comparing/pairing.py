@@ -10,6 +10,7 @@ from metakd.comparing.episodes import EpisodesError, figures_by_task
 from metakd.comparing.frame import frame_of, obstacles
 from metakd.comparing.gather import Run
 from metakd.reports.statistics import holm, holm_factors, paired_test, widened
+from metakd.runs.records import Measure
 
 __all__ = ["Apart", "Pair", "RowPair", "pair_rows"]
 
@@ -38,7 +39,7 @@ class Pair:
     run: Run
     baseline: Run
     shots: int
-    measure: str
+    measure: Measure
     tasks: int
     difference: float
     half: float

@@ -58,9 +58,10 @@ class Records(list[dict[str, Any]]):
         Of few rows, or to a baseline: `runs`, `baselines`, `shots`, `tasks`, `difference`,
         `ci95_adjusted`, `p_adjusted` and more.
         """
-        from metakd.comparing.machine import pair_fields
+        from metakd.comparing.machine import pair_of_groups
 
-        return [pair_fields(pair, self.comparison.model) for pair in self.comparison.pairs]
+        model = self.comparison.model
+        return [pair_of_groups(pair, model).plain() for pair in self.comparison.pairs]
 
     def to_pandas(self) -> Any:
         """Return a `pandas.DataFrame` with a line for each run; what is not known is NaN.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -24,14 +22,15 @@ from metakd.pipeline.construction import settings_of
 from metakd.pipeline.measure import precision_of, steps_at_test
 from metakd.pipeline.prepare import Prepared, choose_device
 from metakd.pipeline.teaching import adapting_teacher_config
-from metakd.plain_data import UnreadableError, parse_json, read_text
 from metakd.registry import build, resolve
 from metakd.runs.atomic import write_text
 from metakd.runs.checkpoints import load_weights
 from metakd.runs.folder import RunFolder, open_run
+from metakd.runs.record import read_file
+from metakd.runs.records_using import Calibration, CalibrationFile
 from metakd.stages.recorder import Recorder
 from metakd.using.bundle import learner_of, open_bundle
-from metakd.using.calibration import Calibration, calibrate, judged_tasks
+from metakd.using.calibration import calibrate, judged_tasks
 from metakd.using.classifier import FewShotClassifier
 from metakd.using.learner import Trained
 from metakd.using.recipe import Part, Recipe, build_learner
@@ -41,7 +40,7 @@ from metakd.using.saved_folder import FILE
 __all__ = ["CALIBRATION", "calibrate_run", "load", "recipe_of"]
 
 CALIBRATION = "calibration.json"
-"""In a run's folder of checkpoints: by model what `Calibration.plain` returns."""
+"""In a run's folder of checkpoints."""
 TASKS = 100
 """Most meta-validation tasks that a model is calibrated on."""
 MODELS = ("student", "student_alone", "teacher")
@@ -217,13 +216,7 @@ def _calibration(run: RunFolder, which: str) -> Calibration | None:
             CALIBRATION,
         )
         return None
-    try:
-        content = parse_json(read_text(path))
-        entry = content["models"].get(which) if isinstance(content, dict) else None
-        return None if entry is None else Calibration.from_plain(entry)
-    except (UnreadableError, KeyError, AttributeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"'{path}' cannot be used ({reason}); remove it, or train again") from error
+    return read_file(path, CalibrationFile).models.get(which)
 
 
 def calibrate_run(
@@ -246,7 +239,7 @@ def calibrate_run(
     if not data.has_classes or data.split("validate").classes < task.ways:
         return
     tasks = min(TASKS, config.evaluate.tasks)
-    found: dict[str, Any] = {}
+    found: dict[str, Calibration] = {}
     for name, model in models.items():
         steps, precision = steps_at_test(config), precision_of(config, prepared.precision)
         if isinstance(model, Network):
@@ -274,7 +267,5 @@ def calibrate_run(
             continue
         found[name] = calibrate(
             judged, split="validate", tasks=tasks, ways=task.ways, shots=task.shots
-        ).plain()
-    content = {"schema": 1, "models": found}
-    text = json.dumps(content, indent=2, allow_nan=False)
-    write_text(folder.checkpoints / CALIBRATION, text + "\n")
+        )
+    write_text(folder.checkpoints / CALIBRATION, CalibrationFile(models=found).text())

@@ -15,7 +15,11 @@ from metakd.runs.records import Gain, Measurement, ModelResults, Results
 
 __all__ = ["MODELS", "short_count", "summary"]
 
-MODELS = {"student": "student", "student_alone": "student alone", "teacher": "teacher"}
+MODELS = {
+    "student": "student",
+    "student_alone": "student alone",
+    "teacher": "teacher",
+}
 """Models of results.json and their names, in the order of the table."""
 
 

@@ -7,6 +7,7 @@ one where they read.
 
 from __future__ import annotations
 
+import json
 import operator
 from collections.abc import Mapping
 from functools import reduce
@@ -43,6 +44,7 @@ __all__ = [
     "RoundedShare",
     "Share",
     "Whole",
+    "known",
     "read_file",
     "reason_of",
 ]
@@ -80,7 +82,23 @@ Maybe = Annotated[T | None, _NotNull]
 class Part(BaseModel):
     """An object within a file."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, populate_by_name=True)
+
+    @classmethod
+    def checked(cls, content: Any) -> Self:
+        """Return what `content` says.
+
+        Raises:
+            ValueError: the first field that is not what it should be, in one line.
+        """
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise ValueError(reason_of(error)) from None
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values for JSON: the fields that were given."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
 
 
 class File(Part):
@@ -103,22 +121,31 @@ class File(Part):
         return self._content
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Self:
-        """Return what `content` says.
-
-        Raises:
-            ValueError: the first field that is not what it should be, in one line.
-        """
+    def of(cls, content: Any) -> Self:
+        """Return what `content` says, as `checked`, if this version can read it."""
         _check_version(content)
         for name in cls.needed:
             if name not in content:
                 raise ValueError(f"'{name}' is missing; {cls.remedy}")
         try:
-            found = cls.model_validate(content)
-        except ValidationError as error:
-            raise ValueError(f"{reason_of(error)}; {cls.remedy}") from None
+            found = cls.checked(content)
+        except ValueError as error:
+            raise ValueError(f"{error}; {cls.remedy}") from None
         found._content = dict(content)
         return found
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values for JSON: the version, and the fields that were given."""
+        return {"schema": self.version, **super().plain()}
+
+    def text(self) -> str:
+        """Return the file's text."""
+        return json.dumps(self.plain(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def known(**fields: Any) -> dict[str, Any]:
+    """Return what is known of fields that are absent otherwise."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 AnyFile = TypeVar("AnyFile", bound=File)
@@ -179,7 +206,8 @@ def reason_of(error: ValidationError) -> str:
         return f"'{place}' {first['ctx']['error']}" if place else str(first["ctx"]["error"])
     words = EXPECTED.get(kind) or EXPECTED.get(kind.partition("_")[0]) or str(first["msg"])
     expected = words.format(**first.get("ctx", {}))
-    return f"'{place}' is {_shown(first['input'])}, expected {expected}"
+    what = f"'{place}'" if place else "it"
+    return f"{what} is {_shown(first['input'])}, expected {expected}"
 
 
 def _shown(value: Any) -> str:

@@ -32,14 +32,19 @@ __all__ = [
     "ClassesOfSplit",
     "Cost",
     "Gain",
+    "Measure",
     "Measurement",
     "MetricsLine",
+    "Model",
     "ModelResults",
     "Results",
     "check_line",
 ]
 
-MODELS = ("student", "student_alone", "teacher")
+Model = Literal["student", "student_alone", "teacher"]
+Measure = Literal["accuracy", "mse"]
+
+MODELS: tuple[Model, ...] = ("student", "student_alone", "teacher")
 """Models of results.json, in the order in which they are shown."""
 
 BatchNorm = Literal["inductive", "transductive"]
@@ -114,7 +119,7 @@ class Measurement(Measured):
         return self
 
     @property
-    def measure(self) -> str:
+    def measure(self) -> Measure:
         """Return `accuracy` (0 to 1) or `mse`."""
         return "mse" if self.accuracy is None else "accuracy"
 

@@ -5,25 +5,36 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
-from pydantic import ConfigDict, Field, Strict
+from pydantic import ConfigDict, Field, Strict, WithJsonSchema
 
 from metakd.runs.record import Amount, Count, File, Maybe, Number, Part, Positive, Share, Whole
+from metakd.runs.records import Measure, Model
 
 __all__ = [
     "AblationRecord",
     "ComparisonRecord",
+    "CostName",
+    "EffectName",
     "EffectRecord",
     "FigureRecord",
     "GroupRecord",
     "NotComparable",
     "PairOfGroups",
     "PairOfRuns",
+    "Parts",
     "RunRecord",
 ]
 
-Model = Literal["student", "student_alone", "teacher"]
-Measure = Literal["accuracy", "mse"]
+CostName = Literal["parameters", "macs", "task_macs", "latency_ms", "task_latency_ms"]
 Parts = Literal["plain", "meta only", "distillation only", "fused"]
+EffectName = Literal[
+    "meta-learning",
+    "distillation",
+    "both",
+    "interaction",
+    "meta-learning on top of distillation",
+    "distillation on top of meta-learning",
+]
 Several = Annotated[int, Strict(), Ge(2)]
 Folders = Annotated[list[str], MinLen(1)]
 Corrected = Annotated[
@@ -33,6 +44,10 @@ Corrected = Annotated[
         "where that is below 0.05."
     ),
 ]
+
+
+# Counts stay whole numbers.
+Cost = Annotated[Count | Amount, WithJsonSchema({"minimum": 0, "type": "number"})]
 
 
 class RunRecord(Part):
@@ -108,8 +123,8 @@ class GroupRecord(Part):
     set: Count
     """Rows of one number were evaluated on the same tasks; those of two cannot be compared."""
     figures: list[FigureRecord]
-    cost: dict[str, Amount]
-    front: list[Literal["parameters", "macs", "task_macs", "latency_ms", "task_latency_ms"]]
+    cost: dict[str, Cost]
+    front: list[CostName]
     """Costs at which no other row of the set is better at that cost or a lower one."""
 
 
@@ -134,14 +149,7 @@ class PairOfGroups(Part):
 class EffectRecord(Part):
     """What a part of the method adds."""
 
-    effect: Literal[
-        "meta-learning",
-        "distillation",
-        "both",
-        "interaction",
-        "meta-learning on top of distillation",
-        "distillation on top of meta-learning",
-    ]
+    effect: EffectName
     shots: Positive
     seeds: list[Whole]
     tasks: Several

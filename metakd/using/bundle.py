@@ -10,7 +10,7 @@ import torch
 
 from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
-from metakd.using.calibration import Calibration
+from metakd.runs.records_using import Calibration
 from metakd.using.classifier import FewShotClassifier
 from metakd.using.learner import Trained
 from metakd.using.recipe import Recipe, build_learner
@@ -56,7 +56,7 @@ def open_bundle(
         given = content["preprocessing"]
         preprocessing = None if given is None else Preprocessing.from_plain(given)
         given = content["calibration"]
-        calibration = None if given is None else Calibration.from_plain(given)
+        calibration = None if given is None else Calibration.checked(given)
         if preprocessing is None and recipe.kind != "regression":
             raise ValueError("no preprocessing of its examples")
         fitted = content["fitted"]

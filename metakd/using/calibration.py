@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,80 +12,16 @@ from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.data.class_data import ClassData
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.calibration import fit_scale
+from metakd.runs.records_using import Calibration, Score
 from metakd.stages.evaluate import embed_split, embeds_alone, evaluation_tasks
 from metakd.stages.precision import Precision
 from metakd.task_spec import TaskSpec
-from metakd.using.known import QUANTILES, SCORES, auroc, quantiles_of, rejection_curve
+from metakd.using.known import SCORES, auroc, quantiles_of, rejection_curve
 
-__all__ = ["RATES", "Calibration", "Judged", "calibrate", "judged_tasks"]
+__all__ = ["RATES", "Judged", "calibrate", "judged_tasks"]
 
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """False-alarm rates for which the rejection curve is kept."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Values fitted on meta-validation tasks like those that the model is evaluated on.
-
-    Attributes:
-        scale: logits are multiplied by it before the softmax: one over the temperature.
-        split: whose classes the tasks were made of.
-        tasks: number of tasks.
-        ways: classes of a task.
-        shots: examples of a class.
-        score: which score of `known.SCORES` tells known queries from unknown ones.
-        quantiles: of that score over known queries.
-        auroc: by score, on queries of classes that were not shown; empty if there were none.
-        curve: `known.rejection_curve` of the chosen score, on the same tasks.
-    """
-
-    scale: float = 1.0
-    split: str = "validate"
-    tasks: int = 0
-    ways: int = 0
-    shots: int = 0
-    score: str = "probability"
-    quantiles: tuple[float, ...] = ()
-    auroc: dict[str, float] = field(default_factory=dict)
-    curve: tuple[dict[str, float], ...] = ()
-
-    def plain(self) -> dict[str, Any]:
-        """Return plain values for JSON; `from_plain` reads them back."""
-        named = {"part" if k == "split" else k: v for k, v in asdict(self).items()}
-        found = named | {"temperature": 1.0 / self.scale}
-        return found | {"quantiles": list(self.quantiles), "curve": list(self.curve)}
-
-    @classmethod
-    def from_plain(cls, content: Any) -> Calibration:
-        """Return what `plain` wrote.
-
-        Raises:
-            ValueError: it is something else.
-        """
-        if not isinstance(content, Mapping):
-            raise ValueError("the calibration is no object")
-        try:
-            found = cls(
-                scale=float(content["scale"]),
-                split=str(content["part"]),
-                tasks=int(content["tasks"]),
-                ways=int(content["ways"]),
-                shots=int(content["shots"]),
-                score=str(content["score"]),
-                quantiles=tuple(float(q) for q in content["quantiles"]),
-                auroc={str(k): float(v) for k, v in content["auroc"].items()},
-                curve=tuple({str(k): float(v) for k, v in at.items()} for at in content["curve"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"no calibration ({error})") from error
-        if not 0.0 < found.scale < math.inf:
-            raise ValueError(f"a calibration's scale is positive, not {found.scale}")
-        if found.score not in SCORES:
-            raise ValueError(f"there is no score '{found.score}'")
-        q = found.quantiles
-        if q and (len(q) != QUANTILES or any(a > b for a, b in pairwise(q))):
-            raise ValueError("the quantiles of a calibration ascend")
-        return found
 
 
 class Judged(NamedTuple):
@@ -206,7 +139,7 @@ def calibrate(judged: Judged, *, split: str, tasks: int, ways: int, shots: int) 
     found: dict[str, float] = {}
     if len(unknown):
         found = {name: auroc(score(known), score(unknown)) for name, score in SCORES.items()}
-    chosen = max(found, key=lambda name: found[name]) if found else "probability"
+    chosen: Score = max(SCORES, key=lambda name: found[name]) if found else "probability"
     score = SCORES[chosen]
     quantiles = quantiles_of(score(known))
     curve = rejection_curve(score(known), score(unknown), quantiles, RATES) if len(unknown) else []

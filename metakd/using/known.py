@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["QUANTILES", "SCORES", "auroc", "quantiles_of", "rejection_curve", "threshold_at"]
+from metakd.runs.records_using import QUANTILES, CurvePoint, Score
+
+__all__ = ["SCORES", "auroc", "quantiles_of", "rejection_curve", "threshold_at"]
 
 
 def _probability(logits: Tensor) -> Tensor:
@@ -28,7 +30,7 @@ def _lead(logits: Tensor) -> Tensor:
     return best - (logits.sum(-1) - best) / max(1, ways - 1)
 
 
-SCORES: dict[str, Callable[[Tensor], Tensor]] = {
+SCORES: dict[Score, Callable[[Tensor], Tensor]] = {
     "probability": _probability,
     "energy": _energy,
     "nearest": lambda logits: logits.amax(-1),
@@ -37,9 +39,6 @@ SCORES: dict[str, Callable[[Tensor], Tensor]] = {
 """Scores of calibrated logits [..., ways] -> [...]: the largest probability; log Σ exp, the free
 energy (Liu et al., 2020); the largest logit, for prototypes the distance to the nearest; the
 largest logit minus the mean of the others."""
-
-QUANTILES = 201
-"""Number of evenly spaced quantiles of a score that are kept, minimum and maximum included."""
 
 
 def quantiles_of(scores: Tensor) -> list[float]:
@@ -81,27 +80,23 @@ def auroc(known: Tensor, unknown: Tensor) -> float:
 
 def rejection_curve(
     known: Tensor, unknown: Tensor, quantiles: Sequence[float], rates: Sequence[float]
-) -> list[dict[str, float]]:
+) -> list[CurvePoint]:
     """Return the rejection curve: the effect of the thresholds of `quantiles` on other queries.
 
     Args:
         known: scores [n].
         unknown: scores [m].
         quantiles: `quantiles_of` the known queries that thresholds come from.
-        rates: shares of known queries that are to be rejected.
-
-    Returns:
-        for each rate: `rate`; `false_alarms`, the share of `known` that is
-        rejected; `found`, the share of `unknown` that is.
+        rates: shares of known queries that are to be rejected; each gives a point.
     """
     curve = []
     for rate in rates:
         threshold = threshold_at(quantiles, rate)
         curve.append(
-            {
-                "rate": rate,
-                "false_alarms": float((known.double() < threshold).double().mean()),
-                "found": float((unknown.double() < threshold).double().mean()),
-            }
+            CurvePoint(
+                rate=rate,
+                false_alarms=float((known.double() < threshold).double().mean()),
+                found=float((unknown.double() < threshold).double().mean()),
+            )
         )
     return curve

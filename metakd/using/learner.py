@@ -19,6 +19,7 @@ from metakd.data.picture_preprocessing import PicturePreprocessing
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.text_preprocessing import TextPreprocessing
 from metakd.errors import UserError
+from metakd.runs.records_using import Calibration
 from metakd.stages.precision import Precision
 from metakd.using.adapted import (
     Adapted,
@@ -29,7 +30,6 @@ from metakd.using.adapted import (
     restored,
     start_for,
 )
-from metakd.using.calibration import Calibration
 from metakd.using.inputs import (
     chunks,
     each_of,

@@ -11,33 +11,18 @@ import numpy as np
 
 from metakd.errors import UserError
 from metakd.reports.proportion import wilson95
+from metakd.runs.record import known
+from metakd.runs.records_using import (
+    ClassFigures,
+    Prediction,
+    Predictions,
+    Strangers,
+    Unreadable,
+)
 from metakd.using.classifier import Answers, FewShotClassifier
 from metakd.using.folders import Asked
 
-__all__ = ["COLUMNS", "Named", "Naming", "learn_examples", "name_pictures", "printable"]
-
-
-@dataclass(frozen=True)
-class Named:
-    """The prediction for one image.
-
-    Attributes:
-        file: its path as it was given.
-        name: the class.
-        probability: of the class, calibrated if the run was.
-        second: the runner-up; None with one class.
-        second_probability: its probability.
-        unknown: whether it looks like none of the classes.
-        truth: the class given by its folder; None: unknown.
-    """
-
-    file: str
-    name: str
-    probability: float
-    second: str | None
-    second_probability: float | None
-    unknown: bool
-    truth: str | None
+__all__ = ["COLUMNS", "Naming", "learn_examples", "name_pictures", "printable"]
 
 
 @dataclass
@@ -47,20 +32,20 @@ class Naming:
     Attributes:
         classes: in the order of the confusion table.
         predictions: one for each image that could be read, in the order given.
-        unreadable: (file, reason) of the others.
+        unreadable: the others.
         what: what was asked about, in the plural.
     """
 
     classes: list[str]
-    predictions: list[Named] = field(default_factory=list)
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    predictions: list[Prediction] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
     what: str = "images"
 
-    def _judged(self) -> list[Named]:
+    def _judged(self) -> list[Prediction]:
         return [p for p in self.predictions if p.truth in self.classes]
 
     @property
-    def strangers(self) -> list[Named]:
+    def strangers(self) -> list[Prediction]:
         """Images whose folder has the name of no class."""
         return [p for p in self.predictions if p.truth not in (None, *self.classes)]
 
@@ -73,53 +58,33 @@ class Naming:
             table[place[p.truth]][place[p.name]] += 1
         return table
 
-    def content(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
-        found: dict[str, Any] = {
-            "schema": 1,
-            "classes": self.classes,
-            "predictions": [
-                {
-                    "file": p.file,
-                    "class": p.name,
-                    "probability": p.probability,
-                    "second": p.second,
-                    "second_probability": p.second_probability,
-                    "unknown": p.unknown,
-                    **({} if p.truth is None else {"truth": p.truth}),
-                }
-                for p in self.predictions
-            ],
-        }
-        if self.unreadable:
-            found["unreadable"] = [{"file": f, "reason": r} for f, r in self.unreadable]
-        return found | self.figures()
-
-    def figures(self) -> dict[str, Any]:
-        """Return accuracy, its Wilson interval and the rest, over images of known class."""
+    def record(self) -> Predictions:
+        """Return what `--json` prints; accuracy and the rest over images of known class."""
         judged, strangers = self._judged(), self.strangers
         found: dict[str, Any] = {}
+        if self.unreadable:
+            found["unreadable"] = self.unreadable
         if judged:
             table = self.confusion()
             right = sum(row[i] for i, row in enumerate(table))
             low, high = wilson95(right, len(judged))
-            found = {
+            found |= {
                 "accuracy": right / len(judged),
                 "ci95": (high - low) / 2,
                 "interval": [low, high],
                 "files": len(judged),
                 "confusion": table,
                 "per_class": {
-                    name: {"accuracy": row[i] / sum(row), "files": sum(row)}
+                    name: ClassFigures(accuracy=row[i] / sum(row), files=sum(row))
                     for i, (name, row) in enumerate(zip(self.classes, table, strict=True))
                     if sum(row)
                 },
                 "false_alarms": sum(p.unknown for p in judged) / len(judged),
             }
         if strangers:
-            marked = sum(p.unknown for p in strangers)
-            found["strangers"] = {"files": len(strangers), "unknown": marked / len(strangers)}
-        return found
+            marked = sum(p.unknown for p in strangers) / len(strangers)
+            found["strangers"] = Strangers(files=len(strangers), unknown=marked)
+        return Predictions(classes=self.classes, predictions=self.predictions, **found)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield a row of the CSV file for each image, also for unreadable ones."""
@@ -136,8 +101,8 @@ class Naming:
                 "truth": p.truth or "",
                 "error": "",
             }
-        for file, reason in self.unreadable:
-            yield {"file": file, "error": reason}
+        for one in self.unreadable:
+            yield {"file": one.file, "error": one.reason}
 
 
 COLUMNS = (
@@ -188,7 +153,7 @@ def name_pictures(
         sound: list[tuple[Asked, Any]] = []
         for one, pixels in zip(part, read, strict=True):
             if isinstance(pixels, UserError):
-                naming.unreadable.append((printable(one.path), str(pixels)))
+                naming.unreadable.append(Unreadable(file=printable(one.path), reason=str(pixels)))
             else:
                 sound.append((one, pixels))
         if sound:
@@ -197,20 +162,20 @@ def name_pictures(
     return naming
 
 
-def _named(classes: list[str], asked: list[Asked], answers: Answers) -> Iterator[Named]:
+def _named(classes: list[str], asked: list[Asked], answers: Answers) -> Iterator[Prediction]:
     for i, one in enumerate(asked):
         probabilities = answers.probabilities[i]
         # The class by the largest logit, also where two probabilities round to the same number.
         best = classes.index(str(answers.classes[i]))
         others = [int(j) for j in np.argsort(-probabilities, kind="stable") if j != best]
-        yield Named(
+        yield Prediction(
             file=printable(one.path),
             name=classes[best],
             probability=float(probabilities[best]),
             second=classes[others[0]] if others else None,
             second_probability=float(probabilities[others[0]]) if others else None,
             unknown=answers.unknown is not None and bool(answers.unknown[i]),
-            truth=one.truth,
+            **known(truth=one.truth),
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from metakd.comparing.ablation import PARTS, Ablation, ablation, effects_json, verdicts
+from metakd.comparing.ablation import PARTS, Ablation, ablation, ablation_record, verdicts
 from metakd.comparing.compare import compare
 
 Made = Callable[..., Path]
@@ -83,20 +83,20 @@ def test_effects_worked_by_hand(found: Callable[..., Ablation]) -> None:
     for name, (difference, half, p, adjusted) in expected.items():
         effect = it.find(name, 1)
         assert effect is not None
-        assert (effect.seeds, effect.tasks) == ((0, 1, 2), 4)
+        assert (effect.seeds, effect.tasks) == ([0, 1, 2], 4)
         assert effect.difference == pytest.approx(difference)
-        assert effect.half == pytest.approx(half, rel=1e-6)
+        assert effect.ci95 == pytest.approx(half, rel=1e-6)
         assert effect.p == pytest.approx(p)
         assert effect.p_adjusted == pytest.approx(adjusted)
         # Its interval leaves 0 out exactly where the corrected p is below 0.05: t of a level of
         # 1 - 0.05 · p / p_adjusted, by hand from p = 1 - t / √(t² + 2).
         inside = 1 - 0.05 * p / adjusted
         t = inside * math.sqrt(2 / (1 - inside**2))
-        assert effect.corrected_half == pytest.approx(half * t / 4.302653, rel=1e-6)
-        assert (difference > effect.corrected_half) == (adjusted < 0.05)
+        assert effect.ci95_adjusted == pytest.approx(half * t / 4.302653, rel=1e-6)
+        assert (difference > effect.ci95_adjusted) == (adjusted < 0.05)
     top = it.find("meta-learning on top of distillation", 1)
     assert top is not None
-    assert (top.difference, top.half) == (pytest.approx(0.05), pytest.approx(HALF, rel=1e-6))
+    assert (top.difference, top.ci95) == (pytest.approx(0.05), pytest.approx(HALF, rel=1e-6))
     top = it.find("distillation on top of meta-learning", 1)
     assert top is not None
     assert top.difference == pytest.approx(0.13)
@@ -115,7 +115,7 @@ def test_the_table_s_differences_are_the_same(found: Callable[..., Ablation]) ->
         (pair,) = (p for p in pairs if {run.path for run in p.row} == runs)
         effect = it.find(name, 1)
         assert effect is not None
-        assert (effect.difference, effect.half, effect.p_adjusted) == (
+        assert (effect.difference, effect.ci95, effect.p_adjusted) == (
             pytest.approx(pair.difference),
             pytest.approx(pair.half),
             pytest.approx(pair.p_adjusted),
@@ -144,16 +144,16 @@ def test_an_interval_that_leaves_0_out_is_a_resolved_effect(found: Callable[...,
     it = found({**ABOVE, "distillation only": (0.0, 0.04, 0.02), **gains})
     effect = it.find("meta-learning", 1)
     assert effect is not None
-    assert effect.difference > effect.half
+    assert effect.difference > effect.ci95
     assert effect.p_adjusted == pytest.approx(3 * p_of(3 * math.sqrt(3)))
     # 0.03 against 7.6489 · 0.01 / √3
-    assert effect.corrected_half == pytest.approx(0.0441610, abs=1e-6)
+    assert effect.ci95_adjusted == pytest.approx(0.0441610, abs=1e-6)
     first = next(verdicts(it))
     assert (
         "no effect of meta-learning (protonet) is resolved (+3.00 ± 4.42 points, p = 0.11" in first
     )
-    assert effects_json(it)["effects"][0]["ci95"] == pytest.approx(HALF)
-    assert effects_json(it)["effects"][0]["ci95_adjusted"] == effect.corrected_half
+    assert ablation_record(it).effects[0].ci95 == pytest.approx(HALF)
+    assert ablation_record(it).effects[0].ci95_adjusted == effect.ci95_adjusted
 
 
 def test_what_harms_and_what_is_not_resolved(found: Callable[..., Ablation]) -> None:
@@ -174,7 +174,7 @@ def test_one_seed_is_over_tasks(found: Callable[..., Ablation]) -> None:
     assert effect is not None
     # 0.18, 0.12, 0.15, 0.15 over the tasks: s = √(0.0018 / 3), t of three degrees is 3.182446.
     assert effect.difference == pytest.approx(0.15)
-    assert effect.half == pytest.approx(3.182446 * math.sqrt(0.0018 / 3) / 2, rel=1e-6)
+    assert effect.ci95 == pytest.approx(3.182446 * math.sqrt(0.0018 / 3) / 2, rel=1e-6)
     first = next(verdicts(it))
     assert "seed 0 on the same 4 tasks" in first
     assert first.endswith("only more seeds tell of the settings.")
@@ -184,7 +184,7 @@ def test_only_common_seeds_count(found: Callable[..., Ablation]) -> None:
     it = found({**ABOVE, "fused": (0.15, 0.15, None), "meta only": (None, None, None)})
     both = it.find("both", 1)
     assert both is not None
-    assert (both.seeds, both.difference) == ((0, 1), pytest.approx(0.15))
+    assert (both.seeds, both.difference) == ([0, 1], pytest.approx(0.15))
     assert it.find("meta-learning", 1) is None
     assert it.find("interaction", 1) is None
     said = list(verdicts(it))
@@ -232,11 +232,12 @@ def test_damaged_episodes_are_said(found: Callable[..., Ablation]) -> None:
 
 
 def test_for_programs(found: Callable[..., Ablation]) -> None:
-    content = effects_json(found(ABOVE))
-    assert (content["algorithm"], content["distill"]) == ("protonet", "kd")
-    assert tuple(sorted(content["parts"])) == tuple(sorted(PARTS))
-    first = content["effects"][0]
-    assert (first["effect"], first["seeds"]) == ("meta-learning", [0, 1, 2])
-    assert first["difference"] == pytest.approx(0.03)
-    assert len(content["effects"]) == 6
-    assert len(content["verdict"]) == 3
+    content = ablation_record(found(ABOVE), ["missing: one"])
+    assert (content.algorithm, content.distill) == ("protonet", "kd")
+    assert tuple(sorted(content.parts)) == tuple(sorted(PARTS))
+    first = content.effects[0]
+    assert (first.effect, first.seeds) == ("meta-learning", [0, 1, 2])
+    assert first.difference == pytest.approx(0.03)
+    assert len(content.effects) == 6
+    assert len(content.verdict) == 3
+    assert content.missing == ["missing: one"]

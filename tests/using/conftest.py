@@ -25,10 +25,17 @@ from metakd.pipeline.prepare import prepare
 from metakd.pipeline.use import recipe_of
 from metakd.registry import build, resolve
 from metakd.runs.folder import open_run
+from metakd.runs.records_using import Calibration
 from metakd.using.bundle import learner_of
-from metakd.using.calibration import Calibration
 from metakd.using.learner import Trained
 from metakd.using.recipe import Recipe, build_learner
+
+
+def calibration_of(**known: Any) -> Calibration:
+    """Return a calibration of which only `known` matters."""
+    rest = {"scale": 1.0, "split": "validate", "tasks": 1, "ways": 2, "shots": 1}
+    rest |= {"score": "probability", "quantiles": (), "auroc": {}, "curve": ()}
+    return Calibration(**{**rest, **known})
 
 
 def make_part(classes: int, per_class: int, seed: int) -> ClassExamples:

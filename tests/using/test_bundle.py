@@ -17,8 +17,9 @@ import torch
 import metakd
 from metakd.data.images import ImageData
 from metakd.errors import UserError
-from metakd.using.calibration import Calibration
 from metakd.using.classifier import FewShotClassifier
+
+from .conftest import calibration_of
 
 CASES = {
     "protonet": (),
@@ -47,7 +48,7 @@ def asked(tiny: ImageData) -> torch.Tensor:
 def test_the_same_answers(
     made_up_learner: Made, shown: Any, asked: torch.Tensor, tmp_path: Path, case: str, mode: str
 ) -> None:
-    calibration = Calibration(scale=0.5, quantiles=tuple(np.linspace(0, 1, 201).tolist()))
+    calibration = calibration_of(scale=0.5, quantiles=tuple(np.linspace(0, 1, 201).tolist()))
     settings = {"batchnorm": mode, "calibration": calibration}
     model = made_up_learner(case, *CASES[case], **settings).fit(*shown)
     model.save(tmp_path / "saved")

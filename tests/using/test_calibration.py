@@ -15,9 +15,12 @@ from metakd.algorithms.protonet import ProtoNet
 from metakd.data.images import ImageData
 from metakd.distillation.calibration import fit_scale
 from metakd.registry import build
+from metakd.runs.records_using import Calibration
 from metakd.stages.precision import Precision
-from metakd.using.calibration import Calibration, Judged, calibrate, judged_tasks
+from metakd.using.calibration import Judged, calibrate, judged_tasks
 from metakd.using.known import SCORES, threshold_at
+
+from .conftest import calibration_of
 
 FLOAT = Precision(None, "cpu")
 TASKS: dict[str, Any] = {"ways": 3, "shots": 2, "queries": 4, "tasks": 5, "seed": 0}
@@ -72,9 +75,9 @@ def test_scale_score_and_threshold() -> None:
     for rate in (0.05, 0.2):
         below = scores < threshold_at(found.quantiles, rate)
         assert float(below.double().mean()) == pytest.approx(rate, abs=0.003)
-    at = next(at for at in found.curve if at["rate"] == 0.05)
-    assert at["found"] > 0.1
-    assert Calibration.from_plain(json.loads(json.dumps(found.plain()))) == found
+    at = next(at for at in found.curve if at.rate == 0.05)
+    assert at.found > 0.1
+    assert Calibration.checked(json.loads(json.dumps(found.plain()))) == found
     assert found.plain()["temperature"] == pytest.approx(1 / found.scale)
 
 
@@ -113,5 +116,11 @@ def test_without_strangers_there_is_a_threshold_all_the_same() -> None:
     ],
 )
 def test_damaged(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"calibration|score|quantiles"):
-        Calibration.from_plain({**Calibration().plain(), **change})
+    (name,) = change
+    plain = json.loads(json.dumps(calibration_of().plain()))
+    assert Calibration.checked(plain) == calibration_of()
+    with pytest.raises(ValueError, match=name):
+        Calibration.checked(plain | change)
+    del plain[name]
+    with pytest.raises(ValueError, match=f"'{name}' is missing"):
+        Calibration.checked(plain)

@@ -17,8 +17,9 @@ from metakd.data.images import ImageData
 from metakd.errors import UserError
 from metakd.models.normalization import batchnorm_mode
 from metakd.using.bundle import learner_of
-from metakd.using.calibration import Calibration
 from metakd.using.classifier import FewShotClassifier
+
+from .conftest import calibration_of
 
 CASES = ("protonet", "relation", "ridge", "supervised", "maml", "anil", "reptile")
 Made = Callable[..., FewShotClassifier]
@@ -231,7 +232,7 @@ def test_calibration_decides_probabilities_and_strangers(
     # Quantiles from which every rate has another threshold, right through the scores.
     scores = np.sort(0.01 * logits.max(1).astype(np.float64))
     quantiles = tuple(np.linspace(scores[0] - 1e-6, scores[-1] + 1e-6, 201))
-    calibration = Calibration(scale=0.01, score="nearest", quantiles=quantiles)
+    calibration = calibration_of(scale=0.01, score="nearest", quantiles=quantiles)
     model = learner_of(replace(plain.trained, calibration=calibration)).fit(shown, labels)
     wanted = torch.from_numpy(logits).double().mul(0.01).softmax(-1).numpy()
     assert model.predict_proba(asked) == pytest.approx(wanted)

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from metakd.runs.records_using import QUANTILES
 from metakd.using.known import (
-    QUANTILES,
     SCORES,
     auroc,
     quantiles_of,
@@ -50,4 +50,4 @@ def test_quantiles_and_thresholds() -> None:
 def test_rejection_curve() -> None:
     quantiles = quantiles_of(torch.arange(101.0))
     (at,) = rejection_curve(torch.arange(0.0, 40.0), torch.tensor([5.0, 25.0]), quantiles, [0.2])
-    assert at == {"rate": 0.2, "false_alarms": 0.5, "found": 0.5}
+    assert (at.rate, at.false_alarms, at.found) == (0.2, 0.5, 0.5)

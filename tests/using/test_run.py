@@ -88,7 +88,7 @@ def test_a_run_without_calibration_says_so(
     (copy / "checkpoints" / "calibration.json").write_text(
         '{"schema": 1, "models": {"student": 3}}'
     )
-    with pytest.raises(UserError, match=r"calibration.json.*cannot be used"):
+    with pytest.raises(UserError, match=r"calibration.json.*student.*remove it, or train again"):
         metakd.load(copy)
 
 
