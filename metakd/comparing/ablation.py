@@ -13,7 +13,7 @@ from metakd.comparing.episodes import EpisodesError, figures_by_task
 from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Row
 from metakd.comparing.sentences import RESOLVED, probability
-from metakd.reports.statistics import holm, holm_factors, paired_test, widened
+from metakd.reports.statistics import holm, paired_test, widened
 from metakd.runs.records_compare import AblationRecord, EffectName, EffectRecord, Parts
 
 __all__ = ["PARTS", "Ablation", "ablation", "ablation_record", "verdicts"]
@@ -96,8 +96,7 @@ def ablation(
                     notes.append(f"{name}, {k}-shot: {error}")
                     continue
                 found += [effect] if effect is not None else []
-        p_values = [effect.p for effect in found]
-        for e, p, factor in zip(found, holm(p_values), holm_factors(p_values), strict=True):
+        for e, (p, factor) in zip(found, holm([effect.p for effect in found]), strict=True):
             n = len(e.seeds) if len(e.seeds) > 1 else e.tasks
             half = widened(e.ci95, n, factor)
             effects.append(e.model_copy(update={"p_adjusted": p, "ci95_adjusted": half}))

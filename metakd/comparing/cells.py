@@ -8,8 +8,7 @@ from typing import Any
 
 from metakd.comparing.columns import is_off
 from metakd.comparing.compare import Comparable, Comparison
-from metakd.comparing.figures import Figure, cost_of, diverged_of, figure_of
-from metakd.comparing.front import COSTS
+from metakd.comparing.figures import COSTS, Figure, cost_of, diverged_of, figure_of
 from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Row, RowPair
 from metakd.comparing.sentences import probability

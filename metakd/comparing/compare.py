@@ -127,7 +127,8 @@ def compare(
                                  wanted_shots)  # fmt: skip
         sets.sort(key=lambda s: base not in s.rows)
     else:
-        between = [pair for s in sets if s.frame is not None for pair in _all_pairs(s.rows)]
+        # Of each pair the better row first.
+        between = [pair for s in sets if s.frame is not None for pair in combinations(s.rows, 2)]
         if len(between) > MOST_PAIRS:
             notes.append(
                 f"{len(rows)} rows make {len(between)} pairs, too many to compare; "
@@ -213,11 +214,6 @@ def _belongs(
     if frame is None or to[0] is None:
         return frame is to[0]
     return not obstacles(frame, to[0]) and bool(shots & to[1])
-
-
-def _all_pairs(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
-    """Yield every pair, the better row first."""
-    yield from combinations(rows, 2)
 
 
 def apart_sets(sets: Sequence[Comparable], model: str) -> Iterator[Apart]:

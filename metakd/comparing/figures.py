@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from metakd.comparing.front import COSTS, front
 from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Row
 from metakd.reports.statistics import over_seeds
 from metakd.runs.records_compare import CostName
 
 __all__ = [
+    "COSTS",
     "Figure",
     "cost_of",
     "diverged_of",
     "figure_of",
+    "front",
     "fronts_of",
     "headline_shots",
     "machine_of",
-    "spread_of",
 ]
+
+COSTS: Mapping[CostName, str] = {
+    "parameters": "parameters",
+    "macs": "multiply-adds",
+    "task_macs": "multiply-adds of a task",
+    "latency_ms": "latency (ms)",
+    "task_latency_ms": "latency of a task (ms)",
+}
+"""Costs of results.json for which there is a front, and what a column calls them."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ def cost_of(row: Row, model: str, key: str) -> float | None:
     return math.fsum(known) / len(known) if len(known) == len(row) else None
 
 
-def spread_of(row: Row, model: str, key: str) -> float:
+def _spread_of(row: Row, model: str, key: str) -> float:
     """Return the uncertainty of a row's latency (ms): its spread over repetitions.
 
     That is the spread within a run (`latency_ms_spread`, the mean of its runs; 0 where it was not
@@ -127,7 +136,7 @@ def fronts_of(
             figure, cost = figure_of(row, model, shots[0]), cost_of(row, model, key)
             known = figure is not None and cost is not None
             points.append((cost, figure.goodness) if known else None)  # type: ignore[union-attr]
-            spreads.append(spread_of(row, model, key) if timed else 0.0)
+            spreads.append(_spread_of(row, model, key) if timed else 0.0)
         if any(points):
             found[key] = tuple(front(points, spreads))  # type: ignore[arg-type]
     return found
@@ -138,3 +147,41 @@ def machine_of(run: Run) -> str:
     info = run.info
     known = [info.processor, info.device, info.gpus, info.threads]
     return repr(known if info.processor else [*known, info.host])
+
+
+def front(
+    points: Sequence[tuple[float, float] | None], spreads: Sequence[float] = ()
+) -> list[bool]:
+    """Return for each point whether no other one dominates it.
+
+    Of two equal points both are on the front. Costs that differ by no more than the sum of their
+    spreads count as equal, so that of two such points only the better one is on it.
+
+    Args:
+        points: (cost, goodness) each, larger goodness is better; None: not measured.
+        spreads: uncertainty of each cost; none: exact.
+    """
+    on = [False] * len(points)
+    known = [(cost, -good, i) for i, p in enumerate(points) if p is not None for cost, good in [p]]
+    if any(spreads):
+        noisy = [(cost, bad, spreads[i]) for cost, bad, i in known]
+        for point, (_, _, i) in zip(noisy, known, strict=True):
+            on[i] = not any(_beats(other, point) for other in noisy)
+        return on
+    best: tuple[float, float] | None = None  # goodness (negated) and cost of the last on the front
+    for cost, bad, i in sorted(known):
+        if best is None or bad < best[0]:
+            best = (bad, cost)
+            on[i] = True
+        elif (bad, cost) == best:
+            on[i] = True
+    return on
+
+
+def _beats(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
+    """Tell whether `one` is as good at a clearly lower cost, or better at an equal one."""
+    (cost, bad, spread), (other_cost, other_bad, other_spread) = one, other
+    room = spread + other_spread
+    cheaper = other_cost - cost > room
+    equal = abs(other_cost - cost) <= room
+    return (cheaper and bad <= other_bad) or (equal and bad < other_bad)

@@ -6,9 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metakd.comparing.cells import Column, Table
+from metakd.comparing.cells import Column, Table, clean, number, value_of
+from metakd.comparing.compare import Comparison
+from metakd.comparing.naming import labels
 
-__all__ = ["Filled", "laid_out", "table_width", "wrapped"]
+__all__ = ["Filled", "laid_out", "table_of", "table_width", "unfinished", "wrapped"]
 
 NAME_WIDTH = 28
 """Width of names and other text, if a table does not fit otherwise."""
@@ -69,7 +71,7 @@ def laid_out(
         blocks = [[head(column) for column in block] for block in blocks if block]
         every = [column for block in blocks for column in block]
         if table_width([name, *every]) <= width:
-            return [_table(title, above, [name, *every])]
+            return [table_of(title, [name, *every], above)]
     name = name.narrowed(min(NAME_WIDTH, max(12, width // 3)))
     blocks = [[c.narrowed(min(NAME_WIDTH, max(8, width // 3))) for c in block] for block in blocks]
     parts: list[list[Filled]] = [[name]]
@@ -81,7 +83,7 @@ def laid_out(
                 parts.append([name])
             parts[-1].append(column)
     return [
-        _table(title if i == 0 else "", above if i == 0 else "", _in_one_line(part, width))
+        table_of(title if i == 0 else "", _in_one_line(part, width), above if i == 0 else "")
         for i, part in enumerate(parts)
     ]
 
@@ -99,7 +101,8 @@ def _one_line(column: Column) -> Column:
     return Column(header, column.numeric)
 
 
-def _table(title: str, above: str, columns: Sequence[Filled]) -> Table:
+def table_of(title: str, columns: Sequence[Filled], above: str = "") -> Table:
+    """Return columns as a table."""
     rows = zip(*(column.texts for column in columns), strict=True)
     return Table(title, tuple(column.column for column in columns), tuple(rows), above)
 
@@ -113,3 +116,21 @@ def _two_lines(filled: Filled) -> Filled:
         return filled
     first, second = header[: cut + 1].rstrip(), header[cut + 1 :]
     return Filled(Column(f"{first}\n{second}", filled.column.numeric), filled.texts)
+
+
+def unfinished(comparison: Comparison, names: Sequence[str]) -> dict[str, Filled]:
+    """Return the columns of runs without results by their headers, `names` of settings among them.
+
+    They are `run`, the settings, `seed`, `status`, `stage` and `why`.
+    """
+    runs, label = comparison.unfinished, labels(comparison.runs)
+    texts = {"run": [clean(label[run]) for run in runs]}
+    texts |= {name: [value_of(run, name, comparison) for run in runs] for name in names}
+    texts["seed"] = [number(run.seed) for run in runs]
+    texts["status"] = [run.status for run in runs]
+    texts["stage"] = [clean(run.info.stage or "") for run in runs]
+    texts["why"] = [clean(run.reason or "") for run in runs]
+    return {
+        header: Filled(Column(clean(header), header == "seed"), tuple(column))
+        for header, column in texts.items()
+    }

@@ -10,8 +10,7 @@ from typing import Any
 
 from metakd.comparing.columns import settings_of
 from metakd.comparing.compare import Comparable, Comparison
-from metakd.comparing.figures import cost_of, diverged_of, figure_of
-from metakd.comparing.front import COSTS
+from metakd.comparing.figures import COSTS, cost_of, diverged_of, figure_of
 from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Pair, Row, RowPair
 from metakd.runs.record import known

@@ -9,7 +9,7 @@ from itertools import product
 from metakd.comparing.episodes import EpisodesError, figures_by_task
 from metakd.comparing.frame import frame_of, obstacles
 from metakd.comparing.gather import Run
-from metakd.reports.statistics import holm, holm_factors, paired_test, widened
+from metakd.reports.statistics import holm, paired_test, widened
 from metakd.runs.records import Measure
 
 __all__ = ["Apart", "Pair", "RowPair", "pair_rows"]
@@ -220,13 +220,12 @@ def _corrected(found: Sequence[RowPair]) -> list[RowPair]:
     pairs = [pair for row_pair in found for pair in row_pair.pairs]
     single = iter(holm([pair.p for pair in pairs]))
     of_rows = holm([row_pair.p for row_pair in found])
-    factors = holm_factors([row_pair.p for row_pair in found])
     return [
         replace(
             row_pair,
-            pairs=tuple(replace(pair, p_adjusted=next(single)) for pair in row_pair.pairs),
+            pairs=tuple(replace(pair, p_adjusted=next(single)[0]) for pair in row_pair.pairs),
             p_adjusted=p,
             factor=factor,
         )
-        for row_pair, p, factor in zip(found, of_rows, factors, strict=True)
+        for row_pair, (p, factor) in zip(found, of_rows, strict=True)
     ]

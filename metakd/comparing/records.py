@@ -11,7 +11,7 @@ from typing import Any
 
 from metakd.comparing.columns import settings_of
 from metakd.comparing.compare import Comparison, compare
-from metakd.comparing.front import COSTS
+from metakd.comparing.figures import COSTS
 from metakd.comparing.gather import Run
 from metakd.errors import UserError, nearest
 from metakd.reports.summary import MODELS

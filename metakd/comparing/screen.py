@@ -16,7 +16,6 @@ from metakd.comparing.cells import (
     figure_cells,
     marked,
     name_cells,
-    number,
     probability_text,
     seed_cells,
     setting_cells,
@@ -24,7 +23,7 @@ from metakd.comparing.cells import (
 )
 from metakd.comparing.class_splits import class_splits, split_line
 from metakd.comparing.compare import Comparable, Comparison
-from metakd.comparing.layout import Filled, laid_out, table_width
+from metakd.comparing.layout import Filled, laid_out, table_of, table_width, unfinished
 from metakd.comparing.naming import (
     MISSING,
     common_folder,
@@ -230,8 +229,7 @@ def _pairs(
     many = len(comparison.pairs)
     corrected = f"; ± and p corrected for {many} comparisons" if many > 1 else ""
     heading = f"differences on the same tasks{unit}{corrected}"
-    rows_of_texts = zip(*(column.texts for column in columns), strict=True)
-    return [Table(heading, tuple(c.column for c in columns), tuple(rows_of_texts))]
+    return [table_of(heading, columns)]
 
 
 def _over(pair: RowPair) -> str:
@@ -243,27 +241,14 @@ def _over(pair: RowPair) -> str:
 
 def _unfinished(comparison: Comparison, width: int) -> list[Table]:
     """Return the runs without results; their reasons are wrapped into what width is left."""
-    runs = comparison.unfinished
-    label = labels(comparison.runs)
-    columns = [Filled(Column("run"), tuple(clean(label[run]) for run in runs))]
-    settings = varying([(run,) for run in runs], comparison)
-    about = [
-        Filled(Column(clean(n)), tuple(value_of(run, n, comparison) for run in runs))
-        for n in settings
-    ]
-    seed = Filled(Column("seed", numeric=True), tuple(number(run.seed) for run in runs))
-    stages = tuple(clean(run.info.stage or "") for run in runs)
-    ends = [
-        Filled(Column("status"), tuple(run.status for run in runs)),
-        Filled(Column("stage"), stages),
-    ]
-    ends = [*([seed] if any(seed.texts) else []), *ends[: 2 if any(stages) else 1]]
-    why = Filled(Column("why"), tuple(clean(run.reason or "") for run in runs))
-    columns = [columns[0].narrowed(max(12, width // 3))]
+    settings = varying([(run,) for run in comparison.unfinished], comparison)
+    found = unfinished(comparison, settings)
+    seed, status, stage, why = (found[name] for name in ("seed", "status", "stage", "why"))
+    ends = [*([seed] if any(seed.texts) else []), status, *([stage] if any(stage.texts) else [])]
+    about = [found[name] for name in settings]
+    columns = [found["run"].narrowed(max(12, width // 3))]
     if table_width([*columns, *about, *ends, why]) <= width:
         columns += about
     columns += ends
-    why = why.narrowed(max(24, width - table_width(columns) - 2))
-    columns.append(why)
-    rows = zip(*(column.texts for column in columns), strict=True)
-    return [Table("without results", tuple(c.column for c in columns), tuple(rows))]
+    columns.append(why.narrowed(max(24, width - table_width(columns) - 2)))
+    return [table_of("without results", columns)]

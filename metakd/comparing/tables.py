@@ -15,16 +15,15 @@ from metakd.comparing.cells import (
     figure_cells,
     marked,
     name_cells,
-    number,
     seed_cells,
     setting_cells,
     shown,
-    value_of,
 )
 from metakd.comparing.class_splits import class_splits, split_table
 from metakd.comparing.columns import settings_of
 from metakd.comparing.compare import Comparable, Comparison
 from metakd.comparing.gather import Run
+from metakd.comparing.layout import table_of, unfinished
 from metakd.comparing.naming import common_folder, labels, row_label
 from metakd.comparing.pairing import Apart, Row
 from metakd.comparing.sentences import sentences, title
@@ -55,7 +54,12 @@ def report(
 
     tables = [_main(comparison, comparable, called) for comparable in comparison.comparable]
     if comparison.unfinished:
-        tables.append(_unfinished(comparison, label))
+        known = [
+            name
+            for name in comparison.settings.values()
+            if any(name in settings_of(r, comparison.settings) for r in comparison.unfinished)
+        ]
+        tables.append(table_of("without results", [*unfinished(comparison, known).values()]))
     tables += split_table(class_splits(comparison.runs), label)
     lines = [*sentences(comparison, called, verdicts)]
     lines += [apart_line(apart, label) for apart in comparison.apart]
@@ -89,33 +93,6 @@ def _main(comparison: Comparison, comparable: Comparable, label: Callable[[Row],
         tuple(cells[j][0] for j in kept),
         tuple(tuple(t[j] for j in kept) for t in texts),
     )
-
-
-# --- runs without figures
-
-
-def _unfinished(comparison: Comparison, label: Mapping[Run, str]) -> Table:
-    runs = comparison.unfinished
-    names = [
-        n
-        for n in comparison.settings.values()
-        if any(n in settings_of(run, comparison.settings) for run in runs)
-    ]
-    columns = [Column("run"), *(Column(clean(n)) for n in names), Column("seed", numeric=True)]
-    columns += [Column("status"), Column("stage"), Column("why")]
-    rows = []
-    for run in runs:
-        rows.append(
-            (
-                clean(label[run]),
-                *(value_of(run, n, comparison) for n in names),
-                number(run.seed),
-                run.status,
-                clean(run.info.stage or ""),
-                clean(run.reason or ""),
-            )
-        )
-    return Table("without results", tuple(columns), tuple(rows))
 
 
 def apart_line(apart: Apart, label: Mapping[Run, str]) -> str:

@@ -15,7 +15,7 @@ from metakd.comparing.frame import frame_of
 from metakd.comparing.gather import Run
 from metakd.comparing.sentences import title
 from metakd.comparing.tables import shown
-from metakd.dashboard.progress import progress_of
+from metakd.dashboard.series import progress_of
 from metakd.dashboard.watch import Watch, figures_of
 from metakd.reports.doubts import divergence
 from metakd.runs.records import Results

@@ -1,4 +1,4 @@
-"""A run's metrics for its curves, from where the page has read to."""
+"""A run's metrics: for its curves from where the page has read to, and how far it is."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+from metakd.comparing.gather import UNKNOWN, Run
 from metakd.dashboard.watch import is_inside
 from metakd.plain_data import parse_json
 from metakd.runs.records import MetricsLine, check_line
 
-__all__ = ["read_series", "thinned"]
+__all__ = ["progress_of", "read_series", "thinned"]
 
 CHUNK = 32 * 2**20
 """Bytes of metrics.jsonl that are read for one answer; the page asks for the rest."""
+
+TAIL = 16_384
+"""Bytes of metrics.jsonl that are looked at from its end."""
 
 Stages = dict[str, dict[str, Any]]
 
@@ -112,3 +116,44 @@ def thinned(stages: Stages, most: int) -> Stages:
             "metrics": {m: [v[i] for i in order] for m, v in stage["metrics"].items()},
         }
     return found
+
+
+def progress_of(root: Path, run: Run) -> dict[str, Any]:
+    """Return `stage`, its number of `steps`, and the last `step` that was logged, where known.
+
+    Nothing is said of a run that finished.
+
+    Args:
+        root: the folder out of which nothing is read.
+        run: of any status.
+    """
+    if run.results is not None or run.info is UNKNOWN:
+        return {}
+    found: dict[str, Any] = {}
+    stage, steps = run.info.stage, run.info.stage_steps
+    if stage is not None:
+        found["stage"] = stage
+    if steps is not None:
+        found["steps"] = steps
+    last = _last_line(root, run.path / "metrics.jsonl")
+    if last and last["stage"] == stage:
+        found["step"] = last["step"] + 1
+    return found
+
+
+def _last_line(root: Path, path: Path) -> MetricsLine | None:
+    try:
+        if not is_inside(root, path):
+            return None
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return None
+    for raw in reversed(lines[:-1]):
+        try:
+            return check_line(parse_json(raw.decode("utf-8")))
+        except ValueError:
+            continue
+    return None

@@ -15,19 +15,14 @@ from metakd.pipeline.measure import Judged, evaluation_stage
 from metakd.pipeline.prepare import Prepared
 from metakd.pipeline.use import CALIBRATION
 from metakd.reports.by_class import count_by_class
+from metakd.reports.comparison import accuracy_against_steps, models_compared
+from metakd.reports.confusion import confusion_figure
+from metakd.reports.curves import StageScale, learning_curves
 from metakd.reports.divergence import answers
-from metakd.reports.figures import (
-    Answers,
-    StageScale,
-    accuracy_against_steps,
-    adversarial_game,
-    confusion_figure,
-    learning_curves,
-    models_compared,
-    reliability_diagram,
-    sample_functions,
-    sample_tasks,
-)
+from metakd.reports.functions import sample_functions
+from metakd.reports.game import adversarial_game
+from metakd.reports.reliability import Answers, reliability_diagram
+from metakd.reports.samples import sample_tasks
 from metakd.reports.summary import MODELS
 from metakd.runs.folder import RunFolder
 from metakd.runs.records import Results

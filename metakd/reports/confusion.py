@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metakd.reports.drawing import INK, canvas, drawing, plain, save, tidy
+from metakd.reports.statistics import wilson95
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,16 +90,9 @@ def confused_pairs(
     wrong = [(int(i), int(j)) for i, j in np.argwhere(counts > 0) if i != j]
 
     def at_least(pair: tuple[int, int]) -> tuple[float, int]:
-        return -_lower_end(int(counts[pair]), int(asked[pair])), -int(counts[pair])
+        return -wilson95(int(counts[pair]), int(asked[pair]))[0], -int(counts[pair])
 
     return sorted(wrong, key=at_least)[:longest]
-
-
-def _lower_end(count: int, of: int) -> float:
-    z = 1.96
-    share = count / of
-    half = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    return (share + z * z / (2 * of) - half) / (1 + z * z / of)
 
 
 def _draw_matrix(

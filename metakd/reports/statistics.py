@@ -1,4 +1,4 @@
-"""Means with intervals, paired differences, and whether a gain is significant."""
+"""Means and shares with intervals, paired differences, and whether a gain is significant."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from functools import lru_cache
 __all__ = [
     "claims_gain",
     "holm",
-    "holm_factors",
     "mean_ci95",
     "over_seeds",
     "paired_difference",
@@ -17,9 +16,11 @@ __all__ = [
     "t_probability",
     "t_quantile",
     "widened",
+    "wilson95",
 ]
 
 NORMAL_975 = 1.96
+EXACT_975 = 1.959963984540054
 
 
 def mean_ci95(values: Sequence[float]) -> tuple[float, float]:
@@ -83,35 +84,25 @@ def paired_test(differences: Sequence[float]) -> tuple[float, float, float]:
     return mean, half, t_probability(mean / half * t_quantile(n - 1), n - 1)
 
 
-def holm(probabilities: Sequence[float]) -> list[float]:
-    """Return p values corrected for their number (Holm 1979), in the order given.
+def holm(probabilities: Sequence[float]) -> list[tuple[float, float]]:
+    """Return p values corrected for their number (Holm 1979), and by what each was multiplied.
 
     The smallest of m is multiplied by m, the next one by m - 1 and so on; none becomes smaller
-    than one before it, none larger than 1. With a threshold of 0.05, the family-wise
-    error rate is at most 0.05.
+    than one before it (its factor is then larger), none larger than 1. With a threshold of 0.05,
+    the family-wise error rate is at most 0.05.
+
+    Args:
+        probabilities: in any order, which is that of the answer.
     """
-    corrected = [0.0] * len(probabilities)
-    largest = 0.0
-    for rank, i in enumerate(sorted(range(len(probabilities)), key=probabilities.__getitem__)):
-        largest = max(largest, min(1.0, (len(probabilities) - rank) * probabilities[i]))
-        corrected[i] = largest
-    return corrected
-
-
-def holm_factors(probabilities: Sequence[float]) -> list[float]:
-    """Return what Holm's method multiplies each p by, in the order given (1 to their number).
-
-    That is m for the smallest of m, m - 1 for the next one and so on; more where a p is raised to
-    the corrected one before it.
-    """
-    factors = [1.0] * len(probabilities)
+    corrected = [(0.0, 1.0)] * len(probabilities)
     largest = 0.0
     for rank, i in enumerate(sorted(range(len(probabilities)), key=probabilities.__getitem__)):
         own = len(probabilities) - rank
         raised = own * probabilities[i] < largest
-        factors[i] = largest / probabilities[i] if raised else float(own)
+        factor = largest / probabilities[i] if raised else float(own)
         largest = max(largest, own * probabilities[i])
-    return factors
+        corrected[i] = min(1.0, largest), factor
+    return corrected
 
 
 def widened(half: float, n: int, factor: float) -> float:
@@ -122,11 +113,32 @@ def widened(half: float, n: int, factor: float) -> float:
     Args:
         half: half-width t · s / √n of the 95 % interval.
         n: number of differences.
-        factor: what p was multiplied by (`holm_factors`).
+        factor: what p was multiplied by (`holm`).
     """
     if half == 0.0 or factor <= 1.0:
         return half
     return half * t_quantile(n - 1, 1.0 - 0.025 / factor) / t_quantile(n - 1)
+
+
+def wilson95(right: int, of: int) -> tuple[float, float]:
+    """Return both ends of Wilson's 95 % score interval for a share (Wilson, 1927).
+
+    It stays within 0 and 1, and is meaningful for 0 and 1, too.
+
+    Args:
+        right: how often it happened.
+        of: number of trials, independent of each other.
+
+    Raises:
+        ValueError: no trial, or more happened than were tried.
+    """
+    if not 0 <= right <= of or of < 1:
+        raise ValueError(f"{right} of {of} is no share")
+    z2 = EXACT_975**2
+    share = right / of
+    middle = (share + z2 / (2 * of)) / (1 + z2 / of)
+    half = EXACT_975 / (1 + z2 / of) * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def claims_gain(mean: float, half: float) -> bool:

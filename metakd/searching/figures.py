@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metakd.comparing.front import front
+from metakd.comparing.figures import front
 from metakd.reports.drawing import COLORS, INK, canvas, save, tidy
 
 if TYPE_CHECKING:

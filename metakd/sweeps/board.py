@@ -17,7 +17,8 @@ from rich.text import Text
 from metakd.reports.uncut import print_uncut
 from metakd.sweeps.plan import varying
 from metakd.sweeps.state import Job, Sweep
-from metakd.sweeps.watch import Watch, clock, result_of
+from metakd.sweeps.watch import Watch, result_of
+from metakd.tracking.progress import clock
 
 __all__ = ["Board", "print_summary"]
 

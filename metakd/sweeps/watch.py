@@ -13,7 +13,7 @@ from metakd.runs.folder import open_run
 if TYPE_CHECKING:
     from metakd.runs.records_run import RunInfo
 
-__all__ = ["Watch", "clock", "result_of", "run_info"]
+__all__ = ["Watch", "result_of", "run_info"]
 
 MEASURES = {"validate/accuracy": max, "validate/mse": min}
 TAIL_BYTES = 2048
@@ -142,13 +142,6 @@ def result_of(folder: Path) -> str:
     if head is None or head.value is None:
         return ""
     return _figure(head.measure, head.value, head.ci95)
-
-
-def clock(seconds: float) -> str:
-    """Return e.g. ``4:10`` or ``1:02:00``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _figure(name: str, value: float, interval: float | None = None) -> str:

@@ -23,7 +23,7 @@ from rich.text import Text
 from metakd.tracking.pace import Pace, Phases
 from metakd.tracking.terminal import Terminal
 
-__all__ = ["Bar", "Progress"]
+__all__ = ["Bar", "Progress", "clock"]
 
 LINE_EVERY_S = 10.0
 """Plain output: seconds between two lines on the same stage."""
@@ -162,7 +162,7 @@ class _PlainBar:
 
     def end(self) -> None:
         """Print the last line."""
-        self._line(_clock(self._pace.elapsed(time.monotonic())))
+        self._line(clock(self._pace.elapsed(time.monotonic())))
 
     def _line(self, timing: str) -> None:
         line = f"{self._stage}: {self._pace.done}/{self._pace.total}  {timing}"
@@ -185,7 +185,7 @@ class _Timing(ProgressColumn):
         """Return both as text of fixed width."""
         now = time.monotonic()
         over = self._pace.done >= self._pace.total
-        text = _clock(self._pace.elapsed(now)) if over else _timing(self._pace, now)
+        text = clock(self._pace.elapsed(now)) if over else _timing(self._pace, now)
         return Text(text.ljust(TIMING), style="cyan")
 
 
@@ -193,7 +193,7 @@ def _timing(pace: Pace, now: float) -> str:
     left = pace.left(now)
     if left is None:
         return "…"
-    return f"{_rate_words(pace.rate())}, {_clock(left)} left"
+    return f"{_rate_words(pace.rate())}, {clock(left)} left"
 
 
 def _rate_words(rate: float) -> str:
@@ -202,7 +202,8 @@ def _rate_words(rate: float) -> str:
     return f"{1 / rate:.1f} s/step" if rate > 0 else "…"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return e.g. ``4:10`` or ``1:02:00``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metakd.runs.records import Results
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 __all__ = ["Tracker"]
 
 
-class Tracker(Protocol):
-    """Mirror of a run's metrics elsewhere.
+class Tracker:
+    """Mirror of a run's metrics elsewhere; this one mirrors nothing.
 
     No method may raise for errors outside (network, server, disk), nor block the run for longer
     than its timeout.
@@ -45,23 +45,19 @@ class Tracker(Protocol):
             Fields for run.json, each only if known: `wandb_run_id`, `wandb_mode`,
             `wandb_url`, `wandb_dir`, `wandb_sync` (the command that uploads an offline run).
         """
-        ...
+        return {}
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         """Mirror the metrics of a step."""
-        ...
 
     def summary(self, results: Results) -> None:
         """Mirror the final results."""
-        ...
 
     def figure(self, name: str, path: Path) -> None:
         """Mirror an image file."""
-        ...
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Mirror a table of numbers and words."""
-        ...
 
     def artifact(self, name: str, folder: Path, metadata: Mapping[str, Any]) -> None:
         """Mirror a folder of files, where `tracker.artifact` asks for it.
@@ -71,8 +67,6 @@ class Tracker(Protocol):
             folder: has to exist until the run is finished.
             metadata: its description, as plain containers.
         """
-        ...
 
     def finish(self, status: str) -> None:
         """End; `status` is that of run.json: `finished`, `failed`, `interrupted`."""
-        ...

@@ -13,6 +13,7 @@ from metakd.errors import UserError, nearest
 from metakd.runs.records import Results
 from metakd.tracking import wandb_process
 from metakd.tracking.login import logged_in, server
+from metakd.tracking.tracker import Tracker
 from metakd.tracking.wandb_content import config_of, place_of, summary_of, table_of
 from metakd.tracking.worker import Worker
 
@@ -30,7 +31,7 @@ SPARE_S = 5.0
 """Added to the timeout before W&B's own timeouts are no longer trusted."""
 
 
-class WandbMirror:
+class WandbMirror(Tracker):
     """Mirrors a run to W&B (`tracker=wandb`), from a process of its own.
 
     After the first failure it prints one warning and stops; the run's own files are complete.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from metakd.errors import UserError
-from metakd.reports.proportion import wilson95
+from metakd.reports.statistics import wilson95
 from metakd.runs.record import known
 from metakd.runs.records_using import (
     ClassFigures,

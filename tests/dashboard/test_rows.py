@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from metakd.comparing.front import COSTS
+from metakd.comparing.figures import COSTS
 from metakd.dashboard.page import part
 from metakd.dashboard.rows import letter, rows_of
 from metakd.dashboard.watch import Watch

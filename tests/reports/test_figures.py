@@ -10,12 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from metakd.reports.comparison import accuracy_against_steps, models_compared
 from metakd.reports.drawing import COLORS
-from metakd.reports.figures import (
-    accuracy_against_steps,
-    models_compared,
-    sample_tasks,
-)
+from metakd.reports.samples import sample_tasks
 from metakd.runs.records import Results
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from metakd.reports import game
-from metakd.reports.figures import adversarial_game
+from metakd.reports.game import adversarial_game
 
 pytestmark = pytest.mark.slow  # drawing takes most of the time
 

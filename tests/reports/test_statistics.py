@@ -9,7 +9,6 @@ import pytest
 from metakd.reports.statistics import (
     claims_gain,
     holm,
-    holm_factors,
     mean_ci95,
     over_seeds,
     paired_difference,
@@ -17,6 +16,7 @@ from metakd.reports.statistics import (
     t_probability,
     t_quantile,
     widened,
+    wilson95,
 )
 
 
@@ -145,18 +145,19 @@ def test_a_paired_test_against_scipy() -> None:
     ],
 )
 def test_holm_by_hand(given: list[float], expected: list[float]) -> None:
-    assert holm(given) == pytest.approx(expected)
+    assert [p for p, _ in holm(given)] == pytest.approx(expected)
 
 
 def test_what_holm_multiplies_by() -> None:
     # Sorted 0.01, 0.02, 0.021, 0.5: times 4, 3, 2, 1 is 0.04, 0.06, 0.042, 0.5; the third is
     # raised to the second, which is 0.06 / 0.021 of it.
     values = [0.5, 0.02, 0.01, 0.021]
-    assert holm_factors(values) == pytest.approx([1, 3, 4, 0.06 / 0.021])
-    assert holm(values) == pytest.approx([0.5, 0.06, 0.04, 0.06])
-    assert holm_factors([0.9, 0.8]) == pytest.approx([1.6 / 0.9, 2])  # p itself ends at 1
-    assert holm_factors([0.0, 0.0, 0.3]) == [3, 2, 1]
-    assert holm_factors([]) == []
+    corrected, factors = zip(*holm(values), strict=True)
+    assert factors == pytest.approx([1, 3, 4, 0.06 / 0.021])
+    assert corrected == pytest.approx([0.5, 0.06, 0.04, 0.06])
+    factors = [factor for _, factor in holm([0.9, 0.8])]
+    assert factors == pytest.approx([1.6 / 0.9, 2])  # p itself ends at 1
+    assert [factor for _, factor in holm([0.0, 0.0, 0.3])] == [3, 2, 1]
 
 
 @pytest.mark.parametrize("p", [0.0001, 0.012, 0.0166, 0.0167, 0.0199, 0.0201, 0.049, 0.3, 1.0])
@@ -173,3 +174,24 @@ def test_a_widened_interval_by_hand() -> None:
     assert widened(4.302653, 3, 3.0) == pytest.approx(7.64889, abs=1e-4)
     assert widened(1.5, 3, 1.0) == 1.5
     assert widened(0.0, 3, 3.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "low", "high"),
+    [
+        # Newcombe (1998), table I: 81/263, 15/148, 0/20, 1/29
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (20, 20, 0.8389, 1.0),
+    ],
+)
+def test_wilson_s_interval_of_worked_values(right: int, of: int, low: float, high: float) -> None:
+    assert wilson95(right, of) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_no_share() -> None:
+    for right, of in ((1, 0), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="no share"):
+            wilson95(right, of)

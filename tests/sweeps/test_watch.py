@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from metakd.runs.records_run import RunInfo
-from metakd.sweeps.watch import Watch, clock, result_of, run_info
+from metakd.sweeps.watch import Watch, result_of, run_info
 
 
 def write(folder: Path, stage: str | None, steps: int | None = None) -> None:
@@ -102,7 +102,3 @@ def test_results_in_words(tmp_path: Path) -> None:
         content = {"schema": 1, "student": {"fewshot": fewshot}}
         (tmp_path / "results.json").write_text(json.dumps(content))
         assert result_of(tmp_path) == words
-
-
-def test_clock() -> None:
-    assert [clock(s) for s in (0.4, 61, 3720)] == ["0:00", "1:01", "1:02:00"]

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from metakd.tracking.pace import Pace
-from metakd.tracking.progress import Progress
+from metakd.tracking.progress import Progress, clock
 
 
 def test_off_a_terminal_there_are_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,3 +198,7 @@ def test_a_closed_pipe_ends_nothing(stream: str) -> None:
         process.stdin.write(b"go on\n")
         process.stdin.close()
         assert process.wait(30) == 0
+
+
+def test_clock() -> None:
+    assert [clock(s) for s in (0.4, 61, 3720)] == ["0:00", "1:01", "1:02:00"]

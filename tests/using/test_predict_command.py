@@ -16,7 +16,7 @@ from PIL import Image
 import metakd
 from metakd.cli import main
 from metakd.data.images import ImageData
-from metakd.reports.proportion import wilson95
+from metakd.reports.statistics import wilson95
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from metakd.comparing.front import front
+from metakd.comparing.figures import front
 
 
 @pytest.mark.parametrize(
