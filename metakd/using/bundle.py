@@ -56,7 +56,7 @@ def open_bundle(
         given = content["preprocessing"]
         preprocessing = None if given is None else Preprocessing.from_plain(given)
         given = content["calibration"]
-        calibration = None if given is None else Calibration.checked(given)
+        calibration = None if given is None else _calibration(given)
         if preprocessing is None and recipe.kind != "regression":
             raise ValueError("no preprocessing of its examples")
         fitted = content["fitted"]
@@ -90,3 +90,10 @@ def open_bundle(
             raise
         raise damaged(folder / FITTED, error) from error
     return learner
+
+
+def _calibration(content: Any) -> Calibration:
+    try:
+        return Calibration.checked(content)
+    except ValueError as error:
+        raise ValueError(f"no calibration: {error}") from error
