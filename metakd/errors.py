@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable
 
-__all__ = ["RunError", "UserError", "check_word", "nearest"]
+__all__ = ["RunError", "UserError", "check_word", "first_line", "nearest"]
 
 
 class UserError(ValueError):
@@ -39,3 +39,8 @@ def check_word(setting: str, value: object, words: Collection[str]) -> None:
     if value not in words:
         hint = nearest(str(value), words)
         raise UserError(f"{setting}={value}: expected one of {', '.join(words)}.{hint}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, or its name if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,6 +10,7 @@ algorithm that can do regression. A choice's file says so under `brings`:
 What is typed and what an experiment says win over it, and it wins over conf/config.yaml. Settings
 of a group that was chosen by name are not brought, and the first one of a group leads: where it is
 decided otherwise (`meta_train.optimizer=adam`), those after it would not fit and are not brought.
+A network's file is read so where it is the teacher: as a student it brings nothing.
 A run records what became of it, not the word `brings`.
 """
 
@@ -114,12 +115,13 @@ def bringing(picked: Mapping[str, str], decided: Iterable[str], choices: Choices
         choices: the available choices.
     """
     found, named, now = Brought(), set(decided), dict(picked)
-    todo = [group for group in known_groups() if group in now]
+    todo = [group for group in known_groups() if group in now and group != "student"]
     while todo:
         group = todo.pop(0)
         by = f"{group}={now[group]}"
         for target, value in brings_of(choices.file(group, now[group])).items():
-            if target in named or target in found.choices:
+            # Its own settings are those that it has in this group alone (`teacher`).
+            if (target in named and target != group) or target in found.choices:
                 continue
             if isinstance(value, dict):
                 keys = {f"{target}.{leaf}": (one, by) for leaf, one in value.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -98,6 +99,7 @@ class ClassData(ABC):
         self.preprocessing = preprocessing
         self.example_shape = preprocessing.shape
         self._view_key = stream_key(0, "views", *self.augment)
+        self._shown_to: Preprocessing | None = None
 
     # -- what belongs to a kind of data -------------------------------------------------------
 
@@ -189,7 +191,7 @@ class ClassData(ABC):
         if view is not None and self.augment:
             views = view.reshape(-1)
             keys, active = self.keys_of(flat, views), views > 0
-        seen = self._seen(self.split(split).examples[flat], keys, active)
+        seen = self._shown(self.split(split).examples[flat], keys, active)
         return seen.view(*index.shape, *seen.shape[1:])
 
     def keys_of(self, index: Tensor, view: Tensor) -> Tensor:
@@ -200,7 +202,7 @@ class ClassData(ABC):
         """Return examples augmented afresh, as `examples` does; `key` decides the changes."""
         flat = index.reshape(-1)
         keys = derive(key, torch.arange(len(flat), device=flat.device))
-        seen = self._seen(self.split(split).examples[flat], keys, None)
+        seen = self._shown(self.split(split).examples[flat], keys, None)
         return seen.view(*index.shape, *seen.shape[1:])
 
     def alike(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,7 +211,14 @@ class ClassData(ABC):
 
     def as_seen(self, examples: Tensor) -> Tensor:
         """Return examples [n, *kept] as the networks see them, clean, [n, *example] float32."""
-        return self._seen(examples.to(self.device), None, None)
+        return self._shown(examples.to(self.device), None, None)
+
+    def _shown(self, examples: Tensor, keys: Tensor | None, active: Tensor | None) -> Tensor:
+        """Return what `_seen` does, as the network expects it to which the examples are shown."""
+        seen = self._seen(examples, keys, active)
+        if self._shown_to is None:
+            return seen
+        return self._shown_to.converted(seen, self.preprocessing)
 
     def tasks(
         self,
@@ -311,6 +320,21 @@ class ClassData(ABC):
     def carrying(self, other: Preprocessing) -> Self:
         """Return the data with examples that a network which expects `other` can convert."""
         return self
+
+    def shown_to(self, preprocessing: Preprocessing) -> Self:
+        """Return the same examples in the same views, as another network expects them.
+
+        A view is made as the student is given it and then converted, when it is asked for: the two
+        networks look at the same changes, and no second form of all the examples is kept.
+
+        Raises:
+            UserError: such examples cannot become what it expects.
+        """
+        if not preprocessing.differs(self.preprocessing):
+            return self
+        other = copy.copy(self)
+        other._shown_to, other.example_shape = preprocessing, preprocessing.shape
+        return other
 
     def without_held_out(self) -> Self:
         """Return the data without the examples that a target task is tested on.

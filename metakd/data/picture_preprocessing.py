@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
 
-__all__ = ["LUMA", "PicturePreprocessing", "Reading"]
+__all__ = ["INTERPOLATIONS", "LUMA", "PicturePreprocessing", "Reading"]
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey: ITU-R 601-2, as in Pillow."""
+INTERPOLATIONS = ("bilinear", "bicubic")
 _CHUNK = 2048  # images resized at once: in float32 a whole dataset would take four times the memory
 
 
@@ -46,6 +47,8 @@ class PicturePreprocessing(Preprocessing):
         mean: of each channel, of pixels in [0, 1].
         std: likewise, the standard deviation.
         reading: how picture files are read.
+        interpolation: how pictures of another size are scaled, one of `INTERPOLATIONS`.
+        central: share of the height and width that is looked at, cut out of the middle.
     """
 
     channels: int
@@ -54,6 +57,8 @@ class PicturePreprocessing(Preprocessing):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     reading: Reading = Reading()
+    interpolation: str = "bilinear"
+    central: float = 1.0
 
     of: ClassVar[str] = "pictures"
 
@@ -70,6 +75,10 @@ class PicturePreprocessing(Preprocessing):
             raise ValueError("mean and std need one number for each channel")
         if not all(s > 0 for s in self.std):
             raise ValueError("std must be positive")
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(f"interpolation is one of {', '.join(INTERPOLATIONS)}")
+        if not 0 < self.central <= 1:
+            raise ValueError("central is above 0 and at most 1")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -95,11 +104,18 @@ class PicturePreprocessing(Preprocessing):
                 background=int(reading["background"]),
                 white=None if white is None else float(white),
             ),
+            interpolation=str(content.get("interpolation", "bilinear")),
+            central=float(content.get("central", 1.0)),
         )
 
     def image_size(self) -> int | None:
         """Return the sides of its pictures if they are squares."""
         return self.height if self.height == self.width else None
+
+    def uncut(self) -> PicturePreprocessing:
+        """Return whole pictures so large that the middle has its size."""
+        height, width = (round(side / self.central) for side in (self.height, self.width))
+        return replace(self, height=height, width=width, central=1.0)
 
     def options(self) -> Mapping[str, Any]:
         """Return how its picture files were read."""
@@ -133,7 +149,8 @@ class PicturePreprocessing(Preprocessing):
                 f"{given.channels}: only grey (1) and colour (3) become each other; choose another "
                 "teacher"
             )
-        return (given.shape, given.mean, given.std) != (self.shape, self.mean, self.std)
+        wanted = (self.shape, self.mean, self.std, self.central)
+        return (given.shape, given.mean, given.std, given.central) != wanted
 
     def converted(self, examples: Tensor, given: Preprocessing) -> Tensor:
         """See `Preprocessing.converted`."""
@@ -142,9 +159,10 @@ class PicturePreprocessing(Preprocessing):
         images = examples * std + mean  # pixels in [0, 1] again
         if self.channels != given.channels:
             images = _weighted(images) if self.channels == 1 else images.expand(-1, 3, -1, -1)
-        if (self.height, self.width) != (given.height, given.width):
-            size = (self.height, self.width)
-            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+        if self.central < given.central:
+            images = self._middle(images, self.central / given.central)
+        if images.shape[-2:] != (self.height, self.width):
+            images = self._scaled(images, 1.0)
         mean, std = self._statistics(images)
         return (images - mean) / std
 
@@ -152,6 +170,19 @@ class PicturePreprocessing(Preprocessing):
         mean = torch.tensor(self.mean, dtype=like.dtype, device=like.device)
         std = torch.tensor(self.std, dtype=like.dtype, device=like.device)
         return mean.view(-1, 1, 1), std.view(-1, 1, 1)
+
+    def _middle(self, images: Tensor, share: float) -> Tensor:
+        """Cut the middle out of images [n, channels, height, width]."""
+        height, width = (max(1, round(share * side)) for side in images.shape[-2:])
+        top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
+        return images[..., top : top + height, left : left + width]
+
+    def _scaled(self, images: Tensor, white: float) -> Tensor:
+        """Return float images with values from 0 to `white` at this size."""
+        size, mode = (self.height, self.width), self.interpolation
+        scaled = F.interpolate(images, size=size, mode=mode, antialias=True)
+        # Bicubic filters overshoot at edges.
+        return scaled.clamp_(0.0, white) if mode == "bicubic" else scaled
 
     def fit(self, pixels: Tensor) -> Tensor:
         """Return uint8 images [n, c, h, w] in this colour and size, uint8.
@@ -163,17 +194,18 @@ class PicturePreprocessing(Preprocessing):
             ValueError: a number of channels that is neither 1 nor 3 and differs.
         """
         pixels = _coloured(pixels, self.channels)
-        if pixels.shape[-2:] == (self.height, self.width):
+        if pixels.shape[-2:] == (self.height, self.width) and self.central == 1:
             return pixels
         if not len(pixels):
             return pixels.new_zeros((0, *self.shape))
         if self.reading.crop:
             pixels = _cropped(pixels, self.height, self.width)
+        if self.central < 1:
+            pixels = self._middle(pixels, self.central)
         return torch.cat([self._resized(part) for part in pixels.split(_CHUNK)])
 
     def _resized(self, pixels: Tensor) -> Tensor:
-        size = (self.height, self.width)
-        changed = F.interpolate(pixels.float(), size=size, mode="bilinear", antialias=True)
+        changed = self._scaled(pixels.float(), 255.0)
         return changed.round_().clamp_(0, 255).to(torch.uint8)
 
     def normalize(self, pixels: Tensor) -> Tensor:

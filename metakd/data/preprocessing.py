@@ -55,6 +55,10 @@ class Preprocessing(ABC):
         """Return the `dataset.image_size` at which files are best read for it; None: any."""
         return None
 
+    def uncut(self) -> Preprocessing:
+        """Return how examples are best read for it that are changed before they are cut for it."""
+        return self
+
     def options(self) -> Mapping[str, Any]:
         """Return those of `dataset.options` under which its examples were read, by name."""
         return {}

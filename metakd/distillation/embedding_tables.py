@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,34 @@ from metakd.models.network import embed
 if TYPE_CHECKING:
     from metakd.data.class_data import ClassData
 
-__all__ = ["FEATURES_BUDGET", "EmbeddingTables"]
+__all__ = ["FEATURES_BUDGET", "MEMORY_BUDGET", "EmbeddingTables", "OwnLook"]
+
+Made = Callable[[Tensor], Tensor]
+"""Returns the embeddings [n, size] float32 of one view of the images at positions [n]."""
+
+MEMORY_BUDGET = 1 << 30
+"""Bytes of a table that is kept on disk up to which it is held in memory, too."""
 
 FEATURES_BUDGET = 1 << 29
 """Bytes that the tables of one request of intermediate features may take."""
+
+
+class OwnLook(Protocol):
+    """How a teacher that has its own view of the examples looks at them, once for all runs."""
+
+    def data(self) -> ClassData:
+        """Return the data, whose `examples` are as the teacher expects them."""
+        ...
+
+    def views(self, split: str, count: int, made: Sequence[Made]) -> list[Tensor]:
+        """Return embeddings [images, size] float32 on the CPU, view by view, kept or made now.
+
+        Args:
+            split: of whose images.
+            count: of its images.
+            made: what makes each view.
+        """
+        ...
 
 
 class EmbeddingTables:
@@ -35,6 +60,9 @@ class EmbeddingTables:
         autocast: number format of forward passes; None: float32.
         channels_last: lay images and filters out channels-last, the faster way with autocast.
         batch_size: images of a forward pass when a table is filled.
+        look: of a teacher with its own view of the examples, which `backbone` turns what it is
+            given into otherwise (`adapt_input`): tables are then filled from its data, and kept on
+            disk. Those above `MEMORY_BUDGET` bytes stay there, mapped into memory.
     """
 
     def __init__(
@@ -42,6 +70,7 @@ class EmbeddingTables:
         backbone: nn.Module,
         data: ClassData,
         *,
+        look: OwnLook | None = None,
         autocast: torch.dtype | None = None,
         channels_last: bool = False,
         batch_size: int = 512,
@@ -51,6 +80,8 @@ class EmbeddingTables:
         if channels_last:
             backbone.to(memory_format=torch.channels_last)
         self._data = data
+        self._look = look
+        self._mapped: dict[str, list[Tensor]] = {}
         self._autocast = autocast
         self._batch_size = batch_size
         self._raw: dict[str, Tensor] = {}
@@ -63,21 +94,40 @@ class EmbeddingTables:
         """The mean embedding [size] of the clean meta-train images, held-out ones left out."""
         if self._mean is None:
             kept = ~self._data.split("train").held_out
-            self._mean = self.table("train")[0][kept].mean(dim=0)
+            self._mean = self.clean("train")[kept].mean(dim=0)
         return self._mean
+
+    def clean(self, split: str) -> Tensor:
+        """Return the embeddings [images, size] float32 of the clean images of `split`."""
+        if self._look is None:
+            return self.table(split)[0]
+        return self._views(split)[0].to(self._data.split(split).labels.device)
 
     def table(self, split: str) -> Tensor:
         """Return the embeddings [views, images, size] float32 of `split`; view 0 is clean."""
         if split not in self._raw:
             labels = self._data.split(split).labels
-            pieces = torch.arange(len(labels), device=labels.device).split(self._batch_size)
-            self._raw[split] = torch.stack(
-                [
-                    torch.cat([self._embed_view(split, piece, view) for piece in pieces])
-                    for view in range(self._fixed_views(split))
-                ]
-            )
+            self._raw[split] = torch.stack(self._views(split)).to(labels.device)
         return self._raw[split]
+
+    def _views(self, split: str) -> list[Tensor]:
+        """Return the embeddings [images, size] float32 of each view of `split`."""
+        if split not in self._mapped:
+            labels = self._data.split(split).labels
+            made = [
+                partial(self._embed_view, split, view=v) for v in range(self._fixed_views(split))
+            ]
+            if self._look is None:
+                pieces = torch.arange(len(labels), device=labels.device).split(self._batch_size)
+                return [torch.cat([make(piece) for piece in pieces]) for make in made]
+            self._mapped[split] = self._look.views(split, len(labels), made)
+        return self._mapped[split]
+
+    def _is_mapped(self, split: str) -> bool:
+        """Tell whether the table is too large to be held in memory."""
+        if self._look is None or split in self._raw:
+            return False
+        return sum(v.numel() * v.element_size() for v in self._views(split)) > MEMORY_BUDGET
 
     def raw(self, split: str, index: Tensor | None, view: Tensor | None, images: Tensor) -> Tensor:
         """Return the embeddings of the images of a batch.
@@ -99,6 +149,8 @@ class EmbeddingTables:
         if self._is_fresh(split, view):
             flat = self.embed(images.reshape(-1, *images.shape[index.dim() :]))
             return flat.view(*index.shape, -1)
+        if self._is_mapped(split):
+            return _gather_mapped(self._views(split), index, view)
         return _gather(self.table(split), index, view)
 
     def directions(
@@ -109,7 +161,7 @@ class EmbeddingTables:
         Arguments and errors as in `raw`. These have a table of their own: centring and
         normalising at every step would cost several times the gather.
         """
-        if index is None or self._is_fresh(split, view):
+        if index is None or self._is_fresh(split, view) or self._is_mapped(split):
             return unit(self.raw(split, index, view, images) - self.mean)
         if split not in self._directions:
             self._directions[split] = unit(self.table(split) - self.mean)
@@ -161,7 +213,7 @@ class EmbeddingTables:
         pieces = torch.arange(len(labels), device=labels.device).split(self._batch_size)
         views: dict[str, list[Tensor]] = {name: [] for name in missing}
         for view in range(self._fixed_views(split)):
-            found = [self.run(self._examples(split, piece, view), missing)[1] for piece in pieces]
+            found = [self._run_view(split, piece, view, missing)[1] for piece in pieces]
             for name in missing:
                 views[name].append(torch.cat([f[name] for f in found]))
         self._features |= {(split, name): torch.stack(views[name]) for name in missing}
@@ -172,20 +224,34 @@ class EmbeddingTables:
         return self.run(images)[0]
 
     @torch.no_grad()
-    def run(self, images: Tensor, stages: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return embeddings [n, size] and features [n, *shape] by stage, float32, of images."""
+    def run(
+        self, images: Tensor, stages: Collection[str] = (), *, adapted: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return embeddings [n, size] and features [n, *shape] by stage, float32, of images.
+
+        Args:
+            images: [n, *example].
+            stages: of the backbone, by name.
+            adapted: these are as the backbone expects them, not as the data gives them.
+        """
         images = images.contiguous(memory_format=self._memory_format)
         with torch.autocast(images.device.type, self._autocast, self._autocast is not None):
-            embeddings, features = embed(self._backbone, images, stages)
+            embeddings, features = embed(self._backbone, images, stages, adapted=adapted)
         return embeddings.float(), {name: f.float() for name, f in features.items()}
 
     def _embed_view(self, split: str, index: Tensor, view: int) -> Tensor:
         """Return the embeddings [n, size] of one view of these images."""
-        return self.embed(self._examples(split, index, view))
+        return self._run_view(split, index, view)[0]
 
-    def _examples(self, split: str, index: Tensor, view: int) -> Tensor:
-        """Return one view of images, as the network is given them."""
-        return self._data.examples(split, index, torch.full_like(index, view) if view else None)
+    def _run_view(
+        self, split: str, index: Tensor, view: int, stages: Collection[str] = ()
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the embeddings [n, size] of one view of these images, and features by stage."""
+        views = torch.full_like(index, view) if view else None
+        if self._look is None:
+            return self.run(self._data.examples(split, index, views), stages)
+        # These are as the network expects them: what adapts its input must not do so again.
+        return self.run(self._look.data().examples(split, index, views), stages, adapted=True)
 
     def _fixed_views(self, split: str) -> int:
         """Return how many views of an image of `split` its table holds."""
@@ -195,6 +261,17 @@ class EmbeddingTables:
         """Return whether images of this batch were augmented in a way that no table knows."""
         augmented = split == "train" and bool(self._data.augment)
         return augmented and self._data.views == 0 and view is None
+
+
+def _gather_mapped(views: Sequence[Tensor], index: Tensor, view: Tensor | None) -> Tensor:
+    """Return the rows [*index.shape, size] of views [images, size] that lie on disk."""
+    flat = index.reshape(-1).cpu()
+    which = torch.zeros_like(flat) if view is None else view.reshape(-1).cpu()
+    rows = torch.empty(len(flat), views[0].shape[1])
+    for number in which.unique().tolist():
+        asked = which == number
+        rows[asked] = views[number if len(views) > 1 else 0][flat[asked]]
+    return rows.to(index.device).view(*index.shape, -1)
 
 
 def _gather(table: Tensor, index: Tensor, view: Tensor | None) -> Tensor:

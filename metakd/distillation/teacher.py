@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metakd.data.tasks import ExampleBatch, TaskBatch, TaskStream
 from metakd.distillation.calibration import fit_scale
-from metakd.distillation.embedding_tables import EmbeddingTables
+from metakd.distillation.embedding_tables import EmbeddingTables, OwnLook
 from metakd.distillation.objective import Answer, TaskAnswers
 from metakd.distillation.teacher_modes import (
     head_logits,
@@ -53,6 +53,7 @@ class FrozenTeacher:
         channels_last: lay images and filters out channels-last, the faster way with autocast.
         batch_size: images of a forward pass when a table is filled.
         penalty: of the ridge regression in mode `linear`.
+        look: of a teacher with its own view of the examples, see `EmbeddingTables`.
 
     Attributes:
         size: of an embedding.
@@ -73,6 +74,7 @@ class FrozenTeacher:
         channels_last: bool = False,
         batch_size: int = 512,
         penalty: float = 1.0,
+        look: OwnLook | None = None,
     ) -> None:
         check_word("distill.teacher_mode", mode, MODES)
         network = copy.deepcopy(network).eval().requires_grad_(False)
@@ -83,6 +85,7 @@ class FrozenTeacher:
             autocast=autocast,
             channels_last=channels_last,
             batch_size=batch_size,
+            look=look,
         )
         self._penalty = penalty
         self.mode = mode
@@ -97,6 +100,10 @@ class FrozenTeacher:
     def table(self, split: str) -> Tensor:
         """Return the embeddings [views, images, size] of `split`, made once; view 0 is clean."""
         return self._tables.table(split)
+
+    def clean(self, split: str) -> Tensor:
+        """Return the embeddings [images, size] of the clean images of `split`."""
+        return self._tables.clean(split)
 
     def embed(self, images: Tensor) -> Tensor:
         """Run the network on images [n, channels, height, width]: embeddings [n, size] float32."""

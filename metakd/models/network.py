@@ -27,13 +27,21 @@ class Prediction(NamedTuple):
 
 
 def embed(
-    backbone: nn.Module, examples: Tensor, stages: Collection[str] = ()
+    backbone: nn.Module, examples: Tensor, stages: Collection[str] = (), *, adapted: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return embeddings [n, embedding_size], and the features [n, *shape] of stages by name."""
+    """Return embeddings [n, embedding_size], and the features [n, *shape] of stages by name.
+
+    Args:
+        backbone: the network.
+        examples: [n, *example].
+        stages: whose features are wanted.
+        adapted: examples are as the backbone expects them: hooks on its input are left out.
+    """
+    run = backbone.forward if adapted else backbone
     if not stages:
-        return backbone(examples), {}
+        return run(examples), {}
     with recorded_features(backbone, stages) as features:
-        embeddings = backbone(examples)
+        embeddings = run(examples)
     return embeddings, features
 
 

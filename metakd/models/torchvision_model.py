@@ -8,8 +8,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError, first_line, nearest
 from metakd.models.normalization import replace_batchnorm
+from metakd.models.outside import dry_run, in_colour
 
 __all__ = ["TorchvisionModel"]
 
@@ -65,13 +66,11 @@ class TorchvisionModel(nn.Module):
         self._classifier = _classifier_of(network, model)
         self.model = replace_batchnorm(_without(network, self._classifier))
         self.expected_statistics = _statistics_of(model) if pretrained else None
-        self.embedding_size = self._dry_run(model, input_shape)
+        self.embedding_size = dry_run(self, input_shape, f"torchvision's {model}")
 
     def forward(self, images: Tensor) -> Tensor:
         """Return embeddings [n, embedding_size] of images [n, 1 or 3, height, width]."""
-        if images.shape[1] == 1:
-            images = images.expand(-1, 3, -1, -1)
-        embeddings: Tensor = self.model(images)
+        embeddings: Tensor = self.model(in_colour(images))
         return embeddings
 
     def translated(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -95,22 +94,6 @@ class TorchvisionModel(nn.Module):
             self.expected_statistics = _statistics_of(self._name)
         return found
 
-    def _dry_run(self, name: str, input_shape: tuple[int, ...]) -> int:
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                embeddings = self(torch.zeros(1, *input_shape))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise UserError(
-                f"torchvision's {name} cannot take images of {input_shape[1]}x{input_shape[2]} "
-                f"pixels ({_first_line(error)}); change dataset.image_size or the model"
-            ) from error
-        finally:
-            self.train(was_training)
-        assert embeddings.ndim == 2, f"{name} yields embeddings of shape {embeddings.shape}"
-        return int(embeddings.shape[1])
-
 
 def _load(name: str, pretrained: bool) -> nn.Module:
     # The auxiliary heads would turn the output into a tuple in training.
@@ -126,13 +109,9 @@ def _load(name: str, pretrained: bool) -> nn.Module:
             raise
         raise UserError(
             f"pretrained=true: the weights of torchvision's {name} cannot be had "
-            f"({_first_line(error)}); put the file into {torch.hub.get_dir()}/checkpoints, "
+            f"({first_line(error)}); put the file into {torch.hub.get_dir()}/checkpoints, "
             "or set pretrained=false"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _statistics_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

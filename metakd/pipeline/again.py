@@ -31,6 +31,7 @@ from metakd.pipeline.measure import (
     precision_of,
     start_of,
 )
+from metakd.pipeline.own_look import embedded_by
 from metakd.pipeline.prepare import Prepared, prepare
 from metakd.pipeline.seen import left_out
 from metakd.pipeline.suspicion import doubts_of, keep
@@ -228,7 +229,13 @@ def _judge_all(
             _restore(teacher, weights, "teacher")
             teacher.to(prepared.device)
         judged["teacher"] = judge_any_teacher(
-            teacher, data, config, prepared.precision, recorder, scale
+            teacher,
+            data,
+            config,
+            prepared.precision,
+            recorder,
+            scale,
+            embedded_by(prepared, teacher, recorder),
         )
         cost = cost_of(teacher, data, config)
         results["teacher"] = {**judged["teacher"].figures(), "cost": cost}

@@ -58,6 +58,7 @@ def load_data(
     *,
     sized: bool = False,
     may_lack: Collection[str] = (),
+    image_size: int | None = None,
 ) -> ClassData | RegressionTasks:
     """Return the config's data, as the networks expect it where their weights say so.
 
@@ -71,6 +72,7 @@ def load_data(
             them; None: the dataset's own.
         sized: the size at which pictures are read was typed, if not now, then for the run.
         may_lack: splits of `split` whose classes may be missing.
+        image_size: at which pictures are read, whatever was typed; None: that of the others.
 
     Raises:
         UserError: the data is missing or damaged, or not of the kind that the choice's file says.
@@ -82,6 +84,8 @@ def load_data(
     free = getattr(dataset_class, "any_size", False) and not sized
     if free and expected is not None and expected.image_size() is not None:
         settings["image_size"] = expected.image_size()  # read at once as large as it is looked at
+    if image_size is not None:
+        settings["image_size"] = image_size
     options, typed = dict(config.dataset.options), dict[str, Any]()
     reading = reading if expected is None else expected.options()
     # As the examples were read that the weights know.

@@ -22,7 +22,8 @@ from metakd.models.layout import lay_out_channels_last
 from metakd.models.network import Network
 from metakd.models.weights import fill
 from metakd.models.weights_file import WeightsFile, read_weights
-from metakd.pipeline.construction import build_backbone
+from metakd.pipeline.construction import build_backbone, settings_of
+from metakd.registry import build, resolve
 
 __all__ = [
     "BuiltTeacher",
@@ -32,6 +33,7 @@ __all__ = [
     "check_reader",
     "checkpoint_of",
     "expected_by",
+    "own_input",
     "reading_of",
     "without_card",
 ]
@@ -129,6 +131,25 @@ def check_reader(
             f"{who}.checkpoint={config.checkpoint}: its network reads {expects.words()}, and "
             f"{who}={config.name} with these options {reads.words()}: give those of the checkpoint"
         )
+
+
+def own_input(config: Config, given: Preprocessing) -> Preprocessing | None:
+    """Return what a teacher from elsewhere says that it expects of its input; None: nothing.
+
+    Raises:
+        UserError: it cannot be given such examples, or there is no such network.
+    """
+    teacher = config.teacher
+    if not teacher.supports.outside:
+        return None
+    cls = resolve(teacher._target_, "metakd.models", config.plugins)
+    says: Any = getattr(cls, "own_input", None)
+    if says is None:
+        return None
+    found: Preprocessing = build(
+        says, given, settings=settings_of(teacher), options=teacher.options
+    )
+    return found
 
 
 def without_card(source: str, assumed: Preprocessing) -> str:
@@ -235,16 +256,30 @@ def build_teacher(
     """
     card = None if file is None else file.card
     expects = card.preprocessing if known is None and card is not None else known
+    if expects is None:
+        expects = own_input(config, data.preprocessing)
     shape = data.example_shape if expects is None else expects.shape
     seed = config.teacher.seed or 0
     backbone = build_backbone(config.teacher, shape, config.plugins, seed)
     check_reader("teacher", config.teacher, backbone, data, expects)
     classes, lines = data.split("train").class_names, list[str]()
     network = Network(backbone, len(classes))
-    if config.teacher.pretrained and not config.pretrain.enabled:
+    outside = config.teacher.supports.outside
+    theirs = config.teacher.pretrained and (file is None or (outside and card is None))
+    if theirs and not config.pretrain.enabled:
         classes = ()  # its own head was over ImageNet's classes; this one is not trained
     if file is not None:
-        classes, lines = _fill_teacher(network, file, data, config, needs)
+        if theirs:  # whatever head the file holds, it is not over these classes
+            fill(network, file, skip_head=True)
+            if not config.pretrain.enabled and asks_base_head(config, needs):
+                raise UserError(
+                    f"{file.source}: a teacher that was trained elsewhere has no outputs for the "
+                    f"meta-train classes, and distill={config.distill.name} asks it for them; type "
+                    "distill=embedding, warmstart=none distill.teacher_mode=prototype, or "
+                    "pretrain.epochs=3"
+                )
+        else:
+            classes, lines = _fill_teacher(network, file, data, config, needs)
         if card is None and getattr(backbone, "expected_statistics", None) is None:
             lines.append(without_card(file.source, data.preprocessing))
     if expects is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.config.checks import teacher_learns
@@ -18,6 +20,7 @@ from metakd.models.network import Network
 from metakd.pipeline.identity import key_of_teacher
 from metakd.pipeline.measure import chosen_by, precision_of, validation_setting
 from metakd.pipeline.meta_pretrain import meta_pretrain
+from metakd.pipeline.own_look import look_of
 from metakd.pipeline.prepare import Prepared, optimization_of
 from metakd.pipeline.teaching import adapting_teacher, join
 from metakd.stages.context import StageContext
@@ -65,12 +68,18 @@ class Taught:
         seconds: of its training; None where nothing was trained (a checkpoint, the cache).
         learned: what it has become beside the student, where it adapts or learns; on regression
             what it is before, too.
+        own_look: whether it has its own view of the examples, and its embeddings are kept.
     """
 
     network: Network
     frozen: FrozenTeacher | None
     seconds: float | None
     learned: Network | Algorithm | None = None
+    own_look: bool = False
+
+    def embedded(self) -> Callable[[str], Tensor] | None:
+        """Return what gives the embeddings of a split; None: the network makes them anew."""
+        return self.frozen.clean if self.own_look and self.frozen is not None else None
 
 
 def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
@@ -105,12 +114,14 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
         whole = copy.deepcopy(network)
         own = adapting_teacher(prepared, whole.backbone, whole.head)
         return Taught(network, None, seconds, own)
+    look = look_of(prepared, network, recorder)
     teacher = FrozenTeacher(
         network,
         data,
         mode=_frozen_mode(config),
         autocast=prepared.precision.dtype,
         channels_last=prepared.precision.dtype is not None and len(data.example_shape) == 3,
+        look=look,
     )
     if calibrates(prepared):
         teacher.calibrate(
@@ -123,7 +134,7 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
             ),
             CALIBRATION_STEPS,
         )
-    return Taught(network, teacher, seconds)
+    return Taught(network, teacher, seconds, own_look=look is not None)
 
 
 def _pretrain(prepared: Prepared, network: Network, recorder: Recorder) -> Fitted:

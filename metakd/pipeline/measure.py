@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.adaptation.gradient_learner import GradientLearner
@@ -243,6 +244,7 @@ def judge_any_teacher(
     precision: Precision,
     recorder: Recorder,
     scale: float | None = None,
+    embedded: Callable[[str], Tensor] | None = None,
 ) -> Judged:
     """Measure the teacher on the headline's tasks: as it adapts, or else by its embeddings.
 
@@ -253,10 +255,14 @@ def judge_any_teacher(
         precision: number format of the stages that may use bfloat16.
         recorder: shows progress.
         scale: what a network's cosines are multiplied by; None: fitted on meta-validation.
+        embedded: returns the embeddings [images, size] that a network with its own view of the
+            examples makes of a split; None: it embeds what it is given.
     """
     if isinstance(teacher, Network):
         assert data.has_classes
-        return _judge_embedding(teacher.backbone, data, config, precision, recorder, scale)
+        return _judge_embedding(
+            teacher.backbone, data, config, precision, recorder, scale, embedded
+        )
     steps = teacher.test_steps if isinstance(teacher, GradientLearner) else None
     if steps is not None:
         precision = precision.full()
@@ -270,13 +276,16 @@ def _judge_embedding(
     precision: Precision,
     recorder: Recorder,
     scale: float | None,
+    embedded: Callable[[str], Tensor] | None,
 ) -> Judged:
     """Measure the teacher as nearest cosine centroid on its embeddings."""
     e, task = config.evaluate, config.task
     outputs = max(1, data.split("train").classes)  # of a head that is not asked
     head = Supervised(backbone, outputs, head="centroid").to(data.device)
     embeddings = None
-    if embeds_alone(backbone):
+    if embedded is not None:
+        embeddings = embedded(e.part)
+    elif embeds_alone(backbone):
         embeddings = embed_split(head, data, e.part, precision, group=recorder.group)
     judged = Judged()
     shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
@@ -293,14 +302,19 @@ def _judge_embedding(
                 group=recorder.group,
             )
     if scale is None:
-        scale = _teacher_scale(head, data, config, precision, recorder)
+        scale = _teacher_scale(head, data, config, precision, recorder, embedded)
     judged.scale = scale
     judged.measurements = [replace(m, logits=scale * m.logits) for m in judged.measurements]
     return judged
 
 
 def _teacher_scale(
-    head: Supervised, data: ClassData, config: Config, precision: Precision, recorder: Recorder
+    head: Supervised,
+    data: ClassData,
+    config: Config,
+    precision: Precision,
+    recorder: Recorder,
+    embedded: Callable[[str], Tensor] | None,
 ) -> float:
     """Fit by likelihood on meta-validation what the cosines are multiplied by (no rank changes)."""
     setting = replace(
@@ -309,7 +323,14 @@ def _teacher_scale(
         steps=None,
         batchnorm="inductive",
     )
-    measured = evaluate(head, data, setting, precision=precision, group=recorder.group)[0]
+    measured = evaluate(
+        head,
+        data,
+        setting,
+        precision=precision,
+        embeddings=None if embedded is None else embedded(setting.split),
+        group=recorder.group,
+    )[0]
     if not are_finite(measured.logits).any():
         return 1.0  # the teacher has no answers: there is nothing to scale
     return fit_scale(measured.logits.flatten(0, 1), measured.targets.flatten())

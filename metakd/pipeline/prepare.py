@@ -34,6 +34,7 @@ from metakd.models.input_adapter import adapt_input
 from metakd.models.layout import lay_out_channels_last
 from metakd.models.network import Network
 from metakd.models.weights import fill
+from metakd.models.weights_file import WeightsFile
 from metakd.pipeline.construction import build_backbone, dealt_out, load_data, settings_of
 from metakd.pipeline.inputs import (
     Known,
@@ -302,8 +303,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         student=student.to(device),
         teacher=None,
         needs=needs,
-        teacher_is_trained=config.teacher.checkpoint is not None
-        or (config.teacher.pretrained and not config.pretrain.enabled),
+        teacher_is_trained=_is_trained(config, teacher_file),
         student_card=student_card,
         own_card=known.trained,
         teacher_input=known.teacher,
@@ -360,6 +360,14 @@ def _leave_out_learned(prepared: Prepared) -> None:
             everything, data, card, config, whose
         )
         prepared.warnings += lines
+
+
+def _is_trained(config: Config, file: WeightsFile | None) -> bool:
+    """Tell whether the teacher is taken as it is: from a checkpoint, or from elsewhere."""
+    teacher, tuned = config.teacher, config.pretrain.enabled
+    if teacher.supports.outside and (file is None or file.card is None):
+        return not tuned and (teacher.pretrained or teacher.checkpoint is not None)
+    return teacher.checkpoint is not None or (teacher.pretrained and not tuned)
 
 
 def _student_seed(config: Config) -> int:

@@ -269,10 +269,18 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
         name: judge(model.algorithm, data, config, precision, recorder, name)
         for name, model in models.items()
     }
-    final = None
+    final = embedded = None
     if taught is not None:
         final = taught.network if taught.learned is None else taught.learned
-        judged["teacher"] = judge_any_teacher(final, data, config, prepared.precision, recorder)
+        embedded = taught.embedded() if taught.learned is None else None
+        judged["teacher"] = judge_any_teacher(
+            final,
+            data,
+            config,
+            prepared.precision,
+            recorder,
+            embedded=embedded,
+        )
     recorder.group.leave()
     if folder is None:
         return Results()
@@ -281,7 +289,7 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
         folder.update(teacher_scale=judged["teacher"].scale)
     learners = {name: model.algorithm for name, model in models.items()}
     known = learners if final is None else {**learners, "teacher": final}
-    calibrate_run(prepared, folder, known, recorder)
+    calibrate_run(prepared, folder, known, recorder, embedded)
     keep(folder, doubts_of(judged, config))
     results: dict[str, Any] = {
         name: {**judged[name].figures(), "cost": cost_of(model.algorithm, data, config)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -224,6 +224,7 @@ def calibrate_run(
     folder: RunFolder,
     models: Mapping[str, Algorithm | Network],
     recorder: Recorder,
+    embedded: Callable[[str], Tensor] | None = None,
 ) -> None:
     """Calibrate a run's models on meta-validation tasks and keep what was found in its folder.
 
@@ -234,6 +235,7 @@ def calibrate_run(
         folder: its folder.
         models: by name the learners, and the teacher that is judged by its embeddings.
         recorder: of the run.
+        embedded: see `metakd.pipeline.measure.judge_any_teacher`.
     """
     config, data, task = prepared.config, prepared.data, prepared.config.task
     if not data.has_classes or data.split("validate").classes < task.ways:
@@ -261,6 +263,7 @@ def calibrate_run(
             seed=config.evaluate.seed,
             steps=steps,
             precision=precision,
+            embeddings=embedded("validate") if embedded and name == "teacher" else None,
         )
         if not len(judged.known):
             recorder.warn(f"the {name} is not calibrated: no answer on meta-validation was finite")

@@ -50,6 +50,7 @@ def judged_tasks(
     seed: int,
     steps: int | None,
     precision: Precision,
+    embeddings: Tensor | None = None,
 ) -> Judged:
     """Return a learner's logits for queries of a task's classes and of other classes.
 
@@ -64,10 +65,12 @@ def judged_tasks(
         seed: decides the tasks.
         steps: of adaptation.
         precision: number format of forward passes.
+        embeddings: [examples, size] of `split`, where known already.
     """
     drawn = min(2 * ways, data.split(split).classes)
     gather = isinstance(algorithm, MetricAlgorithm) and embeds_alone(algorithm.backbone)
-    embeddings = embed_split(algorithm, data, split, precision) if gather else None  # type: ignore[arg-type]
+    if gather and embeddings is None:
+        embeddings = embed_split(algorithm, data, split, precision)  # type: ignore[arg-type]
     algorithm.eval()
     logits, targets = [], []
     for batch in evaluation_tasks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -116,3 +117,43 @@ def test_features_of_fresh_views_are_of_the_images_themselves(fake_data: Any, ne
     found = _tables(network, data).features("train", index, None, images, ["layer", "norm"])
     torch.testing.assert_close(found["layer"], network.backbone.layer(images.flatten(1)).detach())
     assert found["norm"].shape == (3, 5)
+
+
+class Look:
+    """A teacher's own view: the images doubled; counts how often views are asked for."""
+
+    def __init__(self, data: Any) -> None:
+        self.given, self.asked = data, 0
+
+    def data(self) -> Any:
+        doubled = copy.copy(self.given)
+        doubled.examples = lambda *which: 2 * self.given.examples(*which)
+        return doubled
+
+    def views(self, split: str, count: int, made: Any) -> list[torch.Tensor]:
+        self.asked += 1
+        return [make(torch.arange(count)) for make in made]
+
+
+@pytest.mark.parametrize("budget", [1 << 30, 0])
+def test_a_teacher_with_its_own_view_looks_at_the_same_views(
+    fake_data: Any, network: Any, monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    monkeypatch.setattr("metakd.distillation.embedding_tables.MEMORY_BUDGET", budget)
+    data = fake_data(augment=("flip",), views=3)
+    look = Look(data)
+    # What the network is given otherwise is adapted; its own view must not be, once more.
+    network.backbone.register_forward_pre_hook(lambda module, given: (2 * given[0],))
+    tables = _tables(network, data, look=look)
+    index, view = torch.tensor([[4, 4], [0, 9]]), torch.tensor([[0, 1], [2, 1]])
+    images = data.examples("train", index, view)
+    expected = tables.embed(images.flatten(0, 1)).view(2, 2, 5)
+    for _ in range(2):
+        torch.testing.assert_close(tables.raw("train", index, view, images), expected)
+        directed = tables.directions("train", index, view, images)
+        torch.testing.assert_close(directed, unit(expected - tables.mean))
+        clean = tables.raw("validate", index, None, images)
+        torch.testing.assert_close(clean, tables.clean("validate")[index])
+    assert look.asked == 2  # one for each split
+    kept = ~data.split("train").held_out
+    torch.testing.assert_close(tables.mean, tables.table("train")[0][kept].mean(0))

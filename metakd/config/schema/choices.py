@@ -82,6 +82,8 @@ class ArchitectureSupports:
 
     pretrained_on: str | None = fact(None)
     """The training set of its pretrained weights."""
+    outside: bool = fact(False)
+    """Its weights come from elsewhere, and it has its own view of an example as a teacher."""
 
 
 @dataclass
@@ -104,7 +106,7 @@ class ArchitectureConfig:
     dropout: float = setting(0.0, least=0, below=1)
     """Share of activations that training sets to 0 (`resnet12`, `wrn`)."""
     model: str | None = None
-    """Name of a torchvision classifier (`torchvision` only)."""
+    """Name of a model in its library (`torchvision`, `timm`, `huggingface`, `open_clip`)."""
     pretrained: bool = False
     """Start from weights that were trained elsewhere; recorded as external pre-training."""
     pretrained_anyway: bool = False

@@ -1,0 +1,129 @@
+"""A teacher from elsewhere looks at the examples in its own way: from which data, kept where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from metakd.adaptation.algorithm import Algorithm
+from metakd.data.cache import content_checksum
+from metakd.data.class_data import ClassData
+from metakd.data.preprocessing import Preprocessing
+from metakd.data.splits import SPLITS
+from metakd.distillation.teacher import FrozenTeacher
+from metakd.errors import UserError
+from metakd.models.network import Network
+from metakd.pipeline.construction import load_data
+from metakd.pipeline.prepare import Prepared
+from metakd.registry import resolve
+from metakd.stages.kept import source_fingerprint
+from metakd.stages.own_look import KeptLook
+from metakd.stages.recorder import Recorder
+
+__all__ = ["embedded_by", "look_of", "shown_to_teacher"]
+
+
+def look_of(prepared: Prepared, network: Network, recorder: Recorder) -> KeptLook | None:
+    """Return how a teacher from elsewhere looks at the data; None for any other.
+
+    Args:
+        prepared: the run.
+        network: the teacher, which no longer changes.
+        recorder: where lines and progress go.
+    """
+    config, expects = prepared.config, prepared.teacher_input
+    if not config.teacher.supports.outside or expects is None:
+        return None
+    data = prepared.class_data
+    cls = resolve(config.teacher._target_, "metakd.models", config.plugins)
+    content = {
+        "class": config.teacher._target_,
+        "model": config.teacher.model,
+        "source": source_fingerprint(cls),
+        "weights": content_checksum(network.backbone.state_dict(), {}),
+        "expects": expects.plain(),
+        "given": data.preprocessing.plain(),
+        "reads_again": _read_again(prepared) is not None,
+        "data": data.checksum,
+        "left_out": data is not prepared.everything,  # which the checksum does not tell
+        "augment": list(data.augment),
+        "precision": prepared.precision.name,
+    }
+    folder = prepared.cache_root / "embeddings"
+    return KeptLook(lambda: shown_to_teacher(prepared), content, folder, recorder, prepared.device)
+
+
+def embedded_by(
+    prepared: Prepared, teacher: Network | Algorithm, recorder: Recorder
+) -> Callable[[str], Tensor] | None:
+    """Return what gives the embeddings [images, size] of a split by a finished run's teacher.
+
+    None for one that is given what the student is given.
+    """
+    if not isinstance(teacher, Network):
+        return None
+    look = look_of(prepared, teacher, recorder)
+    if look is None:
+        return None
+    frozen = FrozenTeacher(
+        teacher, prepared.class_data, autocast=prepared.precision.dtype, look=look
+    )
+    return frozen.clean
+
+
+def shown_to_teacher(prepared: Prepared) -> ClassData:
+    """Return the data whose examples are as the teacher expects them, in the student's views.
+
+    Pictures whose files may be larger than the student is given them are read again, at the
+    teacher's size; others are scaled.
+
+    Raises:
+        UserError: there is too little memory, or the files have changed.
+    """
+    expects, data = prepared.teacher_input, prepared.class_data
+    assert expects is not None
+    wanted = _read_again(prepared)
+    if wanted is None:
+        return data.shown_to(expects)
+    size = wanted.image_size()
+    try:
+        whole = load_data(
+            prepared.composed,
+            prepared.cache_root,
+            prepared.device,
+            wanted,
+            {split: names for split, (names, _) in prepared.dealt.items()},
+            None,
+            image_size=size,
+        )
+    except UserError as error:
+        raise UserError(
+            f"pictures at {size} pixels for the teacher: {error}; type "
+            "teacher.options.image_size=NUMBER for smaller ones"
+        ) from error
+    assert whole.has_classes
+    if data is not prepared.everything:
+        whole = whole.without_held_out()
+    for split in SPLITS:
+        gone = {*whole.split(split).class_names} - {*data.split(split).class_names}
+        if gone:
+            whole = whole.without_classes(split, gone)
+        if not torch.equal(whole.split(split).labels, data.split(split).labels):
+            raise UserError(
+                f"dataset {data.name}: the files read for the teacher at {size} pixels are not "
+                "those that the student is given: start the run again"
+            )
+    return whole.shown_to(expects)
+
+
+def _read_again(prepared: Prepared) -> Preprocessing | None:
+    """Return how the teacher's pictures are read, where that is larger than the student's."""
+    data, expects, config = prepared.class_data, prepared.teacher_input, prepared.config
+    dataset_class = resolve(config.dataset._target_, "metakd.data", config.plugins)
+    assert expects is not None
+    wanted, size = expects.uncut(), data.preprocessing.image_size()
+    own = wanted.image_size()
+    larger = own is not None and size is not None and own > size
+    return wanted if larger and getattr(dataset_class, "any_size", False) else None
