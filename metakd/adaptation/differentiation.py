@@ -81,7 +81,8 @@ def by_transform(
     if not create_graph:
         at = detached(at)
     gradients, (value, aux) = torch.func.grad_and_value(function, has_aux=True)(at)
-    return gradients, value, aux
+    # What `function` closes over, such as embeddings made before, may depend on outer values.
+    return gradients if create_graph else detached(gradients), value, aux
 
 
 def pullback(

@@ -38,6 +38,25 @@ def test_the_outer_gradient_sees_through_both() -> None:
     assert torch.autograd.grad(found["w"] + found["h"], w)[0].item() == 3.0
 
 
+@pytest.mark.parametrize("differentiate", [by_autograd, by_transform])
+@pytest.mark.parametrize(("create_graph", "expected"), [(False, 0.0), (True, 2.0)])
+def test_a_constant_gradient_is_constant_in_what_it_closes_over(
+    differentiate: Callable, create_graph: bool, expected: float
+) -> None:
+    """d/de of ∂(h e²/2 + h)/∂h = e, at e = 2: an embedding made before, as ANIL's."""
+
+    def outer(at: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        def inner(head: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            return head["h"] * (at["e"] ** 2 / 2 + 1), {}
+
+        start = {"h": torch.tensor(3.0)}
+        found = differentiate(inner, start, create_graph=create_graph)[0]["h"]
+        return found + 0.0 * at["e"], {}
+
+    gradients, _, _ = differentiate(outer, {"e": torch.tensor(2.0)}, create_graph=False)
+    assert gradients["e"].item() == expected
+
+
 def test_a_constant_has_a_gradient_too() -> None:
     w = torch.tensor(3.0, requires_grad=True)
     found, _, _ = by_autograd(_product, {"w": w, "h": torch.tensor(2.0)}, create_graph=True)
