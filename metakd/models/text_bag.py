@@ -36,8 +36,8 @@ class TextBag(TextNetwork):
         input_shape: tuple[int, ...],
         *,
         width: int | None = None,
-        vector: int = 32,
-        buckets: int = 4096,
+        vector: int = 128,
+        buckets: int = 1024,
         sizes: Sequence[int] = (3, 4),
         length: int = 256,
         lower: bool = True,
@@ -50,6 +50,8 @@ class TextBag(TextNetwork):
         super().__init__(input_shape, reads, vector)
         self.embedding_size = 128 if width is None else width
         self.linear = nn.Linear(vector, self.embedding_size)
+        # As small as this, n-grams that were trained count for more than those that never occurred.
+        nn.init.normal_(self.vectors.weight, std=0.3)
 
     def forward(self, examples: Tensor) -> Tensor:
         """Return embeddings [n, embedding_size] of ids [n, length]."""

@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import metakd
 from metakd.cli.predict import run as predict
+from metakd.config.compose import compose
 from metakd.config.locate import Choices
+from metakd.distillation.objective import Objective
 from metakd.errors import UserError
+from metakd.pipeline.prepare import prepare
 from metakd.stages.training import Training
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -97,17 +101,33 @@ def test_a_whole_run(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("algorithm", Choices().of("algorithm"))
-def test_every_algorithm_trains(algorithm: str, texts: Path, tmp_path: Path) -> None:
-    results = train(
-        texts,
-        tmp_path / "run",
-        f"algorithm={algorithm}",
-        "distill=none",
-        "pretrain.epochs=1",
-        "warmstart=none" if algorithm != "metabaseline" else "warmstart.epochs=1",
-        "student_alone=false",
-    )
-    assert 0 <= results["student"]["fewshot"]["accuracy"] <= 1
+def test_every_algorithm_trains(algorithm: str, texts: Path) -> None:
+    words = ("distill=none", f"algorithm={algorithm}", "device=cpu", "pretrain=none")
+    prepared = prepare(compose([*TINY, f"dataset.folder={texts}", *words]))
+    learner = prepared.algorithm(prepared.student)
+    data, config = prepared.class_data, prepared.config
+    if config.algorithm.supports.trains_on == "batches":
+        stream: Any = data.batches("train", batch_size=16, seed=0, stage="t")
+    else:
+        spec = config.task.training()
+        stream = data.tasks("train", spec, tasks=2, seed=0, stage="t", augmented=True)
+    table = dict(learner.named_parameters())
+    (vectors,) = [v for n, v in table.items() if n.endswith("vectors.weight") and len(v) == 301][:1]
+    before = vectors.detach().clone()
+    for step in range(2):
+        learner.train()
+        learner.zero_grad()
+        terms = learner.accumulate(stream.batch(step), Objective(), None)
+        assert all(bool(term.isfinite().all()) for term in terms.values())
+        with torch.no_grad():
+            for parameter in learner.parameters():
+                if parameter.grad is not None:
+                    parameter -= 0.1 * parameter.grad
+    assert not torch.equal(vectors, before)
+    tasks = data.tasks("test", config.task.evaluation(), tasks=2, seed=0, stage="e").batch(0)
+    logits = learner.predict(tasks, [1] if config.algorithm.supports.adapts else [0])
+    assert logits.shape[1:3] == (2, 4)
+    assert bool(logits.isfinite().all())
 
 
 @pytest.mark.parametrize(
@@ -115,13 +135,9 @@ def test_every_algorithm_trains(algorithm: str, texts: Path, tmp_path: Path) -> 
     [
         ("distill=kd", "distill.teacher_mode=prototype", "dataset.views=0"),
         ("distill=kd", "distill.teacher_mode=linear", "algorithm=maml"),
-        ("distill=kd", "distill.teacher_mode=head", "algorithm=anil"),
-        ("distill=kd", "distill.teacher_mode=per_task", "algorithm=maml"),
         ("distill=kd", "distill.teacher_mode=co_meta", "algorithm=fomaml"),
         ("distill=kd", "distill.teacher_mode=feedback", "algorithm=protonet"),
-        ("distill=dkd", "algorithm=supervised", "dataset.augment=[]"),
         ("distill=embedding", "student=text_cnn", "student.width=4", "teacher=text_bag"),
-        ("distill=embedding", "student=transformer", "student.options.vocabulary=260"),
     ],
     ids=lambda words: " ".join(word.partition("=")[2] for word in words[:3]),
 )
