@@ -83,6 +83,14 @@ class ClassData(ABC):
                 raise UserError(self._no_augmentation(prepared.name, kind))
         if views < 0:
             raise UserError(f"dataset.views={views}: give 0 (fresh views) or a positive number")
+        if (
+            torch.device(device).type == "mps"
+            and prepared.splits["train"].examples.is_floating_point()
+        ):
+            raise UserError(
+                f"dataset {prepared.name}: {self.preprocessing_type.of} are kept in double "
+                "precision, which device=mps does not have; type device=cpu"
+            )
         if prepared.reading is None:
             prepared = replace(prepared, reading=self.reading_type())
         if preprocessing is not None:

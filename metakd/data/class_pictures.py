@@ -28,28 +28,31 @@ class PictureSettings:
     """The options of every dataset of picture files.
 
     Attributes:
-        reading: how a file becomes 8-bit pixels.
-        unreadable: `refuse` files that cannot be read, or `skip` them.
+        crop: cut the middle square out of a picture that is not square; otherwise squeeze it.
+        background: grey level (0 … 255) under transparent pixels.
+        white: value of white in pictures of more than 8 bits; None: told by each file.
+        unreadable: `refuse` pictures that cannot be read, or `skip` them.
+
+    Raises:
+        UserError: a value that is none.
     """
 
-    reading: Reading
+    crop: bool = True
+    background: int = 255
+    white: float | None = None
     unreadable: str = "refuse"
 
-    @classmethod
-    def checked(cls, *, crop: Any, background: Any, white: Any, unreadable: Any) -> PictureSettings:
-        """Return the settings that were typed.
-
-        Raises:
-            UserError: a value that is none.
-        """
-        option = "dataset.options"
-        if not isinstance(crop, bool):
+    def __post_init__(self) -> None:
+        option, white = "dataset.options", self.white
+        if not isinstance(self.crop, bool):
             raise UserError(
-                f"{option}.crop={crop}: type true (cut out the middle square) or false (squeeze)"
+                f"{option}.crop={self.crop}: type true (cut out the middle square) or false "
+                "(squeeze)"
             )
-        if isinstance(background, bool) or background not in range(256):
+        if isinstance(self.background, bool) or self.background not in range(256):
             raise UserError(
-                f"{option}.background={background}: give a grey level from 0 (black) to 255 (white)"
+                f"{option}.background={self.background}: give a grey level from 0 (black) to 255 "
+                "(white)"
             )
         number = isinstance(white, (int, float)) and not isinstance(white, bool)
         if white is not None and not (number and 0 < white < float("inf")):
@@ -57,9 +60,13 @@ class PictureSettings:
                 f"{option}.white={white}: give the value that is white, such as 4095 for 12 bits, "
                 "or null (told by each file)"
             )
-        check_word(f"{option}.unreadable", unreadable, _UNREADABLE)
-        white = None if white is None else float(white)
-        return cls(Reading(crop=crop, background=int(background), white=white), unreadable)
+        check_word(f"{option}.unreadable", self.unreadable, _UNREADABLE)
+
+    @property
+    def reading(self) -> Reading:
+        """How a file becomes 8-bit pixels."""
+        white = None if self.white is None else float(self.white)
+        return Reading(crop=self.crop, background=int(self.background), white=white)
 
     def key(self) -> list[Any]:
         """Return what decides the pixels, for a cache's key."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -114,7 +114,7 @@ def matched_classes(
 
 
 def check_classes(
-    class_lists: Mapping[str, Sequence[str]], names: Sequence[str], where: str
+    class_lists: Mapping[str, Collection[str]], names: Sequence[str], where: str
 ) -> None:
     """Raise UserError unless every class of `class_lists` exists and stands in one split only.
 

@@ -169,22 +169,6 @@ class FeatureData(ClassData):
     reading_type = FeatureReading
     preprocessing: FeaturePreprocessing
 
-    def __init__(
-        self,
-        prepared: PreparedData,
-        device: torch.device | str = "cpu",
-        augment: Sequence[str] = (),
-        views: int = 1,
-        checksum: str = "",
-        preprocessing: Preprocessing | None = None,
-    ) -> None:
-        if torch.device(device).type == "mps":
-            raise UserError(
-                f"dataset {prepared.name}: columns are kept in double precision, which device=mps "
-                "does not have; type device=cpu"
-            )
-        super().__init__(prepared, device, augment, views, checksum, preprocessing)
-
     @classmethod
     def check(cls, prepared: PreparedData) -> None:
         """See `ClassData.check`."""

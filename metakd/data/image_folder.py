@@ -11,17 +11,11 @@ from typing import NamedTuple
 import torch
 
 from metakd.data.class_examples import PreparedData
-from metakd.data.class_folders import ClassFolders, find_class_folders
+from metakd.data.class_folders import find_class_folders
 from metakd.data.class_pictures import PictureSettings, read_class_pictures
-from metakd.data.class_split import (
-    by_class,
-    check_classes,
-    hold_out,
-    matched_classes,
-    random_split,
-    read_class_lists,
-)
+from metakd.data.class_split import by_class, hold_out
 from metakd.data.left_out import deeper_pictures, left_out, other_files
+from metakd.data.own_classes import OwnClasses
 from metakd.data.picture_files import SUFFIXES, pictures_in
 from metakd.data.splits import SPLITS
 from metakd.errors import UserError
@@ -37,35 +31,23 @@ class _Listing(NamedTuple):
     notes: tuple[str, ...]  # what is not used
 
 
-class ImageFolder:
+class ImageFolder(OwnClasses):
     """Pictures in class folders, as RGB, brought to a square and scaled.
 
-    The folder holds either a folder for each class (``cats/*.jpg``, ``dogs/*.jpg`` …), dealt out
-    to meta-train, meta-validation and meta-test as 60 / 20 / 20 % of the *classes* by
-    `split_seed` or by the lists in the file `splits`; or it holds ``train``, ``val`` and
-    ``test`` with class folders in each, no class in two of them. Lists and folders may leave out
-    splits that are not needed: they then hold no class.
+    The folder holds a folder for each class (``cats/*.jpg``, ``dogs/*.jpg`` …); or it holds
+    ``train``, ``val`` and ``test`` with class folders in each. See `OwnClasses` for the splits.
 
     Args:
         data_root: folder of datasets; its ``image_folder`` is used where `folder` is None.
         folder: the folder with the images.
-        splits: JSON file with lists of class names under ``train``, ``val`` and ``test``.
-        split_seed: decides the split without lists, and the held-out fifth of each class.
+        splits: see `OwnClasses`.
+        split_seed: likewise; also decides the held-out fifth of each class.
         image_size: height and width in pixels.
         all_test: every class folder is a meta-test class, wherever it lies.
-        crop: cut the middle square out of a picture that is not square; otherwise squeeze it.
-        background: grey level (0 … 255) under transparent pixels.
-        white: value of white in pictures of more than 8 bits; None: told by each file.
-        unreadable: `refuse` pictures that cannot be read, or `skip` them.
-
-    Attributes:
-        recorded_split: class names of each split as a run recorded them, set after construction;
-            they are taken whatever else the folder holds now, and a missing one is refused. None:
-            the settings decide.
-        may_lack: splits of `recorded_split` whose classes may be missing, set likewise.
+        pictures: how files are read.
     """
 
-    kind = "classification"
+    name = "image_folder"
     any_size = True
     """Pictures are read at whatever size is asked for."""
 
@@ -78,27 +60,11 @@ class ImageFolder:
         split_seed: int = 0,
         image_size: int | None = 84,
         all_test: bool = False,
-        crop: bool = True,
-        background: int = 255,
-        white: float | None = None,
-        unreadable: str = "refuse",
+        pictures: PictureSettings = PictureSettings(),
     ) -> None:
-        self._folder = Path(folder).expanduser() if folder else data_root / "image_folder"
-        self._splits = Path(splits).expanduser() if splits else None
-        self._seed, self._size = split_seed, image_size or 84
-        self._pictures = PictureSettings.checked(
-            crop=crop, background=background, white=white, unreadable=unreadable
-        )
-        self._all_test = all_test
-        self.recorded_split: dict[str, list[str]] | None = None
-        self.may_lack: tuple[str, ...] = ()
-        if not isinstance(all_test, bool):
-            raise UserError(f"dataset.options.all_test={all_test}: type true or false")
-        if all_test and splits:
-            raise UserError(
-                f"dataset.options.all_test=true makes every class a meta-test class, and "
-                f"dataset.splits={splits} says otherwise: type one of the two"
-            )
+        place = Path(folder).expanduser() if folder else data_root / "image_folder"
+        super().__init__(place, splits, split_seed, all_test)
+        self._size, self._pictures = image_size or 84, pictures
 
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""
@@ -131,58 +97,21 @@ class ImageFolder:
 
     def _listing(self) -> _Listing:
         """Find the classes, their files and their splits; refuse what cannot be used."""
-        found = find_class_folders(self._folder)
-        class_lists, notes = self._there(self._split(found), found)
-        places = {n: found.place(split, n) for split in SPLITS for n in class_lists[split]}
-        return _Listing(_pictures(places), class_lists, (*notes, *left_out(found, places)))
-
-    def _there(
-        self, class_lists: dict[str, list[str]], found: ClassFolders
-    ) -> tuple[dict[str, list[str]], list[str]]:
-        """Return the lists without missing classes that are not needed, and a line about them."""
-        gone = {n for s in self.may_lack for n in class_lists[s] if found.find(s, n) is None}
-        if not gone:
-            return class_lists, []
-        shown = ", ".join(f"'{name}'" for name in sorted(gone)[:3]) + " …" * (len(gone) > 3)
-        return {s: [n for n in names if n not in gone] for s, names in class_lists.items()}, [
-            f"dataset image_folder: {len(gone)} class folders of this run are not there ({shown}); "
-            "it is evaluated on none of them"
-        ]
-
-    def _split(self, found: ClassFolders) -> dict[str, list[str]]:
-        """Return the class names of each split."""
-        if self.recorded_split is not None:
-            return {split: list(self.recorded_split.get(split, [])) for split in SPLITS}
-        names, where = found.all_names(), f"dataset image_folder: {self._folder}"
-        if found.by_split is not None:
-            if self._splits is not None:
-                raise UserError(
-                    f"dataset.splits={self._splits}: {self._folder} is split already, into "
-                    "train, val and test: leave out dataset.splits, or put all class folders side "
-                    "by side"
-                )
-            class_lists = {split: sorted(found.by_split[split]) for split in SPLITS}
-            check_classes(class_lists, names, where)
-        if self._all_test:
-            class_lists = {"train": [], "validate": [], "test": names}
-            check_classes(class_lists, names, where)
-        elif self._splits is not None:
-            lists = f"class lists {self._splits}"
-            class_lists = matched_classes(read_class_lists(self._splits), names, lists)
-            class_lists = {split: sorted(class_lists[split]) for split in SPLITS}
-        elif found.by_split is None:
-            class_lists = self._dealt_out(names, where)
-        return class_lists
-
-    def _dealt_out(self, names: list[str], where: str) -> dict[str, list[str]]:
-        if len(names) < len(SPLITS):
+        found = find_class_folders(self.place)
+        if found.by_split is not None and self._splits is not None and self.recorded_split is None:
             raise UserError(
-                f"{where} holds {len(names)} class folders; the classes are split into meta-train, "
-                "meta-validation and meta-test: give at least 3, or, where nothing is trained, "
-                "type dataset.options.all_test=true"
+                f"dataset.splits={self._splits}: {self.place} is split already, into train, val "
+                "and test: leave out dataset.splits, or put all class folders side by side"
             )
-        few = max(1, round(0.2 * len(names)))
-        return random_split(names, (len(names) - 2 * few, few, few), self._seed)
+        dealt = self._dealt(found.all_names(), found.by_split)
+        if self.recorded_split is None:
+            dealt = {split: sorted(names) for split, names in dealt.items()}
+        class_lists, notes = self._without_lacking(
+            dealt, lambda split, name: found.find(split, name) is not None
+        )
+        places = {n: found.place(split, n) for split in SPLITS for n in class_lists[split]}
+        notes = [f"dataset image_folder: {line}" for line in notes]
+        return _Listing(_pictures(places), class_lists, (*notes, *left_out(found, places)))
 
 
 def _pictures(folders: Mapping[str, Path]) -> dict[str, list[Path]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -22,9 +22,6 @@ class ImageData(ClassData):
     """Pictures, normalised and augmented on the compute device; see `ClassData`.
 
     Kept as [n, channels, height, width] uint8; networks take float32 of the same shape.
-
-    Attributes:
-        mean, std: [channels] of pixels in [0, 1] that they normalise with.
     """
 
     has_pictures = True
@@ -33,19 +30,19 @@ class ImageData(ClassData):
     reading_type = Reading
     preprocessing: PicturePreprocessing
 
-    def __init__(
-        self,
-        prepared: PreparedData,
-        device: torch.device | str = "cpu",
-        augment: Sequence[str] = (),
-        views: int = 1,
-        checksum: str = "",
-        preprocessing: Preprocessing | None = None,
-    ) -> None:
-        super().__init__(prepared, device, augment, views, checksum, preprocessing)
-        self.mean = torch.tensor(self.preprocessing.mean, device=self.device)
-        self.std = torch.tensor(self.preprocessing.std, device=self.device)
-        self._scale, self._shift = self.preprocessing.affine(self.device)
+    @cached_property
+    def mean(self) -> Tensor:
+        """[channels], of pixels in [0, 1] that the networks normalise with."""
+        return torch.tensor(self.preprocessing.mean, device=self.device)
+
+    @cached_property
+    def std(self) -> Tensor:
+        """[channels], likewise."""
+        return torch.tensor(self.preprocessing.std, device=self.device)
+
+    @cached_property
+    def _affine(self) -> tuple[Tensor, Tensor]:
+        return self.preprocessing.affine(self.device)
 
     @classmethod
     def check(cls, prepared: PreparedData) -> None:
@@ -76,4 +73,5 @@ class ImageData(ClassData):
             changed = examples.to(torch.float32)
         else:
             changed = augment_images(examples, keys, self.augment, active=active)
-        return changed.mul_(self._scale).add_(self._shift)
+        scale, shift = self._affine
+        return changed.mul_(scale).add_(shift)

@@ -37,10 +37,7 @@ class MiniImagenet:
         splits: the folder with the lists.
         split_seed: decides the held-out fifth of each class.
         image_size: height and width in pixels; 84 is the customary size.
-        crop: cut the middle square out of a picture that is not square; otherwise squeeze it.
-        background: grey level (0 … 255) under transparent pixels.
-        white: value of white in pictures of more than 8 bits; None: told by each file.
-        unreadable: `refuse` pictures that cannot be read, or `skip` them.
+        pictures: how files are read.
     """
 
     kind = "classification"
@@ -55,18 +52,13 @@ class MiniImagenet:
         splits: str | None = None,
         split_seed: int = 0,
         image_size: int | None = 84,
-        crop: bool = False,
-        background: int = 255,
-        white: float | None = None,
-        unreadable: str = "refuse",
+        pictures: PictureSettings = PictureSettings(crop=False),
     ) -> None:
         self._root = data_root
         self._folder = Path(folder).expanduser() if folder else data_root / "mini_imagenet"
         self._splits = Path(splits).expanduser() if splits else None
         self._seed, self._size = split_seed, image_size or 84
-        self._pictures = PictureSettings.checked(
-            crop=crop, background=background, white=white, unreadable=unreadable
-        )
+        self._pictures = pictures
 
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""

@@ -13,9 +13,10 @@ import torch
 from metakd.data.class_examples import PreparedData
 from metakd.data.class_split import by_class, hold_out
 from metakd.data.features import FeatureData, FeatureReading
-from metakd.data.labelled_table import LabelledTable
+from metakd.data.labelled_table import LabelledTable, TableFormat
+from metakd.data.own_classes import listed
 from metakd.data.table_file import SUFFIXES, TableFile
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError, check_word
 
 __all__ = ["Table"]
 
@@ -28,9 +29,12 @@ class Table(LabelledTable):
     Args:
         data_root: folder of datasets; its ``table.csv`` is read where `folder` is None.
         folder: the file, or the folder of files.
-        splits: see `LabelledTable`, as the others that are not named here.
+        splits: see `OwnClasses`.
+        split_seed: likewise; also decides the held-out fifth of each class.
         columns: columns of features; None: all others that hold numbers.
         missing: `refuse` cells without a value, or fill them with the meta-train `mean`.
+        all_test: every class is a meta-test class.
+        file: what stands where in it.
     """
 
     name = "table"
@@ -44,30 +48,15 @@ class Table(LabelledTable):
         folder: str | None = None,
         splits: str | None = None,
         split_seed: int = 0,
-        label: str = "label",
         columns: Sequence[str] | None = None,
-        split_column: str | None = None,
         missing: str = "refuse",
-        delimiter: str | None = None,
-        encoding: str | None = None,
         all_test: bool = False,
+        file: TableFormat = TableFormat(),
     ) -> None:
-        super().__init__(
-            Path(folder).expanduser() if folder else data_root / "table.csv",
-            splits=splits,
-            split_seed=split_seed,
-            label=label,
-            split_column=split_column,
-            delimiter=delimiter,
-            encoding=encoding,
-            all_test=all_test,
-        )
-        self._columns, self._missing = _checked_columns(columns, self._label), missing
-        if missing not in ("refuse", "mean"):
-            raise UserError(
-                f"dataset.options.missing={missing}: choose from refuse, mean."
-                + nearest(str(missing), ("refuse", "mean"))
-            )
+        place = Path(folder).expanduser() if folder else data_root / "table.csv"
+        super().__init__(place, splits, split_seed, all_test, file)
+        self._columns, self._missing = _checked_columns(columns, file.label), missing
+        check_word("dataset.options.missing", missing, ("refuse", "mean"))
 
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""
@@ -80,7 +69,7 @@ class Table(LabelledTable):
         rows = [table.numbers(columns, self._missing) for _, table in tables]
         names_of_rows = [name for _, table in tables for name in self._classes(table)]
         names = sorted(set(names_of_rows))
-        class_lists, more = self._there(self._dealt(tables, names), names)
+        class_lists, more = self._class_lists(tables, names)
         number = {name: i for i, name in enumerate(names)}
         labels = torch.tensor([number[name] for name in names_of_rows], dtype=torch.int64)
         prepared = by_class(
@@ -91,7 +80,7 @@ class Table(LabelledTable):
             class_lists,
             held_out=hold_out(labels, self._seed),
         )
-        reading = FeatureReading(columns, self._label, self._missing)
+        reading = FeatureReading(columns, self._file.label, self._missing)
         notes = [*notes, *more, *_constant(prepared, columns)]
         said = tuple(f"dataset table: {line}" for line in notes)
         return replace(prepared, reading=reading, notes=said)
@@ -100,15 +89,14 @@ class Table(LabelledTable):
         """Return the columns of features, and a line about those that are left out."""
         if self._columns is not None:
             return self._columns, []
-        others = [n for n in table.cells if n not in (self._label, self._split_column)]
+        others = [n for n in table.cells if n not in (self._file.label, self._file.split_column)]
         if table.path.suffix.lower() == ".npz":
             others = [name for name in others if name not in ("label", "split")]
         texts = [name for name in others if table.is_text(name)]
         columns = tuple(name for name in others if name not in texts)
         notes = []
         if texts:
-            shown = ", ".join(f"'{n}'" for n in texts[:5]) + " …" * (len(texts) > 5)
-            notes.append(f"{len(texts)} columns without a number are left out: {shown}")
+            notes.append(f"{len(texts)} columns without a number are left out: {listed(texts, 5)}")
         if table.unnamed:
             notes.append(f"{table.unnamed} columns without a name are left out")
         if not columns:
@@ -136,8 +124,6 @@ def _constant(prepared: PreparedData, columns: Sequence[str]) -> list[str]:
     if not len(rows):
         return []
     same = (rows == rows[0]) | (rows.isnan() & rows[0].isnan())
-    names = [f"'{name}'" for name, one in zip(columns, same.all(0).tolist(), strict=True) if one]
-    if not names:
-        return []
-    shown = ", ".join(names[:5]) + " …" * (len(names) > 5)
-    return [f"{len(names)} columns are constant in meta-train and say nothing: {shown}"]
+    names = [name for name, one in zip(columns, same.all(0).tolist(), strict=True) if one]
+    said = "columns are constant in meta-train and say nothing"
+    return [f"{len(names)} {said}: {listed(names, 5)}"] if names else []

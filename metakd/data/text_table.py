@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from metakd.data.class_examples import PreparedData
-from metakd.data.labelled_table import LabelledTable
+from metakd.data.labelled_table import LabelledTable, TableFormat
 from metakd.data.table_file import TableFile, read_table_file
 from metakd.data.text_rows import (
     ENDINGS,
@@ -35,11 +35,14 @@ class TextTable(LabelledTable):
     Args:
         data_root: folder of datasets; its ``texts.csv`` is read where `folder` is None.
         folder: the file, or the folder of files.
-        splits: see `LabelledTable`, as the others that are not named here.
+        splits: see `OwnClasses`.
+        split_seed: likewise; also decides the held-out fifth of each class.
         text: column of texts.
         paraphrases: a table with the columns `text` and ``paraphrase``, a row for each way to say a
             text in other words; for the augmentation `paraphrase`.
         longest: bytes (UTF-8) of a text that are kept.
+        all_test: every class is a meta-test class.
+        file: what stands where in it.
     """
 
     name = "text_table"
@@ -54,29 +57,18 @@ class TextTable(LabelledTable):
         splits: str | None = None,
         split_seed: int = 0,
         text: str = "text",
-        label: str = "label",
-        split_column: str | None = None,
-        delimiter: str | None = None,
-        encoding: str | None = None,
         paraphrases: str | None = None,
         longest: int = LONGEST,
         all_test: bool = False,
+        file: TableFormat = TableFormat(),
     ) -> None:
-        super().__init__(
-            Path(folder).expanduser() if folder else data_root / "texts.csv",
-            splits=splits,
-            split_seed=split_seed,
-            label=label,
-            split_column=split_column,
-            delimiter=delimiter,
-            encoding=encoding,
-            all_test=all_test,
-        )
+        place = Path(folder).expanduser() if folder else data_root / "texts.csv"
+        super().__init__(place, splits, split_seed, all_test, file)
         self._text, self._longest = str(text), longest
         self._paraphrases = Path(paraphrases).expanduser() if paraphrases else None
         if isinstance(longest, bool) or not isinstance(longest, int) or longest < 8:
             raise UserError(f"dataset.options.longest={longest}: give a number of bytes, 8 or more")
-        if self._text == self._label:
+        if self._text == self._file.label:
             raise UserError(f"dataset.options.text={text} is dataset.options.label, too")
 
     def cache_key(self) -> str:
@@ -96,8 +88,8 @@ class TextTable(LabelledTable):
             for row in rows_of_table(table, self._text, self._classes(table))
         ]
         names = sorted({row.label for row in rows})
-        class_lists, more = self._there(self._dealt(tables, names), names)
-        said = paraphrases_of(self._paraphrases, self._text, self._encoding)
+        class_lists, more = self._class_lists(tables, names)
+        said = paraphrases_of(self._paraphrases, self._text, self._file.encoding)
         prepared = prepared_texts(
             self.name,
             rows,
@@ -110,19 +102,19 @@ class TextTable(LabelledTable):
         if unknown:
             more.append(f"{len(unknown)} texts with paraphrases are not in the table")
         notes = (*prepared.notes, *(f"dataset {self.name}: {line}" for line in more))
-        return replace(prepared, reading=TextReading(self._text, self._label), notes=notes)
+        return replace(prepared, reading=TextReading(self._text, self._file.label), notes=notes)
 
     def _other_files(self) -> list[tuple[str, Path]]:
-        found = [p for p in sorted(self._path.iterdir()) if p.suffix.lower() in ENDINGS]
+        found = [p for p in sorted(self.place.iterdir()) if p.suffix.lower() in ENDINGS]
         if not found:
             raise UserError(
-                f"the folder {self._path} holds neither train.csv, val.csv or test.csv (or .tsv, "
+                f"the folder {self.place} holds neither train.csv, val.csv or test.csv (or .tsv, "
                 ".jsonl) nor a .txt file for each class: name a file (dataset.folder=FILE.csv)"
             )
-        if self._split_column is not None:
+        if self._file.split_column is not None:
             raise UserError(
-                f"dataset.options.split_column={self._split_column}: {self._path} holds a file for "
-                "each class, without columns: leave it out"
+                f"dataset.options.split_column={self._file.split_column}: {self.place} holds a "
+                "file for each class, without columns: leave it out"
             )
         return [("", path) for path in found]
 
@@ -130,9 +122,9 @@ class TextTable(LabelledTable):
         return [
             (
                 split,
-                class_file(path, self._text, self._label, self._encoding)
+                class_file(path, self._text, self._file.label, self._file.encoding)
                 if path.suffix.lower() in ENDINGS
-                else read_table_file(path, self._delimiter, self._encoding),
+                else read_table_file(path, self._file.delimiter, self._file.encoding),
             )
             for split, path in self._files()
         ]

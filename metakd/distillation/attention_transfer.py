@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from metakd.distillation.objective import (
 from metakd.errors import UserError
 from metakd.models.network import Prediction
 
-__all__ = ["AttentionTransfer", "attention_loss", "attention_map"]
+__all__ = ["AttentionTransfer", "StagePairs", "attention_loss", "attention_map"]
 
 
 def attention_map(features: Tensor, size: tuple[int, int]) -> Tensor:
@@ -56,6 +57,29 @@ def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(attention_map(student, size), attention_map(teacher, size))
 
 
+@dataclass(frozen=True)
+class StagePairs:
+    """Stages whose attention maps are matched.
+
+    Attributes:
+        student_stages: of the student, or paths of its submodules.
+        teacher_stages: as many of the teacher, each the pattern of the student's.
+
+    Raises:
+        UserError: their numbers differ, or there are none.
+    """
+
+    student_stages: Sequence[str] = ("stage2", "stage3")
+    teacher_stages: Sequence[str] = ("stage2", "stage3")
+
+    def __post_init__(self) -> None:
+        if len(self.student_stages) != len(self.teacher_stages) or not self.student_stages:
+            raise UserError(
+                f"distill.options: {len(self.student_stages)} student_stages and "
+                f"{len(self.teacher_stages)} teacher_stages: give as many of both, in pairs"
+            )
+
+
 class AttentionTransfer(Distillation):
     """Labels, and the attention maps of pairs of stages (Zagoruyko & Komodakis 2017).
 
@@ -76,13 +100,11 @@ class AttentionTransfer(Distillation):
         kd_weight: weight of the soft targets.
         temperature: τ of the soft targets.
         attention_weight: weight of the attention maps.
-        student_stages: stages of the student, or paths of its submodules.
-        teacher_stages: as many of the teacher, each the pattern of the student's.
+        pairs: of stages whose maps are matched.
         shapes: of these stages' features; None: not checked.
 
     Raises:
-        UserError: a weight is negative or all are 0, the numbers of stages differ, or a stage's
-            features are no maps.
+        UserError: a weight is negative or all are 0, or a stage's features are no maps.
     """
 
     def __init__(
@@ -95,8 +117,7 @@ class AttentionTransfer(Distillation):
         kd_weight: float = 0.0,
         temperature: float = 4.0,
         attention_weight: float = 1000.0,
-        student_stages: Sequence[str] = ("stage2", "stage3"),
-        teacher_stages: Sequence[str] = ("stage2", "stage3"),
+        pairs: StagePairs = StagePairs(),
         shapes: FeatureShapes | None = None,
     ) -> None:
         super().__init__(student_size, teacher_size, teacher_mean)
@@ -104,16 +125,11 @@ class AttentionTransfer(Distillation):
         self.kd_weight = check_weight("kd_weight", kd_weight)
         self.attention_weight = check_weight("options.attention_weight", attention_weight)
         self.temperature = check_temperature(temperature)
-        self.student_stages, self.teacher_stages = tuple(student_stages), tuple(teacher_stages)
+        self.pairs = pairs
         if not ce_weight + kd_weight + attention_weight:
             raise UserError(
                 "all weights of distill=attention_transfer are 0, so nothing would be learnt; set "
                 "one of distill.ce_weight, kd_weight, options.attention_weight above 0"
-            )
-        if len(self.student_stages) != len(self.teacher_stages) or not self.student_stages:
-            raise UserError(
-                f"distill.options: {len(self.student_stages)} student_stages and "
-                f"{len(self.teacher_stages)} teacher_stages: give as many of both, in pairs"
             )
         for whose in ("student", "teacher") if shapes is not None and attention_weight else ():
             for stage, shape in getattr(shapes, whose).items():
@@ -127,14 +143,14 @@ class AttentionTransfer(Distillation):
     @classmethod
     def needed(cls, settings: Mapping[str, Any]) -> frozenset[str]:
         """See `Objective.needed`: the teacher's stages, and logits for soft targets."""
-        values = {**defaults_of(cls), **settings}
+        values = {**defaults_of(cls), **asdict(StagePairs()), **settings}
         stages = frozenset(values["teacher_stages"]) if values["attention_weight"] else frozenset()
         return stages | ({"logits"} if values["kd_weight"] else frozenset())
 
     @classmethod
     def stages_needed(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """See `Objective.stages_needed`."""
-        values = {**defaults_of(cls), **settings}
+        values = {**defaults_of(cls), **asdict(StagePairs()), **settings}
         return tuple(values["student_stages"]) if values["attention_weight"] else ()
 
     def taught(
@@ -143,7 +159,7 @@ class AttentionTransfer(Distillation):
         """See `Distillation.taught`."""
         weighted: dict[str, tuple[float, Tensor]] = {}
         if self.attention_weight:
-            pairs = zip(self.student_stages, self.teacher_stages, strict=True)
+            pairs = zip(self.pairs.student_stages, self.pairs.teacher_stages, strict=True)
             terms = [attention_loss(student.features[s], answer.features[t]) for s, t in pairs]
             weighted["loss/attention"] = (self.attention_weight, torch.stack(terms).sum())
         if self.kd_weight:

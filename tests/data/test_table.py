@@ -22,6 +22,7 @@ from metakd.data.preprocessing import Preprocessing
 from metakd.data.table import Table
 from metakd.errors import UserError
 from metakd.models.input_adapter import adapt_input
+from metakd.registry import build
 from metakd.stages.training import Training
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -48,7 +49,8 @@ def write(path: Path, names: str = "pqrstuvwxyz", count: int = 12, prefix: str =
 
 
 def load(path: Path, tmp: Path, **settings: Any) -> FeatureData:
-    data = load_dataset(Table(tmp, folder=str(path), **settings), cache_root=tmp / "cache")
+    dataset = build(Table, tmp, settings={"folder": str(path)}, options=settings)
+    data = load_dataset(dataset, cache_root=tmp / "cache")
     assert isinstance(data, FeatureData)
     return data
 

@@ -14,12 +14,14 @@ from metakd.data.splits import SPLITS
 from metakd.data.text_table import TextTable
 from metakd.data.texts import TextData, unpacked
 from metakd.errors import UserError
+from metakd.registry import build
 
 NAMES = ["pay", "fly", "eat"]
 
 
 def load(path: Path, tmp: Path, **settings: Any) -> TextData:
-    data = load_dataset(TextTable(tmp, folder=str(path), **settings), cache_root=tmp / "cache")
+    dataset = build(TextTable, tmp, settings={"folder": str(path)}, options=settings)
+    data = load_dataset(dataset, cache_root=tmp / "cache")
     assert isinstance(data, TextData)
     return data
 
@@ -200,9 +202,10 @@ def test_another_encoding_is_refused_with_the_line(tmp_path: Path) -> None:
 def test_settings_are_refused(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
     for name in NAMES:
         (tmp_path / f"{name}.txt").write_text("a\nb\n")
-    given = {"folder": str(tmp_path), **settings}
+    options = dict(settings)
+    folder = tmp_path / options.pop("folder", ".")
     with pytest.raises(UserError, match=said):
-        load_dataset(TextTable(tmp_path, **given), cache_root=tmp_path / "cache")
+        load(folder, tmp_path, **options)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"holds neither train.csv"):
         load(tmp_path / "empty", tmp_path)

@@ -12,14 +12,16 @@ from torch import Tensor
 import metakd
 from metakd.distillation.attention_transfer import (
     AttentionTransfer,
+    StagePairs,
     attention_loss,
     attention_map,
 )
 from metakd.distillation.objective import Answer, FeatureShapes
 from metakd.errors import UserError
 from metakd.models.network import Prediction
+from metakd.registry import build
 
-ONE = {"student_stages": ["a"], "teacher_stages": ["b"]}
+ONE = StagePairs(["a"], ["b"])
 
 
 def _maps(*rows: list[list[float]]) -> Tensor:
@@ -67,12 +69,12 @@ def test_the_larger_map_is_averaged_to_the_smaller_one() -> None:
 def test_terms_and_weights() -> None:
     student = Prediction(torch.zeros(1, 2), None, {"a": _maps([[3.0**0.5, 2.0]])})
     answer = Answer(torch.tensor([[1.0, 0.0]]), features={"b": _maps([[2.0, 3.0**0.5]])})
-    terms = AttentionTransfer(ce_weight=0.0, attention_weight=10.0, **ONE)(
+    terms = AttentionTransfer(ce_weight=0.0, attention_weight=10.0, pairs=ONE)(
         student, torch.tensor([0]), answer
     )
     assert set(terms) == {"loss", "loss/attention"}
     assert float(terms["loss"]) == pytest.approx(0.4)
-    off = AttentionTransfer(attention_weight=0.0, kd_weight=1.0, **ONE)
+    off = AttentionTransfer(attention_weight=0.0, kd_weight=1.0, pairs=ONE)
     assert set(off(Prediction(torch.zeros(1, 2)), torch.tensor([0]), answer)) == {
         "loss",
         "loss/ce",
@@ -105,7 +107,7 @@ def test_it_is_twice_differentiable() -> None:
 )
 def test_unusable_settings(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        AttentionTransfer(**settings)  # type: ignore[arg-type]
+        build(AttentionTransfer, settings=settings)
 
 
 TINY = (

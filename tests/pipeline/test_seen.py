@@ -160,7 +160,7 @@ def test_a_run_that_goes_on_with_another_split_knows_both(
     again = metakd.evaluate(tmp_path / "run")
     assert again["student"]["fewshot"] == own["student"]["fewshot"]
     notes = json.loads((Path(again["folder"]) / "run.json").read_text())["data_notes"]
-    assert any("13 class folders of this run are not there" in line for line in notes)
+    assert any("13 classes of this run are not there" in line for line in notes)
     shutil.rmtree(tmp_path / "photos" / after["test"]["classes"][0])
     with pytest.raises(UserError, match="put it back"):
         metakd.evaluate(tmp_path / "run")
