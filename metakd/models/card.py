@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from metakd.data.preprocessing import Preprocessing
 
-__all__ = ["KEY", "Card"]
+__all__ = ["KEY", "Card", "folder_mark"]
 
 KEY = "metakd_card"
 """Name of the card in the header of a .safetensors file."""
@@ -24,6 +27,8 @@ class Card:
     Attributes:
         preprocessing: what the network expects of its input; None: no images.
         dataset: name of the dataset that it was trained on.
+        folder: mark of the user's own folder that this dataset is (`folder_mark`); empty: the
+            dataset is the same everywhere.
         classes: names behind the outputs of its head, in their order; empty without such a head.
         trained_on: names of the classes it has learned from, here or before.
         chosen_on: names of the classes it was chosen by (meta-validation).
@@ -33,6 +38,7 @@ class Card:
 
     preprocessing: Preprocessing | None
     dataset: str = ""
+    folder: str = ""
     classes: tuple[str, ...] = ()
     trained_on: tuple[str, ...] = ()
     chosen_on: tuple[str, ...] = ()
@@ -44,6 +50,7 @@ class Card:
             "schema": _SCHEMA,
             "dataset": self.dataset,
             "preprocessing": None if self.preprocessing is None else self.preprocessing.plain(),
+            **({"folder": self.folder} if self.folder else {}),
             **{name: list(getattr(self, name)) for name in _LISTS},
         }
         return {KEY: json.dumps(content)}
@@ -67,8 +74,14 @@ class Card:
         return cls(
             preprocessing=None if given is None else Preprocessing.from_plain(given),
             dataset=str(content.get("dataset", "")),
+            folder=str(content.get("folder", "")),
             **{name: _names(content.get(name, [])) for name in _LISTS},
         )
+
+
+def folder_mark(folder: Path) -> str:
+    """Return what tells a folder from others without naming it: a hash of where it lies."""
+    return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
 
 
 def _names(content: Any) -> tuple[str, ...]:

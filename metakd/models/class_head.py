@@ -26,7 +26,12 @@ class MatchedHead(NamedTuple):
 
 
 def match_head(
-    file: WeightsFile, classes: Sequence[str], dataset: str, *, same: bool = False
+    file: WeightsFile,
+    classes: Sequence[str],
+    dataset: str,
+    *,
+    folder: str = "",
+    same: bool = False,
 ) -> MatchedHead:
     """Match the outputs of a file's head with classes of the same dataset, by their names.
 
@@ -34,6 +39,7 @@ def match_head(
         file: the weights.
         classes: names of the classes that the head is to tell apart, in order.
         dataset: name of the dataset that they are of.
+        folder: mark of the user's own folder that it is (`Card.folder`); empty: not compared.
         same: classes of another dataset are the same where their names are.
     """
     weight = split_network(file.tensors)[1].get("weight")
@@ -53,8 +59,11 @@ def match_head(
         )
     if len(names) != len(weight):
         return MatchedHead(None, "its head is not one over classes with names")
-    origin = file.card.dataset if file.card is not None else ""
-    assumed = ""
+    assert file.card is not None
+    origin, assumed = file.card.dataset, ""
+    elsewhere = "" not in (folder, file.card.folder) and folder != file.card.folder
+    if origin == dataset and elsewhere:
+        origin = f"{dataset} in another folder"
     if not origin:
         assumed = "it does not say its dataset; classes that are called the same are the same"
     elif origin != dataset and same:

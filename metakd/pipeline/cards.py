@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from metakd.config.compose import Composed
-from metakd.data.class_data import ClassData
 from metakd.data.picture_marks import picture_marks
 from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
 from metakd.models.card import Card
 from metakd.models.network import Network
 from metakd.models.weights_file import read_weights
+from metakd.pipeline.construction import own_folder
 from metakd.pipeline.inputs import Known
 from metakd.pipeline.prepare import Prepared
 from metakd.pipeline.seen import overlap
@@ -52,27 +52,27 @@ def student_card(prepared: Prepared, *, alone: bool = False) -> Card:
     classes = (
         data.split("train").class_names if config.algorithm.supports.trains_on == "batches" else ()
     )
-    return _card(data, data.preprocessing, classes, earlier)
+    return _card(prepared, data.preprocessing, classes, earlier)
 
 
 def teacher_card(prepared: Prepared, teacher: nn.Module) -> Card:
     """Return the card of a run's teacher: a network, or a learner that adapts."""
-    data = prepared.data
-    if not data.has_classes:
-        return Card(None, data.name)
+    if not prepared.data.has_classes:
+        return Card(None, prepared.data.name)
     classes = prepared.teacher_classes if isinstance(teacher, Network) else ()
-    return _card(data, prepared.teacher_input, classes, [prepared.own_card, prepared.teacher_card])
+    earlier = [prepared.own_card, prepared.teacher_card]
+    return _card(prepared, prepared.teacher_input, classes, earlier)
 
 
 def tuned_card(prepared: Prepared, classes: tuple[str, ...]) -> Card:
     """Return the card of a student that was fine-tuned on `classes`."""
     data = prepared.class_data
     earlier = [prepared.own_card, prepared.student_card, prepared.teacher_card]
-    return _card(data, data.preprocessing, classes, earlier, classes)
+    return _card(prepared, data.preprocessing, classes, earlier, classes)
 
 
 def _card(
-    data: ClassData,
+    prepared: Prepared,
     preprocessing: Preprocessing | None,
     classes: tuple[str, ...],
     earlier: Sequence[Card | None],
@@ -81,13 +81,13 @@ def _card(
     """Return a card.
 
     Args:
-        data: what the network was trained on.
+        prepared: what the network was trained on.
         preprocessing: what it expects of its input.
         classes: of its head's outputs.
         earlier: cards of the networks that it learned from.
         tuned: classes that it was trained on beside meta-train's.
     """
-    cards = [card for card in earlier if card is not None]
+    cards, data = [card for card in earlier if card is not None], prepared.class_data
     test = data.split("test")
     # Of these it has seen more than other pictures of a dataset that is split by images.
     learned = {*tuned, *(name for card in cards for name in overlap(data, "test", card).names)}
@@ -95,6 +95,7 @@ def _card(
     return Card(
         preprocessing,
         data.name,
+        own_folder(prepared.config),
         classes=classes,
         trained_on=tuple(sorted(trained)),
         chosen_on=data.split("validate").class_names,

@@ -11,16 +11,18 @@ import torch
 from torch import nn
 
 from metakd.config.compose import Composed
-from metakd.config.schema import ArchitectureConfig
+from metakd.config.schema import ArchitectureConfig, Config
 from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
 from metakd.data.load import data_root_from, load_dataset
+from metakd.data.own_classes import OwnClasses
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.splits import SPLITS
 from metakd.errors import UserError
+from metakd.models.card import folder_mark
 from metakd.registry import build, resolve
 
-__all__ = ["build_backbone", "dealt_out", "load_data", "settings_of"]
+__all__ = ["build_backbone", "dealt_out", "load_data", "own_folder", "settings_of"]
 
 
 def settings_of(section: Any) -> dict[str, Any]:
@@ -119,6 +121,16 @@ def load_data(
             f"its file says {config.dataset.supports.kind}; write supports: {{kind: {data.kind}}}"
         )
     return data
+
+
+def own_folder(config: Config) -> str:
+    """Return the mark of the user's own folder that the dataset is; empty: it is no such one."""
+    dataset = resolve(config.dataset._target_, "metakd.data", config.plugins)
+    if not issubclass(dataset, OwnClasses):
+        return ""
+    settings = {"folder": config.dataset.folder}
+    own: OwnClasses = build(dataset, data_root_from(config.data_root), settings=settings)
+    return folder_mark(own.place)
 
 
 def dealt_out(

@@ -22,7 +22,7 @@ from metakd.models.layout import lay_out_channels_last
 from metakd.models.network import Network
 from metakd.models.weights import fill
 from metakd.models.weights_file import WeightsFile, read_weights
-from metakd.pipeline.construction import build_backbone, settings_of
+from metakd.pipeline.construction import build_backbone, own_folder, settings_of
 from metakd.registry import build, resolve
 
 __all__ = [
@@ -187,7 +187,12 @@ def _typed(value: Any) -> str:
 
 
 def _fill_teacher(
-    network: Network, file: WeightsFile, data: ClassData, config: Config, needs: frozenset[str]
+    network: Network,
+    file: WeightsFile,
+    data: ClassData,
+    config: Config,
+    needs: frozenset[str],
+    folder: str,
 ) -> tuple[tuple[str, ...], list[str]]:
     """Put a checkpoint's weights into the teacher; its head by the names of its classes.
 
@@ -198,7 +203,8 @@ def _fill_teacher(
         UserError: another architecture; a head is needed and does not know the classes.
     """
     classes = data.split("train").class_names
-    head = match_head(file, classes, data.name, same=config.teacher.same_classes)
+    same = config.teacher.same_classes
+    head = match_head(file, classes, data.name, folder=folder, same=same)
     if head.rows is None:
         if asks_base_head(config, needs):
             raise UserError(
@@ -279,7 +285,9 @@ def build_teacher(
                     "pretrain.epochs=3"
                 )
         else:
-            classes, lines = _fill_teacher(network, file, data, config, needs)
+            # A run that is taken up again may have had its folder moved.
+            folder = own_folder(config) if known is None else ""
+            classes, lines = _fill_teacher(network, file, data, config, needs, folder)
         if card is None and getattr(backbone, "expected_statistics", None) is None:
             lines.append(without_card(file.source, data.preprocessing))
     if expects is None:

@@ -129,7 +129,7 @@ def test_missing_folder_and_too_few_classes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no folder .*data/image_folder"):
         ImageFolder(tmp_path / "data").cache_key()
     paint(tmp_path / "mine" / "ant" / "1.png", 9)
-    with pytest.raises(UserError, match=r"holds 1 class folders.*at least 3"):
+    with pytest.raises(UserError, match=r"holds 1 classes.*at least 3"):
         load(tmp_path / "mine")
 
 

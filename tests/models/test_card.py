@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from metakd.data.picture_preprocessing import PicturePreprocessing
-from metakd.models.card import KEY, Card
+from metakd.models.card import KEY, Card, folder_mark
 from metakd.models.class_head import match_head
 from metakd.models.weights_file import WeightsFile
 
@@ -27,6 +27,9 @@ def test_a_card_comes_back_as_it_was() -> None:
     assert Card.from_header({"sha256": "x", **CARD.header()}) == CARD
     assert Card.from_header({"sha256": "x"}) is None
     assert Card.from_header(None) is None
+    own = replace(CARD, folder=folder_mark(Path("mine")))
+    assert Card.from_header(own.header()) == own
+    assert folder_mark(Path("mine/../mine")) == own.folder != folder_mark(Path("yours"))
     assert Card.from_header(Card(None).header()) == Card(None)
 
 
@@ -61,6 +64,14 @@ def test_equal_names_of_another_dataset_are_no_equal_classes() -> None:
     assert said.rows == (1, 0)
     assert "of photos and forests" in said.assumed
     assert match_head(file(3, CARD), ["oak", "yew"], "forests", same=True).rows is None
+    # Two folders of the user's own are two datasets, whatever both are called.
+    mine = file(3, replace(CARD, folder="a"))
+    assert match_head(mine, ["oak", "elm"], "photos", folder="a").rows == (1, 0)
+    moved = match_head(mine, ["oak", "elm"], "photos", folder="b")
+    assert moved.rows is None
+    assert "over classes of dataset photos in another folder" in moved.reason
+    assert match_head(mine, ["oak", "elm"], "photos", folder="b", same=True).rows == (1, 0)
+    assert match_head(file(3, CARD), ["oak", "elm"], "photos", folder="b").rows == (1, 0)
     unsaid = match_head(file(3, replace(CARD, dataset="")), ["oak", "elm"], "photos")
     assert unsaid.rows == (1, 0)
     assert "does not say" in unsaid.assumed

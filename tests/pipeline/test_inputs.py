@@ -26,6 +26,7 @@ from metakd.runs.checkpoints import load_state, load_weights
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
+SAME = "teacher.same_classes=true"
 TINY = (
     "dataset=image_folder",
     "dataset.image_size=16",
@@ -277,7 +278,7 @@ def test_a_teachers_head_is_matched_by_the_names_of_its_classes(
     (tmp_path / "renamed" / "train" / "a5").rename(tmp_path / "renamed" / "train" / "a0")
     (tmp_path / "renamed" / "train" / "swap").rename(tmp_path / "renamed" / "train" / "a5")
     shutil.rmtree(tmp_path / "renamed" / "train" / "a3")
-    teach(tmp_path / "renamed", tmp_path / "taught", run)
+    teach(tmp_path / "renamed", tmp_path / "taught", run, SAME)
     head = load_weights(run / "checkpoints", "teacher")["head.weight"]
     kept = load_weights(tmp_path / "taught" / "checkpoints", "teacher")["head.weight"]
     assert torch.equal(kept, head[[0, 1, 2, 4, 5]])  # by name: a0 a1 a2 a4 a5
@@ -289,15 +290,38 @@ def test_a_head_that_does_not_know_a_class_is_left_out_or_refused(
     shutil.copytree(photos, tmp_path / "renamed")
     (tmp_path / "renamed" / "train" / "a0").rename(tmp_path / "renamed" / "train" / "other")
     with pytest.raises(UserError, match=r"does not know 1 of the 6 .*'other'.*type distill"):
-        teach(tmp_path / "renamed", tmp_path / "no", run, "distill=kd")
+        teach(tmp_path / "renamed", tmp_path / "no", run, "distill=kd", SAME)
     assert not (tmp_path / "no").exists()
-    teach(tmp_path / "renamed", tmp_path / "taught", run, "distill=embedding")
+    teach(tmp_path / "renamed", tmp_path / "taught", run, "distill=embedding", SAME)
     with safe_open(tmp_path / "taught/checkpoints/teacher.safetensors", framework="pt") as file:
         card = Card.from_header(file.metadata())
     assert card is not None
     assert card.classes == ()
     assert {"a0", "other"} <= set(card.trained_on)
     assert "the head is left out" in capsys.readouterr().err
+
+
+def test_equal_names_in_another_folder_match_no_head(
+    photos: Path, run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(photos, tmp_path / "copy")
+    head = read_weights(run / "checkpoints" / "teacher.safetensors").tensors["head.weight"]
+
+    def taught(*words: str) -> tuple[bool, list[str]]:
+        words = (f"teacher.checkpoint={run}", "pretrain=none", *words)
+        prepared = prepare(metakd.compose(*TINY, *words))
+        assert prepared.teacher is not None
+        said = [line for line in prepared.warnings if "in another folder" in line]
+        return torch.equal(prepared.teacher.head.weight, head), said
+
+    assert taught(f"dataset.folder={photos}") == (True, [])
+    known, said = taught(f"dataset.folder={tmp_path / 'copy'}")
+    assert not known
+    assert len(said) == 1
+    assert "type teacher.same_classes=true); the head is left out" in said[0]
+    known, said = taught(f"dataset.folder={tmp_path / 'copy'}", SAME)
+    assert known
+    assert "assumed: classes of image_folder in another folder and image_folder" in said[0]
 
 
 def test_equal_names_of_another_dataset_match_no_head(

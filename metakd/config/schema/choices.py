@@ -114,7 +114,8 @@ class ArchitectureConfig:
     checkpoint: str | None = setting(None, path=True, pipeline=True)
     """Start from this .safetensors, weights-only .pt, or run folder."""
     same_classes: bool = setting(False, pipeline=True)
-    """The teacher's checkpoint is of another dataset, but equal names mean equal classes."""
+    """The teacher's checkpoint is of another dataset (or folder), but equal names mean equal
+    classes."""
     seed: int | None = setting(None, **SEED, pipeline=True)
     """Seed of the initial weights (and of the teacher's training); null: `seed` for the student, 0
     for the teacher, so that students of different seeds learn from the same teacher."""
