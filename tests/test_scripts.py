@@ -184,3 +184,26 @@ def test_every_algorithm_is_shown(every: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "seconds.txt").write_text("12.3\n")
     line = every.row("adversarial", tmp_path)
     assert line == "| adversarial | distill=kd | 12.3 | 50.0 / 75.0 |  |  |"
+
+
+def test_starts_on_a_folder_are_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import folder_scale
+
+    size = ["--images", "400", "--width", "30", "--height", "20"]
+    short = [
+        "dataset.image_size=16",
+        "meta_train.iterations=1",
+        "student.width=4",
+        "task.queries=2",
+    ]
+    folder_scale.main([*size, "--output", str(tmp_path / "scale"), *short, "dataset.in_memory=0"])
+    first, second = [line.split("|") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [cells[1:4] for cells in (first, second)] == [
+        [" 400 ", " 30 × 20 ", f" {which} "] for which in ("first", "second")
+    ]
+    assert 0.1 < float(second[5]) < 4
+    # The second start takes what the first one kept.
+    assert len(list((tmp_path / "scale/400/cache/prepared").iterdir())) == 1

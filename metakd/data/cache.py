@@ -16,10 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from metakd.data.on_disk import bytes_of, is_large, is_mapped, read_mapped, write_mapped
 
 __all__ = ["content_checksum", "read_checked", "write_checked"]
 
@@ -32,7 +33,8 @@ def content_checksum(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> 
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        for part in bytes_of(tensor):
+            digest.update(part)
     return digest.hexdigest()
 
 
@@ -51,7 +53,7 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     taken: set[int] = set()
     for name, tensor in tensors.items():
         kept = tensor.detach().cpu().contiguous()
-        if kept.untyped_storage().data_ptr() in taken:
+        if kept.untyped_storage().data_ptr() in taken and not is_mapped(kept):
             kept = kept.clone()
         taken.add(kept.untyped_storage().data_ptr())
         apart[name] = kept
@@ -74,9 +76,8 @@ def read_checked(folder: Path, key: str) -> tuple[dict[str, Tensor], dict[str, A
     """
     path = _path(folder, key)
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["metakd"])
-            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        tensors, metadata = _content(path)
+        header = json.loads(metadata["metakd"])
         checked = {"key": header["key"], "meta": header["meta"]}
         intact = header["sha256"] == content_checksum(tensors, checked) and header["key"] == key
         intact = intact and isinstance(header["meta"], dict)
@@ -90,6 +91,13 @@ def read_checked(folder: Path, key: str) -> tuple[dict[str, Tensor], dict[str, A
         return None
     meta: dict[str, Any] = header["meta"]
     return tensors, meta
+
+
+def _content(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if is_large(path.stat().st_size):
+        return read_mapped(path)
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in sorted(file.keys())}, file.metadata() or {}
 
 
 def write_checked(
@@ -112,7 +120,8 @@ def write_checked(
         folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=path.stem, suffix=".part")
         os.close(handle)
-        save_file(kept, temporary, metadata={"metakd": header})
+        write = write_mapped if any(map(is_mapped, kept.values())) else save_file
+        write(kept, temporary, {"metakd": header})
         _to_disk(Path(temporary))
         os.replace(temporary, path)
         _to_disk(folder)

@@ -18,6 +18,7 @@ from metakd.data.batches import BatchStream
 from metakd.data.class_examples import ClassExamples, PreparedData
 from metakd.data.counter_random import derive, stream_key
 from metakd.data.episodes import EpisodeDraw, EpisodeStream
+from metakd.data.on_disk import taken
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.splits import SPLITS
 from metakd.data.target import TargetTask, target_task
@@ -78,15 +79,12 @@ class ClassData(ABC):
         checksum: str = "",
         preprocessing: Preprocessing | None = None,
     ) -> None:
-        for kind in augment:
-            if kind not in self.augmentations:
-                raise UserError(self._no_augmentation(prepared.name, kind))
+        for kind in sorted({*augment} - {*self.augmentations}):
+            raise UserError(self._no_augmentation(prepared.name, kind))
         if views < 0:
             raise UserError(f"dataset.views={views}: give 0 (fresh views) or a positive number")
-        if (
-            torch.device(device).type == "mps"
-            and prepared.splits["train"].examples.is_floating_point()
-        ):
+        double = prepared.splits["train"].examples.is_floating_point()
+        if double and torch.device(device).type == "mps":
             raise UserError(
                 f"dataset {prepared.name}: {self.preprocessing_type.of} are kept in double "
                 "precision, which device=mps does not have; type device=cpu"
@@ -154,8 +152,6 @@ class ClassData(ABC):
             active: [n] bool, which examples are changed; None: all.
         """
 
-    # -- what is the same for all kinds -------------------------------------------------------
-
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines that the user should see each time that the data is used."""
@@ -165,8 +161,7 @@ class ClassData(ABC):
         """Return `train`, `validate` or `test`."""
         if name not in SPLITS:
             raise UserError(f"no split '{name}' of the classes; choose from {', '.join(SPLITS)}")
-        found: ClassExamples = getattr(self, name)
-        return found
+        return {"train": self.train, "validate": self.validate, "test": self.test}[name]
 
     def filled(self, name: str) -> ClassExamples:
         """Return the split `name`, from which examples are wanted.
@@ -199,7 +194,7 @@ class ClassData(ABC):
         if view is not None and self.augment:
             views = view.reshape(-1)
             keys, active = self.keys_of(flat, views), views > 0
-        seen = self._shown(self.split(split).examples[flat], keys, active)
+        seen = self._shown(taken(self.split(split).examples, flat), keys, active)
         return seen.view(*index.shape, *seen.shape[1:])
 
     def keys_of(self, index: Tensor, view: Tensor) -> Tensor:
@@ -210,7 +205,7 @@ class ClassData(ABC):
         """Return examples augmented afresh, as `examples` does; `key` decides the changes."""
         flat = index.reshape(-1)
         keys = derive(key, torch.arange(len(flat), device=flat.device))
-        seen = self._shown(self.split(split).examples[flat], keys, None)
+        seen = self._shown(taken(self.split(split).examples, flat), keys, None)
         return seen.view(*index.shape, *seen.shape[1:])
 
     def alike(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
@@ -397,8 +392,8 @@ class ClassData(ABC):
 
     def _no_augmentation(self, name: str, kind: str) -> str:
         if not self.augmentations:
-            what = self.preprocessing_type.of
-            return f"dataset.augment: dataset {name} holds {what}, which know none: type []"
+            of = self.preprocessing_type.of
+            return f"dataset.augment: dataset {name} holds {of}, which know none: type []"
         return (
             f"dataset.augment: no kind '{kind}'; choose from {', '.join(self.augmentations)}."
             + nearest(kind, self.augmentations)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metakd.data.on_disk import taken
 from metakd.data.splits import SPLITS
 
 __all__ = ["ClassExamples", "PreparedData"]
@@ -73,7 +74,7 @@ class ClassExamples:
         """Return the examples that `keep` ([n] bool, or int64 positions) names, same classes."""
         return replace(
             self,
-            examples=self.examples[keep],
+            examples=taken(self.examples, keep, keep=True),
             labels=self.labels[keep],
             held_out=self.held_out[keep],
         )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from metakd.data.class_names import class_name
+from metakd.data.on_disk import touched
 from metakd.data.picture_files import read_pictures
 from metakd.data.picture_preprocessing import Reading
 from metakd.errors import UserError, check_word
@@ -135,7 +136,10 @@ def _doubtful(
 
     Both are what a wrong file format, a failed download or a copy in a wrong folder looks like.
     """
-    plain = torch.cat([_is_plain(part) for part in images.split(_CHUNK)]) if len(images) else labels
+    plain = torch.zeros(len(images), dtype=torch.bool)
+    for part, said in zip(images.split(_CHUNK), plain.split(_CHUNK), strict=True):
+        said.copy_(_is_plain(part))
+        touched(images, part.nbytes)
     notes = []
     if bool(plain.any()):
         first = class_name(str(paths[int(plain.nonzero()[0])]))
@@ -145,8 +149,9 @@ def _doubtful(
         )
     same: dict[bytes, list[int]] = defaultdict(list)
     pixels = images.numpy()
-    for i in (~plain.bool()).nonzero().flatten().tolist():
+    for i in (~plain).nonzero().flatten().tolist():
         same[hashlib.blake2b(pixels[i].data, digest_size=16).digest()].append(i)
+        touched(images, pixels[i].nbytes)
     of_class = labels.tolist()
     groups = [g for g in same.values() if len({of_class[i] for i in g}) > 1]
     if groups:

@@ -11,6 +11,7 @@ from torch import Tensor
 from metakd.data.class_examples import ClassExamples, PreparedData
 from metakd.data.class_names import class_name
 from metakd.data.counter_random import bits_at, permutation, stream_key
+from metakd.data.on_disk import taken
 from metakd.data.splits import SPLITS
 from metakd.errors import UserError, nearest
 from metakd.plain_data import UnreadableError, parse_json, read_text
@@ -191,7 +192,7 @@ def by_class(
         # Examples of a class lie side by side, so that gathering a task touches few pages.
         at = mine.argsort(stable=True)[int((mine < 0).sum()) :]
         splits[split] = ClassExamples(
-            examples=examples[at].contiguous(),
+            examples=taken(examples, at, keep=True),
             labels=mine[at],
             class_names=tuple(class_lists[split]),
             groups=all_groups[old],

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metakd.data.available_memory import available_memory
 from metakd.data.cache import content_checksum, read_checked, write_checked
 from metakd.data.class_data import ClassData
 from metakd.data.class_examples import ClassExamples, PreparedData
 from metakd.data.dataset import REQUIRED, Dataset, RegressionTasks
 from metakd.data.images import ImageData
+from metakd.data.on_disk import large_in
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.sources import SourceFiles
 from metakd.data.splits import SPLITS
@@ -51,6 +53,7 @@ def load_dataset(
     augment: Sequence[str] = (),
     views: int = 1,
     preprocessing: Preprocessing | None = None,
+    in_memory: float = 1.0,
 ) -> ClassData | RegressionTasks:
     """Return the data of `dataset` on `device`, prepared once and then read from the cache.
 
@@ -61,13 +64,26 @@ def load_dataset(
         augment: kinds of random change of training examples.
         views: fixed views of a training example, see `ClassData`.
         preprocessing: what the networks expect, see `ClassData`.
+        in_memory: share of the free memory that prepared data may take on a CPU; larger data lies
+            in files of the cache, mapped.
 
     Raises:
         UserError: the data is missing or damaged, or `dataset` loads something else.
     """
+    device, folder = torch.device(device), cache_root / "prepared"
+    free = available_memory(device) if device.type == "cpu" else None
+    with large_in(folder, None if free is None else in_memory * free):
+        loaded, checksum = _loaded(dataset, folder)
+        if isinstance(loaded, RegressionTasks):
+            return loaded.to(device)
+        kind: type[ClassData] = getattr(dataset, "data_class", ImageData)
+        return kind(loaded, device, augment, views, checksum, preprocessing)
+
+
+def _loaded(dataset: Dataset, folder: Path) -> tuple[PreparedData | RegressionTasks, str]:
+    """Return what `dataset` loads or the cache in `folder` holds of it, and its checksum."""
     kind: type[ClassData] = getattr(dataset, "data_class", ImageData)
     key, sources = _key_and_sources(dataset)
-    folder = cache_root / "prepared"
     kept = None if key is None else _still_right(folder, key, sources, kind)
     if kept is not None:
         prepared, meta = kept
@@ -76,7 +92,7 @@ def load_dataset(
         loaded = dataset.load()
         if isinstance(loaded, RegressionTasks):
             _check_complete(loaded)
-            return loaded.to(device)
+            return loaded, ""
         if not isinstance(loaded, PreparedData):
             raise UserError(
                 f"{type(dataset).__name__}.load returned a {type(loaded).__name__}: a family of "
@@ -96,7 +112,7 @@ def load_dataset(
                 write_checked(folder, key, tensors | record, meta)
             else:
                 log.warning("the files of dataset %s changed while they were read", prepared.name)
-    return kind(prepared, device, augment, views, meta["checksum"], preprocessing)
+    return prepared, meta["checksum"]
 
 
 def _check_complete(tasks: RegressionTasks) -> None:

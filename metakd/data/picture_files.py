@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from torch import Tensor
 from metakd.data.available_memory import available_memory
 from metakd.data.class_names import class_name
 from metakd.data.download import READING
+from metakd.data.on_disk import is_large, room, taken, touched
 from metakd.data.picture_decoding import Decoded, Source, decode
 from metakd.data.picture_preprocessing import Reading
 from metakd.data.reading_progress import reading_progress
@@ -151,6 +153,7 @@ def read_pictures(
                 wrong[i] = found
             else:
                 images[i] = torch.from_numpy(found.pixels).permute(2, 0, 1)
+                touched(images, found.pixels.nbytes)
                 if found.more:
                     several.append(paths[i])
                 if found.maximum is not None:
@@ -174,7 +177,9 @@ def read_pictures(
             f"({class_name(str(several[0]))})"
         )
     kept = [i for i in range(len(paths)) if i not in wrong]
-    return PicturesRead(images[kept] if wrong else images, kept, wrong, tuple(notes))
+    if wrong:
+        images = taken(images, torch.tensor(kept), keep=True)
+    return PicturesRead(images, kept, wrong, tuple(notes))
 
 
 def _files(count: int) -> str:
@@ -187,12 +192,13 @@ def _room(name: str, count: int, size: int) -> Tensor:
     Raises:
         UserError: there is not enough, also for dealing them out to the parts afterwards.
     """
-    needed = 2 * count * 3 * size * size
+    shape = (count, 3, size, size)
+    needed = 2 * math.prod(shape)
     available = available_memory(torch.device("cpu"))
-    if available is not None and needed > available:
+    if available is not None and needed > available and not is_large(math.prod(shape)):
         raise _too_large(name, count, size, f"{available / 2**30:.3g} GiB are free")
     try:
-        return torch.empty(count, 3, size, size, dtype=torch.uint8)
+        return room(shape)
     except (RuntimeError, MemoryError) as error:
         raise _too_large(name, count, size, "there is not as much") from error
 
@@ -201,8 +207,8 @@ def _too_large(name: str, count: int, size: int, why: str) -> UserError:
     needed = 2 * count * 3 * size * size
     return UserError(
         f"dataset {name}: {count} pictures of {size} x {size} pixels need {needed / 2**30:.3g} GiB "
-        f"of memory while they are prepared, and {why}: set a smaller dataset.image_size, or give "
-        "fewer pictures"
+        f"of memory while they are prepared, and {why}: set a smaller dataset.image_size, "
+        "give fewer pictures, or set a smaller dataset.in_memory (they are then kept in a file)"
     )
 
 

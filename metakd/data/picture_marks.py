@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metakd.data.counter_random import bits_at, stream_key
+from metakd.data.on_disk import touched
 
 __all__ = ["NO_MARK", "picture_marks"]
 
@@ -29,7 +30,10 @@ def picture_marks(images: Tensor) -> Tensor:
     weights = bits_at(
         stream_key(0, "picture marks"), torch.arange(words, device=flat.device)
     ).bitwise_or(1)
-    marks = [_marks(part, weights) for part in flat.split(_CHUNK)]
+    marks = []
+    for part in flat.split(_CHUNK):
+        marks.append(_marks(part, weights))
+        touched(images, part.nbytes)
     return torch.cat(marks) if marks else torch.zeros(0, dtype=torch.int64, device=flat.device)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from metakd.data.on_disk import taken
+
 __all__ = ["mean_and_std"]
 
 
@@ -23,7 +25,7 @@ def mean_and_std(images: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     # that fit the processor's cache need no copy of the whole either.
     counts = torch.zeros(channels, 256, dtype=torch.int64, device=images.device)
     for chunk in keep.nonzero().flatten().split(512):
-        pixels = images[chunk]
+        pixels = taken(images, chunk)
         for c in range(channels):
             counts[c] += torch.bincount(pixels[:, c].reshape(-1), minlength=256)
     counts = counts.cpu()  # not every device has float64

@@ -114,6 +114,7 @@ def load_data(
         augment=tuple(config.dataset.augment),
         views=config.dataset.views,
         preprocessing=expected,
+        in_memory=config.dataset.in_memory,
     )
     if data.kind != config.dataset.supports.kind:
         raise UserError(
