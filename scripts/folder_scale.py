@@ -1,7 +1,8 @@
-"""Seconds and peak memory of a first and a second start on a folder of photographs.
+r"""Seconds and peak memory of a first and a second start on a folder of photographs.
 
 python scripts/folder_scale.py --images 2000 20000 --output /tmp/scale
-python scripts/folder_scale.py --images 50000 --width 84 --height 84 --output /tmp/scale dataset.in_memory=0
+python scripts/folder_scale.py --images 50000 --width 84 --height 84 --output /tmp/small \
+    dataset.in_memory=0
 
 The photographs are generated JPEGs in 20 classes; a start reads or maps them and trains for a few
 steps on the CPU. Words at the end are settings of the run. Linux and macOS.
@@ -27,7 +28,7 @@ RUN = (
     "dataset=image_folder", "algorithm=protonet", "distill=none", "student=conv4",
     "meta_train.iterations=20", "meta_train.validate_tasks=10", "evaluate.tasks=20",
     "evaluate.shots=[]", "finetune=none", "student_alone=false", "tracker=none", "device=cpu",
-    "task.ways=4", "task.train_ways=4",
+    "task.ways=4", "task.train_ways=4", "warmstart=none", "pretrain=none",
 )  # fmt: skip
 
 
