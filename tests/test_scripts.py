@@ -207,3 +207,42 @@ def test_starts_on_a_folder_are_measured(
     assert 0.1 < float(second[5]) < 4
     # The second start takes what the first one kept.
     assert len(list((tmp_path / "scale/400/cache/prepared").iterdir())) == 1
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import outside_teacher
+
+    return outside_teacher
+
+
+def test_every_student_of_an_outside_teacher_can_be_composed(
+    outside: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "theirs.pth").touch()
+    for words in outside.teachers(tmp_path / "theirs.pth", "resnet18", 64).values():
+        for student in outside.STUDENTS.values():
+            config = metakd.compose(*outside.COMMON, *words, *student, "dataset=cifar_fs").config
+            assert config.distill.name == "embedding"
+            assert config.pretrain.enabled == (config.teacher.name == "resnet12")
+
+
+def test_students_of_an_outside_teacher_are_compared(
+    outside: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    without_figures: None,
+) -> None:
+    timm: Any = pytest.importorskip("timm", reason="needs pip install 'metakd[timm]'")
+    torch: Any = pytest.importorskip("torch")
+    torch.save(timm.create_model("mobilenetv3_small_050").state_dict(), tmp_path / "theirs.pth")
+    given = [str(tmp_path / "theirs.pth"), "--model=mobilenetv3_small_050", "--pixels=32"]
+    given += ["--shortened", "--students=conv4_64", f"--output={tmp_path / 'out'}"]
+    given += ["--seeds", "0", "--words", "dataset=glyphs", "dataset.images_per_class=4"]
+    assert outside.main(given) == 0
+    assert "conv4_64_outside" in capsys.readouterr().out
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*/results.json")}
+    assert len(times) == 2
+    assert outside.main(given) == 0
+    assert times == {p: p.stat().st_mtime_ns for p in times}  # none is made twice

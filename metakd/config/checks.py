@@ -335,6 +335,36 @@ def _check_leaks(config: Config) -> None:
                 )
 
 
+def outside_lines(config: Config) -> list[str]:
+    """Return a line for each network whose weights may know classes like those to be new."""
+    dataset, lines = config.dataset, list[str]()
+    networks = {"teacher": config.teacher, "student": config.student}
+    for who, network in networks.items():
+        if not network.pretrained or (who == "teacher" and not uses_teacher(config)):
+            continue
+        source = network.supports.pretrained_on
+        if source is None:
+            what = "were trained on data that is not known here, and may have seen the test classes"
+        elif source in (*dataset.supports.resembles, *dataset.supports.seen_by):
+            what = f"were trained on {source}, which holds classes like the test classes"
+        else:
+            what = f"were trained on {source}, and nobody has compared it with the test classes"
+        lines.append(
+            f"the {who}'s weights {what} of dataset={dataset.name}: its figures are with outside "
+            "pre-training, to be compared with such alone"
+        )
+    return lines
+
+
+def uses_teacher(config: Config) -> bool:
+    """Tell whether anything in the run asks a teacher."""
+    return (
+        config.distill.supports.uses_teacher
+        or config.algorithm.supports.teaches
+        or config.teacher.checkpoint is not None
+    )
+
+
 def _check_files(config: Config) -> None:
     for who in ("teacher", "student"):
         checkpoint = getattr(config, who).checkpoint

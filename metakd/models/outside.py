@@ -87,6 +87,11 @@ class OwnView:
             wrong = str(error).replace("central", "crop")
             raise UserError(f"{who}: options: {wrong}; three numbers for mean and std") from error
 
+    def statistics(self, said: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and deviation of the pixels, typed or as the network itself says."""
+        mean = said["mean"] if self.mean is None else self.mean
+        return tuple(mean), tuple(said["std"] if self.std is None else self.std)
+
 
 def library(module: str, extra: str) -> Any:
     """Return an optional library.

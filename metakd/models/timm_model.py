@@ -81,7 +81,7 @@ class TimmModel(nn.Module):
                     f"({first_line(error)}); change the size or the model"
                 ) from error
         self._classifier = said["classifier"]
-        self._statistics = _statistics(said, view)
+        self._statistics = view.statistics(said)
         self.model = replace_batchnorm(_plain_norms(network))
         self.expected_statistics = self._statistics if wanted else None
         self.embedding_size = dry_run(self, input_shape, f"timm's {model}")
@@ -187,11 +187,6 @@ def _config_of(timm: Any, model: str) -> dict[str, Any]:
         raise UserError(f"timm's {name} has no weights '{tag}'." + nearest(model, known)) from error
     found: dict[str, Any] = config.to_dict()
     return {"fixed_input_size": False, **found}
-
-
-def _statistics(said: Mapping[str, Any], view: OwnView) -> tuple[Any, Any]:
-    mean = tuple(said["mean"] if view.mean is None else view.mean)
-    return mean, tuple(said["std"] if view.std is None else view.std)
 
 
 class _NormAct(BatchNorm2d):

@@ -24,7 +24,7 @@ from metakd.pipeline.prepare import Prepared
 from metakd.stages.kept import from_cache_or_made
 from metakd.stages.recorder import Recorder
 
-__all__ = ["STAGES", "keep_as_student_alone", "student_alone"]
+__all__ = ["STAGES", "keep_as_student_alone", "student_alone", "validated_alone"]
 
 SUFFIX = "_alone"
 STAGES = ("warmstart", "meta_train")
@@ -64,6 +64,15 @@ def student_alone(prepared: Prepared, recorder: Recorder) -> Student:
         take(*entry)
         recorder.say(f"student alone: taken from the cache ({key[:12]})")
     return found[0]
+
+
+def validated_alone(prepared: Prepared, processes: int) -> float | None:
+    """Return the accuracy on meta-validation of the twin, where another run has trained it."""
+    folder = _folder(prepared)
+    if folder is None:
+        return None
+    entry = read_checked(folder, key_of_student_alone(prepared, processes))
+    return None if entry is None else entry[1].get("validated")
 
 
 def keep_as_student_alone(prepared: Prepared, recorder: Recorder, student: Student) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from metakd.config.checks import teacher_learns
 from metakd.config.needs import asks_base_head
 from metakd.config.schema import ArchitectureConfig, Config
 from metakd.data.class_data import ClassData
@@ -30,6 +31,7 @@ __all__ = [
     "Known",
     "build_regressor",
     "build_teacher",
+    "check_frozen",
     "check_reader",
     "checkpoint_of",
     "expected_by",
@@ -64,10 +66,14 @@ class Known:
 def checkpoint_of(config: ArchitectureConfig, what: str) -> WeightsFile | None:
     """Read the weights that `student.checkpoint` or `teacher.checkpoint` names; None: none.
 
+    An ONNX file is a whole network, which reads it itself.
+
     Raises:
         UserError: as `read_weights`.
     """
-    if config.checkpoint is None:
+    if config.checkpoint is None or (
+        config.supports.outside and config.checkpoint.endswith(".onnx")
+    ):
         return None
     return read_weights(Path(config.checkpoint), "teacher" if what == "teacher" else "student")
 
@@ -131,6 +137,26 @@ def check_reader(
             f"{who}.checkpoint={config.checkpoint}: its network reads {expects.words()}, and "
             f"{who}={config.name} with these options {reads.words()}: give those of the checkpoint"
         )
+
+
+def check_frozen(config: Config) -> None:
+    """Refuse to train or adapt a teacher of which nothing can be trained.
+
+    Raises:
+        UserError: it is asked for.
+    """
+    for asked, typed in (
+        (config.pretrain.enabled, "pretrain.epochs=0 pretrain.enabled=false"),
+        (
+            teacher_learns(config),
+            "distill.teacher_mode=prototype and an algorithm without a teacher",
+        ),
+    ):
+        if asked:
+            raise UserError(
+                f"teacher={config.teacher.name}: {config.teacher.checkpoint} is run as it is, and "
+                f"nothing of it can be trained or adapt: type {typed}"
+            )
 
 
 def own_input(config: Config, given: Preprocessing) -> Preprocessing | None:
@@ -272,18 +298,20 @@ def build_teacher(
     network = Network(backbone, len(classes))
     outside = config.teacher.supports.outside
     theirs = config.teacher.pretrained and (file is None or (outside and card is None))
+    if not getattr(backbone, "trainable", True):
+        check_frozen(config)
     if theirs and not config.pretrain.enabled:
         classes = ()  # its own head was over ImageNet's classes; this one is not trained
+        if outside and asks_base_head(config, needs):
+            raise UserError(
+                f"teacher={config.teacher.name}: one that was trained elsewhere has no outputs for "
+                f"the meta-train classes, and distill={config.distill.name} asks it for them; type "
+                "distill=embedding, warmstart=none distill.teacher_mode=prototype, or "
+                "pretrain.epochs=3"
+            )
     if file is not None:
         if theirs:  # whatever head the file holds, it is not over these classes
             fill(network, file, skip_head=True)
-            if not config.pretrain.enabled and asks_base_head(config, needs):
-                raise UserError(
-                    f"{file.source}: a teacher that was trained elsewhere has no outputs for the "
-                    f"meta-train classes, and distill={config.distill.name} asks it for them; type "
-                    "distill=embedding, warmstart=none distill.teacher_mode=prototype, or "
-                    "pretrain.epochs=3"
-                )
         else:
             # A run that is taken up again may have had its folder moved.
             folder = own_folder(config) if known is None else ""

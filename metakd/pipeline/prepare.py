@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.adaptation.host_memory import keep_freed_memory
-from metakd.config.checks import check, check_device, teacher_settings
+from metakd.config.checks import (
+    check,
+    check_device,
+    outside_lines,
+    teacher_settings,
+    uses_teacher,
+)
 from metakd.config.compose import Composed
 from metakd.config.schema import AlgorithmConfig, Config, OptimizerConfig
 from metakd.config.unused import unused_settings
@@ -242,6 +248,8 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     keep_freed_memory()
     precision = choose_precision(config.precision, device)
     warnings = [*composed.warnings, *unused_settings(composed.typed, _used(config))]
+    if not known.judging:
+        warnings += outside_lines(config)
     cache_root = cache_root_from(config.cache_root)
 
     student_file = checkpoint_of(config.student, "student")
@@ -249,11 +257,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     expected = known.student
     if expected is None and student_card is not None:
         expected = student_card.preprocessing
-    wants_teacher = (
-        config.distill.supports.uses_teacher
-        or config.algorithm.supports.teaches
-        or config.teacher.checkpoint is not None
-    ) and not known.judging
+    wants_teacher = uses_teacher(config) and not known.judging
     teacher_file = checkpoint_of(config.teacher, "teacher") if wants_teacher else None
     everything = data = load_data(
         composed,
@@ -276,6 +280,10 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     seed = _student_seed(config)
     student = build_backbone(config.student, data.example_shape, config.plugins, seed)
     check_reader("student", config.student, student, data, expected)
+    if not getattr(student, "trainable", True):
+        raise UserError(
+            f"student={config.student.name}: nothing of it can be trained; type student=conv4"
+        )
     if student_file is not None:
         fill(student, student_file)
     if data.has_classes and everything.has_classes and expected is None:

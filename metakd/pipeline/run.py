@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from metakd.config.brings import described
+from metakd.config.checks import outside_lines
 from metakd.config.compose import Composed
 from metakd.config.schema import Config
 from metakd.data.cache import content_checksum
@@ -164,6 +165,7 @@ def carry_out(
             recorder.say(f"{networks(prepared)}\nrun: {folder.path}")
             for line in prepared.warnings:
                 recorder.warn(line)
+            keep(folder, outside_lines(config))
             results = _stages(prepared, folder, recorder)
             journal.close()
             status = "finished"

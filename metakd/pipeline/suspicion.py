@@ -16,6 +16,7 @@ from metakd.data.images import ImageData
 from metakd.data.splits import SPLITS
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.randomness import random_state, restore_random_state
+from metakd.pipeline.alone import validated_alone
 from metakd.pipeline.learners import Taught
 from metakd.pipeline.measure import Judged, precision_of, validation_setting
 from metakd.pipeline.meta_pretrain import teacher_updates
@@ -54,7 +55,9 @@ def doubt_teacher(prepared: Prepared, recorder: Recorder, taught: Taught | None)
     It is judged on the first tasks by which the student will be chosen, as it will answer, and
     beside it the student as it is now. A teacher near chance, or not better than that student on
     the same tasks (the 95 % interval of the paired difference is not above 0), is said, and kept
-    in run.json. No random number is drawn, and process 0 does it alone.
+    in run.json. So is one that is worse than the student alone, where the cache has the latter:
+    before it was trained once there is no such figure, and `doubts_of` says it afterwards. No
+    random number is drawn, and process 0 does it alone.
 
     Args:
         prepared: what the run works on.
@@ -75,7 +78,8 @@ def doubt_teacher(prepared: Prepared, recorder: Recorder, taught: Taught | None)
         student = _student_values(prepared, tasks)
     finally:
         restore_random_state(state)
-    line = _doubt(teacher.tolist(), student.tolist(), config)
+    alone = validated_alone(prepared, recorder.group.size)
+    line = _doubt(teacher.tolist(), student.tolist(), config, alone)
     if line is not None:
         recorder.warn(line)
         keep(recorder.folder, [line])
@@ -200,7 +204,9 @@ def _student_values(prepared: Prepared, tasks: int) -> Tensor:
     )[0].values
 
 
-def _doubt(teacher: list[float], student: list[float], config: Config) -> str | None:
+def _doubt(
+    teacher: list[float], student: list[float], config: Config, alone: float | None = None
+) -> str | None:
     chance = 1.0 / config.task.ways
     mean, half = mean_ci95(teacher)
     gain, apart = paired_difference(teacher, student)
@@ -209,6 +215,11 @@ def _doubt(teacher: list[float], student: list[float], config: Config) -> str | 
         reasons.append(f"near chance ({100 * chance:.1f} %)")
     if gain - apart <= 0:
         reasons.append("not better than the student before its training")
+    if alone is not None and mean + half < alone:
+        reasons.append(
+            f"worse than the student alone, as another run has trained it ({100 * alone:.1f} % on "
+            "meta-validation)"
+        )
     if not reasons:
         return None
     return (

@@ -250,6 +250,16 @@ def test_what_makes_a_teacher_doubtful(
     assert line is None if words is None else words in str(line)
 
 
+def test_a_teacher_that_is_worse_than_the_student_alone(config: Any) -> None:
+    teacher, student = [0.5, 0.6, 0.7, 0.6], [0.3, 0.31, 0.29, 0.3]
+    line = suspicion._doubt(teacher, student, config, 0.84)
+    assert "right in 60.0 ±" in str(line)
+    assert "worse than the student alone, as another run has trained it (84.0 %" in str(line)
+    assert "; type " in str(line)
+    for alone in (None, 0.61):
+        assert suspicion._doubt(teacher, student, config, alone) is None
+
+
 # --- weights without running statistics
 
 

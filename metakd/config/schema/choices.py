@@ -40,6 +40,8 @@ class DatasetSupports:
     seen_by: list[str] = fact([])
     """Public training sets that hold the meta-test classes; weights that were trained on one
     (`pretrained_on` of a network, or not stated there) are refused."""
+    resembles: list[str] = fact([])
+    """Public training sets with classes like its own under other names; a warning says so."""
 
 
 @dataclass
