@@ -19,11 +19,15 @@ from metakd.registry import build, resolve
 
 FOLDER = Path(metakd.__file__).parents[1] / "conf" / "architecture"
 FILES = sorted(FOLDER.glob("*.yaml"))
+OUTSIDE = [file for file in FILES if "outside: true" in file.read_text(encoding="utf-8")]
+"""They build a network of another library, which is to be named; each has tests of its own."""
 TEXTS = ("text_bag", "text_cnn", "transformer")
 
 
 def built(file: Path, shape: tuple[int, ...]) -> nn.Module:
-    config = OmegaConf.merge(OmegaConf.structured(ArchitectureConfig), OmegaConf.load(file))
+    content = OmegaConf.load(file)
+    content.pop("brings", None)  # no setting
+    config = OmegaConf.merge(OmegaConf.structured(ArchitectureConfig), content)
     settings = OmegaConf.to_container(config)
     assert OmegaConf.is_missing(config, "name") or config.name == file.stem
     cls = resolve(settings["_target_"], "metakd.models")
@@ -33,7 +37,7 @@ def built(file: Path, shape: tuple[int, ...]) -> nn.Module:
 
 
 def test_the_promised_ones_are_there() -> None:
-    names = {"conv4", "cnn", "resnet8", "resnet12", "wrn", "mlp", "torchvision", *TEXTS}
+    names = {"conv4", "cnn", "resnet8", "resnet12", "wrn", "mlp", "torchvision", "timm", *TEXTS}
     assert names <= {file.stem for file in FILES}
 
 
@@ -44,7 +48,16 @@ def test_file_has_a_line_for_the_list(file: Path) -> None:
     assert len(first) <= 100
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", OUTSIDE, ids=lambda file: file.stem)
+def test_one_from_elsewhere_says_what_it_lacks(file: Path) -> None:
+    lacks = rf"{file.stem}: name |needs \w+, which is not installed: .*'metakd\[{file.stem}\]'"
+    with pytest.raises(UserError, match=lacks):
+        built(file, (3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file not in OUTSIDE], ids=lambda file: file.stem
+)
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)], ids=["grey", "colour"])
 def test_embeddings_copies_and_the_seed(file: Path, shape: tuple[int, ...]) -> None:
     torch.manual_seed(7)
