@@ -96,6 +96,13 @@ class TextData(ClassData):
         """See `ClassData.carrying`."""
         return self._with(self.prepared.splits, self.preprocessing.carrying(other))
 
+    def shown_to(self, preprocessing: Preprocessing) -> Self:
+        """See `ClassData.shown_to`: the same texts, read by that network alone."""
+        if not preprocessing.differs(self.preprocessing):
+            return self
+        assert isinstance(preprocessing, TextPreprocessing)
+        return self._with(self.prepared.splits, preprocessing.alone())
+
     def examples(self, split: str, index: Tensor, view: Tensor | None = None) -> Tensor:
         """See `ClassData.examples`; [..., ids] int64, cut to the longest of these texts."""
         row = index.reshape(-1)

@@ -129,6 +129,22 @@ def test_support_and_query_of_tasks_have_one_shape_and_share_no_text() -> None:
     assert len(widths) > 1
 
 
+def test_shown_to_the_teacher_alone() -> None:
+    """What an embedding is kept of is the teacher's own ids of the student's view."""
+    data = read(augment=("drop", "swap"), views=3)
+    fitted = data.reading_of(Tokens(length=24, size=300))
+    both = data.carrying(fitted)
+    shown, index, view = both.shown_to(fitted), torch.arange(4), torch.tensor([0, 1, 2, 1])
+    for given in ((index, None), (index, view)):
+        found = shown.examples("train", *given)
+        together = fitted.converted(both.examples("train", *given), both.preprocessing)
+        assert found.shape[1] <= 24
+        assert torch.equal(found, together[:, : found.shape[1]])
+        assert not together[:, found.shape[1] :].any()
+    assert not torch.equal(shown.examples("train", index, view), shown.examples("train", index))
+    assert data.shown_to(READS) is data
+
+
 @pytest.mark.parametrize("views", [0, 1, 3])
 def test_both_networks_see_the_same_text(views: int) -> None:
     """Examples for two readers hold what each of them alone would be given, in every view."""
