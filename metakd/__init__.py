@@ -215,7 +215,7 @@ def evaluate(
 
     words = words_of("evaluate", overrides, settings)
     if images is not None:
-        from metakd.config.judging import images_overrides
+        from metakd.config.recorded import images_overrides
 
         words = [*images_overrides(str(images)), *words]
     return Results(pipeline.evaluate_run(Path(run), words, config_dir, quiet=quiet))

@@ -43,13 +43,12 @@ from metakd.distributed.group import ALONE, Group
 from metakd.distributed.join import joined
 from metakd.models.conv4 import Conv4
 from metakd.registry import build
-from metakd.stages.context import StageContext
 from metakd.stages.evaluate import EvaluationSetting, evaluate
-from metakd.stages.finite import NotFiniteError
-from metakd.stages.fit import fit
+from metakd.stages.fit import StageContext, fit
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
+from metakd.stages.training import NotFiniteError
 from metakd.task_spec import TaskSpec
 from metakd.teaching.co_learning import Exchange
 from metakd.teaching.co_meta import CoLearner

@@ -19,8 +19,8 @@ from metakd.cli.copy import run as copy
 from metakd.cli.evaluate import evaluate_parser
 from metakd.cli.sweep import combinations, expanded
 from metakd.cli.train import replayed, resumed, train_parser
-from metakd.config.judging import images_overrides
 from metakd.config.locate import ALIASES, Choices, user_folder
+from metakd.config.recorded import images_overrides
 from metakd.errors import UserError
 from metakd.searching.corners import corners
 from metakd.searching.plan import plan

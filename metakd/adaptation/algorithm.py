@@ -6,14 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from metakd.data.tasks import ExampleBatch, TaskBatch
-from metakd.distillation.objective import Answer, Objective, TaskAnswers, target_loss
+from metakd.data.tasks import Batch, TaskBatch
+from metakd.distillation.objective import Answers, Objective, target_loss
 from metakd.models.network import Network
 
-__all__ = ["Algorithm", "MetricAlgorithm"]
+__all__ = ["Algorithm", "MetricAlgorithm", "accuracy", "descended"]
 
 
 class Algorithm(nn.Module, ABC):
@@ -91,12 +92,7 @@ class Algorithm(nn.Module, ABC):
         return self
 
     @abstractmethod
-    def accumulate(
-        self,
-        batch: TaskBatch | ExampleBatch,
-        objective: Objective,
-        answers: TaskAnswers | Answer | None,
-    ) -> dict[str, Tensor]:
+    def accumulate(self, batch: Batch, objective: Objective, answers: Answers) -> dict[str, Tensor]:
         """Add the outer gradient of this batch to `.grad` of every parameter.
 
         Parameters of `objective` that take part get their gradient, too. An algorithm that trains
@@ -141,3 +137,16 @@ class MetricAlgorithm(Algorithm):
             query: [tasks, queries, size].
             ways: number of classes.
         """
+
+
+def accuracy(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Return {"student/accuracy": share of right answers}; nothing for regression."""
+    if targets.is_floating_point():
+        return {}
+    return {"student/accuracy": (logits.argmax(-1) == targets).to(torch.float32).mean()}
+
+
+def descended(terms: dict[str, Tensor], logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Take the gradient of the term `loss`; return all terms and the accuracy, detached."""
+    terms["loss"].backward()
+    return {n: t.detach() for n, t in (terms | accuracy(logits, targets)).items()}

@@ -1,5 +1,6 @@
-"""Two ways to take a gradient, interchangeable: autograd (a loop over tasks), torch.func (vmap).
+"""A module as a function of its parameters: called with others in their place, differentiated.
 
+There are two ways to take a gradient: autograd (a loop over tasks) and torch.func (vmap).
 Everything in the inner loop is written once, against the signature `Differentiate`; which of the
 two runs is decided by how the tasks are executed.
 """
@@ -7,17 +8,70 @@ two runs is decided by how the tasks are executed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["Differentiate", "Tensors", "by_autograd", "by_transform", "detached", "pullback"]
+__all__ = [
+    "Bound",
+    "Differentiate",
+    "Tensors",
+    "by_autograd",
+    "by_transform",
+    "detached",
+    "pullback",
+]
 
 Tensors = dict[str, Tensor]
 """Named parameters, or their gradients."""
 
 Aux = TypeVar("Aux")
+
+
+class Bound:
+    """What `torch.func.functional_call` does, with the look-up of names done once.
+
+    An inner loop over a small network calls it thousands of times a second; there the public
+    function costs as much as the network itself. Like it, this swaps the tensors in place while
+    the module runs, so a module must not be called by two threads at once.
+
+    Args:
+        module: what is called.
+        prefix: `network` if its parameter `head.weight` goes by the name `network.head.weight`.
+    """
+
+    def __init__(self, module: nn.Module, prefix: str) -> None:
+        self.module = module
+        first: dict[int, str] = {}  # a parameter that is used twice goes by its first name
+        self.slots: list[tuple[str, dict[str, Any], str, nn.Parameter]] = []
+        for path, part in module.named_modules():
+            for name, parameter in part._parameters.items():
+                if parameter is not None:
+                    full = ".".join(word for word in (prefix, path, name) if word)
+                    known = first.setdefault(id(parameter), full)
+                    self.slots.append((known, part._parameters, name, parameter))
+
+    def __call__(self, values: Tensors, *arguments: Any, dtype: torch.dtype | None = None) -> Any:
+        """Return the module's output for `arguments`, with `values` as its parameters.
+
+        Args:
+            values: by prefixed name; more than this module's are welcome.
+            arguments: what the module is called with.
+            dtype: number format to cast the values and the first argument to; None: as they are.
+        """
+        if dtype is not None:
+            arguments = (arguments[0].to(dtype), *arguments[1:])
+        if not self.slots:
+            return self.module(*arguments)
+        try:
+            for known, parameters, name, _ in self.slots:
+                value = values[known]
+                parameters[name] = value if dtype is None else value.to(dtype)
+            return self.module(*arguments)
+        finally:
+            for _, parameters, name, original in self.slots:
+                parameters[name] = original
 
 
 class Differentiate(Protocol):
@@ -56,7 +110,12 @@ def by_autograd(
     """
     with torch.enable_grad():
         if create_graph:
-            at = {name: _variable(value) for name, value in at.items()}
+            at = {
+                name: value.view_as(value)
+                if value.requires_grad
+                else value.detach().requires_grad_()
+                for name, value in at.items()
+            }
         else:
             at = {name: value.detach().requires_grad_() for name, value in at.items()}
         value, aux = function(at)
@@ -64,10 +123,6 @@ def by_autograd(
             value, list(at.values()), create_graph=create_graph, materialize_grads=True
         )
     return dict(zip(at, gradients, strict=True)), value, aux
-
-
-def _variable(value: Tensor) -> Tensor:
-    return value.view_as(value) if value.requires_grad else value.detach().requires_grad_()
 
 
 def by_transform(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from metakd.adaptation.algorithm import MetricAlgorithm
-from metakd.adaptation.inner_loop import accuracy
-from metakd.data.tasks import ExampleBatch, TaskBatch
-from metakd.distillation.objective import Answer, Objective, TaskAnswers
-from metakd.errors import UserError, nearest
+from metakd.adaptation.algorithm import MetricAlgorithm, descended
+from metakd.adaptation.settings import BATCHNORM
+from metakd.data.tasks import Batch, TaskBatch
+from metakd.distillation.objective import Answer, Answers, Objective
+from metakd.errors import UserError, check_word
 from metakd.models.features import recorded_features
 from metakd.models.network import Prediction
 from metakd.models.normalization import (
@@ -22,9 +23,7 @@ from metakd.models.normalization import (
     has_running_statistics,
 )
 
-__all__ = ["EmbeddingLearner", "embed_tasks"]
-
-_BATCHNORM = ("inductive", "transductive")
+__all__ = ["CosineLearner", "EmbeddingLearner", "embed_tasks"]
 
 
 def embed_tasks(backbone: nn.Module, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,12 +81,7 @@ class EmbeddingLearner(MetricAlgorithm):
         features = {name: f.unflatten(0, (tasks, -1))[:, n:] for name, f in found.items()}
         return Prediction(self.classify(shown, targets, asked, ways), asked, features)
 
-    def accumulate(
-        self,
-        batch: TaskBatch | ExampleBatch,
-        objective: Objective,
-        answers: TaskAnswers | Answer | None,
-    ) -> dict[str, Tensor]:
+    def accumulate(self, batch: Batch, objective: Objective, answers: Answers) -> dict[str, Tensor]:
         """See `Algorithm.accumulate`; trains on episodes, and a teacher acts on the query set."""
         assert isinstance(batch, TaskBatch) and not isinstance(answers, Answer)
         prediction = self(
@@ -96,20 +90,14 @@ class EmbeddingLearner(MetricAlgorithm):
         answer = None if answers is None else answers.query
         with objective.judged_by(self.label_loss):
             terms = objective(prediction, batch.query_targets, answer)
-        terms["loss"].backward()
-        report = terms | accuracy(prediction.logits, batch.query_targets)
-        return {name: term.detach() for name, term in report.items()}
+        return descended(terms, prediction.logits, batch.query_targets)
 
     @torch.no_grad()
     def predict(
         self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
     ) -> Tensor:
         """See `Algorithm.predict`; returns [1, tasks, ways * queries, ways]."""
-        if batchnorm not in _BATCHNORM:
-            raise UserError(
-                f"batch norm '{batchnorm}': choose inductive or transductive."
-                + nearest(batchnorm, _BATCHNORM)
-            )
+        check_word("algorithm.batchnorm", batchnorm, BATCHNORM)
         with _evaluating(self.backbone):
             support, query = self._embed(tasks, batchnorm)
         return self.classify(support, tasks.support_targets, query, tasks.ways).unsqueeze(0)
@@ -135,6 +123,31 @@ class EmbeddingLearner(MetricAlgorithm):
             asked.append(q)
         forget_statistics(backbone)
         return torch.cat(shown), torch.cat(asked)
+
+
+class CosineLearner(EmbeddingLearner):
+    """An embedding learner with the scale γ of its cosines as a parameter.
+
+    Args:
+        backbone: the student's.
+        outputs: not needed: training may use more ways than evaluation.
+        scale: γ at first; learned from there.
+
+    Raises:
+        UserError: the scale is not positive.
+    """
+
+    backbone: nn.Module
+
+    def __init__(self, backbone: nn.Module, outputs: int = 0, *, scale: float = 10.0) -> None:
+        super().__init__()
+        if not 0.0 < scale < math.inf:
+            raise UserError(
+                f"algorithm.options.scale={scale:g}: must be above 0; "
+                "type algorithm.options.scale=10, the usual value"
+            )
+        self.backbone = backbone
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
 
 
 @contextmanager

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
-from metakd.adaptation.annealing import Annealing
-from metakd.adaptation.differentiation import by_autograd, detached
-from metakd.adaptation.inner_loop import InnerLoop, StartOf, Task, tasks_of
-from metakd.adaptation.outer_gradients import Contribution, MultiStep, OuterGradient, unrolled
+from metakd.adaptation.differentiation import detached
+from metakd.adaptation.inner_loop import InnerLoop, StartOf, Task, tasks_of, without_updates
+from metakd.adaptation.outer_gradients import Contribution, OuterGradient, unrolled
 from metakd.adaptation.settings import ADAPTED, BATCHNORM, Adaptation
 from metakd.adaptation.task_execution import (
     choose_execution,
@@ -21,8 +21,8 @@ from metakd.adaptation.task_execution import (
     stack_over_tasks,
 )
 from metakd.adaptation.update_rules import UpdateRule
-from metakd.data.tasks import ExampleBatch, TaskBatch
-from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.data.tasks import Batch, TaskBatch
+from metakd.distillation.objective import Answer, Answers, Objective
 from metakd.errors import UserError, check_word
 from metakd.models.network import Network
 from metakd.models.normalization import has_batchnorm, replace_batchnorm
@@ -81,13 +81,8 @@ class GradientLearner(Algorithm):
         self.rule = rule
         self.outer = outer
         self.adapted = adapted
-        self.rule.attach(
-            {
-                name: parameter
-                for name, parameter in self.named_parameters()
-                if name.startswith(_PREFIX[adapted])
-            }
-        )
+        self.adapts: tuple[str, ...] = (_PREFIX[adapted],)  # beginnings of names
+        self.rule.attach({n: p for n, p in self.named_parameters() if n.startswith(self.adapts)})
         self.adaptation = adaptation
         self.inner_steps = adaptation.inner_steps
         self.test_steps = adaptation.test_steps
@@ -117,11 +112,11 @@ class GradientLearner(Algorithm):
 
     def begin(self, step: int, steps: int) -> None:
         """See `Algorithm.begin`; sets what `annealing` says of this update."""
-        if self.annealing == Annealing():
+        if not (self.annealing.multi_step or self.annealing.first_order_share):
             return
         outer, first_order = self._without_annealing
         weights = self.annealing.weights(step, steps, self.inner_steps)
-        self.outer = outer if weights is None else MultiStep(weights)
+        self.outer = outer if weights is None else partial(unrolled, weights=weights)
         self.first_order = first_order or self.annealing.is_first_order(step, steps)
 
     def probe(self, steps: int, execution: str) -> Self:
@@ -135,12 +130,7 @@ class GradientLearner(Algorithm):
         other.inner_steps, other.execution = steps, execution
         return other
 
-    def accumulate(
-        self,
-        batch: TaskBatch | ExampleBatch,
-        objective: Objective,
-        answers: TaskAnswers | Answer | None,
-    ) -> dict[str, Tensor]:
+    def accumulate(self, batch: Batch, objective: Objective, answers: Answers) -> dict[str, Tensor]:
         """See `Algorithm.accumulate`; the outer gradient is the mean over the tasks."""
         assert isinstance(batch, TaskBatch) and not isinstance(answers, Answer)
         self._check_ways(batch)
@@ -148,14 +138,13 @@ class GradientLearner(Algorithm):
         parameters = loop.values()
         values, steps = detached(parameters), self.inner_steps
         tasks = tasks_of(batch, answers, self._order(batch, steps))
-        device = batch.support.device
-        how = self.execution_for(len(batch), device)
 
         def contribution(mine: InnerLoop, task: Task) -> Contribution:
             return self.outer(mine, values, task, steps)
 
-        with torch.autocast(device.type, enabled=False):
-            mean = self._over_tasks(mean_over_tasks, contribution, loop, tasks, how)
+        autocast = torch.autocast(batch.support.device.type, enabled=False)
+        with autocast, without_updates(self.network):
+            mean = self._over_tasks(mean_over_tasks, contribution, loop, tasks)
         self._after(mean)
         for name, parameter in parameters.items():
             if parameter.requires_grad:
@@ -174,26 +163,22 @@ class GradientLearner(Algorithm):
         device = tasks.support.device
         order = self.order_at_use(tasks.support.shape[1], max(steps), device)
         each = tasks_of(tasks, None, None if order is None else order.expand(len(tasks), -1, -1))
-        how = self.execution_for(len(tasks), device)
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False), without_updates(self.network):
             found: Tensor = self._over_tasks(
                 stack_over_tasks,
                 lambda mine, task: mine.predictions(values, task, steps),
                 loop,
                 each,
-                how,
             )
         return found.transpose(0, 1)
 
     def inner_loop(self, objective: Objective, batchnorm: str, first_order: bool) -> InnerLoop:
         """Return the inner loop over this learner's modules as a pure function."""
-        prefixes = self._adapting()
         return InnerLoop(
             network=self.network,
             rule=self.rule,
             objective=objective,
-            adapts=lambda name: name.startswith(prefixes),
-            differentiate=by_autograd,
+            adapts=self.adapts,
             embeds_once=self.adapted == "head",
             first_order=first_order,
             batchnorm=batchnorm if has_batchnorm(self.network) else None,
@@ -225,9 +210,10 @@ class GradientLearner(Algorithm):
         job: Callable[..., Any],
         loop: InnerLoop,
         tasks: Task,
-        how: str,
     ) -> Any:
         """Return `over(job, loop, tasks, how)`; `auto` falls back from `batched` to `loop`."""
+        inputs = tasks.support.inputs
+        how = self.execution_for(len(inputs), inputs.device)
         if how != "batched" or self.execution != "auto" or self._batches:
             return over(job, loop, tasks, how)
         before = random_state()
@@ -242,10 +228,6 @@ class GradientLearner(Algorithm):
         else:
             self._batches = True
         return found
-
-    def _adapting(self) -> tuple[str, ...]:
-        """Return the beginnings of the names of what adapts."""
-        return (_PREFIX[self.adapted],)
 
     def order_at_use(self, examples: int, steps: int, device: torch.device) -> Tensor | None:
         """Return which support examples each step sees once training is over, int64 [steps, n].

@@ -3,24 +3,26 @@
 All of the MAML family is this loop with parts exchanged: the update rule (`update_rules.py`), the
 parameters that adapt, and how the outer gradient is taken (`outer_gradients.py`). Everything here
 is a pure function of (values, task): modules are only called with their parameters replaced
-(`binding.py`), so the same code runs task by task, in threads and under torch.func.vmap.
+(`Bound`), so the same code runs task by task, in threads and under torch.func.vmap.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from metakd.adaptation.binding import Bound
+from metakd.adaptation.algorithm import accuracy
 from metakd.adaptation.checkpointing import recomputed
-from metakd.adaptation.differentiation import Differentiate, Tensors, by_autograd, detached
+from metakd.adaptation.differentiation import Bound, Differentiate, Tensors, by_autograd, detached
 from metakd.adaptation.update_rules import UpdateRule
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
@@ -29,7 +31,15 @@ from metakd.models.network import Network, Prediction
 from metakd.models.normalization import BatchNorm2d, Mode, batchnorm_mode, forget_statistics
 from metakd.models.randomness import is_random
 
-__all__ = ["Examples", "InnerLoop", "Moment", "StartOf", "Task", "accuracy", "tasks_of"]
+__all__ = [
+    "Examples",
+    "InnerLoop",
+    "Moment",
+    "StartOf",
+    "Task",
+    "tasks_of",
+    "without_updates",
+]
 
 
 NOTHING: Mapping[str, Tensor] = {}
@@ -50,10 +60,6 @@ class Examples(NamedTuple):
     targets: Tensor
     taught: Mapping[str, Tensor] = NOTHING
     features: Mapping[str, Tensor] = NOTHING
-
-    def answer(self) -> Answer | None:
-        """Return the teacher's answer, None if it says nothing of these examples."""
-        return Answer.of(self.taught) if self.taught else None
 
     def chosen(self, which: Tensor) -> Examples:
         """Return the examples at the positions `which`, int64 [m]."""
@@ -78,32 +84,32 @@ class Task(NamedTuple):
 
     def at(self, i: int | slice) -> Task:
         """Return task `i` of a batch of tasks; some of them for a slice."""
-        one: Task = pytree.tree_map(
-            lambda leaf: leaf[i] if isinstance(leaf, Tensor) else leaf, self
-        )
+        one: Task = pytree.tree_map_only(Tensor, itemgetter(i), self)
         return one
 
 
 def tasks_of(batch: TaskBatch, answers: TaskAnswers | None, order: Tensor | None = None) -> Task:
     """Return a batch of tasks with the teacher's answers, as the inner loop takes it."""
-
-    def examples(inputs: Tensor, targets: Tensor, answer: Answer | None) -> Examples:
-        return Examples(inputs, targets, {} if answer is None else answer.parts())
-
     support, query = (None, None) if answers is None else (answers.support, answers.query)
     return Task(
-        examples(batch.support, batch.support_targets, support),
-        examples(batch.query, batch.query_targets, query),
+        Examples(batch.support, batch.support_targets, support.parts() if support else {}),
+        Examples(batch.query, batch.query_targets, query.parts() if query else {}),
         order,
         batch.ways,
     )
 
 
-def accuracy(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Return {"student/accuracy": share of right answers}; nothing for regression."""
-    if targets.is_floating_point():
-        return {}
-    return {"student/accuracy": (logits.argmax(-1) == targets).to(torch.float32).mean()}
+@contextmanager
+def without_updates(module: nn.Module) -> Iterator[None]:
+    """Put batch norm in evaluation mode, so that no pass moves running statistics."""
+    layers = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    for layer in layers:
+        layer.training = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = True
 
 
 class Moment(NamedTuple):
@@ -135,7 +141,7 @@ class InnerLoop:
         network: backbone and head.
         rule: how a step moves the parameters.
         objective: what is minimised, on the support set and on the query set.
-        adapts: tells whether the parameter of this name (`network.head.weight`) adapts.
+        adapts: what the names of the parameters that adapt begin with (`network.head.`).
         differentiate: how gradients are taken.
         embeds_once: the backbone does not adapt, so examples are embedded before the first step
             and the loop runs on the head alone.
@@ -155,8 +161,8 @@ class InnerLoop:
     network: Network
     rule: UpdateRule
     objective: Objective
-    adapts: Callable[[str], bool]
-    differentiate: Differentiate
+    adapts: tuple[str, ...]
+    differentiate: Differentiate = by_autograd
     embeds_once: bool = False
     first_order: bool = False
     batchnorm: str | None = "transductive"
@@ -171,6 +177,9 @@ class InnerLoop:
         self._head = Bound(self.network.head, "network.head")
         self._objective = Bound(self.objective, "objective")
         self._rule = Bound(self.rule, "rule")
+        self._mode: Callable[[Mode], AbstractContextManager[object]] = nullcontext
+        if self.batchnorm is not None:
+            self._mode = partial(batchnorm_mode, self.network)
 
     def replica(self) -> InnerLoop:
         """Return a loop over copies of the modules, which share all tensors with the originals.
@@ -202,8 +211,8 @@ class InnerLoop:
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return embeddings [n, size], batch norm by the `statistics` named, and features."""
         recorded = recorded_features(self.network.backbone, self.objective.stages)
-        with self._statistics(statistics), recorded as features:
-            embeddings: Tensor = self._backbone(values, self._cast(inputs), dtype=self.dtype)
+        with self._mode(statistics), recorded as features:
+            embeddings: Tensor = self._backbone(values, inputs, dtype=self.dtype)
         if self.dtype is None:
             return embeddings, features
         return embeddings.float(), {name: f.float() for name, f in features.items()}
@@ -218,26 +227,19 @@ class InnerLoop:
         """Return the prediction for `inputs`: examples; with `embeds_once` what `embed` returns."""
         if self.embeds_once:
             return Prediction(self._head(values, inputs), inputs, features)
-        with self._statistics(statistics):
+        with self._mode(statistics):
             found: Prediction = self._network(
-                values, self._cast(inputs), self.objective.stages, dtype=self.dtype
+                values, inputs, self.objective.stages, dtype=self.dtype
             )
         return found if self.dtype is None else pytree.tree_map(Tensor.float, found)
 
     def terms(
         self, values: Tensors, prediction: Prediction, examples: Examples
     ) -> dict[str, Tensor]:
-        """Return the objective's named terms."""
-        terms: dict[str, Tensor] = self._objective(
-            values, prediction, examples.targets, examples.answer()
-        )
-        return terms
-
-    def _cast(self, inputs: Tensor) -> Tensor:
-        return inputs if self.dtype is None else inputs.to(self.dtype)
-
-    def _statistics(self, mode: Mode) -> AbstractContextManager[None]:
-        return nullcontext() if self.batchnorm is None else batchnorm_mode(self.network, mode)
+        """Return the objective's named terms, and the accuracy."""
+        answer = Answer.of(examples.taught) if examples.taught else None
+        terms: dict[str, Tensor] = self._objective(values, prediction, examples.targets, answer)
+        return terms | accuracy(prediction.logits, examples.targets)
 
     # -- the loop -------------------------------------------------------------------------
 
@@ -251,7 +253,7 @@ class InnerLoop:
         """
         if self.start_of is not None:
             values = self.start_of(self, values, task)
-        start = {name: value for name, value in values.items() if self.adapts(name)}
+        start = {name: value for name, value in values.items() if name.startswith(self.adapts)}
         moment = Moment(values, self.rule.start(start), {})
         yield moment
         graph = not self.first_order
@@ -273,13 +275,9 @@ class InnerLoop:
         seen = task.support if task.order is None else task.support.chosen(task.order[step])
         # Constants for a first-order gradient, so that no graph is built for nothing.
         fixed = values if graph else detached(values)
-        taken_at: Tensors = {}
-
-        def support_loss(moving: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
-            taken_at.update(moving)
-            return self.support_loss(fixed, seen, moving)
-
-        gradients, loss, terms = self.differentiate(support_loss, adapted, create_graph=graph)
+        gradients, loss, (terms, taken_at) = self.differentiate(
+            partial(self.support_loss, fixed, seen), adapted, create_graph=graph
+        )
         if graph and self.differentiate is by_autograd:
             adapted = taken_at  # views of the same: sums of gradients keep their order, to the bit
         if self.proximal:
@@ -313,18 +311,17 @@ class InnerLoop:
 
     def support_loss(
         self, fixed: Tensors, seen: Examples, moving: Tensors
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss on support examples, without proximal term, and its detached terms.
+    ) -> tuple[Tensor, tuple[dict[str, Tensor], Tensors]]:
+        """Return the loss on support examples, without proximal term; its terms, detached.
 
         Args:
             fixed: all values.
             seen: the examples.
-            moving: values in the place of those of `fixed` with the same names.
+            moving: values in the place of those of `fixed` with the same names; returned, too.
         """
         values = {**fixed, **moving}
-        prediction = self.forward(values, seen.inputs, "batch", seen.features)
-        terms = self.terms(values, prediction, seen)
-        return terms["loss"], detached(terms | accuracy(prediction.logits, seen.targets))
+        terms = self.terms(values, self.forward(values, seen.inputs, "batch", seen.features), seen)
+        return terms["loss"], (detached(terms), moving)
 
     def prepare(self, values: Tensors, task: Task) -> Task:
         """Return what the loop runs on: `task`, embedded first where the backbone is fixed."""
@@ -375,10 +372,7 @@ class InnerLoop:
 
     def outcome(self, values: Tensors, task: Task) -> dict[str, Tensor]:
         """Return the objective's terms on the query set, and the accuracy there, as it stands."""
-        prediction = self.predict_query(values, task)
-        return self.terms(values, prediction, task.query) | accuracy(
-            prediction.logits, task.query.targets
-        )
+        return self.terms(values, self.predict_query(values, task), task.query)
 
     @torch.no_grad()
     def predictions(self, values: Tensors, task: Task, steps: Sequence[int]) -> Tensor:

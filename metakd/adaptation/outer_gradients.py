@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from metakd.adaptation.differentiation import Tensors, detached
 from metakd.adaptation.inner_loop import InnerLoop, Task
 
-__all__ = ["Contribution", "MultiStep", "OuterGradient", "displacement", "unrolled"]
+__all__ = ["Contribution", "OuterGradient", "displacement", "unrolled"]
 
 
 class Contribution(NamedTuple):
@@ -35,32 +35,19 @@ class OuterGradient(Protocol):
         ...
 
 
-def unrolled(loop: InnerLoop, values: Tensors, task: Task, steps: int) -> Contribution:
+def unrolled(
+    loop: InnerLoop,
+    values: Tensors,
+    task: Task,
+    steps: int,
+    weights: Sequence[float] | None = None,
+) -> Contribution:
     """Differentiate the query loss through the inner loop (MAML, method.md section 5).
 
-    With `loop.first_order` the inner gradients are constants (FOMAML).
-    """
-    return _of_query_losses(loop, values, task, steps, None)
-
-
-@dataclass(frozen=True)
-class MultiStep:
-    """As `unrolled`, of the query losses after every inner step (MAML++, Antoniou et al. 2019).
-
-    Attributes:
-        weights: of the loss after each step; the last above 0.
+    With `loop.first_order` the inner gradients are constants (FOMAML). With `weights`, the query
+    losses after every inner step (MAML++, Antoniou et al. 2019); see `InnerLoop.query_terms`.
     """
 
-    weights: tuple[float, ...]
-
-    def __call__(self, loop: InnerLoop, values: Tensors, task: Task, steps: int) -> Contribution:
-        """See `OuterGradient`; `loss` is the weighted sum, other terms are of the last step."""
-        return _of_query_losses(loop, values, task, steps, self.weights)
-
-
-def _of_query_losses(
-    loop: InnerLoop, values: Tensors, task: Task, steps: int, weights: tuple[float, ...] | None
-) -> Contribution:
     def query_loss(at: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
         terms = loop.query_terms(at, task, steps, weights)
         return terms["loss"], detached(terms)

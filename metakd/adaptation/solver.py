@@ -7,14 +7,12 @@ generated start, a trial step). A solver gives that view of any learner of episo
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Protocol
 
 import torch
 
 from metakd.adaptation.algorithm import Algorithm
-from metakd.adaptation.binding import Bound
-from metakd.adaptation.differentiation import Tensors, by_autograd
+from metakd.adaptation.differentiation import Bound, Tensors
 from metakd.adaptation.embedding_learner import EmbeddingLearner
 from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.adaptation.inner_loop import InnerLoop, Task
@@ -65,7 +63,7 @@ class GradientSolver:
     together = False
 
     def __init__(self, loop: InnerLoop, steps: int) -> None:
-        self.loop = replace(loop, differentiate=by_autograd)
+        self.loop = loop
         self.steps = steps
 
     def values(self) -> Tensors:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from metakd.distillation.divergences import widened
+
 __all__ = [
     "centroid_logits",
     "cosine_similarities",
@@ -47,7 +49,7 @@ def centroid_logits(
     is too small for it. `scale` moves no decision, only the confidence.
     """
     with torch.autocast(query.device.type, enabled=False):
-        support, query = _widened(support), _widened(query)
+        support, query = widened(support), widened(query)
         centres = prototypes(F.normalize(support, dim=-1), targets, ways)
         return scale * cosine_similarities(query, centres)
 
@@ -68,7 +70,7 @@ def logistic_logits(
     descent with restarts: a fixed number of steps, no randomness.
     """
     with torch.autocast(query.device.type, enabled=False):
-        x, asked = F.normalize(_widened(support), dim=-1), F.normalize(_widened(query), dim=-1)
+        x, asked = F.normalize(widened(support), dim=-1), F.normalize(widened(query), dim=-1)
         gram = x @ x.transpose(1, 2)
         goal = F.one_hot(targets, ways).to(x.dtype)
         tasks, n = targets.shape
@@ -95,8 +97,3 @@ def logistic_logits(
             ahead, ahead_bias = moved + momentum * change, moved_bias + momentum * change_bias
             weight, bias, pace = moved, moved_bias, faster
         return asked @ (x.transpose(1, 2) @ weight) + bias
-
-
-def _widened(embeddings: Tensor) -> Tensor:
-    """Return embeddings in float32 where they are in half precision."""
-    return embeddings.float() if embeddings.dtype in (torch.bfloat16, torch.float16) else embeddings

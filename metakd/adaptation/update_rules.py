@@ -9,8 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from metakd.adaptation.differentiation import Tensors
+from metakd.adaptation.settings import Adaptation
 
-__all__ = ["AdamWithoutMomentum", "GradientDescent", "UpdateRule"]
+__all__ = [
+    "AdamWithoutMomentum",
+    "GradientDescent",
+    "LayerStepRates",
+    "LearnedTensors",
+    "UpdateRule",
+    "descent",
+]
 
 
 class UpdateRule(nn.Module, ABC):
@@ -137,3 +145,74 @@ class AdamWithoutMomentum(UpdateRule):
             root = (squares[name] / correction.to(value.dtype)).sqrt() + self.epsilon
             moved[name] = value - self.lr * gradient / root
         return moved, (taken, squares)
+
+
+class LayerStepRates(UpdateRule):
+    """φ_l ← φ_l - β_lk ∇_l L in layer l at step k, β learned (MAML++, Antoniou et al. 2019).
+
+    A layer is a module: its weight and bias share a rate. Steps beyond those of training go on
+    with the last one's rates. Rates are free: training may make one 0 or negative.
+
+    Args:
+        lr: all rates at first.
+        steps: inner steps in training.
+    """
+
+    def __init__(self, lr: float, steps: int) -> None:
+        super().__init__()
+        self.lr = lr
+        self.steps = steps
+        self.rates = nn.ParameterDict()
+
+    def attach(self, parameters: Tensors) -> None:
+        """See `UpdateRule`; makes `rates`, [steps] for each layer."""
+        for name, parameter in parameters.items():
+            if _layer(name) not in self.rates:
+                rates = torch.full((self.steps,), self.lr, dtype=parameter.dtype)
+                self.rates[_layer(name)] = nn.Parameter(rates.to(parameter.device))
+
+    def forward(
+        self, step: int, parameters: Tensors, gradients: Tensors, loss: Tensor, state: Any
+    ) -> tuple[Tensors, Any]:
+        """See `UpdateRule`."""
+        at = min(step, self.steps - 1)
+        moved = {
+            name: value - self.rates[_layer(name)][at] * gradients[name]
+            for name, value in parameters.items()
+        }
+        return moved, None
+
+
+def _layer(name: str) -> str:
+    # Names of parameters cannot hold a dot.
+    return name.rpartition(".")[0].replace(".", "/")
+
+
+def descent(adaptation: Adaptation) -> UpdateRule:
+    """Return gradient descent with the rate of `adaptation`, constant or where it starts."""
+    if adaptation.learn_rates == "per_layer_per_step":
+        return LayerStepRates(adaptation.inner_lr, adaptation.inner_steps)
+    return GradientDescent(adaptation.inner_lr)
+
+
+class LearnedTensors(nn.Module):
+    """A dictionary of parameters whose keys are dotted names, which nn.ParameterDict refuses.
+
+    They are no weights of a network: weight decay would draw a learned rate or matrix towards 0,
+    which means "no step", so optimisers leave them alone (`decays`).
+    """
+
+    decays = False
+
+    def put(self, name: str, value: Tensor) -> None:
+        """Register `value` under `name` as a parameter."""
+        self.register_parameter(_key(name), nn.Parameter(value))
+
+    def __getitem__(self, name: str) -> Tensor:
+        value: Tensor = getattr(self, _key(name))
+        return value
+
+
+def _key(name: str) -> str:
+    # A module's parameter may not have a dot in its name, and no identifier has a slash.
+    return name.replace(".", "/")

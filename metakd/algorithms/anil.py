@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from metakd.adaptation.gradient_learner import GradientLearner
-from metakd.adaptation.layer_step_rates import descent
 from metakd.adaptation.outer_gradients import unrolled
 from metakd.adaptation.settings import Adaptation
+from metakd.adaptation.update_rules import descent
 
 __all__ = ["ANIL"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metakd.adaptation.cosine_learner import CosineLearner
+from metakd.adaptation.embedding_learner import CosineLearner
 from metakd.adaptation.task_classifiers import cosine_similarities
 from metakd.distillation.divergences import widened
 

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from metakd.adaptation.differentiation import Tensors
 from metakd.adaptation.gradient_learner import GradientLearner
-from metakd.adaptation.learned_tensors import LearnedTensors
 from metakd.adaptation.outer_gradients import unrolled
 from metakd.adaptation.settings import Adaptation
-from metakd.adaptation.update_rules import UpdateRule
+from metakd.adaptation.update_rules import LearnedTensors, UpdateRule
 
 __all__ = ["LearnedRates", "MetaSGD"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metakd.adaptation.cosine_learner import CosineLearner
+from metakd.adaptation.embedding_learner import CosineLearner
 from metakd.adaptation.task_classifiers import cosine_similarities, prototypes
 from metakd.distillation.divergences import widened
 

@@ -7,10 +7,10 @@ from torch import nn
 from metakd.adaptation.differentiation import Tensors
 from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.adaptation.inner_loop import InnerLoop, Task
-from metakd.adaptation.layer_step_rates import descent
 from metakd.adaptation.outer_gradients import unrolled
 from metakd.adaptation.settings import Adaptation
 from metakd.adaptation.task_classifiers import prototypes
+from metakd.adaptation.update_rules import descent
 
 __all__ = ["ProtoMAML", "prototype_head"]
 

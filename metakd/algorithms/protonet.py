@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from metakd.adaptation.embedding_learner import EmbeddingLearner
 from metakd.adaptation.task_classifiers import cosine_similarities, prototypes, squared_distances
+from metakd.distillation.divergences import widened
 from metakd.errors import check_word
 
 __all__ = ["ProtoNet"]
@@ -47,8 +48,7 @@ class ProtoNet(EmbeddingLearner):
     def classify(self, support: Tensor, targets: Tensor, query: Tensor, ways: int) -> Tensor:
         """See `MetricAlgorithm.classify`; computes in float32 also under autocast."""
         with torch.autocast(query.device.type, enabled=False):
-            if query.dtype in (torch.bfloat16, torch.float16):
-                support, query = support.float(), query.float()
+            support, query = widened(support), widened(query)
             centres = prototypes(support, targets, ways)
             if self.scale is not None:
                 return self.scale * cosine_similarities(query, centres)

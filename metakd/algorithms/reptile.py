@@ -80,13 +80,11 @@ class Reptile(GradientLearner):
         super().__init__(
             backbone, outputs, rule, displacement, replace(adaptation, first_order=True)
         )
+        # A projection that the distillation learns has no other gradient than this.
+        self.adapts = ("network.", "objective.")
         self.inner_batch = inner_batch
         if isinstance(rule, AdamWithoutMomentum) and inner_state == "carried":
             rule.carry({f"network.{n}": p for n, p in self.network.named_parameters()})
-
-    def _adapting(self) -> tuple[str, ...]:
-        # A projection that the distillation learns has no other gradient than this.
-        return ("network.", "objective.")
 
     def _order(self, batch: TaskBatch, steps: int) -> Tensor | None:
         size = batch.support.shape[1]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from metakd.adaptation.algorithm import descended
 from metakd.adaptation.embedding_learner import EmbeddingLearner
-from metakd.adaptation.inner_loop import accuracy
 from metakd.adaptation.task_classifiers import centroid_logits, logistic_logits
-from metakd.data.tasks import ExampleBatch, TaskBatch
-from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.data.tasks import Batch, ExampleBatch
+from metakd.distillation.objective import Answers, Objective, TaskAnswers
 from metakd.errors import UserError, check_word
 from metakd.models.network import Network
 
@@ -58,19 +58,12 @@ class Supervised(EmbeddingLearner):
         """See `Algorithm.whole_network`."""
         return self.network
 
-    def accumulate(
-        self,
-        batch: TaskBatch | ExampleBatch,
-        objective: Objective,
-        answers: TaskAnswers | Answer | None,
-    ) -> dict[str, Tensor]:
+    def accumulate(self, batch: Batch, objective: Objective, answers: Answers) -> dict[str, Tensor]:
         """See `Algorithm.accumulate`; accuracy is that on the base classes of the batch."""
         assert isinstance(batch, ExampleBatch) and not isinstance(answers, TaskAnswers)
         prediction = self.network(batch.examples, objective.stages)
         terms = objective(prediction, batch.labels, answers)
-        terms["loss"].backward()
-        report = terms | accuracy(prediction.logits, batch.labels)
-        return {name: term.detach() for name, term in report.items()}
+        return descended(terms, prediction.logits, batch.labels)
 
     def classify(self, support: Tensor, targets: Tensor, query: Tensor, ways: int) -> Tensor:
         """See `MetricAlgorithm.classify`."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from metakd.cli.parser import Parser
-from metakd.cli.plugins import look_here_for
+from metakd.cli.parser import Parser, look_here_for
 from metakd.errors import UserError
 
 __all__ = ["evaluate_parser", "run"]
@@ -60,12 +59,11 @@ def run(arguments: Sequence[str]) -> int:
     if asked.images is not None:
         if not Path(asked.images).expanduser().is_dir():
             raise UserError(f"--images {asked.images}: there is no such folder")
-        from metakd.config.judging import images_overrides
+        from metakd.config.recorded import images_overrides
 
         overrides = [*images_overrides(asked.images), *overrides]
     from metakd.config.checks import check
-    from metakd.config.judging import only_judged
-    from metakd.config.recorded import recorded_composed
+    from metakd.config.recorded import only_judged, recorded_composed
     from metakd.runs.folder import RunFolder
 
     # Refuse what can be refused before torch is imported.

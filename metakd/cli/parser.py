@@ -1,14 +1,16 @@
-"""Options of a subcommand: argparse with one-line user errors."""
+"""What subcommands are given: options (argparse with one-line user errors), modules of plug-ins."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from metakd.errors import UserError, nearest
 
-__all__ = ["Parser"]
+__all__ = ["Parser", "look_here_for"]
 
 SETTINGS = ("overrides", "words")
 """Names of the arguments that hold settings (`key=value`)."""
@@ -43,9 +45,19 @@ class Parser(argparse.ArgumentParser):
             word = whole.partition("=")[0]
             hint = nearest(word, self.options())
             if any(action.dest in SETTINGS for action in self._actions):
-                from metakd.config.typed_otherwise import as_option
+                from metakd.config.suggest import as_option
 
                 place = list(arguments).index(whole) + 1
                 hint = as_option(whole, arguments[place] if place < len(arguments) else "") or hint
             raise UserError(f"{word}: no such option of {self.prog}.{hint}")
         return known
+
+
+def look_here_for(plugins: Sequence[str]) -> None:
+    """Find the modules of `plugins=[…]` in the current folder, too.
+
+    A console script has its own folder on Python's path, not the current one. Installed packages
+    still come first, and without plugins nothing changes.
+    """
+    if plugins and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metakd.cli.parser import Parser
+from metakd.cli.parser import Parser, look_here_for
 from metakd.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -97,8 +97,6 @@ def run(arguments: Sequence[str]) -> int:
     size = asked.batch_size
     if not size.isdecimal() or int(size) < 1:
         raise UserError(f"--batch-size {size}: expected a whole number, at least 1")
-    from metakd.cli.plugins import look_here_for
-
     plugins = [word for word in asked.plugins.split(",") if word]
     look_here_for(plugins)
     import metakd

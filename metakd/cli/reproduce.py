@@ -6,8 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from metakd.cli.parser import Parser
-from metakd.cli.plugins import look_here_for
+from metakd.cli.parser import Parser, look_here_for
 from metakd.errors import UserError
 
 __all__ = ["reproduce_parser", "run"]

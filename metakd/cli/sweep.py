@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from metakd.cli.plugins import look_here_for
+from metakd.cli.parser import look_here_for
 from metakd.config.checks import check
 from metakd.config.compose import compose, typed_plugins
 from metakd.config.composition import CONFIG_NAME

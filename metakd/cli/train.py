@@ -6,15 +6,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from metakd.cli.opening import opening
-from metakd.cli.parser import Parser
-from metakd.cli.plugins import look_here_for
+from metakd import __version__
+from metakd.cli.parser import Parser, look_here_for
 from metakd.config.locate import Choices, user_folder
+from metakd.config.schema import Config
 from metakd.distributed.join import joined, refuse
 from metakd.errors import UserError
 from metakd.tracking.progress import Progress
 
-__all__ = ["run", "train_parser"]
+__all__ = ["opening", "run", "train_parser"]
 
 HELP = """\
 usage: metakd train [GROUP=CHOICE ...] [SETTING=VALUE ...] [OPTIONS]
@@ -212,3 +212,16 @@ def _train(overrides: Sequence[str], config_dir: str | None) -> int:
 
         pipeline.train(composed, group=group)
     return 0
+
+
+def opening(config: Config) -> str:
+    """Return the first line of a run, printed before torch is loaded.
+
+    Such as ``metakd 0.1.0: glyphs, protonet, student conv4_small taught by conv4``.
+    """
+    line = f"metakd {__version__}: {config.dataset.name}, {config.algorithm.name}"
+    line += f", student {config.student.model or config.student.name}"
+    if config.distill.supports.uses_teacher or config.algorithm.supports.teaches:
+        teacher = config.teacher.model or config.teacher.name
+        line += f" taught by {teacher} ({config.distill.name})"
+    return f"{line}\nloading torch …"

@@ -16,10 +16,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from metakd.config.composition import plain_settings
+from metakd.config.composition import Loaded, complete, load, plain_settings
 from metakd.config.declared import known_groups, known_settings
 from metakd.config.downloaded import with_downloaded
-from metakd.config.loading import Loaded, complete, load
 from metakd.config.locate import Choices, user_folder
 from metakd.config.overrides import check_override, choice_options, option_names, parse
 from metakd.config.permitted import refuse_references
@@ -114,11 +113,12 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     folder = user_folder(config_dir)
     choices = Choices(folder)
     parsed = parse(overrides)
+    plugins = typed_plugins(parsed)
     lines, said = with_downloaded([check_override(o, choices) for o in parsed], parsed, choices)
-    loaded = load(lines, folder, choices, typed_plugins(parsed))
+    loaded = load(lines, folder, choices, plugins)
     files = {group: choices.file(group, loaded.picked[group]) for group in GROUPS}
     own = {group: set(choice_options(file)) for group, file in files.items()}
-    old = _old_names(overrides, choices, loaded.picked, typed_plugins(parsed))
+    old = _old_names(overrides, choices, loaded.picked, plugins)
     return replace(_finished(loaded, overrides, parsed, choices, own, old), said=said)
 
 

@@ -1,4 +1,4 @@
-"""Hydra's loader, which merges the same files once for a process.
+"""Hydra's composition of the files under conf/, with what the choices bring along.
 
 To merge some seventy files takes most of the time of a composition, and one process composes the
 same choices again and again: a multirun, a search, a notebook. What choices of the built-in files
@@ -14,9 +14,11 @@ import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.utils import create_config_search_path
@@ -25,22 +27,57 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import setup_globals
+from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
-from metakd.config.brings import KEY
+from metakd.config.brings import KEY, Brought, as_word, bringing
 from metakd.config.declared import known_groups, known_settings
 from metakd.config.locate import ALIASES, Choices, conf_folder
 from metakd.config.permitted import checked_files, read_config_file, refuse_foreign
 from metakd.config.renamed import renamed
 from metakd.config.schema import Config
+from metakd.config.suggest import flattened
 from metakd.errors import UserError
 
-__all__ = ["CONFIG_NAME", "Loader", "composing", "merged", "plain_settings", "search_path"]
+__all__ = [
+    "CONFIG_NAME",
+    "Loaded",
+    "Loader",
+    "complete",
+    "composing",
+    "load",
+    "merged",
+    "plain_settings",
+    "search_path",
+]
 
 CONFIG_NAME = "config"
 RUN_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
+
+MISSHAPEN = (ValueError, TypeError, AttributeError, LookupError, AssertionError)
+"""What Hydra raises for a file whose parts have another shape than it counts on."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What Hydra made of a command line.
+
+    Attributes:
+        cfg: the job's configuration.
+        picked: the choice made in each group.
+        run_dir: folder of a run.
+        sweep_dir: folder of a multirun.
+        brought: by who brings it (`algorithm=reptile`), what it brought, as it could be typed.
+    """
+
+    cfg: DictConfig
+    picked: Mapping[str, str]
+    run_dir: Path
+    sweep_dir: Path
+    brought: Mapping[str, tuple[str, ...]]
 
 
 def search_path(config_dir: Path | None) -> ConfigSearchPath:
@@ -186,3 +223,94 @@ def _state(folder: Path) -> frozenset[tuple[str, int, int, int]]:
             status = os.stat(os.path.join(root, name))
             found.add((f"{root}/{name}", status.st_mtime_ns, status.st_size, status.st_ino))
     return frozenset(found)
+
+
+def load(
+    lines: Sequence[str], folder: Path | None, choices: Choices, plugins: Sequence[str]
+) -> Loaded:
+    """Load the files, and load them again with what the choices bring, if they bring anything.
+
+    Args:
+        lines: overrides, as Hydra is to see them.
+        folder: the user's own configuration folder.
+        choices: what the folders offer.
+        plugins: modules that files may name.
+
+    Raises:
+        UserError: one line for whatever Hydra finds wrong.
+    """
+
+    def composed(brought: Brought) -> tuple[DictConfig, dict[str, str]]:
+        chosen = [f"{group}={choice}" for group, (choice, _) in brought.choices.items()]
+        cfg = merged([*lines, *chosen], folder, choices, plugins, brought.layer())
+        picked = {str(k): str(v) for k, v in cfg.hydra.runtime.choices.items()}
+        complete(cfg, picked)
+        return cfg, picked
+
+    words: dict[str, tuple[str, ...]] = {}
+    with _one_line(folder):
+        cfg, picked = composed(Brought())
+        if bringing(picked, (), choices):
+            before, typed = cfg, {line.partition("=")[0].lstrip("+") for line in lines}
+            decided = set(typed)
+            if picked.get("experiment", "None") != "None":  # what it chose is decided, too
+                with composing(choices, plugins):
+                    loader = Loader(folder, {})
+                    made = loader.compute_defaults_list(CONFIG_NAME, [*lines], RunMode.RUN)
+                decided |= {str(k).partition("@")[0] for k in made.overrides.override_choices}
+            found = bringing(picked, decided, choices)
+            cfg, picked = composed(found)
+            fitting = found.without_followers({key: _value(cfg, key) for key in found.settings})
+            if fitting != found:
+                cfg, picked = composed(fitting)
+            for group, (choice, by) in fitting.choices.items():
+                if str(before.hydra.runtime.choices[group]) != choice:
+                    words[by] = (*words.get(by, ()), f"{group}={choice}")
+            for key, (value, by) in fitting.settings.items():
+                now = _value(cfg, key)
+                if key not in typed and now == value and _value(before, key) != now:
+                    words[by] = (*words.get(by, ()), f"{key}={as_word(value)}")
+        run_dir = Path(os.path.abspath(cfg.hydra.run.dir))
+        sweep_dir = Path(os.path.abspath(cfg.hydra.sweep.dir))
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return Loaded(cfg, picked, run_dir, sweep_dir, words)
+
+
+def _value(cfg: DictConfig, key: str) -> Any:
+    value = OmegaConf.select(cfg, key)
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+@contextmanager
+def _one_line(folder: Path | None) -> Iterator[None]:
+    """Turn whatever Hydra raises into one line."""
+    try:
+        yield
+    except RecursionError:
+        raise UserError("the configuration refers to itself, or is nested too deeply") from None
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise flattened(error) from error
+    except UserError:
+        raise
+    except MISSHAPEN as error:
+        if folder is None:
+            raise  # of the built-in files: a mistake of ours
+        raise UserError(f"{folder}: {flattened(error)}") from error
+
+
+def complete(cfg: DictConfig, picked: Mapping[str, str]) -> None:
+    """Give a choice the name of its file if it has none; refuse one that lacks something else.
+
+    Raises:
+        UserError: no choice was made in a group, or the chosen file lacks a value.
+    """
+    for group in known_groups():
+        if group not in picked or OmegaConf.is_missing(cfg, group):
+            raise UserError(f"{group}: no choice was made; type {group}=CHOICE")
+        section = cfg[group]
+        if OmegaConf.is_missing(section, "name"):
+            section.name = picked[group]
+        for key in section:
+            if OmegaConf.is_missing(section, key):
+                raise UserError(f"{group}={picked[group]}: '{key}' is missing in its file")

@@ -1,4 +1,4 @@
-"""The configuration that a run recorded, taken up again somewhere else."""
+"""The configuration that a run recorded, taken up again somewhere else, or evaluated again."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ from omegaconf import OmegaConf
 from metakd.config.compose import Composed, recompose
 from metakd.config.declared import declarations
 from metakd.config.overrides import PATH_KEYS, parse, quoted
+from metakd.config.schema import Config
 from metakd.errors import UserError, nearest
 from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
 
-__all__ = ["differences", "recorded_composed", "reproduction_composed"]
+__all__ = [
+    "differences",
+    "images_overrides",
+    "only_judged",
+    "recorded_composed",
+    "reproduction_composed",
+]
 
 FREE = tuple(
     key
@@ -161,6 +168,27 @@ def _data_root(variables: Mapping[str, str], directory: Path) -> Path | None:
     """Return the folder of datasets that the run had by default, if it is there."""
     folder = directory / (variables.get("METAKD_DATA") or "data")
     return folder if folder.is_dir() else None
+
+
+def only_judged(config: Config) -> None:
+    """Take out of a run's configuration what only its training needed."""
+    # The models come from the run's own files, not from where its training began.
+    config.student.checkpoint = None
+    if not str(config.teacher.checkpoint).endswith(".onnx"):  # of which a run keeps no copy
+        config.teacher.checkpoint = None
+    config.student.pretrained = config.teacher.pretrained = False
+    config.pretrain.enabled = True  # the run has its teacher
+    config.meta_train.iterations = 0
+    config.finetune.enabled = False
+
+
+def images_overrides(folder: str) -> list[str]:
+    """Return the overrides that evaluate on a folder of nothing but new classes."""
+    return [
+        "dataset=image_folder",
+        f"dataset.folder={folder}",
+        "dataset.options.all_test=true",
+    ]
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

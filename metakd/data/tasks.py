@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
-__all__ = ["ExampleBatch", "ExampleStream", "TaskBatch", "TaskStream"]
+__all__ = ["Batch", "ExampleBatch", "ExampleStream", "TaskBatch", "TaskStream"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,10 @@ class TaskStream(Protocol):
     def batch(self, step: int) -> TaskBatch:
         """Return the tasks of meta-iteration `step`; no earlier one needs to be drawn."""
         ...
+
+
+Batch = TaskBatch | ExampleBatch
+"""What an update is made from: tasks, or examples of the meta-train classes."""
 
 
 class ExampleStream(Protocol):

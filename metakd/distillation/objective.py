@@ -16,6 +16,7 @@ from metakd.models.network import Prediction
 
 __all__ = [
     "Answer",
+    "Answers",
     "FeatureShapes",
     "LabelLoss",
     "Needs",
@@ -80,6 +81,10 @@ class TaskAnswers:
         return TaskAnswers(
             None if support is None else support[which], None if query is None else query[which]
         )
+
+
+Answers = TaskAnswers | Answer | None
+"""A teacher's answers to a batch: of tasks, of examples; None without a teacher."""
 
 
 def target_loss(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -148,8 +148,17 @@ class FrozenTeacher:
         """Return what `needs` names, of the support or the query sets."""
         stages = sorted(set(needs) - {"logits", "embeddings"})
         examples = _examples(tasks, on_support)
+        logits = None
+        if "logits" in needs and self.mode != "head":
+            logits = self._few_shot(tasks, split, self.scale, on_support=on_support)
+        elif "logits" in needs:
+            if tasks.classes is None:
+                raise ValueError("tasks without classes: no base-class logits belong to them")
+            raw = self._tables.raw(split, *examples)
+            with torch.autocast(raw.device.type, enabled=False):
+                logits = head_logits(raw, self._head.weight, self._head.bias, tasks.classes)
         return Answer(
-            self._logits(tasks, split, on_support=on_support) if "logits" in needs else None,
+            logits,
             self._tables.raw(split, *examples) if "embeddings" in needs else None,
             self._tables.features(split, *examples, stages) if stages else {},
         )
@@ -208,34 +217,16 @@ class FrozenTeacher:
         self.scale = fit_scale(torch.cat(logits), torch.cat(targets))
         return self.scale
 
-    def _embeddings(self, tasks: TaskBatch, split: str, *, on_support: bool) -> Tensor:
-        """Return the raw embeddings [tasks, n, size] of the support or the query sets."""
-        return self._tables.raw(split, *_examples(tasks, on_support))
-
-    def _directions(self, tasks: TaskBatch, split: str, *, on_support: bool) -> Tensor:
-        """Return the same, centred and of length 1."""
-        return self._tables.directions(split, *_examples(tasks, on_support))
-
-    def _logits(self, tasks: TaskBatch, split: str, *, on_support: bool) -> Tensor:
-        """Return logits [tasks, n, ways] by the teacher's mode."""
-        if self.mode != "head":
-            return self._few_shot(tasks, split, self.scale, on_support=on_support)
-        if tasks.classes is None:
-            raise ValueError("tasks without classes: no base-class logits belong to them")
-        embeddings = self._embeddings(tasks, split, on_support=on_support)
-        with torch.autocast(embeddings.device.type, enabled=False):
-            return head_logits(embeddings, self._head.weight, self._head.bias, tasks.classes)
-
     def _few_shot(self, tasks: TaskBatch, split: str, scale: float, *, on_support: bool) -> Tensor:
         """Return logits from the support set: on the query set, or leave-one-out on itself."""
         labels, ways = tasks.support_targets, tasks.ways
-        support = self._directions(tasks, split, on_support=True)
+        support = self._tables.directions(split, *_examples(tasks, True))
         with torch.autocast(support.device.type, enabled=False):
             if on_support:
                 if self.mode == "linear":
                     return ridge_logits_on_support(support, labels, ways, scale, self._penalty)
                 return prototype_logits_on_support(support, labels, ways, scale)
-            query = self._directions(tasks, split, on_support=False)
+            query = self._tables.directions(split, *_examples(tasks, False))
             if self.mode == "linear":
                 return ridge_logits(support, labels, query, ways, scale, self._penalty)
             return prototype_logits(support, labels, query, ways, scale)

@@ -45,7 +45,7 @@ def prototype_logits(
         [tasks, queries, ways].
     """
     prototypes = F.normalize(_class_sums(support, targets, ways), dim=-1)
-    return _minus_squared_distance(query @ prototypes.transpose(-1, -2), scale)
+    return (2.0 * scale) * (query @ prototypes.transpose(-1, -2) - 1.0)  # ‖a - b‖² = 2 - 2 cos
 
 
 def prototype_logits_on_support(
@@ -71,7 +71,7 @@ def prototype_logits_on_support(
     own_sum = sums.gather(-2, targets.unsqueeze(-1).expand_as(support))
     own = (support * F.normalize(own_sum - support, dim=-1)).sum(-1, keepdim=True)
     cosine = cosine.scatter(-1, targets.unsqueeze(-1), own)
-    return _minus_squared_distance(cosine, scale)
+    return (2.0 * scale) * (cosine - 1.0)  # as in `prototype_logits`
 
 
 def ridge_logits(
@@ -156,11 +156,6 @@ def _class_sums(support: Tensor, targets: Tensor, ways: int) -> Tensor:
     """Return the sum of each class's support embeddings, [tasks, ways, size]."""
     members = F.one_hot(targets, ways).to(support.dtype)
     return members.transpose(-1, -2) @ support
-
-
-def _minus_squared_distance(cosine: Tensor, scale: float) -> Tensor:
-    """Return -scale · ‖a - b‖² of vectors of length 1 from their cosine."""
-    return (2.0 * scale) * (cosine - 1.0)
 
 
 def _regularised_gram(x: Tensor, penalty: float) -> Tensor:

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.config.compose import Composed
-from metakd.config.judging import only_judged
-from metakd.config.recorded import recorded_composed
+from metakd.config.recorded import only_judged, recorded_composed
 from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError, nearest
 from metakd.models.network import Network

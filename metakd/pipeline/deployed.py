@@ -1,6 +1,8 @@
-"""What it costs to deploy a model: its modules, an example, a task."""
+"""What it costs to deploy a model: its parameters, an example, a task."""
 
 from __future__ import annotations
+
+from torch import nn
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.config.schema import Config
@@ -9,9 +11,11 @@ from metakd.data.dataset import RegressionTasks
 from metakd.models.cost import cost, task_cost
 from metakd.models.network import Network
 from metakd.pipeline.measure import batchnorm_modes, evaluation_stage, steps_at_test
+from metakd.pipeline.prepare import Prepared
+from metakd.reports.summary import short_count
 from metakd.stages.evaluate import evaluation_tasks
 
-__all__ = ["cost_of"]
+__all__ = ["cost_of", "networks"]
 
 
 def cost_of(
@@ -36,3 +40,18 @@ def cost_of(
         **cost(model.backbone, data.example_shape, data.device, model.deployed()),
         **task_cost(lambda: model.predict(task, [steps or 0], mode or "inductive"), data.device),
     }
+
+
+def networks(prepared: Prepared) -> str:
+    """Return e.g. ``networks: student conv4_small, 7.18k parameters; teacher conv4, 112k``."""
+    config = prepared.config
+    student = config.student.model or config.student.name
+    line = f"networks: student {student}, {_size(prepared.student)} parameters"
+    if prepared.teacher is not None:
+        teacher = config.teacher.model or config.teacher.name
+        line += f"; teacher {teacher}, {_size(prepared.teacher.backbone)}"
+    return f"{line}; on {prepared.device}"
+
+
+def _size(network: nn.Module) -> str:
+    return short_count(sum(p.numel() for p in network.parameters()))

@@ -23,14 +23,12 @@ from metakd.pipeline.meta_pretrain import meta_pretrain
 from metakd.pipeline.own_look import look_of
 from metakd.pipeline.prepare import Prepared, optimization_of
 from metakd.pipeline.teaching import adapting_teacher, join
-from metakd.stages.context import StageContext
 from metakd.stages.exchange import part_of
-from metakd.stages.fit import Fitted, fit
+from metakd.stages.fit import Fitted, StageContext, fit
 from metakd.stages.preflight import Estimate, preflight
-from metakd.stages.pretrain import pretrain
+from metakd.stages.pretrain import pretrain, warm_start
 from metakd.stages.recorder import Recorder
 from metakd.stages.teacher import trained_teacher
-from metakd.stages.warm_start import warm_start
 
 __all__ = ["Student", "Taught", "get_teacher", "train_student"]
 

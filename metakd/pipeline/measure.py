@@ -24,7 +24,6 @@ from metakd.reports.divergence import are_finite
 from metakd.reports.fidelity import expected_calibration_error
 from metakd.reports.fidelity import fidelity as fidelity_of
 from metakd.reports.statistics import paired_difference
-from metakd.stages.context import Validation
 from metakd.stages.evaluate import (
     EvaluationSetting,
     Measurement,
@@ -32,6 +31,7 @@ from metakd.stages.evaluate import (
     embeds_alone,
     evaluate,
 )
+from metakd.stages.fit import Validation
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
 

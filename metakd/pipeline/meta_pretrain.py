@@ -11,8 +11,7 @@ from metakd.models.network import Network
 from metakd.pipeline.measure import chosen_by, validation_setting
 from metakd.pipeline.prepare import Prepared, optimization_of
 from metakd.pipeline.teaching import adapting_teacher
-from metakd.stages.context import StageContext
-from metakd.stages.fit import Fitted, fit
+from metakd.stages.fit import Fitted, StageContext, fit
 from metakd.stages.recorder import Recorder
 
 __all__ = ["meta_pretrain", "teacher_updates"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -173,15 +173,7 @@ class Prepared:
 
 def optimization_of(section: OptimizerConfig) -> Optimization:
     """Return the plain values of a stage's optimiser settings."""
-    return Optimization(
-        optimizer=section.optimizer,
-        lr=section.lr,
-        weight_decay=section.weight_decay,
-        schedule=section.schedule,
-        halve_every=section.halve_every,
-        clip=section.clip,
-        skip_nonfinite=section.skip_nonfinite,
-    )
+    return Optimization(**{f.name: getattr(section, f.name) for f in fields(Optimization)})
 
 
 def choose_device(asked: str) -> torch.device:

@@ -24,10 +24,9 @@ from metakd.errors import UserError
 from metakd.models.card import Card
 from metakd.models.weights_file import header
 from metakd.pipeline.alone import STAGES, keep_as_student_alone, student_alone
-from metakd.pipeline.announce import networks
 from metakd.pipeline.cards import inputs_of, record_data, student_card, teacher_card, tuned_card
 from metakd.pipeline.construction import settings_of
-from metakd.pipeline.deployed import cost_of
+from metakd.pipeline.deployed import cost_of, networks
 from metakd.pipeline.draw import class_rows, draw_figures
 from metakd.pipeline.failures import explained, resume_command
 from metakd.pipeline.learners import Student, get_teacher, train_student

@@ -17,9 +17,9 @@ from metakd.distillation.teacher import FrozenTeacher
 from metakd.distillation.teacher_modes import prototype_logits_on_support
 from metakd.pipeline.learners import Student
 from metakd.pipeline.prepare import Prepared, optimization_of
-from metakd.stages.context import StageContext
 from metakd.stages.evaluate import embeds_alone
 from metakd.stages.fine_tune import TargetResult, fine_tune
+from metakd.stages.fit import StageContext
 from metakd.stages.recorder import Recorder
 
 __all__ = ["fine_tune_student"]

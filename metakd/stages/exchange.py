@@ -8,7 +8,7 @@ of one process but for rounding.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -19,12 +19,12 @@ from metakd.distillation.objective import Objective
 from metakd.distributed.group import Group
 from metakd.models.normalization import shared_statistics
 
-__all__ = ["Batch", "Exchange", "part_of"]
+__all__ = ["Exchange", "Shared", "part_of"]
 
-Batch = TypeVar("Batch", TaskBatch, ExampleBatch, TaskBatch | ExampleBatch)
+Shared = TypeVar("Shared", TaskBatch, ExampleBatch, TaskBatch | ExampleBatch)
 
 
-def part_of(batch: Batch, rank: int, size: int) -> tuple[Batch, float]:
+def part_of(batch: Shared, rank: int, size: int) -> tuple[Shared, float]:
     """Return part `rank` of `size` of a batch, in order, and its share of the whole.
 
     Parts differ by one task (example) at most. A batch of fewer than `size` has empty parts.
@@ -38,7 +38,7 @@ class Exchange:
     """Shares out the batches of a training and brings gradients together.
 
     Args:
-        group: the processes.
+        group: the processes, two or more.
         modules: `learner` and `objective`.
     """
 
@@ -49,15 +49,13 @@ class Exchange:
         self._whole = False
         self._started = False
 
-    def share(self, batch: Batch) -> Batch:
+    def share(self, batch: Shared) -> Shared:
         """Return this process's part of a batch.
 
         A whole batch whose objective compares its examples cannot be divided: each process then
         computes all of it, and the mean changes nothing.
         """
         group = self._group
-        if group.size == 1:
-            return batch
         objective = self._modules["objective"]
         assert isinstance(objective, Objective)
         self._whole = isinstance(batch, ExampleBatch) and not objective.mean_over_examples
@@ -70,8 +68,6 @@ class Exchange:
     def statistics(self) -> AbstractContextManager[None]:
         """Let batch norm over the whole batch take the statistics of all parts in the block."""
         group = self._group
-        if group.size == 1:
-            return nullcontext()
         if not self._started:  # all begin alike, whatever made them
             self._started = True
             group.spread([t for m in self._modules.values() for t in m.state_dict().values()])
@@ -87,8 +83,6 @@ class Exchange:
 
         Something that is not finite in one process is not finite in all of them afterwards.
         """
-        if self._group.size == 1:
-            return terms
         learner = self._modules["learner"]
         assert isinstance(learner, Algorithm)
         terms = {name: term.detach().clone() for name, term in terms.items()}

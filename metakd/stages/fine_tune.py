@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metakd.adaptation.inner_loop import accuracy
+from metakd.adaptation.algorithm import descended
 from metakd.algorithms.supervised import Supervised
 from metakd.data.class_data import ClassData
 from metakd.data.counter_random import permutation, stream_key
 from metakd.data.target import TargetTask
-from metakd.data.tasks import ExampleBatch, TaskBatch
-from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.data.tasks import Batch, ExampleBatch
+from metakd.distillation.objective import Answer, Answers, Objective, TaskAnswers
 from metakd.models.network import Network
 from metakd.models.normalization import (
     BatchNorm2d,
@@ -27,8 +27,7 @@ from metakd.models.normalization import (
     set_running_statistics,
 )
 from metakd.reports.divergence import answers, are_finite
-from metakd.stages.context import StageContext
-from metakd.stages.fit import fit
+from metakd.stages.fit import StageContext, fit
 from metakd.stages.precision import Precision
 
 __all__ = ["TargetResult", "fine_tune", "l2sp_penalty"]
@@ -153,12 +152,7 @@ class _Tuned(Supervised):
         """See `torch.nn.Module.train`; a fixed backbone is not trained."""
         return super().train(mode and not self._frozen)
 
-    def accumulate(
-        self,
-        batch: TaskBatch | ExampleBatch,
-        objective: Objective,
-        answers: TaskAnswers | Answer | None,
-    ) -> dict[str, Tensor]:
+    def accumulate(self, batch: Batch, objective: Objective, answers: Answers) -> dict[str, Tensor]:
         """See `Algorithm.accumulate`; accuracy is that on the target's classes of the batch."""
         assert isinstance(batch, ExampleBatch) and not isinstance(answers, TaskAnswers)
         # A last batch of one image has no batch statistics to speak of.
@@ -169,9 +163,7 @@ class _Tuned(Supervised):
         if self._start is not None:
             terms = {**terms, "loss/l2sp": l2sp_penalty(self.network, self._start)}
             terms["loss"] = terms["loss"] + self._l2sp * terms["loss/l2sp"]
-        terms["loss"].backward()
-        report = terms | accuracy(predicted.logits, batch.labels)
-        return {name: term.detach() for name, term in report.items()}
+        return descended(terms, predicted.logits, batch.labels)
 
 
 @torch.no_grad()

@@ -5,21 +5,57 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from metakd.adaptation.algorithm import Algorithm
-from metakd.data.tasks import ExampleBatch, TaskBatch
-from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.data.tasks import Batch, ExampleBatch, TaskBatch
+from metakd.distillation.objective import Answer, Answers, Objective, TaskAnswers
 from metakd.errors import UserError
-from metakd.stages.context import StageContext, Validation
-from metakd.stages.finite import NotFiniteError
-from metakd.stages.recorder import floats
-from metakd.stages.training import Training
+from metakd.stages.optimization import Optimization
+from metakd.stages.precision import Precision
+from metakd.stages.recorder import Recorder, floats
+from metakd.stages.training import NotFiniteError, Training
 
-__all__ = ["Fitted", "fit"]
+__all__ = ["Fitted", "StageContext", "Validation", "fit"]
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """Surroundings of a training stage.
+
+    Attributes:
+        stage: name under which metrics and checkpoints go.
+        recorder: where they go, and what was done before comes from.
+        precision: number format of forward passes.
+        optimization: optimiser and schedule.
+        seed: decides order and augmentation, by name of the stream.
+    """
+
+    stage: str
+    recorder: Recorder
+    precision: Precision
+    optimization: Optimization = field(default_factory=Optimization)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How a stage chooses among the states that it passes through.
+
+    Attributes:
+        measure: returns the validation value of the learner as it is now.
+        every: steps between validations; 0: only at the end.
+        higher_is_better: false for errors (regression).
+        keep_best: go back to the best validated state at the end.
+    """
+
+    measure: Callable[[], float]
+    every: int = 0
+    higher_is_better: bool = True
+    keep_best: bool = True
 
 
 @dataclass(frozen=True)
@@ -40,11 +76,11 @@ class Fitted:
 def fit(
     learner: Algorithm,
     objective: Objective,
-    batch_at: Callable[[int], TaskBatch | ExampleBatch],
+    batch_at: Callable[[int], Batch],
     context: StageContext,
     *,
     steps: int,
-    answers_to: Callable[[Any], TaskAnswers | Answer | None] | None = None,
+    answers_to: Callable[[Any], Answers] | None = None,
     validation: Validation | None = None,
     learner_is: str = "student",
     log_every: int = 10,
@@ -109,9 +145,10 @@ def fit(
                     with recorder.whole():
                         step = training.step
                         batch = batch_at(step)
-                        mine = training.share(batch)  # of several processes
+                        mine = training.share(batch)
                         answers = None if answers_to is None else answers_to(mine)
-                        before = training.snapshot()
+                        left = optimization.skip_nonfinite - training.skipped
+                        before = training.kept() if left > 0 else None
                         terms: Mapping[str, torch.Tensor] = {}
                         further: Mapping[str, torch.Tensor] = {}
                         torn = True
@@ -124,7 +161,7 @@ def fit(
                             if before is None:
                                 raise NotFiniteError(stage, step, str(problem)) from problem
                             before.restore()
-                            training.skip()
+                            training.skipped += 1
                             recorder.warn(f"{stage}: step {step} was skipped: {problem}")
                         training.pending = {}
                         if step % log_every == 0 or step + 1 == steps or judged(step + 1):
@@ -187,9 +224,7 @@ def _named(terms: Mapping[str, torch.Tensor], learner_is: str) -> dict[str, floa
     return {n.replace("student/", f"{learner_is}/"): v for n, v in floats(terms).items()}
 
 
-def _teacher_accuracy(
-    batch: TaskBatch | ExampleBatch, answers: TaskAnswers | Answer | None
-) -> dict[str, float]:
+def _teacher_accuracy(batch: Batch, answers: Answers) -> dict[str, float]:
     """Return how often the teacher's logits are right on what it was asked, if it gave any."""
     if isinstance(answers, TaskAnswers) and isinstance(batch, TaskBatch):
         on_query = answers.query is not None

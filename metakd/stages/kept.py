@@ -20,7 +20,12 @@ from metakd.data.cache import read_checked
 from metakd.stages.recorder import Recorder
 from metakd.stages.sole import sole_maker
 
-__all__ = ["content_address", "fingerprint", "from_cache_or_made", "source_fingerprint"]
+__all__ = [
+    "content_address",
+    "fingerprint",
+    "from_cache_or_made",
+    "source_fingerprint",
+]
 
 PACKAGE = Path(__file__).resolve().parents[1]
 

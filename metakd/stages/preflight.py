@@ -13,8 +13,8 @@ import torch
 from metakd.adaptation.algorithm import Algorithm
 from metakd.adaptation.embedding_learner import EmbeddingLearner
 from metakd.adaptation.gradient_learner import GradientLearner
-from metakd.adaptation.outer_gradients import MultiStep, unrolled
-from metakd.adaptation.task_workers import workers
+from metakd.adaptation.outer_gradients import unrolled
+from metakd.adaptation.task_execution import workers
 from metakd.algorithms.supervised import Supervised
 from metakd.data.available_memory import available_memory
 from metakd.data.tasks import TaskBatch
@@ -244,7 +244,7 @@ def _advice_adapting(algorithm: GradientLearner, how: str, tasks: int) -> tuple[
     """Return what to type if memory is short, the most useful first."""
     options = settings_used(type(algorithm))
     second = not algorithm.first_order or algorithm.annealing.first_order_share > 0
-    unrolls = second and (algorithm.outer is unrolled or isinstance(algorithm.outer, MultiStep))
+    unrolls = second and (algorithm.outer is unrolled or bool(algorithm.annealing.multi_step))
     advice = []
     if unrolls and not algorithm.checkpoint_steps and "checkpoint_steps" in options:
         advice.append("algorithm.options.checkpoint_steps=true")

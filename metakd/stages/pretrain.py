@@ -1,21 +1,23 @@
-"""Supervised training of a network on the meta-train classes: the teacher's first stage."""
+"""Supervised training on the meta-train classes: the teacher's first stage, and the student's."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from metakd.algorithms.supervised import Supervised
 from metakd.data.class_data import ClassData
-from metakd.distillation.objective import Objective
+from metakd.data.tasks import ExampleBatch
+from metakd.distillation.objective import Answer, Objective
 from metakd.models.network import Network
 from metakd.models.normalization import batchnorm_mode
 from metakd.reports.divergence import answers
-from metakd.stages.context import StageContext, Validation
-from metakd.stages.fit import Fitted, fit
+from metakd.stages.fit import Fitted, StageContext, Validation, fit
 from metakd.stages.precision import Precision
 
-__all__ = ["base_accuracy", "hold_out", "pretrain"]
+__all__ = ["base_accuracy", "hold_out", "pretrain", "warm_start"]
 
 
 def hold_out(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
@@ -108,3 +110,47 @@ def pretrain(
         validation=validation if len(held) else None,
         learner_is="teacher",
     )
+
+
+def warm_start(
+    backbone: nn.Module,
+    data: ClassData,
+    objective: Objective,
+    context: StageContext,
+    *,
+    answers_to: Callable[[ExampleBatch], Answer] | None,
+    epochs: int,
+    batch_size: int,
+    label_smoothing: float,
+    updates: int | None = None,
+) -> Fitted:
+    """Train `backbone` in place before the episodes, on labels and maybe a teacher's answers.
+
+    The linear head over the meta-train classes that it needs is dropped afterwards.
+
+    Args:
+        backbone: the student's.
+        data: the dataset.
+        objective: labels alone, or a distillation.
+        context: how it computes, and where metrics go.
+        answers_to: the teacher's answer to a batch.
+        epochs: passes over the meta-train images.
+        batch_size: images of an update.
+        label_smoothing: of the labels' loss.
+        updates: at least so many, in further passes; None: `epochs` alone decides.
+    """
+    learner = Supervised(backbone, data.split("train").classes).to(data.device)
+    batches = data.batches(
+        "train", batch_size=batch_size, seed=context.seed, stage="warmstart", augmented=True
+    )
+    objective.label_smoothing = label_smoothing
+    fitted = fit(
+        learner,
+        objective,
+        batches.batch,
+        context,
+        steps=batches.steps(epochs, updates),
+        answers_to=answers_to,
+    )
+    objective.label_smoothing = 0.0
+    return fitted

@@ -20,8 +20,8 @@ from metakd.tracking.progress import Bar, Progress
 from metakd.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
-    from metakd.data.tasks import ExampleBatch, TaskBatch
-    from metakd.distillation.objective import Answer, TaskAnswers
+    from metakd.data.tasks import Batch
+    from metakd.distillation.objective import Answers
     from metakd.stages.precision import Precision
     from metakd.stages.training import Training
 
@@ -126,8 +126,8 @@ class Recorder:
     def about_to_train(
         self,
         training: Training,
-        batch_at: Callable[[int], TaskBatch | ExampleBatch],
-        answers_to: Callable[[Any], TaskAnswers | Answer | None] | None,
+        batch_at: Callable[[int], Batch],
+        answers_to: Callable[[Any], Answers] | None,
         steps: int,
         precision: Precision,
     ) -> None:

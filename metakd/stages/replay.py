@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from metakd.adaptation.gradient_learner import GradientLearner
-from metakd.data.tasks import ExampleBatch, TaskBatch
-from metakd.distillation.objective import Answer, TaskAnswers, target_loss
+from metakd.data.tasks import Batch, TaskBatch
+from metakd.distillation.objective import Answers, target_loss
 from metakd.runs.journal import Journal
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
@@ -97,8 +97,8 @@ class Replay(Recorder):
     def about_to_train(
         self,
         training: Training,
-        batch_at: Callable[[int], TaskBatch | ExampleBatch],
-        answers_to: Callable[[Any], TaskAnswers | Answer | None] | None,
+        batch_at: Callable[[int], Batch],
+        answers_to: Callable[[Any], Answers] | None,
         steps: int,
         precision: Precision,
     ) -> None:
@@ -112,7 +112,7 @@ class Replay(Recorder):
         batch = batch_at(training.step)
         before = training.kept()
 
-        def look(part: TaskBatch | ExampleBatch) -> tuple[dict[str, Tensor], str | None]:
+        def look(part: Batch) -> tuple[dict[str, Tensor], str | None]:
             answers = None if answers_to is None else answers_to(part)
             try:
                 return training.gradients(part, answers, steps, precision)
@@ -162,7 +162,7 @@ def _query_losses(training: Training, task: TaskBatch) -> list[float]:
     return [float(target_loss(o, task.query_targets)) for o in outputs]
 
 
-def _same(batch: TaskBatch | ExampleBatch, kept: Mapping[str, Any]) -> bool:
+def _same(batch: Batch, kept: Mapping[str, Any]) -> bool:
     for name, value in vars(batch).items():
         other = kept.get(name)
         if isinstance(value, Tensor):

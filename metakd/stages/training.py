@@ -5,22 +5,84 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from metakd.adaptation.algorithm import Algorithm
-from metakd.data.tasks import ExampleBatch, TaskBatch
-from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.data.tasks import Batch
+from metakd.distillation.objective import Answers, Objective
 from metakd.distributed.group import ALONE, Group
+from metakd.errors import RunError
 from metakd.models.randomness import random_state, restore_random_state
-from metakd.stages.exchange import Batch, Exchange
-from metakd.stages.finite import Snapshot, complaint
+from metakd.stages.exchange import Exchange, Shared
 from metakd.stages.optimization import Optimization, make_optimizer
 from metakd.stages.precision import Precision
 
-__all__ = ["Training"]
+__all__ = ["NotFiniteError", "Training"]
+
+
+class NotFiniteError(RunError):
+    """A loss or a gradient of an update is not finite; the update was not made."""
+
+    def __init__(self, stage: str, step: int, what: str) -> None:
+        setting = stage.removesuffix("_alone")
+        super().__init__(
+            f"{stage}, step {step}: {what}; lower {setting}.lr or algorithm.inner_lr, or let "
+            f"some such updates be skipped with {setting}.skip_nonfinite=10; "
+            "metakd train replay=RUN shows which task it was"
+        )
+
+
+def complaint(loss: Tensor, modules: Mapping[str, nn.Module]) -> str | None:
+    """Say what of an update is not finite, or None.
+
+    Args:
+        loss: the outer loss, a scalar. A loss of the inner loop that is not finite makes the
+            parameters after it, and so this one, not finite.
+        modules: what has been given gradients, by name.
+    """
+    if not torch.isfinite(loss):
+        return f"the loss is {float(loss)}"
+    named = [
+        (f"{name}.{part}", p.grad)
+        for name, module in modules.items()
+        for part, p in module.named_parameters()
+        if p.grad is not None
+    ]
+    if not named:
+        return None
+    # One reduction a tensor and one read for all of them: reading each would wait for a GPU.
+    norms = torch.stack(list(torch._foreach_norm([g for _, g in named], float("inf"))))
+    if bool(torch.isfinite(norms).all()):
+        return None
+    bad = [n for (n, _), x in zip(named, norms.tolist(), strict=True) if not math.isfinite(x)]
+    return f"the gradient of {bad[0]}{f' and {len(bad) - 1} more' if bad[1:] else ''} is not finite"
+
+
+class Snapshot:
+    """The state of a learner before an update, to go back to if the update must not be made.
+
+    A forward pass moves running statistics, and a teacher that learns steps inside its update.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], others: Mapping[str, Optimizer]) -> None:
+        self._modules = dict(modules)
+        self._others = dict(others)
+        self._states: dict[str, Any] = {
+            name: copy.deepcopy(m.state_dict()) for name, m in self._modules.items()
+        }
+        self._optimizers = {n: copy.deepcopy(o.state_dict()) for n, o in self._others.items()}
+
+    def restore(self) -> None:
+        """Go back."""
+        for name, module in self._modules.items():
+            module.load_state_dict(self._states[name])
+        for name, optimizer in self._others.items():
+            optimizer.load_state_dict(self._optimizers[name])
 
 
 class Training:
@@ -56,7 +118,7 @@ class Training:
         self.learner, self._objective = learner, objective
         self._best_state: dict[str, Any] | None = None
         self._best_is_new = False
-        self._exchange = Exchange(group, self._modules)
+        self._exchange = Exchange(group, self._modules) if group.size > 1 else None
         self._others = learner.own_optimizers()
         apart = {id(p) for o in self._others.values() for g in o.param_groups for p in g["params"]}
         self._optimizer = make_optimizer([learner, objective], how, apart)
@@ -64,20 +126,16 @@ class Training:
 
     # --- one update
 
-    def share(self, batch: Batch) -> Batch:
+    def share(self, batch: Shared) -> Shared:
         """Return the part of a batch that falls to this process; alone, all of it."""
-        return self._exchange.share(batch)
+        return batch if self._exchange is None else self._exchange.share(batch)
 
     def mean(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Return the mean of metrics of the part over the whole batch."""
-        return self._exchange.mean(metrics)
+        return dict(metrics) if self._exchange is None else self._exchange.mean(metrics)
 
     def gradients(
-        self,
-        batch: TaskBatch | ExampleBatch,
-        answers: TaskAnswers | Answer | None,
-        steps: int,
-        precision: Precision,
+        self, batch: Batch, answers: Answers, steps: int, precision: Precision
     ) -> tuple[dict[str, Tensor], str | None]:
         """Take the gradients of update `self.step` of `steps`, which is not made yet.
 
@@ -99,17 +157,15 @@ class Training:
             own.zero_grad(set_to_none=True)
         self._optimizer.zero_grad(set_to_none=True)
         learner.begin(self.step, steps)
-        with precision.autocast(), self._exchange.statistics():
+        exchange = self._exchange
+        with precision.autocast(), nullcontext() if exchange is None else exchange.statistics():
             terms = learner.accumulate(batch, self._objective, answers)
-        terms = self._exchange.average(terms)
+        if exchange is not None:
+            terms = exchange.average(terms)
         return terms, complaint(terms["loss"], self._modules)
 
     def update(
-        self,
-        batch: TaskBatch | ExampleBatch,
-        answers: TaskAnswers | Answer | None,
-        steps: int,
-        precision: Precision,
+        self, batch: Batch, answers: Answers, steps: int, precision: Precision
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Make update `self.step` of `steps`; return the terms and further metrics.
 
@@ -128,17 +184,9 @@ class Training:
         self._optimizer.step()
         return terms, self.learner.advance()
 
-    def snapshot(self) -> Snapshot | None:
-        """Return the state to go back to if the next update is not finite; None: it must be."""
-        return None if self.skipped >= self._how.skip_nonfinite else self.kept()
-
     def kept(self) -> Snapshot:
         """Return the state as it is, to go back to it."""
         return Snapshot(self._modules, {"": self._optimizer, **self._others})
-
-    def skip(self) -> None:
-        """Count an update that was not made."""
-        self.skipped += 1
 
     # --- the best on validation
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from metakd.adaptation.differentiation import Tensors, detached
 from metakd.adaptation.inner_loop import Task
 from metakd.adaptation.solver import Solver
-from metakd.adaptation.task_workers import in_order, workers
+from metakd.adaptation.task_execution import in_order, workers
 from metakd.distillation.objective import Answer, Objective, target_loss
 from metakd.models.network import Prediction
 

@@ -13,8 +13,8 @@ from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.adaptation.inner_loop import tasks_of
 from metakd.adaptation.lean_optimizers import lean
 from metakd.adaptation.solver import Solver, solver_of
-from metakd.data.tasks import ExampleBatch, TaskBatch
-from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.data.tasks import Batch, TaskBatch
+from metakd.distillation.objective import Answer, Answers, Objective, TaskAnswers
 from metakd.teaching.co_learning import Exchange, Pair, pair_gradient
 from metakd.teaching.teaching_algorithm import Joined
 
@@ -95,12 +95,7 @@ class CoLearner(Joined):
             self.optimizer.step()
         return {}
 
-    def accumulate(
-        self,
-        batch: TaskBatch | ExampleBatch,
-        objective: Objective,
-        answers: TaskAnswers | Answer | None,
-    ) -> dict[str, Tensor]:
+    def accumulate(self, batch: Batch, objective: Objective, answers: Answers) -> dict[str, Tensor]:
         """See `Algorithm.accumulate`; the teacher's answers are made here, so none is taken."""
         assert isinstance(batch, TaskBatch) and answers is None
         if batch.query_targets.is_floating_point() and not self.exchange.teacher_kd:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from metakd.adaptation.algorithm import Algorithm
-from metakd.adaptation.binding import Bound
-from metakd.adaptation.differentiation import Tensors, detached
-from metakd.adaptation.inner_loop import tasks_of
+from metakd.adaptation.differentiation import Bound, Tensors, detached
+from metakd.adaptation.inner_loop import tasks_of, without_updates
 from metakd.adaptation.lean_optimizers import lean
 from metakd.adaptation.solver import Solver, solver_of
-from metakd.data.tasks import ExampleBatch, TaskBatch
+from metakd.data.tasks import Batch, ExampleBatch, TaskBatch
 from metakd.distillation.divergences import unit
-from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.distillation.objective import Answer, Answers, Objective, TaskAnswers
 from metakd.distillation.teacher_modes import prototype_logits
 from metakd.errors import check_word
 from metakd.models.network import Network, Prediction
@@ -29,8 +27,6 @@ __all__ = ["HYPERGRADIENTS", "FeedbackLearner"]
 
 HYPERGRADIENTS = ("unrolled", "finite_differences")
 _RELATIVE_MOVE = 0.01  # Liu et al., 2019 (DARTS): the perturbation's length over the direction's
-
-Batch = TaskBatch | ExampleBatch
 
 
 class FeedbackLearner(Joined):
@@ -115,12 +111,7 @@ class FeedbackLearner(Joined):
         """See `Algorithm.own_optimizers`: the teacher's."""
         return {"teacher": self.optimizer}
 
-    def accumulate(
-        self,
-        batch: Batch,
-        objective: Objective,
-        answers: TaskAnswers | Answer | None,
-    ) -> dict[str, Tensor]:
+    def accumulate(self, batch: Batch, objective: Objective, answers: Answers) -> dict[str, Tensor]:
         """See `Algorithm.accumulate`; the teacher takes its step here, before the student's.
 
         Raises:
@@ -224,7 +215,7 @@ class FeedbackLearner(Joined):
 
     def _predict(self, values: Tensors, batch: Batch) -> Prediction:
         """Return the student's prediction; no running statistics are touched."""
-        with batchnorm_mode(self.student, "batch"), _without_updates(self.student):
+        with batchnorm_mode(self.student, "batch"), without_updates(self.student):
             if isinstance(batch, ExampleBatch):
                 assert self._whole is not None
                 found: Prediction = self._whole(values, batch.examples)
@@ -247,19 +238,6 @@ class FeedbackLearner(Joined):
         return prototype_logits(
             directions[:, :n], batch.support_targets, directions[:, n:], batch.ways, self.scale
         )
-
-
-@contextmanager
-def _without_updates(module: nn.Module) -> Iterator[None]:
-    """Put batch norm in evaluation mode, so that no trial pass moves running statistics."""
-    layers = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
-    for layer in layers:
-        layer.training = False
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.training = True
 
 
 def _targets(batch: Batch) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metakd.adaptation import task_workers
+from metakd.adaptation import task_execution
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.objective import Answer, TaskAnswers
 from metakd.models.normalization import BatchNorm2d
@@ -106,11 +106,11 @@ def answers_to() -> Callable[..., TaskAnswers]:
 @pytest.fixture
 def two_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make the pool two threads strong, however many this machine would give it."""
-    monkeypatch.setattr(task_workers, "_POOL", None)
-    monkeypatch.setattr(task_workers, "_WORKERS", 2)
+    monkeypatch.setattr(task_execution, "_POOL", None)
+    monkeypatch.setattr(task_execution, "_WORKERS", 2)
     yield
-    if task_workers._POOL is not None:
-        task_workers._POOL.shutdown()
+    if task_execution._POOL is not None:
+        task_execution._POOL.shutdown()
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metakd.adaptation.annealing import Annealing
 from metakd.adaptation.outer_gradients import unrolled
-from metakd.adaptation.settings import Adaptation
+from metakd.adaptation.settings import Adaptation, Annealing
 from metakd.algorithms.maml import MAML
 from metakd.algorithms.reptile import Reptile
 from metakd.data.tasks import TaskBatch

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metakd.adaptation.implicit_gradient import conjugate_gradient
-from metakd.algorithms.imaml import IMAML
+from metakd.algorithms.imaml import IMAML, conjugate_gradient
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.embedding import EmbeddingMatch
 from metakd.distillation.objective import Objective

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from metakd.adaptation.layer_step_rates import LayerStepRates
+from metakd.adaptation.update_rules import LayerStepRates
 from metakd.algorithms.anil import ANIL
 from metakd.algorithms.boil import BOIL
 from metakd.algorithms.maml import MAML

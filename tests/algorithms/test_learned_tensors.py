@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from metakd.adaptation.learned_tensors import LearnedTensors
+from metakd.adaptation.update_rules import LearnedTensors
 
 
 def made() -> LearnedTensors:

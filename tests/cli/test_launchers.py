@@ -9,7 +9,7 @@ import pytest
 
 from metakd import pipeline as real
 from metakd.errors import RunError
-from metakd.stages.finite import NotFiniteError
+from metakd.stages.training import NotFiniteError
 
 
 def test_nothing_starts_if_one_combination_is_impossible(metakd, pipeline, tmp_path: Path) -> None:

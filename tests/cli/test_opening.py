@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import metakd
-from metakd.cli.opening import opening
+from metakd.cli.train import opening
 
 
 @pytest.mark.parametrize(

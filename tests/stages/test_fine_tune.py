@@ -12,8 +12,8 @@ from metakd.data.images import ImageData
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Answer
 from metakd.models.network import Network
-from metakd.stages.context import StageContext
 from metakd.stages.fine_tune import TargetResult, fine_tune, l2sp_penalty
+from metakd.stages.fit import StageContext
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.distillation.objective import Objective
-from metakd.stages.context import StageContext, Validation
-from metakd.stages.finite import NotFiniteError
-from metakd.stages.fit import Fitted, fit
+from metakd.stages.fit import Fitted, StageContext, Validation, fit
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
+from metakd.stages.training import NotFiniteError
 
 STEEP = Optimization(optimizer="plain_sgd", lr=0.5)
 

@@ -14,8 +14,7 @@ from torch import nn
 from metakd.data.images import ImageData
 from metakd.models.network import Network
 from metakd.stages import pretrain as module
-from metakd.stages.context import StageContext
-from metakd.stages.fit import Fitted
+from metakd.stages.fit import Fitted, StageContext
 from metakd.stages.kept import source_fingerprint
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
