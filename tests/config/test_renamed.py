@@ -71,7 +71,9 @@ def test_in_a_recorded_run(tmp_path: Path) -> None:
     old = yaml.safe_load(now.yaml)
     for group in ("dataset", "algorithm", "distill"):
         facts = old[group].pop("supports")
-        old[group] |= {fact: v for fact, v in facts.items() if f"{group}.{fact}" in RENAMED}
+        moved = {fact for fact in facts if f"{group}.{fact}" in RENAMED}
+        old[group] |= {fact: facts[fact] for fact in moved}
+        old[group]["supports"] = {f: v for f, v in facts.items() if f not in moved}  # newer ones
     assert old["algorithm"]["outer_optimizer"] == "plain_sgd"
     file = tmp_path / ".hydra" / "config.yaml"
     file.parent.mkdir()
