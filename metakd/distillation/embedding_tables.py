@@ -15,7 +15,7 @@ from metakd.models.network import embed
 if TYPE_CHECKING:
     from metakd.data.class_data import ClassData
 
-__all__ = ["FEATURES_BUDGET", "MEMORY_BUDGET", "EmbeddingTables", "OwnLook"]
+__all__ = ["FEATURES_BUDGET", "MEMORY_BUDGET", "EmbeddingTables", "TeacherView"]
 
 Made = Callable[[Tensor], Tensor]
 """Returns the embeddings [n, size] float32 of one view of the images at positions [n]."""
@@ -27,8 +27,8 @@ FEATURES_BUDGET = 1 << 29
 """Bytes that the tables of one request of intermediate features may take."""
 
 
-class OwnLook(Protocol):
-    """How a teacher that has its own view of the examples looks at them, once for all runs."""
+class TeacherView(Protocol):
+    """A teacher's own view of the examples, and its embeddings of them, kept for all runs."""
 
     def data(self) -> ClassData:
         """Return the data, whose `examples` are as the teacher expects them."""
@@ -60,9 +60,9 @@ class EmbeddingTables:
         autocast: number format of forward passes; None: float32.
         channels_last: lay images and filters out channels-last, the faster way with autocast.
         batch_size: images of a forward pass when a table is filled.
-        look: of a teacher with its own view of the examples, which `backbone` turns what it is
-            given into otherwise (`adapt_input`): tables are then filled from its data, and kept on
-            disk. Those above `MEMORY_BUDGET` bytes stay there, mapped into memory.
+        teacher_view: of a teacher that expects other examples than the student is given (where
+            `backbone` has no table to read, it converts those, by `adapt_input`): tables are
+            filled from its data and kept on disk; those above `MEMORY_BUDGET` bytes are mapped.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class EmbeddingTables:
         backbone: nn.Module,
         data: ClassData,
         *,
-        look: OwnLook | None = None,
+        teacher_view: TeacherView | None = None,
         autocast: torch.dtype | None = None,
         channels_last: bool = False,
         batch_size: int = 512,
@@ -80,7 +80,7 @@ class EmbeddingTables:
         if channels_last:
             backbone.to(memory_format=torch.channels_last)
         self._data = data
-        self._look = look
+        self._teacher_view = teacher_view
         self._mapped: dict[str, list[Tensor]] = {}
         self._autocast = autocast
         self._batch_size = batch_size
@@ -99,7 +99,7 @@ class EmbeddingTables:
 
     def clean(self, split: str) -> Tensor:
         """Return the embeddings [images, size] float32 of the clean images of `split`."""
-        if self._look is None:
+        if self._teacher_view is None:
             return self.table(split)[0]
         return self._views(split)[0].to(self._data.split(split).labels.device)
 
@@ -117,15 +117,15 @@ class EmbeddingTables:
             made = [
                 partial(self._embed_view, split, view=v) for v in range(self._fixed_views(split))
             ]
-            if self._look is None:
+            if self._teacher_view is None:
                 pieces = torch.arange(len(labels), device=labels.device).split(self._batch_size)
                 return [torch.cat([make(piece) for piece in pieces]) for make in made]
-            self._mapped[split] = self._look.views(split, len(labels), made)
+            self._mapped[split] = self._teacher_view.views(split, len(labels), made)
         return self._mapped[split]
 
     def _is_mapped(self, split: str) -> bool:
         """Tell whether the table is too large to be held in memory."""
-        if self._look is None or split in self._raw:
+        if self._teacher_view is None or split in self._raw:
             return False
         return sum(v.numel() * v.element_size() for v in self._views(split)) > MEMORY_BUDGET
 
@@ -248,10 +248,12 @@ class EmbeddingTables:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the embeddings [n, size] of one view of these images, and features by stage."""
         views = torch.full_like(index, view) if view else None
-        if self._look is None:
+        if self._teacher_view is None:
             return self.run(self._data.examples(split, index, views), stages)
         # These are as the network expects them: what adapts its input must not do so again.
-        return self.run(self._look.data().examples(split, index, views), stages, adapted=True)
+        return self.run(
+            self._teacher_view.data().examples(split, index, views), stages, adapted=True
+        )
 
     def _fixed_views(self, split: str) -> int:
         """Return how many views of an image of `split` its table holds."""

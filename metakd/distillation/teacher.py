@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metakd.data.tasks import ExampleBatch, TaskBatch, TaskStream
 from metakd.distillation.calibration import fit_scale
-from metakd.distillation.embedding_tables import EmbeddingTables, OwnLook
+from metakd.distillation.embedding_tables import EmbeddingTables, TeacherView
 from metakd.distillation.objective import Answer, TaskAnswers
 from metakd.distillation.teacher_modes import (
     head_logits,
@@ -53,7 +53,7 @@ class FrozenTeacher:
         channels_last: lay images and filters out channels-last, the faster way with autocast.
         batch_size: images of a forward pass when a table is filled.
         penalty: of the ridge regression in mode `linear`.
-        look: of a teacher with its own view of the examples, see `EmbeddingTables`.
+        teacher_view: of a teacher with its own view of the examples, see `EmbeddingTables`.
 
     Attributes:
         size: of an embedding.
@@ -74,7 +74,7 @@ class FrozenTeacher:
         channels_last: bool = False,
         batch_size: int = 512,
         penalty: float = 1.0,
-        look: OwnLook | None = None,
+        teacher_view: TeacherView | None = None,
     ) -> None:
         check_word("distill.teacher_mode", mode, MODES)
         network = copy.deepcopy(network).eval().requires_grad_(False)
@@ -85,7 +85,7 @@ class FrozenTeacher:
             autocast=autocast,
             channels_last=channels_last,
             batch_size=batch_size,
-            look=look,
+            teacher_view=teacher_view,
         )
         self._penalty = penalty
         self.mode = mode

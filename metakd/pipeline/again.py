@@ -30,10 +30,10 @@ from metakd.pipeline.measure import (
     precision_of,
     start_of,
 )
-from metakd.pipeline.own_look import embedded_by
 from metakd.pipeline.prepare import Prepared, prepare
 from metakd.pipeline.seen import left_out
 from metakd.pipeline.suspicion import doubts_of, keep
+from metakd.pipeline.teacher_view import embedded_by
 from metakd.pipeline.teaching import adapting_teacher
 from metakd.reports.summary import summary
 from metakd.runs.checkpoints import load_weights

@@ -20,8 +20,8 @@ from metakd.models.network import Network
 from metakd.pipeline.identity import key_of_teacher
 from metakd.pipeline.measure import chosen_by, precision_of, validation_setting
 from metakd.pipeline.meta_pretrain import meta_pretrain
-from metakd.pipeline.own_look import look_of
 from metakd.pipeline.prepare import Prepared, optimization_of
+from metakd.pipeline.teacher_view import view_of_teacher
 from metakd.pipeline.teaching import adapting_teacher, join
 from metakd.stages.exchange import part_of
 from metakd.stages.fit import Fitted, StageContext, fit
@@ -66,18 +66,18 @@ class Taught:
         seconds: of its training; None where nothing was trained (a checkpoint, the cache).
         learned: what it has become beside the student, where it adapts or learns; on regression
             what it is before, too.
-        own_look: whether it has its own view of the examples, and its embeddings are kept.
+        has_own_view: whether it has its own view of the examples, and its embeddings are kept.
     """
 
     network: Network
     frozen: FrozenTeacher | None
     seconds: float | None
     learned: Network | Algorithm | None = None
-    own_look: bool = False
+    has_own_view: bool = False
 
     def embedded(self) -> Callable[[str], Tensor] | None:
         """Return what gives the embeddings of a split; None: the network makes them anew."""
-        return self.frozen.clean if self.own_look and self.frozen is not None else None
+        return self.frozen.clean if self.has_own_view and self.frozen is not None else None
 
 
 def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
@@ -112,14 +112,14 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
         whole = copy.deepcopy(network)
         own = adapting_teacher(prepared, whole.backbone, whole.head)
         return Taught(network, None, seconds, own)
-    look = look_of(prepared, network, recorder)
+    teacher_view = view_of_teacher(prepared, network, recorder)
     teacher = FrozenTeacher(
         network,
         data,
         mode=_frozen_mode(config),
         autocast=prepared.precision.dtype,
         channels_last=prepared.precision.dtype is not None and len(data.example_shape) == 3,
-        look=look,
+        teacher_view=teacher_view,
     )
     if calibrates(prepared):
         teacher.calibrate(
@@ -132,7 +132,7 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
             ),
             CALIBRATION_STEPS,
         )
-    return Taught(network, teacher, seconds, own_look=look is not None)
+    return Taught(network, teacher, seconds, has_own_view=teacher_view is not None)
 
 
 def _pretrain(prepared: Prepared, network: Network, recorder: Recorder) -> Fitted:

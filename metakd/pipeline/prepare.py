@@ -19,7 +19,6 @@ from metakd.adaptation.algorithm import Algorithm
 from metakd.adaptation.host_memory import keep_freed_memory
 from metakd.config.checks import (
     check,
-    check_device,
     outside_lines,
     teacher_settings,
     uses_teacher,
@@ -42,6 +41,7 @@ from metakd.models.network import Network
 from metakd.models.weights import fill
 from metakd.models.weights_file import WeightsFile
 from metakd.pipeline.construction import build_backbone, dealt_out, load_data, settings_of
+from metakd.pipeline.device import choose_device
 from metakd.pipeline.inputs import (
     Known,
     build_regressor,
@@ -60,7 +60,7 @@ from metakd.stages.evaluate import embeds_alone
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision, choose_precision
 
-__all__ = ["NOTHING_KNOWN", "Prepared", "choose_device", "optimization_of", "prepare"]
+__all__ = ["NOTHING_KNOWN", "Prepared", "optimization_of", "prepare"]
 
 NOTHING_KNOWN = Known()
 
@@ -174,30 +174,6 @@ class Prepared:
 def optimization_of(section: OptimizerConfig) -> Optimization:
     """Return the plain values of a stage's optimiser settings."""
     return Optimization(**{f.name: getattr(section, f.name) for f in fields(Optimization)})
-
-
-def choose_device(asked: str) -> torch.device:
-    """Return the device that `asked` (`auto`, `cpu`, `cuda`, `cuda:1`, `mps`) means.
-
-    Raises:
-        UserError: this machine has no such device, or none is called so.
-    """
-    check_device(asked)
-    if asked == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("cpu")
-    device = torch.device(asked)
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise UserError(
-                f"device={asked}: torch sees {count} CUDA devices here; use device=cpu, or see "
-                "'metakd doctor'"
-            )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device=mps: there is none on this machine; use device=cpu")
-    return device
 
 
 def _used(config: Config) -> dict[str, frozenset[str]]:

@@ -19,8 +19,9 @@ from metakd.errors import UserError, nearest
 from metakd.models.network import Network
 from metakd.pipeline.cards import card_of_run
 from metakd.pipeline.construction import settings_of
+from metakd.pipeline.device import choose_device
 from metakd.pipeline.measure import precision_of, steps_at_test
-from metakd.pipeline.prepare import Prepared, choose_device
+from metakd.pipeline.prepare import Prepared
 from metakd.pipeline.teaching import adapting_teacher_config
 from metakd.registry import build, resolve
 from metakd.runs.atomic import write_text

@@ -119,7 +119,7 @@ def test_features_of_fresh_views_are_of_the_images_themselves(fake_data: Any, ne
     assert found["norm"].shape == (3, 5)
 
 
-class Look:
+class View:
     """A teacher's own view: the images doubled; counts how often views are asked for."""
 
     def __init__(self, data: Any) -> None:
@@ -141,10 +141,10 @@ def test_a_teacher_with_its_own_view_looks_at_the_same_views(
 ) -> None:
     monkeypatch.setattr("metakd.distillation.embedding_tables.MEMORY_BUDGET", budget)
     data = fake_data(augment=("flip",), views=3)
-    look = Look(data)
+    teacher_view = View(data)
     # What the network is given otherwise is adapted; its own view must not be, once more.
     network.backbone.register_forward_pre_hook(lambda module, given: (2 * given[0],))
-    tables = _tables(network, data, look=look)
+    tables = _tables(network, data, teacher_view=teacher_view)
     index, view = torch.tensor([[4, 4], [0, 9]]), torch.tensor([[0, 1], [2, 1]])
     images = data.examples("train", index, view)
     expected = tables.embed(images.flatten(0, 1)).view(2, 2, 5)
@@ -154,6 +154,6 @@ def test_a_teacher_with_its_own_view_looks_at_the_same_views(
         torch.testing.assert_close(directed, unit(expected - tables.mean))
         clean = tables.raw("validate", index, None, images)
         torch.testing.assert_close(clean, tables.clean("validate")[index])
-    assert look.asked == 2  # one for each split
+    assert teacher_view.asked == 2  # one for each split
     kept = ~data.split("train").held_out
     torch.testing.assert_close(tables.mean, tables.table("train")[0][kept].mean(0))

@@ -15,8 +15,8 @@ from PIL import Image
 import metakd
 from metakd.errors import UserError
 from metakd.pipeline.again import evaluate_run
-from metakd.pipeline.own_look import shown_to_teacher
 from metakd.pipeline.prepare import prepare
+from metakd.pipeline.teacher_view import shown_to_teacher
 
 ENCODER = '''
 """An encoder as a library from elsewhere has it: fixed numbers, 24 pixels, its own statistics."""
@@ -121,7 +121,7 @@ def test_made_once_for_all_runs(
     assert {shape[0] for shape in seen} <= {1, 64}  # what is left is its latency
     assert again["teacher"]["fewshot"] == first["teacher"]["fewshot"]
     assert again["student"] != first["student"]
-    # Judged again, it looks at the same pictures as when it taught.
+    # Evaluated again, it sees the same images as when it taught.
     judged = evaluate_run(tmp_path / "first", ["plugins=[elsewhere]"], quiet=True)
     assert judged["teacher"]["fewshot"]["accuracy"] == first["teacher"]["fewshot"]["accuracy"]
     run("sized", "teacher.options.image_size=20")

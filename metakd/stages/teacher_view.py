@@ -17,7 +17,7 @@ from metakd.stages.recorder import Recorder
 from metakd.stages.sole import sole_maker
 from metakd.tracking.progress import Bar
 
-__all__ = ["CODE", "KeptLook"]
+__all__ = ["CODE", "CachedTeacherView"]
 
 CODE = fingerprint("models", "data", "distillation/embedding_tables.py")
 """Of the sources that decide what an embedding is, read when the program starts."""
@@ -26,8 +26,8 @@ PROBE = 16
 """Images of the pass by which the time is estimated."""
 
 
-class KeptLook:
-    """How a frozen teacher looks at the examples (`metakd.distillation.embedding_tables.OwnLook`).
+class CachedTeacherView:
+    """A frozen teacher's own view of the examples (`TeacherView`), its embeddings cached.
 
     One file of the cache for each view of a split, mapped into memory when it is read. Whoever
     needs one that another process is making waits for it.
@@ -55,7 +55,7 @@ class KeptLook:
         self._loaded: ClassData | None = None
 
     def data(self) -> ClassData:
-        """See `OwnLook.data`."""
+        """See `TeacherView.data`."""
         if self._loaded is None:
             self._loaded = self._load()
         return self._loaded
@@ -63,13 +63,13 @@ class KeptLook:
     def views(
         self, split: str, count: int, made: Sequence[Callable[[Tensor], Tensor]]
     ) -> list[Tensor]:
-        """See `OwnLook.views`."""
+        """See `TeacherView.views`."""
         keys = [self._key(split, view) for view in range(len(made))]
         found = [self._kept(key) for key in keys]
         missing = [view for view, one in enumerate(found) if one is None]
         if missing:
             self._announce(split, count, len(missing), made[missing[0]])
-            title = f"teacher looks at {split}"
+            title = f"teacher embeds {split}"
             with self._recorder.progress.bar(title, len(missing) * count) as bar:
                 for view in missing:
                     found[view] = self._made(keys[view], count, made[view], bar)
@@ -86,7 +86,7 @@ class KeptLook:
         return None if kept is None else kept[0]["embeddings"]
 
     def _made(self, key: str, count: int, made: Callable[[Tensor], Tensor], bar: Bar) -> Tensor:
-        waits = "teacher: another run looks at the same examples; waiting"
+        waits = "teacher: another run is computing the same embeddings; waiting"
         with sole_maker(self._folder, key, lambda: self._recorder.say(waits)):
             kept = self._kept(key)
             if kept is not None:  # whoever had the lock has made it

@@ -1,4 +1,4 @@
-"""A teacher from elsewhere looks at the examples in its own way: from which data, kept where."""
+"""The own view of a teacher from elsewhere: of which data, its embeddings cached where."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from metakd.pipeline.construction import load_data
 from metakd.pipeline.prepare import Prepared
 from metakd.registry import resolve
 from metakd.stages.kept import source_fingerprint
-from metakd.stages.own_look import KeptLook
 from metakd.stages.recorder import Recorder
+from metakd.stages.teacher_view import CachedTeacherView
 
-__all__ = ["embedded_by", "look_of", "shown_to_teacher"]
+__all__ = ["embedded_by", "shown_to_teacher", "view_of_teacher"]
 
 
-def look_of(prepared: Prepared, network: Network, recorder: Recorder) -> KeptLook | None:
-    """Return how a teacher from elsewhere looks at the data; None for any other.
+def view_of_teacher(
+    prepared: Prepared, network: Network, recorder: Recorder
+) -> CachedTeacherView | None:
+    """Return the own view of a teacher from elsewhere; None for any other teacher.
 
     Args:
         prepared: the run.
@@ -52,7 +54,9 @@ def look_of(prepared: Prepared, network: Network, recorder: Recorder) -> KeptLoo
         "precision": prepared.precision.name,
     }
     folder = prepared.cache_root / "embeddings"
-    return KeptLook(lambda: shown_to_teacher(prepared), content, folder, recorder, prepared.device)
+    return CachedTeacherView(
+        lambda: shown_to_teacher(prepared), content, folder, recorder, prepared.device
+    )
 
 
 def embedded_by(
@@ -64,11 +68,11 @@ def embedded_by(
     """
     if not isinstance(teacher, Network):
         return None
-    look = look_of(prepared, teacher, recorder)
-    if look is None:
+    teacher_view = view_of_teacher(prepared, teacher, recorder)
+    if teacher_view is None:
         return None
     frozen = FrozenTeacher(
-        teacher, prepared.class_data, autocast=prepared.precision.dtype, look=look
+        teacher, prepared.class_data, autocast=prepared.precision.dtype, teacher_view=teacher_view
     )
     return frozen.clean
 

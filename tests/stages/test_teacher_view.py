@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from metakd.stages.own_look import KeptLook
 from metakd.stages.recorder import Recorder
+from metakd.stages.teacher_view import CachedTeacherView
 
 
 class Told(Recorder):
@@ -26,10 +26,10 @@ class Told(Recorder):
 
 
 @pytest.fixture
-def look(tmp_path: Path) -> Callable[..., KeptLook]:
-    def made(recorder: Recorder | None = None, **content: Any) -> KeptLook:
+def teacher_view(tmp_path: Path) -> Callable[..., CachedTeacherView]:
+    def made(recorder: Recorder | None = None, **content: Any) -> CachedTeacherView:
         whole = {"weights": "w", "data": "d", "augment": ["flip"], **content}
-        return KeptLook(
+        return CachedTeacherView(
             lambda: pytest.fail("nothing asks for the data"),
             whole,
             tmp_path,
@@ -49,9 +49,11 @@ def view(number: int, seen: list[int]) -> Callable[[Tensor], Tensor]:
     return made
 
 
-def test_made_once_and_announced_before(look: Callable[..., KeptLook], tmp_path: Path) -> None:
+def test_made_once_and_announced_before(
+    teacher_view: Callable[..., CachedTeacherView], tmp_path: Path
+) -> None:
     recorder, seen = Told(), list[int]()
-    found = look(recorder).views("train", 10, [view(0, seen), view(1, seen)])
+    found = teacher_view(recorder).views("train", 10, [view(0, seen), view(1, seen)])
     assert [tuple(one.shape) for one in found] == [(10, 2)] * 2
     assert torch.equal(found[1][:, 0], torch.arange(10.0))
     assert found[1][:, 1].eq(1).all()
@@ -60,16 +62,16 @@ def test_made_once_and_announced_before(look: Callable[..., KeptLook], tmp_path:
     assert str(tmp_path) in line
     assert "MiB" in line
     assert sum(seen) == 20 + 2 * 10  # the time is estimated on two passes of at most 16
-    again = look(recorder).views("train", 10, [view(0, seen), view(1, seen)])
+    again = teacher_view(recorder).views("train", 10, [view(0, seen), view(1, seen)])
     assert sum(seen) == 40
     assert len(recorder.lines) == 1
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
 
 
 def test_what_is_read_back_is_mapped_from_its_file(
-    look: Callable[..., KeptLook], tmp_path: Path
+    teacher_view: Callable[..., CachedTeacherView], tmp_path: Path
 ) -> None:
-    (found,) = look().views("test", 5, [view(0, [])])
+    (found,) = teacher_view().views("test", 5, [view(0, [])])
     (file,) = tmp_path.glob("*.safetensors")
     maps = Path("/proc/self/maps")
     if not maps.exists():
@@ -80,36 +82,38 @@ def test_what_is_read_back_is_mapped_from_its_file(
 
 @pytest.mark.parametrize("other", [{"weights": "x"}, {"data": "x"}, {"expects": "x"}])
 def test_another_network_or_other_data_is_no_hit(
-    look: Callable[..., KeptLook], other: dict[str, Any]
+    teacher_view: Callable[..., CachedTeacherView], other: dict[str, Any]
 ) -> None:
     seen: list[int] = []
-    look().views("train", 3, [view(0, seen)])
-    look(**other).views("train", 3, [view(0, seen)])
-    look().views("validate", 3, [view(0, seen)])
+    teacher_view().views("train", 3, [view(0, seen)])
+    teacher_view(**other).views("train", 3, [view(0, seen)])
+    teacher_view().views("validate", 3, [view(0, seen)])
     assert sum(seen) == 3 * 9
 
 
 def test_clean_examples_are_the_same_however_others_are_changed(
-    look: Callable[..., KeptLook],
+    teacher_view: Callable[..., CachedTeacherView],
 ) -> None:
     seen: list[int] = []
-    look().views("train", 3, [view(0, seen)])
-    look(augment=["crop"]).views("train", 3, [view(0, seen)])
+    teacher_view().views("train", 3, [view(0, seen)])
+    teacher_view(augment=["crop"]).views("train", 3, [view(0, seen)])
     assert sum(seen) == 9
-    look().views("train", 3, [view(0, seen), view(1, seen), view(2, seen)])
+    teacher_view().views("train", 3, [view(0, seen), view(1, seen), view(2, seen)])
     assert sum(seen) == 9 + 3 * 2 + 2 * 3  # two views are new, the first one of them is timed
-    look(augment=["crop"]).views("train", 3, [view(0, seen), view(1, seen)])
+    teacher_view(augment=["crop"]).views("train", 3, [view(0, seen), view(1, seen)])
     assert sum(seen) == 21 + 9
 
 
-def test_a_damaged_entry_is_made_again(look: Callable[..., KeptLook], tmp_path: Path) -> None:
+def test_a_damaged_entry_is_made_again(
+    teacher_view: Callable[..., CachedTeacherView], tmp_path: Path
+) -> None:
     seen: list[int] = []
-    look().views("train", 3, [view(0, seen)])
+    teacher_view().views("train", 3, [view(0, seen)])
     (file,) = tmp_path.glob("*.safetensors")
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.unlink()
     file.write_bytes(content)
-    (found,) = look().views("train", 3, [view(0, seen)])
+    (found,) = teacher_view().views("train", 3, [view(0, seen)])
     assert sum(seen) == 18
     assert torch.equal(found[:, 0], torch.arange(3.0))
