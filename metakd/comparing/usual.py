@@ -28,7 +28,9 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
         name = settings.get(f"{group}.name")
         if not dataclasses.is_dataclass(section) or not isinstance(name, str):
             continue
-        found = {**flat(_defaults(section), f"{group}."), **of_choice(group, name), **found}
+        usual = {**flat(_defaults(section), f"{group}."), **of_choice(group, name)}
+        # After what is recorded, whose order is that of the columns.
+        found |= {key: value for key, value in usual.items() if key not in found}
     return found
 
 
