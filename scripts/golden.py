@@ -306,7 +306,7 @@ def differences(before: Any, now: Any, *, exact: bool, at: tuple[str, ...] = ())
         return []
     if not exact and isinstance(before, float) and isinstance(now, float | int):
         limit, difference = allowed(at, before), abs(now - before)
-        if difference <= limit:
+        if difference <= limit * (1 + 1e-9):  # 0.28 - 0.24 is a little above 1 / 25
             return []
         return [
             f"{place}: {before!r} before, {now!r} now; {difference:.2g} is more than {limit:.2g}"

@@ -38,7 +38,7 @@ def test_what_makes_no_other_run() -> None:
 
 def test_paths_and_what_a_repetition_may_change() -> None:
     assert PATH_KEYS == PATHS
-    own = {"output_root", "name", "device", "precision", "deterministic"}
+    own = {"output_root", "name", "device", "precision", "deterministic", "dataset.in_memory"}
     # Whether its teacher comes from the cache is said by an option, not by pretrain.cache.
     free = {*BOOKKEEPING, *own, *(PATHS & known_settings().keys())} - {"pretrain.cache"}
     assert set(FREE) == free
