@@ -156,8 +156,8 @@ def test_regression(algorithm: str, made: Any, used: Any) -> None:
         assert np.array_equal(flat, predicted[:, 0])
         spread = ((truth - truth.mean()) ** 2).sum()
         assert model.score(asked, truth) == pytest.approx(
-            1 - ((truth - predicted) ** 2).sum() / spread, rel=1e-4
-        )
+            1 - ((truth - predicted) ** 2).sum() / spread, rel=1e-4, abs=1e-6
+        )  # a difference of numbers near 1, which may be near 0
         with pytest.raises(UserError, match="for 1 inputs; give one for each"):
             model.score(asked[:1], truth)
 
