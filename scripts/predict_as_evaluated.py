@@ -17,7 +17,7 @@ from pathlib import Path
 
 import metakd
 from metakd.data.picture_files import pictures_in
-from metakd.pipeline.again import judged_composed, prepare_judging
+from metakd.pipeline.again import evaluation_composed, prepare_evaluation
 from metakd.pipeline.measure import evaluation_stage
 from metakd.runs.folder import open_run
 from metakd.stages.evaluate import evaluation_tasks
@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=100)
     asked = parser.parse_args()
     run = open_run(asked.run)
-    prepared = prepare_judging(run, judged_composed(run))
+    prepared = prepare_evaluation(run, evaluation_composed(run))
     config, data = prepared.config, prepared.data
     images = data.split("test")
     files = files_of(Path(config.dataset.folder), images.class_names)

@@ -18,7 +18,7 @@ from metakd.config.recorded import recorded_composed
 from metakd.errors import UserError
 from metakd.pipeline.prepare import prepare
 from metakd.runs.folder import open_run
-from metakd.using.calibration import RATES, judged_tasks
+from metakd.using.calibration import RATES, evaluated_tasks
 from metakd.using.known import SCORES, auroc, rejection_curve
 
 
@@ -34,7 +34,7 @@ def measured(run: Path, which: str, tasks: int, markdown: bool) -> list[str]:
     if not data.has_classes or calibration is None or not calibration.quantiles:
         raise UserError(f"run '{run}': no threshold was chosen for its {which}")
     how = model.how()
-    judged = judged_tasks(
+    evaluated = evaluated_tasks(
         model.trained.algorithm,
         data,
         split="test",
@@ -46,9 +46,9 @@ def measured(run: Path, which: str, tasks: int, markdown: bool) -> list[str]:
         steps=model.steps,
         precision=how.precision,
     )
-    known = calibration.scale * judged.known.double()
-    unknown = calibration.scale * judged.unknown.double()
-    right = (judged.known.argmax(-1) == judged.targets).double().mean()
+    known = calibration.scale * evaluated.known.double()
+    unknown = calibration.scale * evaluated.unknown.double()
+    right = (evaluated.known.argmax(-1) == evaluated.targets).double().mean()
     lines = [
         f"{which} of {run}: {calibration.ways} ways, {calibration.shots} shots, {tasks} tasks of "
         f"the meta-test classes, accuracy {100 * right:.1f} %, temperature "

@@ -254,8 +254,8 @@ def test_command_composes(page: Path, line: str, reader: Path) -> None:
         for job in [] if resumes else combinations(multirun_of(typed))[0]:
             metakd.compose(*job)
     elif command == "evaluate":
-        judged = evaluate_parser().read(words)
-        job = judged.words[1:] + (images_overrides(judged.images) if judged.images else [])
+        evaluated = evaluate_parser().read(words)
+        job = evaluated.words[1:] + (images_overrides(evaluated.images) if evaluated.images else [])
         make_what_it_names(job)
         metakd.compose(*job)
     elif command == "copy":

@@ -114,7 +114,7 @@ def test_what_runs_write_is_what_the_schemas_say(runs: dict[str, Path]) -> None:
             assert open_run(folder).read_config()["evaluate"]["tasks"] in (3, 4)
 
 
-def test_the_start_that_was_judged_and_every_part_were_among_them(runs: dict[str, Path]) -> None:
+def test_the_start_that_was_evaluated_and_every_part_were_among_them(runs: dict[str, Path]) -> None:
     # Otherwise the test above would say little about these parts.
     assert {"student_alone", "teacher", "fidelity", "gains", "timing"} <= read(
         runs["distilled"], "results"

@@ -63,14 +63,14 @@ def run(arguments: Sequence[str]) -> int:
 
         overrides = [*images_overrides(asked.images), *overrides]
     from metakd.config.checks import check
-    from metakd.config.recorded import only_judged, recorded_composed
+    from metakd.config.recorded import for_evaluation, recorded_composed
     from metakd.runs.folder import RunFolder
 
     # Refuse what can be refused before torch is imported.
     if (folder / ".hydra" / "config.yaml").is_file():
         info = RunFolder(folder).read_run() if (folder / "run.json").is_file() else None
         config = recorded_composed(folder, info, overrides, asked.config_dir).config
-        only_judged(config)
+        for_evaluation(config)
         check(config)
         look_here_for(config.plugins)
     from metakd import pipeline

@@ -264,14 +264,16 @@ def read(path: Path) -> Run:
     except UserError as error:
         return Run(path, DAMAGED, str(error), info, settings)
     if info.evaluates is not None:
-        info = _with_the_judged(path, info, info.evaluates)
+        info = _with_the_evaluated(path, info, info.evaluates)
     return Run(path, status, None, info, settings, results)
 
 
-def _with_the_judged(path: Path, info: RunInfo, place: str) -> RunInfo:
+def _with_the_evaluated(path: Path, info: RunInfo, place: str) -> RunInfo:
     """Return what an evaluation recorded, with seed and teacher of the run that it evaluated."""
     try:
-        judged = read_file(path / place / "run.json", RunInfo).content
+        evaluated = read_file(path / place / "run.json", RunInfo).content
     except UserError:
         return info
-    return RunInfo.of({k: judged[k] for k in ("seed", "teacher") if k in judged} | info.content)
+    return RunInfo.of(
+        {k: evaluated[k] for k in ("seed", "teacher") if k in evaluated} | info.content
+    )

@@ -168,9 +168,9 @@ def _common_settings(
 ) -> Iterator[str]:
     """Yield what rows have in common: choices, and settings in which they differ from others."""
     settings = dict.fromkeys([*CHOICES, *comparison.settings.values()])
-    judged = any("teacher" in run.headlines for row in rows for run in row)
+    evaluated = any("teacher" in run.headlines for row in rows for run in row)
     for name in settings:
-        if name in said or (name == "teacher" and not judged):
+        if name in said or (name == "teacher" and not evaluated):
             continue
         if name in comparison.settings.values():
             values = {value_of(row[0], name, comparison) for row in rows}

@@ -38,7 +38,7 @@ def report(
 ) -> Report:
     """Return the tables and sentences of a comparison.
 
-    A table for each set of rows that were judged on the same tasks, one of the runs that have no
+    A table for each set of rows that were evaluated on the same tasks, one of the runs that have no
     figures, and one of the class splits where these differ; then verdicts, how to read it, and
     what cannot be compared.
 

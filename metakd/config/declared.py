@@ -12,12 +12,12 @@ from typing import Any
 from metakd.config.schema import Config, Setting
 
 __all__ = [
+    "decides_evaluation",
     "declaration",
     "declarations",
     "field_types",
     "is_bookkeeping",
     "is_fact",
-    "is_judged",
     "known_groups",
     "known_settings",
     "value_of",
@@ -79,10 +79,10 @@ def is_bookkeeping(key: str) -> bool:
     return "nothing" in (declaration(key).decides, declaration(key.partition(".")[0]).decides)
 
 
-def is_judged(key: str) -> bool:
+def decides_evaluation(key: str) -> bool:
     """Tell whether a setting, or the choice of a group, decides on what a run is evaluated."""
     own = [s for name, s in declarations().items() if name == key or name.startswith(f"{key}.")]
-    return any(s.judged for s in own) or declaration(key.partition(".")[0]).judged
+    return any(s.evaluation for s in own) or declaration(key.partition(".")[0]).evaluation
 
 
 def value_of(config: Config, key: str) -> Any:

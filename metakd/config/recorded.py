@@ -20,8 +20,8 @@ from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
 
 __all__ = [
     "differences",
+    "for_evaluation",
     "images_overrides",
-    "only_judged",
     "recorded_composed",
     "reproduction_composed",
 ]
@@ -170,11 +170,11 @@ def _data_root(variables: Mapping[str, str], directory: Path) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def only_judged(config: Config) -> None:
+def for_evaluation(config: Config) -> None:
     """Take out of a run's configuration what only its training needed."""
     # The models come from the run's own files, not from where its training began.
     config.student.checkpoint = None
-    if not str(config.teacher.checkpoint).endswith(".onnx"):  # of which a run keeps no copy
+    if not config.teacher.supports.reads_checkpoint:  # of which a run keeps no copy
         config.teacher.checkpoint = None
     config.student.pretrained = config.teacher.pretrained = False
     config.pretrain.enabled = True  # the run has its teacher

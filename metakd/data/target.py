@@ -21,7 +21,7 @@ class TargetTask:
 
     Attributes:
         train: examples to fine-tune on.
-        test: examples to judge on; no image is in both.
+        test: examples to evaluate on; no image is in both.
     """
 
     train: ClassExamples
@@ -56,9 +56,9 @@ def target_task(
             "some, or type finetune.target=all"
         )
     pooled = _pool([train, validate, test], names)
-    judged = pooled.select(pooled.held_out)
+    evaluated = pooled.select(pooled.held_out)
     learned = pooled.select(~pooled.held_out)
-    for examples, what in ((judged, "test"), (learned, "training")):
+    for examples, what in ((evaluated, "test"), (learned, "training")):
         fewest = int(examples.members[1].min())
         needed = shots if shots is not None and what == "training" else 1
         if fewest < needed:
@@ -69,7 +69,7 @@ def target_task(
             )
     if shots is not None:
         learned = _few(learned, shots, stream_key(seed, "target", which))
-    return TargetTask(learned, judged)
+    return TargetTask(learned, evaluated)
 
 
 def _pool(splits: list[ClassExamples], names: tuple[str, ...]) -> ClassExamples:

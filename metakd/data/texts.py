@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -49,17 +50,9 @@ class TextData(ClassData):
     reading_type = TextReading
     preprocessing: TextPreprocessing
 
-    def __init__(
-        self,
-        prepared: PreparedData,
-        device: torch.device | str = "cpu",
-        augment: Sequence[str] = (),
-        views: int = 1,
-        checksum: str = "",
-        preprocessing: Preprocessing | None = None,
-    ) -> None:
-        super().__init__(prepared, device, augment, views, checksum, preprocessing)
-        self._tables: dict[tuple[str, bool], list[Tensor]] = {}
+    @cached_property
+    def _tables(self) -> dict[tuple[str, bool], list[Tensor]]:
+        return {}
 
     @classmethod
     def check(cls, prepared: PreparedData) -> None:

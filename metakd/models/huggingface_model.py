@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +122,6 @@ class HuggingfaceModel(nn.Module):
             return None
         transformers = library("transformers", "huggingface")
         return view.of(given, _said(transformers, model), _who(model))
-
-    def translated(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights as they are; a library's own are named by `model`."""
-        return dict(tensors)
 
 
 def _who(model: str | None) -> str:

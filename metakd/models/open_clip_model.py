@@ -11,18 +11,13 @@ from metakd.data.picture_preprocessing import PicturePreprocessing
 from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError, nearest
 from metakd.models.normalization import replace_batchnorm
-from metakd.models.outside import OwnView, dry_run, in_colour, library, weights_of
+from metakd.models.outside import ImageEncoder, OwnView, dry_run, library, weights_of
 
 __all__ = ["OpenClipModel"]
 
 
-class OpenClipModel(nn.Module):
+class OpenClipModel(ImageEncoder):
     """A CLIP model's image encoder (github.com/mlfoundations/open_clip); its texts are left out.
-
-    Attributes:
-        embedding_size: width of the space that it shares with texts.
-        expected_statistics: (mean, standard deviation) of the pixels, by channel, with which the
-            weights were trained; None for weights that are trained here.
 
     Args:
         input_shape: (channels, height, width) of an example; 1 or 3 channels.
@@ -35,9 +30,6 @@ class OpenClipModel(nn.Module):
     Raises:
         UserError: open_clip is not installed, no such model or weights.
     """
-
-    embedding_size: int
-    expected_statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def __init__(
         self,
@@ -75,11 +67,6 @@ class OpenClipModel(nn.Module):
         self._statistics = view.statistics(said)
         self.expected_statistics = self._statistics if wanted else None
         self.embedding_size = dry_run(self, input_shape, f"open_clip's {model}")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return embeddings [n, embedding_size] of images [n, 1 or 3, height, width]."""
-        embeddings: Tensor = self.model(in_colour(images))
-        return embeddings
 
     @classmethod
     def own_input(

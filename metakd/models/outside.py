@@ -17,7 +17,7 @@ from metakd.data.picture_preprocessing import INTERPOLATIONS, PicturePreprocessi
 from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError, check_word, first_line
 
-__all__ = ["OwnView", "dry_run", "in_colour", "library", "weights_of"]
+__all__ = ["ImageEncoder", "OwnView", "dry_run", "in_colour", "library", "weights_of"]
 
 Found = TypeVar("Found")
 
@@ -155,6 +155,26 @@ def _answers(address: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+class ImageEncoder(nn.Module):
+    """What the networks of libraries share that turn images into embeddings.
+
+    Attributes:
+        model: the library's network, without a classifier.
+        embedding_size: of its output.
+        expected_statistics: (mean, standard deviation) of the pixels, by channel, with which the
+            weights were trained; None for weights that are trained here.
+    """
+
+    model: nn.Module
+    embedding_size: int
+    expected_statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return embeddings [n, embedding_size] of images [n, 1 or 3, height, width]."""
+        embeddings: Tensor = self.model(in_colour(images))
+        return embeddings
 
 
 def in_colour(images: Tensor) -> Tensor:

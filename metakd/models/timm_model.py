@@ -13,21 +13,16 @@ from metakd.data.picture_preprocessing import PicturePreprocessing
 from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError, first_line, nearest
 from metakd.models.normalization import BatchNorm2d, replace_batchnorm
-from metakd.models.outside import OwnView, dry_run, in_colour, library, weights_of
+from metakd.models.outside import ImageEncoder, OwnView, dry_run, library, weights_of
 
 __all__ = ["TimmModel"]
 
 
-class TimmModel(nn.Module):
+class TimmModel(ImageEncoder):
     """A network of timm (github.com/huggingface/pytorch-image-models) without its classifier.
 
     Its batch norm is replaced by ours (same parameters and buffers, explicit modes). Grey images
     are repeated to three channels.
-
-    Attributes:
-        embedding_size: width of what the classifier would be given.
-        expected_statistics: (mean, standard deviation) of the pixels, by channel, with which the
-            weights were trained; None for weights that are trained here.
 
     Args:
         input_shape: (channels, height, width) of an example; 1 or 3 channels.
@@ -41,9 +36,6 @@ class TimmModel(nn.Module):
         UserError: timm is not installed, no such model, images it cannot take, weights that cannot
             be had.
     """
-
-    embedding_size: int
-    expected_statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def __init__(
         self,
@@ -85,11 +77,6 @@ class TimmModel(nn.Module):
         self.model = replace_batchnorm(_plain_norms(network))
         self.expected_statistics = self._statistics if wanted else None
         self.embedding_size = dry_run(self, input_shape, f"timm's {model}")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return embeddings [n, embedding_size] of images [n, 1 or 3, height, width]."""
-        embeddings: Tensor = self.model(in_colour(images))
-        return embeddings
 
     @classmethod
     def own_input(

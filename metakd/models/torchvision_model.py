@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from metakd.errors import UserError, first_line, nearest
 from metakd.models.normalization import replace_batchnorm
-from metakd.models.outside import dry_run, in_colour
+from metakd.models.outside import ImageEncoder, dry_run
 
 __all__ = ["TorchvisionModel"]
 
@@ -20,16 +20,11 @@ _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 """Names under which these two keep them."""
 
 
-class TorchvisionModel(nn.Module):
+class TorchvisionModel(ImageEncoder):
     """A classifier of `torchvision.models` without its last layer.
 
     Its batch norm is replaced by ours (same parameters and buffers, explicit modes). Grey images
     are repeated to three channels.
-
-    Attributes:
-        embedding_size: width of what the last layer was given.
-        expected_statistics: (mean, standard deviation) of the pixels, by channel, with which the
-            weights were trained; None for weights that are trained here.
 
     Args:
         input_shape: (channels, height, width) of an example; 1 or 3 channels.
@@ -39,9 +34,6 @@ class TorchvisionModel(nn.Module):
     Raises:
         UserError: no such model, images it cannot take, weights that cannot be had.
     """
-
-    embedding_size: int
-    expected_statistics: tuple[tuple[float, ...], tuple[float, ...]] | None
 
     def __init__(
         self,
@@ -67,11 +59,6 @@ class TorchvisionModel(nn.Module):
         self.model = replace_batchnorm(_without(network, self._classifier))
         self.expected_statistics = _statistics_of(model) if pretrained else None
         self.embedding_size = dry_run(self, input_shape, f"torchvision's {model}")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return embeddings [n, embedding_size] of images [n, 1 or 3, height, width]."""
-        embeddings: Tensor = self.model(in_colour(images))
-        return embeddings
 
     def translated(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return weights under the names that they have here.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.config.compose import Composed
-from metakd.config.recorded import only_judged, recorded_composed
+from metakd.config.recorded import for_evaluation, recorded_composed
 from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError, nearest
 from metakd.models.network import Network
@@ -22,10 +22,10 @@ from metakd.pipeline.deployed import cost_of
 from metakd.pipeline.draw import class_rows
 from metakd.pipeline.inputs import Known, without_card
 from metakd.pipeline.measure import (
-    Judged,
+    Evaluated,
+    evaluate_learner,
+    evaluate_teacher,
     fidelity,
-    judge,
-    judge_any_teacher,
     paired_gains,
     precision_of,
     start_of,
@@ -45,9 +45,9 @@ from metakd.stages.recorder import Recorder
 from metakd.tracking.progress import Progress
 from metakd.tracking.terminal import Terminal
 
-__all__ = ["evaluate_run", "judged_composed", "prepare_judging"]
+__all__ = ["evaluate_run", "evaluation_composed", "prepare_evaluation"]
 
-JUDGED_AGAIN = ("dataset", "task", "evaluate", "device", "precision", "data_root", "cache_root")
+EVALUATED_AGAIN = ("dataset", "task", "evaluate", "device", "precision", "data_root", "cache_root")
 ALSO = ("algorithm.inner_steps_test", "algorithm.inner_lr", "algorithm.head", "plugins")
 
 
@@ -75,10 +75,10 @@ def evaluate_run(
     """
     run = open_run(path)
     info = run.read_run()
-    composed = judged_composed(run, overrides, config_dir)
+    composed = evaluation_composed(run, overrides, config_dir)
     progress = Progress(quiet=quiet)
     with reading_shown_by(progress.bar):
-        prepared = prepare_judging(run, composed)
+        prepared = prepare_evaluation(run, composed)
     moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     check_writable(run.path / "evaluations")
     recorder = Recorder(progress=progress)
@@ -91,7 +91,7 @@ def evaluate_run(
     scale = None if fitted else info.teacher_scale
     if scale is None and not fitted:
         _check_scale(prepared, run)
-    judged, results = _judge_all(prepared, run, recorder, scale)
+    evaluated, results = _evaluate_all(prepared, run, recorder, scale)
     folder = RunFolder.create(run.path / "evaluations" / moment)
     folder.start(
         {
@@ -106,11 +106,11 @@ def evaluate_run(
     if data.has_classes:
         write_split(folder.path, split_text(data.name, prepared.dealt))
     folder.write_episodes(
-        row for name, j in judged.items() for m in j.measurements for row in m.rows(name)
+        row for name, j in evaluated.items() for m in j.measurements for row in m.rows(name)
     )
-    folder.write_per_class(class_rows(prepared, judged))
+    folder.write_per_class(class_rows(prepared, evaluated))
     written = folder.write_results(results)
-    doubts = doubts_of(judged, prepared.config)
+    doubts = doubts_of(evaluated, prepared.config)
     said = [line for line in prepared.warnings if line not in prepared.everything.notes]
     keep(folder, [*said, *doubts])
     folder.finish("finished")
@@ -120,7 +120,7 @@ def evaluate_run(
     return {**written.content, "folder": str(folder.path)}
 
 
-def judged_composed(
+def evaluation_composed(
     run: RunFolder, overrides: Sequence[str] = (), config_dir: str | Path | None = None
 ) -> Composed:
     """Return a run's configuration, changed by `overrides`, to evaluate its models with.
@@ -130,16 +130,16 @@ def judged_composed(
     """
     composed = recorded_composed(run.path, run.read_run(), overrides, config_dir)
     for key in composed.typed:
-        if key.partition(".")[0] not in JUDGED_AGAIN and key not in ALSO:
+        if key.partition(".")[0] not in EVALUATED_AGAIN and key not in ALSO:
             raise UserError(
                 f"{key}: a trained run is only evaluated again; what can differ is "
-                f"{', '.join((*JUDGED_AGAIN, *ALSO))}." + nearest(key, (*JUDGED_AGAIN, *ALSO))
+                f"{', '.join((*EVALUATED_AGAIN, *ALSO))}." + nearest(key, (*EVALUATED_AGAIN, *ALSO))
             )
-    only_judged(composed.config)
+    for_evaluation(composed.config)
     return composed
 
 
-def prepare_judging(run: RunFolder, composed: Composed) -> Prepared:
+def prepare_evaluation(run: RunFolder, composed: Composed) -> Prepared:
     """Return what a run's models are evaluated on, made as they expect it and new to them.
 
     Raises:
@@ -158,7 +158,7 @@ def _known(run: RunFolder, info: RunInfo, composed: Composed) -> Known:
     student, teacher = (
         getattr(known, name) if card is None else card.preprocessing for name, card in cards.items()
     )
-    return replace(known, student=student, teacher=teacher, judging=True)
+    return replace(known, student=student, teacher=teacher, evaluating=True)
 
 
 def _check_new(prepared: Prepared, run: RunFolder, info: RunInfo) -> None:
@@ -197,11 +197,11 @@ def _check_scale(prepared: Prepared, run: RunFolder) -> None:
         )
 
 
-def _judge_all(
+def _evaluate_all(
     prepared: Prepared, run: RunFolder, recorder: Recorder, scale: float | None
-) -> tuple[dict[str, Judged], dict[str, Any]]:
+) -> tuple[dict[str, Evaluated], dict[str, Any]]:
     config, data = prepared.config, prepared.data
-    judged: dict[str, Judged] = {}
+    evaluated: dict[str, Evaluated] = {}
     results: dict[str, Any] = {}
     for name in ("student", "student_alone"):
         if name == "student_alone" and not _has(run, name):
@@ -211,10 +211,10 @@ def _judge_all(
         outputs = None if head is None else len(head)
         algorithm = prepared.algorithm(prepared.student, outputs=outputs)
         _restore(algorithm, weights, name)
-        judged[name] = judge(
+        evaluated[name] = evaluate_learner(
             algorithm, data, config, precision_of(config, prepared.precision), recorder, name
         )
-        results[name] = {**judged[name].figures(), "cost": cost_of(algorithm, data, config)}
+        results[name] = {**evaluated[name].figures(), "cost": cost_of(algorithm, data, config)}
     if _has(run, "teacher"):
         backbone = prepared.backbone_of_teacher()
         weights = load_weights(run.checkpoints, "teacher")
@@ -227,7 +227,7 @@ def _judge_all(
             teacher = Network(backbone, len(head)).to(head.device)
             _restore(teacher, weights, "teacher")
             teacher.to(prepared.device)
-        judged["teacher"] = judge_any_teacher(
+        evaluated["teacher"] = evaluate_teacher(
             teacher,
             data,
             config,
@@ -237,12 +237,12 @@ def _judge_all(
             embedded_by(prepared, teacher, recorder),
         )
         cost = cost_of(teacher, data, config)
-        results["teacher"] = {**judged["teacher"].figures(), "cost": cost}
-        results["fidelity"] = fidelity(judged["student"], judged["teacher"])
+        results["teacher"] = {**evaluated["teacher"].figures(), "cost": cost}
+        results["fidelity"] = fidelity(evaluated["student"], evaluated["teacher"])
     results["student"] |= start_of(config)
-    if "student_alone" in judged:
-        results["gains"] = paired_gains(judged["student"], judged["student_alone"])
-    return judged, results
+    if "student_alone" in evaluated:
+        results["gains"] = paired_gains(evaluated["student"], evaluated["student_alone"])
+    return evaluated, results
 
 
 def _has(run: RunFolder, name: str) -> bool:

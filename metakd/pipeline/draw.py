@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from metakd.distillation.objective import Objective
-from metakd.pipeline.measure import Judged, evaluation_stage
+from metakd.pipeline.measure import Evaluated, evaluation_stage
 from metakd.pipeline.prepare import Prepared
 from metakd.pipeline.use import CALIBRATION
 from metakd.reports.by_class import count_by_class
@@ -40,9 +40,9 @@ ORDER = ("student_alone", "student", "teacher")
 logger = logging.getLogger(__name__)
 
 
-def class_rows(prepared: Prepared, judged: Mapping[str, Judged]) -> Iterator[dict[str, Any]]:
+def class_rows(prepared: Prepared, evaluated: Mapping[str, Evaluated]) -> Iterator[dict[str, Any]]:
     """Yield the rows of per_class.csv: each model's accuracy on each class, of the headline."""
-    for model, j in judged.items():
+    for model, j in evaluated.items():
         if prepared.data.has_classes:
             names = prepared.data.split(prepared.config.evaluate.part).class_names
             yield from _by_class(j.headline).rows(model, names)
@@ -53,7 +53,7 @@ def draw_figures(
     folder: RunFolder,
     recorder: Recorder,
     results: Results,
-    judged: Mapping[str, Judged],
+    evaluated: Mapping[str, Evaluated],
     objective: Objective,
 ) -> None:
     """Draw every figure that there is something to show in, into the run's folder.
@@ -65,7 +65,7 @@ def draw_figures(
         folder: where to.
         recorder: shows the figures to the tracker.
         results: the run's.
-        judged: the models' measurements.
+        evaluated: the models' measurements.
         objective: what the student minimised; it knows the weights of the terms.
     """
     metrics, scales = folder.path / "metrics.jsonl", _scales(prepared)
@@ -77,9 +77,9 @@ def draw_figures(
         "models_compared": lambda out: models_compared(results, out),
         "accuracy_against_steps": lambda out: accuracy_against_steps(results, out),
         "adversarial_game": lambda out: adversarial_game(metrics, out, game),
-        "sample_tasks": lambda out: _samples(prepared, judged, out),
-        "reliability": lambda out: _reliability(prepared, folder, judged, out),
-        "confusion": lambda out: _confusion(prepared, judged, out),
+        "sample_tasks": lambda out: _samples(prepared, evaluated, out),
+        "reliability": lambda out: _reliability(prepared, folder, evaluated, out),
+        "confusion": lambda out: _confusion(prepared, evaluated, out),
     }
     for name, draw in figures.items():
         try:
@@ -134,14 +134,14 @@ def _setting(measured: Measurement, tasks: str) -> str:
 
 
 def _reliability(
-    prepared: Prepared, folder: RunFolder, judged: Mapping[str, Judged], out: Path
+    prepared: Prepared, folder: RunFolder, evaluated: Mapping[str, Evaluated], out: Path
 ) -> Path | None:
-    shown = {m: judged[m].headline for m in ORDER if m in judged}
+    shown = {m: evaluated[m].headline for m in ORDER if m in evaluated}
     if not prepared.data.has_classes:
         return None
     found = _temperatures(folder)
     # A teacher's logits may have been scaled on meta-validation before they were counted.
-    known = {m: t for m, t in found.items() if m in judged and judged[m].scale is None}
+    known = {m: t for m, t in found.items() if m in evaluated and evaluated[m].scale is None}
     return reliability_diagram(
         {m: Answers(h.logits, h.targets, known.get(m)) for m, h in shown.items()},
         out,
@@ -158,17 +158,17 @@ def _temperatures(folder: RunFolder) -> dict[str, float]:
     return {model: float(found["temperature"]) for model, found in content["models"].items()}
 
 
-def _confusion(prepared: Prepared, judged: Mapping[str, Judged], out: Path) -> Path | None:
+def _confusion(prepared: Prepared, evaluated: Mapping[str, Evaluated], out: Path) -> Path | None:
     if not prepared.data.has_classes:
         return None
-    headline, split = judged["student"].headline, prepared.config.evaluate.part
+    headline, split = evaluated["student"].headline, prepared.config.evaluate.part
     counted = _by_class(headline)
     names = [prepared.data.split(split).class_names[c] for c in counted.classes.tolist()]
     title = f"student, {_setting(headline, split)}, {len(names)} classes"
     return confusion_figure(counted.answered, names, out, title, counted.asked)
 
 
-def _samples(prepared: Prepared, judged: Mapping[str, Judged], out: Path) -> Path | None:
+def _samples(prepared: Prepared, evaluated: Mapping[str, Evaluated], out: Path) -> Path | None:
     """Draw the first evaluation tasks with each model's answers, as they were counted."""
     config, data = prepared.config, prepared.data
     if data.has_classes and not data.has_pictures:
@@ -184,7 +184,7 @@ def _samples(prepared: Prepared, judged: Mapping[str, Judged], out: Path) -> Pat
             stage=evaluation_stage(config.evaluate.part),
         )
     )
-    shown = {m: judged[m].headline.logits[:count] for m in MODELS if m in judged}
+    shown = {m: evaluated[m].headline.logits[:count] for m in MODELS if m in evaluated}
     if not data.has_classes:
         return sample_functions(
             (batch.support.cpu().numpy(), batch.support_targets.cpu().numpy()),

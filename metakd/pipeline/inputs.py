@@ -52,7 +52,7 @@ class Known:
         sized: pictures are read at the size of its configuration, which was typed, and not at that
             which its student expects.
         trained: what its networks have learned from so far; None: nothing yet, or not recorded.
-        judging: its models are only evaluated: nothing is trained, no training class is needed.
+        evaluating: its models are only evaluated: nothing is trained, no training class is needed.
     """
 
     student: Preprocessing | None = None
@@ -60,20 +60,18 @@ class Known:
     split: Mapping[str, Sequence[str]] | None = None
     sized: bool = False
     trained: Card | None = None
-    judging: bool = False
+    evaluating: bool = False
 
 
 def checkpoint_of(config: ArchitectureConfig, what: str) -> WeightsFile | None:
     """Read the weights that `student.checkpoint` or `teacher.checkpoint` names; None: none.
 
-    An ONNX file is a whole network, which reads it itself.
+    A network that reads its checkpoint itself (`supports.reads_checkpoint`) has none to be put in.
 
     Raises:
         UserError: as `read_weights`.
     """
-    if config.checkpoint is None or (
-        config.supports.outside and config.checkpoint.endswith(".onnx")
-    ):
+    if config.checkpoint is None or config.supports.reads_checkpoint:
         return None
     return read_weights(Path(config.checkpoint), "teacher" if what == "teacher" else "student")
 
@@ -146,7 +144,7 @@ def check_frozen(config: Config) -> None:
         UserError: it is asked for.
     """
     for asked, typed in (
-        (config.pretrain.enabled, "pretrain.epochs=0 pretrain.enabled=false"),
+        (config.pretrain.enabled, "pretrain=none"),
         (
             teacher_learns(config),
             "distill.teacher_mode=prototype and an algorithm without a teacher",
@@ -155,7 +153,7 @@ def check_frozen(config: Config) -> None:
         if asked:
             raise UserError(
                 f"teacher={config.teacher.name}: {config.teacher.checkpoint} is run as it is, and "
-                f"nothing of it can be trained or adapt: type {typed}"
+                f"nothing of it can be trained: type {typed}"
             )
 
 

@@ -36,14 +36,14 @@ from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
 
 __all__ = [
-    "Judged",
+    "Evaluated",
     "batchnorm_modes",
     "chosen_by",
     "curve_steps",
+    "evaluate_learner",
+    "evaluate_teacher",
     "evaluation_stage",
     "fidelity",
-    "judge",
-    "judge_any_teacher",
     "paired_gains",
     "precision_of",
     "start_of",
@@ -60,7 +60,7 @@ CURVE = (0, 1, 2, 3, 5, 10, 20, 50)
 
 
 @dataclass
-class Judged:
+class Evaluated:
     """All measurements of one model; the first one is the headline.
 
     Attributes:
@@ -182,19 +182,19 @@ def chosen_by(
     return Validation(measure, every, not regression)
 
 
-def judge(
+def evaluate_learner(
     algorithm: Algorithm,
     data: ClassData | RegressionTasks,
     config: Config,
     precision: Precision,
     recorder: Recorder,
     title: str,
-) -> Judged:
+) -> Evaluated:
     """Measure `algorithm` on every setting that the config asks for, the headline first."""
-    return _judge(algorithm, data, config, precision, recorder, title, steps_at_test(config))
+    return _evaluated(algorithm, data, config, precision, recorder, title, steps_at_test(config))
 
 
-def _judge(
+def _evaluated(
     algorithm: Algorithm,
     data: ClassData | RegressionTasks,
     config: Config,
@@ -202,9 +202,9 @@ def _judge(
     recorder: Recorder,
     title: str,
     headline: int | None,
-) -> Judged:
+) -> Evaluated:
     e, task = config.evaluate, config.task
-    judged = Judged()
+    evaluated = Evaluated()
     shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
     modes = batchnorm_modes(algorithm, e.transductive)
     curve = curve_steps(e.steps, headline)
@@ -225,7 +225,7 @@ def _judge(
     total, name = sum(tasks for tasks, _ in phases), title.replace("_", " ")
     with recorder.bar("evaluate", total, f"evaluate {name}", phases=phases) as bar:
         for shots, steps, mode, tasks in plan:
-            judged.measurements += evaluate(
+            evaluated.measurements += evaluate(
                 algorithm,
                 data,
                 _test_setting(config, shots, tasks, steps, mode),
@@ -234,10 +234,10 @@ def _judge(
                 bar=bar,
                 group=recorder.group,
             )
-    return judged
+    return evaluated
 
 
-def judge_any_teacher(
+def evaluate_teacher(
     teacher: Network | Algorithm,
     data: ClassData | RegressionTasks,
     config: Config,
@@ -245,7 +245,7 @@ def judge_any_teacher(
     recorder: Recorder,
     scale: float | None = None,
     embedded: Callable[[str], Tensor] | None = None,
-) -> Judged:
+) -> Evaluated:
     """Measure the teacher on the headline's tasks: as it adapts, or else by its embeddings.
 
     Args:
@@ -260,16 +260,16 @@ def judge_any_teacher(
     """
     if isinstance(teacher, Network):
         assert data.has_classes
-        return _judge_embedding(
+        return _evaluate_embedding(
             teacher.backbone, data, config, precision, recorder, scale, embedded
         )
     steps = teacher.test_steps if isinstance(teacher, GradientLearner) else None
     if steps is not None:
         precision = precision.full()
-    return _judge(teacher, data, config, precision, recorder, "teacher", steps)
+    return _evaluated(teacher, data, config, precision, recorder, "teacher", steps)
 
 
-def _judge_embedding(
+def _evaluate_embedding(
     backbone: nn.Module,
     data: ClassData,
     config: Config,
@@ -277,7 +277,7 @@ def _judge_embedding(
     recorder: Recorder,
     scale: float | None,
     embedded: Callable[[str], Tensor] | None,
-) -> Judged:
+) -> Evaluated:
     """Measure the teacher as nearest cosine centroid on its embeddings."""
     e, task = config.evaluate, config.task
     outputs = max(1, data.split("train").classes)  # of a head that is not asked
@@ -287,12 +287,12 @@ def _judge_embedding(
         embeddings = embedded(e.part)
     elif embeds_alone(backbone):
         embeddings = embed_split(head, data, e.part, precision, group=recorder.group)
-    judged = Judged()
+    evaluated = Evaluated()
     shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
     with recorder.bar("evaluate", len(shot_list) * e.tasks, "evaluate teacher") as bar:
         for shots in shot_list:
             mode = "inductive" if has_batchnorm(backbone) else None
-            judged.measurements += evaluate(
+            evaluated.measurements += evaluate(
                 head,
                 data,
                 _test_setting(config, shots, e.tasks, None, mode),
@@ -303,9 +303,9 @@ def _judge_embedding(
             )
     if scale is None:
         scale = _teacher_scale(head, data, config, precision, recorder, embedded)
-    judged.scale = scale
-    judged.measurements = [replace(m, logits=scale * m.logits) for m in judged.measurements]
-    return judged
+    evaluated.scale = scale
+    evaluated.measurements = [replace(m, logits=scale * m.logits) for m in evaluated.measurements]
+    return evaluated
 
 
 def _teacher_scale(
@@ -336,7 +336,7 @@ def _teacher_scale(
     return fit_scale(measured.logits.flatten(0, 1), measured.targets.flatten())
 
 
-def fidelity(student: Judged, teacher: Judged) -> dict[str, float]:
+def fidelity(student: Evaluated, teacher: Evaluated) -> dict[str, float]:
     """Return how alike the two predict on the headline's tasks.
 
     Top-1 agreement and KL in nats; of regression the mean squared difference.
@@ -350,12 +350,12 @@ def fidelity(student: Judged, teacher: Judged) -> dict[str, float]:
 def evaluation_stage(split: str) -> str:
     """Return the name of the stream of evaluation tasks.
 
-    Meta-validation is judged on other tasks than those that chose the best student.
+    Meta-validation is evaluated on other tasks than those that chose the best student.
     """
     return "evaluate" if split == "test" else f"evaluate_{split}"
 
 
-def paired_gains(student: Judged, alone: Judged) -> list[dict[str, Any]]:
+def paired_gains(student: Evaluated, alone: Evaluated) -> list[dict[str, Any]]:
     """Return student minus undistilled twin on the same tasks, with 95 % interval, per setting.
 
     Where tasks of either diverged, `diverged` is their share; of errors there is no mean then.

@@ -216,7 +216,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     keep_freed_memory()
     precision = choose_precision(config.precision, device)
     warnings = [*composed.warnings, *unused_settings(composed.typed, _used(config))]
-    if not known.judging:
+    if not known.evaluating:
         warnings += outside_lines(config)
     cache_root = cache_root_from(config.cache_root)
 
@@ -225,7 +225,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     expected = known.student
     if expected is None and student_card is not None:
         expected = student_card.preprocessing
-    wants_teacher = uses_teacher(config) and not known.judging
+    wants_teacher = uses_teacher(config) and not known.evaluating
     teacher_file = checkpoint_of(config.teacher, "teacher") if wants_teacher else None
     everything = data = load_data(
         composed,
@@ -236,7 +236,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         reading_of(teacher_file),
         sized=known.sized,
         # Without a card, mean and deviation come from the meta-train classes.
-        may_lack={*SPLITS} - {config.evaluate.part} if known.judging and expected else (),
+        may_lack={*SPLITS} - {config.evaluate.part} if known.evaluating and expected else (),
     )
     warnings += everything.notes
     if data.has_classes and config.finetune.enabled and config.finetune.target == "all":
@@ -262,10 +262,10 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     if student_file is not None and silent and data.has_classes:
         warnings.append(without_card(student_file.source, data.preprocessing))
     if data.has_classes:
-        composed, fitted = fit_queries(composed, data, judging=known.judging)
+        composed, fitted = fit_queries(composed, data, evaluating=known.evaluating)
         config = composed.config
         warnings += fitted
-        check_tasks(config, data, judging=known.judging)
+        check_tasks(config, data, evaluating=known.evaluating)
     if not second_order:
         lay_out_channels_last(student)
     prepared = Prepared(
@@ -302,7 +302,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         prepared.teacher_classes = built.classes
         warnings += built.lines
     _carry(prepared)
-    if not known.judging:
+    if not known.evaluating:
         _leave_out_learned(prepared)
         _try_out(prepared)
     return prepared

@@ -31,9 +31,9 @@ from metakd.pipeline.draw import class_rows, draw_figures
 from metakd.pipeline.failures import explained, resume_command
 from metakd.pipeline.learners import Student, get_teacher, train_student
 from metakd.pipeline.measure import (
+    evaluate_learner,
+    evaluate_teacher,
     fidelity,
-    judge,
-    judge_any_teacher,
     paired_gains,
     precision_of,
     start_of,
@@ -266,15 +266,15 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
         )
     began = time.perf_counter()
     precision = precision_of(config, prepared.precision)
-    judged = {
-        name: judge(model.algorithm, data, config, precision, recorder, name)
+    evaluated = {
+        name: evaluate_learner(model.algorithm, data, config, precision, recorder, name)
         for name, model in models.items()
     }
     final = embedded = None
     if taught is not None:
         final = taught.network if taught.learned is None else taught.learned
         embedded = taught.embedded() if taught.learned is None else None
-        judged["teacher"] = judge_any_teacher(
+        evaluated["teacher"] = evaluate_teacher(
             final,
             data,
             config,
@@ -286,14 +286,14 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     if folder is None:
         return Results()
     recorder = recorder.alone()
-    if final is not None and judged["teacher"].scale is not None:
-        folder.update(teacher_scale=judged["teacher"].scale)
+    if final is not None and evaluated["teacher"].scale is not None:
+        folder.update(teacher_scale=evaluated["teacher"].scale)
     learners = {name: model.algorithm for name, model in models.items()}
     known = learners if final is None else {**learners, "teacher": final}
     calibrate_run(prepared, folder, known, recorder, embedded)
-    keep(folder, doubts_of(judged, config))
+    keep(folder, doubts_of(evaluated, config))
     results: dict[str, Any] = {
-        name: {**judged[name].figures(), "cost": cost_of(model.algorithm, data, config)}
+        name: {**evaluated[name].figures(), "cost": cost_of(model.algorithm, data, config)}
         for name, model in models.items()
     }
     for name, model in models.items():
@@ -302,10 +302,10 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     results["student"] |= start_of(config)
     if final is not None:
         cost = cost_of(final, data, config)
-        results["teacher"] = {**judged["teacher"].figures(), "cost": cost}
-        results["fidelity"] = fidelity(judged["student"], judged["teacher"])
-    if "student_alone" in judged:
-        results["gains"] = paired_gains(judged["student"], judged["student_alone"])
+        results["teacher"] = {**evaluated["teacher"].figures(), "cost": cost}
+        results["fidelity"] = fidelity(evaluated["student"], evaluated["teacher"])
+    if "student_alone" in evaluated:
+        results["gains"] = paired_gains(evaluated["student"], evaluated["student_alone"])
     timing = {"evaluate_s": time.perf_counter() - began}
     if taught is not None and taught.seconds is not None:
         timing["pretrain_s"] = taught.seconds
@@ -315,9 +315,9 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
         timing["finetune_s"] = _fine_tune_all(prepared, recorder, models, teacher, results)
     results["timing"] = timing
     folder.write_episodes(
-        row for name, j in judged.items() for m in j.measurements for row in m.rows(name)
+        row for name, j in evaluated.items() for m in j.measurements for row in m.rows(name)
     )
-    by_class = list(class_rows(prepared, judged))
+    by_class = list(class_rows(prepared, evaluated))
     folder.write_per_class(by_class)
     written = folder.write_results(results)
     if recorder.tracker is not None:
@@ -325,7 +325,7 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     mirror_classes(by_class, recorder)
     mirror_student(prepared, folder.path, recorder)
     try:
-        draw_figures(prepared, folder, recorder, written, judged, student.objective)
+        draw_figures(prepared, folder, recorder, written, evaluated, student.objective)
     except Exception as problem:  # whatever it is, the results are complete
         logger.exception("the figures could not be drawn")
         recorder.warn(f"the figures could not be drawn ({problem}); results.json is complete")

@@ -18,7 +18,7 @@ from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.randomness import random_state, restore_random_state
 from metakd.pipeline.alone import validated_alone
 from metakd.pipeline.learners import Taught
-from metakd.pipeline.measure import Judged, precision_of, validation_setting
+from metakd.pipeline.measure import Evaluated, precision_of, validation_setting
 from metakd.pipeline.meta_pretrain import teacher_updates
 from metakd.pipeline.prepare import Prepared
 from metakd.registry import resolve
@@ -52,7 +52,7 @@ def counts(data: ClassData | RegressionTasks) -> str | None:
 def doubt_teacher(prepared: Prepared, recorder: Recorder, taught: Taught | None) -> None:
     """Warn of a teacher from which there is little to learn, before the student trains.
 
-    It is judged on the first tasks by which the student will be chosen, as it will answer, and
+    It is evaluated on the first tasks by which the student will be chosen, as it will answer, and
     beside it the student as it is now. A teacher near chance, or not better than that student on
     the same tasks (the 95 % interval of the paired difference is not above 0), is said, and kept
     in run.json. So is one that is worse than the student alone, where the cache has the latter:
@@ -62,7 +62,7 @@ def doubt_teacher(prepared: Prepared, recorder: Recorder, taught: Taught | None)
     Args:
         prepared: what the run works on.
         recorder: where the warning goes.
-        taught: the teacher; one that is not trained before the student is not judged.
+        taught: the teacher; one that is not trained before the student is not evaluated.
     """
     config, data = prepared.config, prepared.data
     frozen = None if taught is None else taught.frozen
@@ -85,16 +85,16 @@ def doubt_teacher(prepared: Prepared, recorder: Recorder, taught: Taught | None)
         keep(recorder.folder, [line])
 
 
-def doubts_of(judged: Mapping[str, Judged], config: Config) -> list[str]:
+def doubts_of(evaluated: Mapping[str, Evaluated], config: Config) -> list[str]:
     """Return what the final figures give reason to doubt, with what to type, a line each.
 
     Args:
-        judged: by model; all on the same tasks.
+        evaluated: by model; all on the same tasks.
         config: of the run.
     """
-    if judged["student"].headline.kind == "regression":
-        return _doubts_of_errors(judged, config)
-    values = {name: one.headline.values.tolist() for name, one in judged.items()}
+    if evaluated["student"].headline.kind == "regression":
+        return _doubts_of_errors(evaluated, config)
+    values = {name: one.headline.values.tolist() for name, one in evaluated.items()}
     alone = values.get("student_alone")
     found = []
     if alone is not None:
@@ -123,7 +123,7 @@ def doubts_of(judged: Mapping[str, Judged], config: Config) -> list[str]:
                     f"{-100 * gain:.1f} ± {100 * half:.1f} points on the same {len(alone)} tasks; "
                     f"type {_instead(config)}"
                 )
-    for name, one in judged.items():
+    for name, one in evaluated.items():
         chance = 1.0 / one.headline.ways
         mean, half = mean_ci95(values[name])
         if mean - half <= chance and not one.headline.diverged.any():
@@ -137,11 +137,13 @@ def doubts_of(judged: Mapping[str, Judged], config: Config) -> list[str]:
     return found
 
 
-def _doubts_of_errors(judged: Mapping[str, Judged], config: Config) -> list[str]:
+def _doubts_of_errors(evaluated: Mapping[str, Evaluated], config: Config) -> list[str]:
     """Return the same of squared errors, as far as there is a mean of them."""
-    if "student_alone" not in judged or any(j.headline.diverged.any() for j in judged.values()):
+    if "student_alone" not in evaluated or any(
+        j.headline.diverged.any() for j in evaluated.values()
+    ):
         return []
-    values = {name: one.headline.values.tolist() for name, one in judged.items()}
+    values = {name: one.headline.values.tolist() for name, one in evaluated.items()}
     alone = values["student_alone"]
     if values["student"] == alone:
         return [

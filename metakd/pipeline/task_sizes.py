@@ -37,7 +37,7 @@ class _Tasks:
         return fewest // share - self.spec.shots, images.class_names[int(counts.argmin())], fewest
 
 
-def _wanted(config: Config, *, judging: bool) -> list[_Tasks]:
+def _wanted(config: Config, *, evaluating: bool) -> list[_Tasks]:
     """Return every kind of task that the run will draw."""
     task = config.task
     train_keys = (
@@ -46,12 +46,12 @@ def _wanted(config: Config, *, judging: bool) -> list[_Tasks]:
     )
     own = ("task.shots", "task.queries")
     wanted = []
-    if not judging:
+    if not evaluating:
         wanted.append(_Tasks("validate", task.evaluation(), *own))
     for shots in {task.shots, *config.evaluate.shots}:
         keys = own if shots == task.shots else ("evaluate.shots", "task.queries")
         wanted.append(_Tasks(config.evaluate.part, task.evaluation(shots), *keys))
-    if judging:
+    if evaluating:
         return wanted  # neither the teacher's scale nor the student is fitted to anything
     if config.distill.supports.uses_teacher and config.distill.teacher_mode != "head":
         # The teacher's scale is fitted on validation tasks like those that it answers.
@@ -61,30 +61,30 @@ def _wanted(config: Config, *, judging: bool) -> list[_Tasks]:
     return wanted
 
 
-def check_tasks(config: Config, data: ClassData, *, judging: bool) -> None:
+def check_tasks(config: Config, data: ClassData, *, evaluating: bool) -> None:
     """Draw one batch of every stream that the run will use: a task that cannot be made says so.
 
     Args:
         config: of the run.
         data: what the tasks are made from.
-        judging: the run is only evaluated again; nothing is trained.
+        evaluating: the run is only evaluated again; nothing is trained.
 
     Raises:
         UserError: as `ClassData.tasks`.
     """
-    for tasks in _wanted(config, judging=judging):
+    for tasks in _wanted(config, evaluating=evaluating):
         data.tasks(tasks.split, tasks.spec, tasks=1, seed=config.seed, stage="check").batch(0)
 
 
 def fit_queries(
-    composed: Composed, data: ClassData, *, judging: bool
+    composed: Composed, data: ClassData, *, evaluating: bool
 ) -> tuple[Composed, list[str]]:
     """Lower the query images of tasks to what the smallest class of each split allows (`task.fit`).
 
     Args:
         composed: the config; it is left as it is.
         data: what the tasks are made from.
-        judging: the run is only evaluated again; only its evaluation tasks count.
+        evaluating: the run is only evaluated again; only its evaluation tasks count.
 
     Returns:
         the config with the numbers that hold, also in its `yaml`, and a line for each number that
@@ -97,7 +97,7 @@ def fit_queries(
         return composed, []
     config, lines = copy.deepcopy(composed.config), []
     task = config.task
-    wanted = _wanted(config, judging=judging)
+    wanted = _wanted(config, evaluating=evaluating)
     queries, line = _lowered(task.queries, "task.queries", wanted, data)
     lines += line
     train, line = _lowered(task.train_queries or queries, "task.train_queries", wanted, data)

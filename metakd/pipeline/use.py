@@ -31,7 +31,7 @@ from metakd.runs.record import read_file
 from metakd.runs.records_using import Calibration, CalibrationFile
 from metakd.stages.recorder import Recorder
 from metakd.using.bundle import learner_of, open_bundle
-from metakd.using.calibration import calibrate, judged_tasks
+from metakd.using.calibration import calibrate, evaluated_tasks
 from metakd.using.classifier import FewShotClassifier
 from metakd.using.learner import Trained
 from metakd.using.recipe import Part, Recipe, build_learner
@@ -147,7 +147,7 @@ def recipe_of(
     """
     task, algorithm = config.task, config.algorithm
     steps = steps_at_test(config)
-    judged_in = "float32" if algorithm.supports.adapts else precision  # see `precision_of`
+    evaluated_in = "float32" if algorithm.supports.adapts else precision  # see `precision_of`
     architecture = config.student
     second_order = algorithm.supports.adapts and not algorithm.first_order
     channels_last, base_only = not second_order, False
@@ -155,16 +155,16 @@ def recipe_of(
     fixed = algorithm.supports.fixed_ways
     if which == "teacher":
         architecture, channels_last = config.teacher, True
-        if "head.weight" in weights:  # a network: judged by its embeddings
+        if "head.weight" in weights:  # a network: evaluated by its embeddings
             part = Part(f"{Supervised.__module__}.{Supervised.__name__}", {"head": "centroid"})
-            steps, judged_in, fixed = None, precision, False
+            steps, evaluated_in, fixed = None, precision, False
         else:
             own = adapting_teacher_config(config)
             part = Part(own._target_, settings_of(own), dict(own.options))
             base_only, fixed = algorithm.supports.teaches, own.supports.fixed_ways
             given = own.inner_steps if own.inner_steps_test is None else own.inner_steps_test
             steps = given if own.supports.adapts else None
-            judged_in = "float32" if own.supports.adapts else precision
+            evaluated_in = "float32" if own.supports.adapts else precision
     return Recipe(
         model=which,
         kind=config.dataset.supports.kind,
@@ -177,7 +177,7 @@ def recipe_of(
         steps=steps,
         ways=task.ways,
         shots=task.shots,
-        precision=judged_in,
+        precision=evaluated_in,
         channels_last=channels_last,
     )
 
@@ -234,9 +234,9 @@ def calibrate_run(
     Args:
         prepared: the run.
         folder: its folder.
-        models: by name the learners, and the teacher that is judged by its embeddings.
+        models: by name the learners, and the teacher that is evaluated by its embeddings.
         recorder: of the run.
-        embedded: see `metakd.pipeline.measure.judge_any_teacher`.
+        embedded: see `metakd.pipeline.measure.evaluate_teacher`.
     """
     config, data, task = prepared.config, prepared.data, prepared.config.task
     if not data.has_classes or data.split("validate").classes < task.ways:
@@ -253,7 +253,7 @@ def calibrate_run(
         elif name == "teacher":
             steps = model.test_steps if isinstance(model, GradientLearner) else None
             precision = prepared.precision if steps is None else prepared.precision.full()
-        judged = judged_tasks(
+        evaluated = evaluated_tasks(
             model,
             data,
             split="validate",
@@ -266,10 +266,10 @@ def calibrate_run(
             precision=precision,
             embeddings=embedded("validate") if embedded and name == "teacher" else None,
         )
-        if not len(judged.known):
+        if not len(evaluated.known):
             recorder.warn(f"the {name} is not calibrated: no answer on meta-validation was finite")
             continue
         found[name] = calibrate(
-            judged, split="validate", tasks=tasks, ways=task.ways, shots=task.shots
+            evaluated, split="validate", tasks=tasks, ways=task.ways, shots=task.shots
         )
     write_text(folder.checkpoints / CALIBRATION, CalibrationFile(models=found).text())

@@ -109,19 +109,19 @@ def draw_pareto(tried: Sequence[Tried], objectives: Sequence[str], out: Path) ->
 
 
 def _panel(
-    axes: Axes, trials: Sequence[Tried], judged: tuple[str, int], cost: tuple[str, int]
+    axes: Axes, trials: Sequence[Tried], evaluated: tuple[str, int], cost: tuple[str, int]
 ) -> None:
-    scale = 100.0 if judged[0] == "accuracy" else 1.0
-    sign = 1.0 if judged[0] == "accuracy" else -1.0
+    scale = 100.0 if evaluated[0] == "accuracy" else 1.0
+    sign = 1.0 if evaluated[0] == "accuracy" else -1.0
     points = [
-        (t.values[cost[1]], scale * t.values[judged[1]]) for t in trials if t.values is not None
+        (t.values[cost[1]], scale * t.values[evaluated[1]]) for t in trials if t.values is not None
     ]
     on = front([(x, sign * y) for x, y in points])
     beaten = [p for p, best in zip(points, on, strict=True) if not best]
     _scatter(axes, beaten, BEATEN, "dominated", "o")
     best = sorted((*p, t.number, t.ci95) for p, t, b in zip(points, trials, on, strict=True) if b)
     xs, ys = [b[0] for b in best], [b[1] for b in best]
-    bars = [scale * (b[3] or 0.0) if judged[0] in ("accuracy", "mse") else 0.0 for b in best]
+    bars = [scale * (b[3] or 0.0) if evaluated[0] in ("accuracy", "mse") else 0.0 for b in best]
     axes.step(xs, ys, where="post", color=COLORS["student"], lw=1.2, alpha=0.6, zorder=2)
     axes.errorbar(xs, ys, bars, fmt="o", ms=5.5, color=COLORS["student"], capsize=2.5, lw=1.0,
                   label="Pareto front (95 % interval over tasks)", zorder=3)  # fmt: skip
@@ -131,7 +131,7 @@ def _panel(
     every = [x for x, _ in points]
     if min(every) > 0 and max(every) > WIDE * min(every):
         axes.set_xscale("log")
-    title = f"{judged[0]} against {cost[0].replace('_', ' ')}"
+    title = f"{evaluated[0]} against {cost[0].replace('_', ' ')}"
     tidy(axes, title=title, xlabel=LABELS[cost[0]])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.override_parser.types import IntervalSweep, Override
 
 from metakd.config.compose import Composed, compose
-from metakd.config.declared import is_bookkeeping, is_judged, known_settings, value_of
+from metakd.config.declared import decides_evaluation, is_bookkeeping, known_settings, value_of
 from metakd.config.overrides import parse
 from metakd.config.renamed import renamed_word
 from metakd.config.schema import SweepConfig
@@ -140,14 +140,14 @@ def _planned(
 ) -> Search:
     where = f"sweep={name}"
     for key in space:
-        if key in FOLDERS_OF_RUNS or is_judged(key) or is_bookkeeping(key):
+        if key in FOLDERS_OF_RUNS or decides_evaluation(key) or is_bookkeeping(key):
             raise UserError(
                 f"{key}: cannot be searched: it decides what trials are evaluated on, or where "
                 "files are; give it one value"
             )
     parameters = read_space(space, where)
-    judged = _judged(words)
-    base = compose([*judged, *own], config_dir)
+    evaluated = _evaluation_words(words)
+    base = compose([*evaluated, *own], config_dir)
     measure = "mse" if base.config.dataset.supports.kind == "regression" else "accuracy"
     for objective in settings.objectives:
         if objective in ("accuracy", "mse") and objective != measure:
@@ -162,10 +162,10 @@ def _planned(
             f"{where}: no parameter is left to search; type values such as student.width=8,16,32 "
             "or 'meta_train.lr=tag(log,interval(1e-4,1e-1))'"
         )
-    return Search(name, settings, space, judged, parameters, fixed, base, own, notes)
+    return Search(name, settings, space, evaluated, parameters, fixed, base, own, notes)
 
 
-def _judged(words: Sequence[str]) -> list[str]:
+def _evaluation_words(words: Sequence[str]) -> list[str]:
     """Return the words, with the override that evaluates trials on the validation classes."""
     for override in parse(words):
         if override.key_or_group == PART and override.value() != "validate":

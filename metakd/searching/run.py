@@ -174,7 +174,7 @@ def _check_same(sweep: Sweep, search: Search) -> None:
     old, new = _search_of(sweep), search.record()
     settings, space = json.loads(json.dumps([new.settings, new.space]))
     found = ["space"] if old.space != space else []
-    found += ["words"] if _judged(old.words) != _judged(new.words) else []
+    found += ["words"] if _evaluation_words(old.words) != _evaluation_words(new.words) else []
     found += [f"sweep.{k}" for k in KEPT if old.settings.get(k) != settings.get(k)]
     if found:
         raise UserError(
@@ -189,6 +189,6 @@ def _search_of(sweep: Sweep) -> SearchRecord:
     return sweep.search
 
 
-def _judged(words: Sequence[str]) -> list[str]:
+def _evaluation_words(words: Sequence[str]) -> list[str]:
     known = merged([renamed_word(word) for word in words])
     return sorted(word for word in known if not is_outside(word))

@@ -88,7 +88,7 @@ def fine_tune(
     recalibrate: bool = False,
     distillation: tuple[Objective, Callable[[Tensor], Answer]] | None = None,
 ) -> TargetResult:
-    """Fine-tune a copy of `backbone` with a new head on the target task and judge it.
+    """Fine-tune a copy of `backbone` with a new head on the target task and evaluate it.
 
     Args:
         backbone: the meta-trained student's; it is not changed.
@@ -131,7 +131,7 @@ def fine_tune(
         answers_to=None if answers_to is None else lambda batch: answers_to(batch.index),
         log_every=batches,
     )
-    top1, top5, test_loss = _judge(network, data, target, precision)
+    top1, top5, test_loss = _evaluated(network, data, target, precision)
     names = target.train.class_names
     return TargetResult(top1, top5, test_loss, fitted.seconds, network, names)
 
@@ -188,7 +188,7 @@ def _estimate_statistics(
 
 
 @torch.no_grad()
-def _judge(
+def _evaluated(
     network: Network, data: ClassData, target: TargetTask, precision: Precision
 ) -> tuple[float, float | None, float]:
     network.eval()

@@ -127,7 +127,7 @@ def fit(
         training.seconds = time.perf_counter() - began
         return training.state()
 
-    def judged(step: int) -> bool:
+    def validates(step: int) -> bool:
         if validation is None:
             return False
         return step == steps or bool(validation.every and step % validation.every == 0)
@@ -164,7 +164,7 @@ def fit(
                             training.skipped += 1
                             recorder.warn(f"{stage}: step {step} was skipped: {problem}")
                         training.pending = {}
-                        if step % log_every == 0 or step + 1 == steps or judged(step + 1):
+                        if step % log_every == 0 or step + 1 == steps or validates(step + 1):
                             training.pending = _named(terms, learner_is) | floats(further)
                             training.pending |= training.mean(_teacher_accuracy(mine, answers))
                             training.pending["lr"] = optimization.rate(step, steps)
@@ -173,14 +173,14 @@ def fit(
                         training.step, torn = step + 1, False
                 logged = training.pending
                 value = None
-                if validation is not None and judged(training.step):
+                if validation is not None and validates(training.step):
                     value = validation.measure()  # this can be broken off: it is done again
                 with recorder.whole():
                     torn = True
                     if validation is not None and value is not None:
                         higher = validation.higher_is_better
                         logged["validate/accuracy" if higher else "validate/mse"] = value
-                        training.judge(value, higher, validation.keep_best)
+                        training.validated(value, higher, validation.keep_best)
                     if logged:
                         recorder.log(stage, training.step - 1, logged)
                     training.pending, torn = None, False

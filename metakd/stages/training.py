@@ -190,7 +190,7 @@ class Training:
 
     # --- the best on validation
 
-    def judge(self, value: float, higher_is_better: bool, keep: bool) -> None:
+    def validated(self, value: float, higher_is_better: bool, keep: bool) -> None:
         """Take note of a validation value; with `keep` the best one's state is remembered."""
         better = math.isfinite(value) and (
             self.best is None or (value > self.best if higher_is_better else value < self.best)

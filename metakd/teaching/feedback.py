@@ -156,7 +156,7 @@ class FeedbackLearner(Joined):
             student: φ by name.
             teacher: θ by name.
             batch: what the trial step is taken on.
-            quiz: what the trial student is judged on.
+            quiz: what the trial student is evaluated on.
             objective: L_S.
         """
         with torch.enable_grad(), torch.autocast(_targets(batch).device.type, enabled=False):
@@ -171,8 +171,8 @@ class FeedbackLearner(Joined):
         loss = self._loss(student, teacher, batch, objective)
         slope = _gradient(loss, student, create_graph=True)
         trial = {n: v - self.trial_lr * slope[n] for n, v in student.items()}
-        judged = self._quiz_loss(trial, quiz)
-        return _gradient(judged, teacher), judged.detach()
+        evaluated = self._quiz_loss(trial, quiz)
+        return _gradient(evaluated, teacher), evaluated.detach()
 
     def _by_differences(
         self, student: Tensors, teacher: Tensors, batch: Batch, quiz: Batch, objective: Objective
@@ -180,11 +180,11 @@ class FeedbackLearner(Joined):
         leaves, teacher = _leaves(student), _leaves(teacher)
         slope = _gradient(self._loss(leaves, detached(teacher), batch, objective), leaves)
         trial = _leaves({n: v.detach() - self.trial_lr * slope[n] for n, v in leaves.items()})
-        judged = self._quiz_loss(trial, quiz)
-        direction = _gradient(judged, trial)
+        evaluated = self._quiz_loss(trial, quiz)
+        direction = _gradient(evaluated, trial)
         length = math.sqrt(sum(float(g.square().sum()) for g in direction.values()))
         if length == 0.0:
-            return {n: torch.zeros_like(v) for n, v in teacher.items()}, judged.detach()
+            return {n: torch.zeros_like(v) for n, v in teacher.items()}, evaluated.detach()
         move = _RELATIVE_MOVE / length
         sides = []
         for sign in (1.0, -1.0):
@@ -192,7 +192,7 @@ class FeedbackLearner(Joined):
             # An inner loop needs gradients of its own start, whatever is differentiated after it.
             sides.append(_gradient(self._loss(_leaves(moved), teacher, batch, objective), teacher))
         factor = -self.trial_lr / (2.0 * move)
-        return {n: factor * (sides[0][n] - sides[1][n]) for n in teacher}, judged.detach()
+        return {n: factor * (sides[0][n] - sides[1][n]) for n in teacher}, evaluated.detach()
 
     def _loss(
         self, student: Tensors, teacher: Tensors, batch: Batch, objective: Objective

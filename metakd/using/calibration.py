@@ -18,13 +18,13 @@ from metakd.stages.precision import Precision
 from metakd.task_spec import TaskSpec
 from metakd.using.known import SCORES, auroc, quantiles_of, rejection_curve
 
-__all__ = ["RATES", "Judged", "calibrate", "judged_tasks"]
+__all__ = ["RATES", "Evaluated", "calibrate", "evaluated_tasks"]
 
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """False-alarm rates for which the rejection curve is kept."""
 
 
-class Judged(NamedTuple):
+class Evaluated(NamedTuple):
     """Answers to tasks whose queries are partly of classes that were not shown.
 
     Attributes:
@@ -38,7 +38,7 @@ class Judged(NamedTuple):
     unknown: Tensor
 
 
-def judged_tasks(
+def evaluated_tasks(
     algorithm: Algorithm,
     data: ClassData,
     *,
@@ -51,7 +51,7 @@ def judged_tasks(
     steps: int | None,
     precision: Precision,
     embeddings: Tensor | None = None,
-) -> Judged:
+) -> Evaluated:
     """Return a learner's logits for queries of a task's classes and of other classes.
 
     Args:
@@ -101,7 +101,7 @@ def judged_tasks(
     every, labels = torch.cat(logits), torch.cat(targets)
     sound = every.isfinite().flatten(1).all(1)
     every, labels = every[sound].flatten(0, 1), labels[sound].flatten()
-    return Judged(every[labels < ways], labels[labels < ways], every[labels >= ways])
+    return Evaluated(every[labels < ways], labels[labels < ways], every[labels >= ways])
 
 
 def _shown(batch: TaskBatch, ways: int) -> TaskBatch:
@@ -120,7 +120,9 @@ def _shown(batch: TaskBatch, ways: int) -> TaskBatch:
     )
 
 
-def calibrate(judged: Judged, *, split: str, tasks: int, ways: int, shots: int) -> Calibration:
+def calibrate(
+    evaluated: Evaluated, *, split: str, tasks: int, ways: int, shots: int
+) -> Calibration:
     """Fit the scale by smoothed likelihood, and choose the score that finds most unknown queries.
 
     The targets are smoothed as in J. Platt, "Probabilistic Outputs for Support Vector Machines"
@@ -128,7 +130,7 @@ def calibrate(judged: Judged, *, split: str, tasks: int, ways: int, shots: int) 
     smoothing, the scale would be unbounded there.
 
     Args:
-        judged: answers to tasks of `split`.
+        evaluated: answers to tasks of `split`.
         split: whose classes they were made of.
         tasks: number of tasks.
         ways: classes of a task.
@@ -137,8 +139,10 @@ def calibrate(judged: Judged, *, split: str, tasks: int, ways: int, shots: int) 
     Raises:
         ValueError: there is no answer.
     """
-    scale = fit_scale(judged.known, judged.targets, smoothing=1 / (len(judged.targets) + 2))
-    known, unknown = scale * judged.known.double(), scale * judged.unknown.double()
+    scale = fit_scale(
+        evaluated.known, evaluated.targets, smoothing=1 / (len(evaluated.targets) + 2)
+    )
+    known, unknown = scale * evaluated.known.double(), scale * evaluated.unknown.double()
     found: dict[str, float] = {}
     if len(unknown):
         found = {name: auroc(score(known), score(unknown)) for name, score in SCORES.items()}

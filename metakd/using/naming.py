@@ -41,7 +41,7 @@ class Naming:
     unreadable: list[Unreadable] = field(default_factory=list)
     what: str = "images"
 
-    def _judged(self) -> list[Prediction]:
+    def _evaluated(self) -> list[Prediction]:
         return [p for p in self.predictions if p.truth in self.classes]
 
     @property
@@ -53,33 +53,33 @@ class Naming:
         """Return the confusion matrix: rows are true classes, columns predictions."""
         place = {name: i for i, name in enumerate(self.classes)}
         table = [[0] * len(self.classes) for _ in self.classes]
-        for p in self._judged():
+        for p in self._evaluated():
             assert p.truth is not None
             table[place[p.truth]][place[p.name]] += 1
         return table
 
     def record(self) -> Predictions:
         """Return what `--json` prints; accuracy and the rest over images of known class."""
-        judged, strangers = self._judged(), self.strangers
+        evaluated, strangers = self._evaluated(), self.strangers
         found: dict[str, Any] = {}
         if self.unreadable:
             found["unreadable"] = self.unreadable
-        if judged:
+        if evaluated:
             table = self.confusion()
             right = sum(row[i] for i, row in enumerate(table))
-            low, high = wilson95(right, len(judged))
+            low, high = wilson95(right, len(evaluated))
             found |= {
-                "accuracy": right / len(judged),
+                "accuracy": right / len(evaluated),
                 "ci95": (high - low) / 2,
                 "interval": [low, high],
-                "files": len(judged),
+                "files": len(evaluated),
                 "confusion": table,
                 "per_class": {
                     name: ClassFigures(accuracy=row[i] / sum(row), files=sum(row))
                     for i, (name, row) in enumerate(zip(self.classes, table, strict=True))
                     if sum(row)
                 },
-                "false_alarms": sum(p.unknown for p in judged) / len(judged),
+                "false_alarms": sum(p.unknown for p in evaluated) / len(evaluated),
             }
         if strangers:
             marked = sum(p.unknown for p in strangers) / len(strangers)

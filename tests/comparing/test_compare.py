@@ -181,7 +181,7 @@ def test_no_groups_if_not_wanted(made_up: Made, tmp_path: Path) -> None:
     assert len(found.pairs) == 1
 
 
-def test_seeds_judged_on_other_tasks_are_no_group(made_up: Made, tmp_path: Path) -> None:
+def test_seeds_evaluated_on_other_tasks_are_no_group(made_up: Made, tmp_path: Path) -> None:
     made_up(tmp_path / "a", seed=1)
     made_up(tmp_path / "b", seed=2, info={"data_checksum": "cd" * 32})
     found = compare([tmp_path])

@@ -93,7 +93,9 @@ def test_another_measure_is_another_task(made_up: Made, tmp_path: Path) -> None:
         {"settings": {"algorithm.inner_steps": 9, "student.width": 64, "task.train_ways": 20}},
         {"seed": 5},
         {"entry": {"steps": 10}},  # how a learner adapts is its own affair
-        {"entry": {"batchnorm": None}},  # without batch norm each query is judged on its own, too
+        {
+            "entry": {"batchnorm": None}
+        },  # without batch norm each query is evaluated on its own, too
         {"settings": {"finetune.enabled": True, "finetune.target": "all"}},
     ],
     ids=["training", "seed", "steps", "no batch norm", "target"],

@@ -53,7 +53,7 @@ def test_evaluations_are_no_runs_unless_they_are_named(made_up: Made, tmp_path: 
     made_up(run / "checkpoints" / "stray")
     assert names(gather([tmp_path])[0], tmp_path) == ["run"]
     (found,), _ = gather([again])
-    assert (found.is_evaluation, found.seed) == (True, 7)  # the seed of what it judged
+    assert (found.is_evaluation, found.seed) == (True, 7)  # the seed of what it evaluated
     assert found.info.teacher == "f" * 64
 
 

@@ -158,7 +158,7 @@ def test_tasks_that_cannot_be_paired_are_not(
     assert apart.runs == (a, b)
 
 
-def test_a_model_that_was_not_judged(run: Callable[..., Run]) -> None:
+def test_a_model_that_was_not_evaluated(run: Callable[..., Run]) -> None:
     found, (apart,) = pair_rows([((run("a"),), (run("b"),))], "student_alone", [1])
     assert found == []
     assert "has no figures of the student alone" in apart.reason

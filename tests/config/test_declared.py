@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from metakd.config.declared import (
+    decides_evaluation,
     declaration,
     declarations,
     is_bookkeeping,
     is_fact,
-    is_judged,
     known_groups,
     known_settings,
 )
@@ -44,14 +44,18 @@ def test_paths_and_what_a_repetition_may_change() -> None:
     assert set(FREE) == free
 
 
-def test_what_says_on_what_a_run_is_judged() -> None:
-    judged = {key for key in known_settings() if is_judged(key) and not key.startswith("evaluate")}
-    assert judged == {
+def test_what_says_on_what_a_run_is_evaluated() -> None:
+    evaluated = {
+        key
+        for key in known_settings()
+        if decides_evaluation(key) and not key.startswith("evaluate")
+    }
+    assert evaluated == {
         *("seed", "task.ways", "task.shots", "task.queries", "dataset.supports.kind"),
         *("dataset.splits", "dataset.split_seed", "dataset.folder", "dataset.rotations"),
     }
-    assert is_judged("evaluate.steps")
-    assert [group for group in known_groups() if is_judged(group)] == [
+    assert decides_evaluation("evaluate.steps")
+    assert [group for group in known_groups() if decides_evaluation(group)] == [
         *("dataset", "task", "evaluate"),
     ]
 

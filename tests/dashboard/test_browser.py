@@ -128,7 +128,7 @@ def test_sorts_filters_and_groups(visit: Callable[..., Page], address: str) -> N
     head.focus()
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "ascending"
-    # Runs judged on the same tasks stand together, whichever way; what has no figure comes last.
+    # Runs evaluated on the same tasks stand together, whichever way; what has no figure comes last.
     assert shown(page)[-3:] == ["sweep/3", "elsewhere", "failed"]
     assert page.evaluate("metakd.table.getSorters().length") == 1
     page.keyboard.press("Enter")

@@ -97,7 +97,7 @@ def test_all_classes_can_be_test_classes(layout: str, request: pytest.FixtureReq
     assert names(folder, all_test=True) == [(), (), CLASSES]
 
 
-def test_two_new_classes_are_enough_to_be_judged_on(tmp_path: Path) -> None:
+def test_two_new_classes_are_enough_to_be_evaluated_on(tmp_path: Path) -> None:
     paint(tmp_path / "ant")
     paint(tmp_path / "bee", 100)
     with pytest.raises(UserError, match=r"2 classes.*at least 3.*all_test=true"):

@@ -310,7 +310,7 @@ def test_every_stage(trained: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.slow
-def test_judged_on_another_table_by_the_runs_own_statistics(
+def test_evaluated_on_another_table_by_the_runs_own_statistics(
     trained: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """Columns in another order, more of them, other training rows: the same figure."""

@@ -62,8 +62,8 @@ def test_all_classes_and_nothing_of_its_test_in_the_earlier_stages(data) -> None
 
 def test_parts_that_share_their_classes(make_images) -> None:
     learned = replace(make_images([5, 5]), held_out=torch.zeros(10, dtype=torch.bool))
-    judged = replace(make_images([4, 3]), held_out=torch.ones(7, dtype=torch.bool))
-    parts = {"train": learned, "validate": learned, "test": judged}
+    evaluated = replace(make_images([4, 3]), held_out=torch.ones(7, dtype=torch.bool))
+    parts = {"train": learned, "validate": learned, "test": evaluated}
     data = ImageData(PreparedData(parts, "x"))
     for which in ("novel", "all"):
         target = data.target(which, None, seed=0)

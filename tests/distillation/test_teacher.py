@@ -113,7 +113,7 @@ def test_whole_batches(fake_data: Any, network: Any) -> None:
     assert teacher.answer_batch(batch, ["embeddings"]).logits is None
 
 
-def test_head_answers_on_meta_train_alone_and_is_judged_as_prototype(
+def test_head_answers_on_meta_train_alone_and_is_evaluated_as_prototype(
     fake_data: Any, network: Any
 ) -> None:
     data = fake_data()

@@ -161,7 +161,7 @@ def test_stopped_after_it_was_taken(
         def stopped(*given: Any) -> Any:
             raise KeyboardInterrupt
 
-        patch.setattr(run_module, "judge", stopped)
+        patch.setattr(run_module, "evaluate_learner", stopped)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "second", *words, "distill=embedding")
     metakd.resume(tmp_path / "second")

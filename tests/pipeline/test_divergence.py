@@ -101,7 +101,7 @@ def test_the_schema_holds(runs: Path, kind: str) -> None:
     assert [e.message for e in Draft202012Validator(schema).iter_errors(results)] == []
 
 
-def test_judged_again_with_another_rate_it_diverges(runs: Path) -> None:
+def test_evaluated_again_with_another_rate_it_diverges(runs: Path) -> None:
     again = metakd.evaluate(runs / "glyphs_sound", "algorithm.inner_lr=1e30", quiet=True)
     assert again["student"]["fewshot"]["diverged"] == 1.0
     back = metakd.evaluate(runs / "sinusoid", "algorithm.inner_lr=0.01", quiet=True)

@@ -1,4 +1,4 @@
-"""Other people's pictures: prepared as the weights expect, judged on classes that are new."""
+"""Other people's pictures: prepared as the weights expect, evaluated on classes that are new."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_other_sizes_and_colours_are_made_what_the_network_expects(
     assert judge(grey)["student"]["fewshot"]["tasks"] == 12
 
 
-def test_glyphs_learner_judged_on_colour_pictures(photos: Path, tmp_path: Path) -> None:
+def test_glyphs_learner_evaluated_on_colour_pictures(photos: Path, tmp_path: Path) -> None:
     kept = [o for o in TINY if not o.startswith("dataset")]
     metakd.train(
         *kept,
@@ -405,7 +405,7 @@ def test_weights_without_a_card_say_what_is_assumed(
     assert "16x16 pixels, colour, mean 0." in said.out + said.err
 
 
-def test_shown_as_files_the_student_answers_as_it_was_judged(
+def test_shown_as_files_the_student_answers_as_it_was_evaluated(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))

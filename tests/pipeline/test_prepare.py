@@ -105,7 +105,7 @@ def test_a_teacher_that_saw_the_target_s_test_images_is_another_one(tmp_path: Pa
     assert teachers("finetune=default", "finetune.target=all") == 2
 
 
-def test_selection_and_judging_use_other_validation_tasks() -> None:
+def test_selection_and_evaluating_use_other_validation_tasks() -> None:
     assert evaluation_stage("test") == "evaluate"
     data = prepared().data
     assert isinstance(data, ImageData)

@@ -90,7 +90,7 @@ def test_a_weight_of_0_is_the_twin_to_the_bit_and_1_is_not(
     assert any("the teacher had no effect" in line for line in warnings)
 
 
-def test_the_teacher_is_judged_and_used_again(
+def test_the_teacher_is_evaluated_and_used_again(
     taught: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
     results, folder = taught

@@ -140,7 +140,7 @@ def test_another_seed_gives_other_figures(run: Path) -> None:
     assert report["same"] is False
     different = {f["file"]: f["different"] for f in report["files"]}
     assert different["student.safetensors"] > 0
-    # The measured time is no figure; the same tasks are judged whatever the seed is.
+    # The measured time is no figure; the same tasks are evaluated whatever the seed is.
     assert not any("latency" in d["name"] for d in report["differences"])
 
 

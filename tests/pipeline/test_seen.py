@@ -100,7 +100,9 @@ def test_a_fine_tuned_student_knows_the_classes_of_its_target(
         run(tmp_path / "no", photos, f"student.checkpoint={tuned}")
 
 
-def test_what_was_judged_all_the_same_is_not_new_to_the_next(first: Path, tmp_path: Path) -> None:
+def test_what_was_evaluated_all_the_same_is_not_new_to_the_next(
+    first: Path, tmp_path: Path
+) -> None:
     other = parts(tmp_path / "other", "lmno", "efg", "abcx")
     words = (f"student.checkpoint={first}", "evaluate.seen=keep")
     run(tmp_path / "kept", other, *words)
@@ -150,11 +152,11 @@ def test_a_run_that_goes_on_with_another_split_knows_both(
     both = {*before["train"]["classes"], *after["train"]["classes"]}
     assert set(student.trained_on) == both
     assert set(student.tested_on) == {*after["test"]["classes"]} - both
-    # Judged again on what it was judged on at its end.
+    # Evaluated again on what it was evaluated on at its end.
     own = json.loads((tmp_path / "run" / "results.json").read_text())
     again = metakd.evaluate(tmp_path / "run")
     assert again["student"]["fewshot"] == own["student"]["fewshot"]
-    # The classes that it is judged on have to be there, and no others.
+    # The classes that it is evaluated on have to be there, and no others.
     for name in (*after["train"]["classes"], after["validate"]["classes"][0]):
         shutil.rmtree(tmp_path / "photos" / name)
     again = metakd.evaluate(tmp_path / "run")
@@ -167,7 +169,7 @@ def test_a_run_that_goes_on_with_another_split_knows_both(
 
 
 def test_a_typed_size_is_read_again(first: Path, tmp_path: Path) -> None:
-    """Read smaller than the student expects, then enlarged: so it was judged, so it is again."""
+    """Read smaller than the student expects, then enlarged: so it was evaluated, so it is again."""
     other = parts(tmp_path / "other", "lmno", "efg", "xyz")
     words = (f"student.checkpoint={first}", "dataset.image_size=5", "evaluate.tasks=40")
     own = run(tmp_path / "run", other, *words)["student"]["fewshot"]

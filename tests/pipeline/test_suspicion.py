@@ -147,7 +147,7 @@ def config() -> Any:
     return metakd.compose(*SMALL).config
 
 
-def judged(**values: list[float]) -> dict[str, Any]:
+def evaluated(**values: list[float]) -> dict[str, Any]:
     return {
         name: SimpleNamespace(
             headline=SimpleNamespace(
@@ -164,7 +164,9 @@ def judged(**values: list[float]) -> dict[str, Any]:
 def test_harm_is_said_with_both_figures(config: Any) -> None:
     alone = [0.6, 0.7, 0.65, 0.7]
     lines = doubts_of(
-        judged(student=[0.4, 0.5, 0.45, 0.52], student_alone=alone, teacher=[0.5, 0.6, 0.55, 0.6]),
+        evaluated(
+            student=[0.4, 0.5, 0.45, 0.52], student_alone=alone, teacher=[0.5, 0.6, 0.55, 0.6]
+        ),
         config,
     )
     assert len(lines) == 2
@@ -186,7 +188,7 @@ def test_harm_is_said_with_both_figures(config: Any) -> None:
     ],
 )
 def test_a_good_teacher_that_does_harm_is_to_have_less_influence(loss: str, typed: str) -> None:
-    values = judged(
+    values = evaluated(
         student=[0.4, 0.5, 0.45, 0.52],
         student_alone=[0.6, 0.7, 0.65, 0.7],
         teacher=[0.9, 0.95, 0.9, 0.95],
@@ -199,25 +201,25 @@ def test_networks_for_pictures_are_no_remedy_on_a_table(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").touch()
     words = ("dataset=table", f"dataset.folder={tmp_path}/mine.csv", "student=mlp", "teacher=mlp")
     config = metakd.compose(*words, "distill=embedding").config
-    values = judged(student=[0.4, 0.5, 0.45], student_alone=[0.6, 0.7, 0.65], teacher=[0.2] * 3)
+    values = evaluated(student=[0.4, 0.5, 0.45], student_alone=[0.6, 0.7, 0.65], teacher=[0.2] * 3)
     said = doubts_of(values, config)
     assert len(said) == 3
     assert all("pretrain.epochs=" in line and "torchvision" not in line for line in said)
 
 
 def test_what_is_not_resolved_is_not_said(config: Any) -> None:
-    both = judged(student=[0.5, 0.7, 0.6, 0.8], student_alone=[0.6, 0.6, 0.7, 0.72])
+    both = evaluated(student=[0.5, 0.7, 0.6, 0.8], student_alone=[0.6, 0.6, 0.7, 0.72])
     assert doubts_of(both, config) == []
 
 
 def test_a_student_equal_to_its_twin_is_said(config: Any) -> None:
     alone = [0.6, 0.6, 0.7, 0.72]
-    (line,) = doubts_of(judged(student=alone, student_alone=alone), config)
+    (line,) = doubts_of(evaluated(student=alone, student_alone=alone), config)
     assert line.startswith("the teacher had no effect: on each of the 4 tasks")
     assert "(+0.00 ± 0.00 points)" in line
     assert line.endswith("or meta_train.iterations=8, or distill=none")
     # As much on average is not the same.
-    assert doubts_of(judged(student=[0.6, 0.6, 0.72, 0.7], student_alone=alone), config) == []
+    assert doubts_of(evaluated(student=[0.6, 0.6, 0.72, 0.7], student_alone=alone), config) == []
 
 
 def test_a_loss_without_weight_leaves_the_twin_as_it_is(tmp_path: Path) -> None:
@@ -227,12 +229,12 @@ def test_a_loss_without_weight_leaves_the_twin_as_it_is(tmp_path: Path) -> None:
 
 
 def test_chance_is_said(config: Any) -> None:
-    lines = doubts_of(judged(student=[0.2, 0.25, 0.15, 0.21]), config)
+    lines = doubts_of(evaluated(student=[0.2, 0.25, 0.15, 0.21]), config)
     assert len(lines) == 1
     assert lines[0].startswith(
         "the student is at chance: 20.2 ± 4.0 %, where guessing gives 20.0 %"
     )
-    assert doubts_of(judged(student=[0.3, 0.35, 0.31]), config) == []
+    assert doubts_of(evaluated(student=[0.3, 0.35, 0.31]), config) == []
 
 
 @pytest.mark.parametrize(
@@ -264,7 +266,7 @@ def test_a_teacher_that_is_worse_than_the_student_alone(config: Any) -> None:
 # --- weights without running statistics
 
 
-def test_a_teacher_without_running_statistics_is_refused_or_judged(tmp_path: Path) -> None:
+def test_a_teacher_without_running_statistics_is_refused_or_evaluated(tmp_path: Path) -> None:
     run(tmp_path / "first", "student_alone=false")
     found = load_file(tmp_path / "first" / "checkpoints" / "teacher.safetensors")
     kept = {k: v for k, v in found.items() if "running_" not in k and "tracked" not in k}
@@ -276,9 +278,9 @@ def test_a_teacher_without_running_statistics_is_refused_or_judged(tmp_path: Pat
         run(tmp_path / "refused", *given)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "refused").exists()
-    judged_only = run(tmp_path / "judged", *given, "distill=none")
+    evaluated_only = run(tmp_path / "evaluated", *given, "distill=none")
     # By each task's support set (what that gives is held against a hand-worked case in stages).
-    teacher = judged_only["teacher"]["fewshot"]
+    teacher = evaluated_only["teacher"]["fewshot"]
     assert teacher["tasks"] == 20
     assert 0.15 < teacher["accuracy"] < 1
     assert "diverged" not in teacher

@@ -69,7 +69,7 @@ def sizes(found: Prepared) -> tuple[int, int | None]:
     return found.config.task.queries, found.config.task.train_queries
 
 
-# Worked by hand. With shots [1, 5] and classes of 12 to be judged on there is room for 7 queries;
+# Worked by hand. With shots [1, 5] and evaluation classes of 12 there is room for 7 queries;
 # with one shot, 10 of validation's 11; in training 8 of 9, with 3 shots 6.
 @pytest.mark.parametrize(
     ("words", "expected"),
@@ -167,11 +167,11 @@ def test_the_run_and_what_follows_it_have_the_same_numbers(
     assert recorded(tmp_path / "again") == recorded(run)
     assert sum("instead of" in line for line in lines) == 2  # what holds already is not said again
 
-    # Pictures that allow less, to judge on: the run's own numbers stand, those of the judging fit.
+    # Images that allow less: the run's own numbers stand, those of the evaluation fit.
     fewer = pictures(tmp_path / "fewer", test=6)
-    judged = metakd.evaluate(run, f"dataset.folder={fewer}", "evaluate.seen=keep")
-    assert judged["student"]["fewshot"]["queries"] == 1
-    assert recorded(judged["folder"])["queries"] == 1
+    evaluated = metakd.evaluate(run, f"dataset.folder={fewer}", "evaluate.seen=keep")
+    assert evaluated["student"]["fewshot"]["queries"] == 1
+    assert recorded(evaluated["folder"])["queries"] == 1
     assert recorded(run)["queries"] == 7
 
     # Taken up again, it has these numbers, and is no other configuration for it.

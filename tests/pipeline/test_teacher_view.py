@@ -122,8 +122,8 @@ def test_made_once_for_all_runs(
     assert again["teacher"]["fewshot"] == first["teacher"]["fewshot"]
     assert again["student"] != first["student"]
     # Evaluated again, it sees the same images as when it taught.
-    judged = evaluate_run(tmp_path / "first", ["plugins=[elsewhere]"], quiet=True)
-    assert judged["teacher"]["fewshot"]["accuracy"] == first["teacher"]["fewshot"]["accuracy"]
+    evaluated = evaluate_run(tmp_path / "first", ["plugins=[elsewhere]"], quiet=True)
+    assert evaluated["teacher"]["fewshot"]["accuracy"] == first["teacher"]["fewshot"]["accuracy"]
     run("sized", "teacher.options.image_size=20")
     assert len(list(folder.glob("*.safetensors"))) == 8
 

@@ -87,7 +87,7 @@ def same(a: dict[str, Any], b: dict[str, Any], name: str) -> None:
     ids=lambda w: " ".join(x.partition("=")[2] for x in w),
 )  # fmt: skip
 @pytest.mark.usefixtures("quick")
-def test_a_whole_run_and_judging_it_again(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_whole_run_and_evaluating_it_again(words: tuple[str, ...], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     results = run(folder, *words)
     assert {"student", "student_alone", "teacher", "fidelity", "gains"} <= set(results)
@@ -96,8 +96,8 @@ def test_a_whole_run_and_judging_it_again(words: tuple[str, ...], tmp_path: Path
     if "algorithm=adversarial" in words:
         assert {f"adversarial/{n}" for n in ADVERSARIAL} <= logged
         assert not any("adversarial" in n for n in metrics(folder, "meta_train_alone"))
-        judged_from = "best" if "algorithm.options.start=best" in words else "mean"
-        assert results["student"]["start"] == judged_from
+        evaluated_from = "best" if "algorithm.options.start=best" in words else "mean"
+        assert results["student"]["start"] == evaluated_from
     else:
         assert "start" not in results["student"]
     again = evaluate_run(folder, quiet=True)
@@ -113,7 +113,7 @@ def test_the_game_is_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_adapting_teacher_is_judged_as_it_adapts(tmp_path: Path) -> None:
+def test_an_adapting_teacher_is_evaluated_as_it_adapts(tmp_path: Path) -> None:
     results = run(
         tmp_path / "run", "algorithm=protonet", "distill=kd", "distill.teacher_mode=co_meta",
         "student_alone=false", "distill.teacher_inner_steps=2",

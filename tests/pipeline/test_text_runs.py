@@ -197,7 +197,7 @@ def test_resumed_to_the_same_figures(
     assert found["student"]["target"] == expected["student"]["target"]
 
 
-def test_judged_on_another_table(trained: Path, tmp_path: Path) -> None:
+def test_evaluated_on_another_table(trained: Path, tmp_path: Path) -> None:
     """Other texts, read with the run's own vocabularies."""
     test = json.loads((trained / "split.json").read_text())["test"]["classes"]
     write(tmp_path / "more.csv", test)

@@ -33,7 +33,7 @@ def keys(search: Search) -> list[str]:
     return [p.key for p in search.parameters]
 
 
-def test_trials_are_judged_on_validation_classes() -> None:
+def test_trials_are_evaluated_on_validation_classes() -> None:
     search = planned("seed=3")
     assert search.trial_words({"distill": "kd", "distill.temperature": 2.5}) == [
         "tracker=none", "seed=3", "evaluate.part=validate", "distill=kd", "distill.temperature=2.5",

@@ -48,7 +48,7 @@ class Cheat(Algorithm):
         return torch.stack([right if s >= 2 else zero for s in steps])
 
 
-def judged(algorithm: Algorithm, data: ImageData, **changes: Any) -> list[Any]:
+def evaluated(algorithm: Algorithm, data: ImageData, **changes: Any) -> list[Any]:
     settings: dict[str, Any] = {
         "split": "test",
         "ways": 3,
@@ -69,7 +69,7 @@ def judged(algorithm: Algorithm, data: ImageData, **changes: Any) -> list[Any]:
 
 
 def test_one_measurement_for_each_number_of_steps(tiny: ImageData) -> None:
-    none, two = judged(Cheat(), tiny, steps=[0, 2])
+    none, two = evaluated(Cheat(), tiny, steps=[0, 2])
     assert none.figures() == {
         "accuracy": pytest.approx(1 / 3),
         "ci95": pytest.approx(0.0, abs=1e-12),
@@ -85,9 +85,9 @@ def test_one_measurement_for_each_number_of_steps(tiny: ImageData) -> None:
 
 def test_tasks_depend_on_the_seed_alone(tiny: ImageData) -> None:
     first, again, other = Cheat(), Cheat(), Cheat()
-    judged(first, tiny)
-    judged(again, tiny, tasks=30, steps=[0, 1])
-    judged(other, tiny, seed=8)
+    evaluated(first, tiny)
+    evaluated(again, tiny, tasks=30, steps=[0, 1])
+    evaluated(other, tiny, seed=8)
     index = torch.cat([b.query_index for b in first.seen])
     assert index.shape[0] == 50
     assert torch.equal(torch.cat([b.query_index for b in again.seen]), index[:30])
@@ -96,18 +96,18 @@ def test_tasks_depend_on_the_seed_alone(tiny: ImageData) -> None:
 
 def test_embedding_once_equals_embedding_each_task(tiny: ImageData, backbone: nn.Module) -> None:
     learner = ProtoNet(backbone)
-    measured = judged(learner, tiny, batchnorm="inductive")[0]
+    measured = evaluated(learner, tiny, batchnorm="inductive")[0]
     tasks = evaluation_tasks(tiny, "test", TaskSpec(3, 2, 4), tasks=50, seed=7)
     each = torch.cat([learner.predict(batch)[0] for batch in tasks])
     assert torch.allclose(measured.logits, each, atol=1e-4)
     table = embed_split(learner, tiny, "test", FULL, batch_size=7)
     assert table.shape == (len(tiny.test), 16)
-    given = judged(learner, tiny, batchnorm="inductive", embeddings=table * 0)[0]
+    given = evaluated(learner, tiny, batchnorm="inductive", embeddings=table * 0)[0]
     assert given.values.mean() == pytest.approx(1 / 3)  # what is handed over is what is used
 
 
 def test_interval_by_hand(tiny: ImageData, backbone: nn.Module) -> None:
-    measured = judged(ProtoNet(backbone), tiny)[0]
+    measured = evaluated(ProtoNet(backbone), tiny)[0]
     figures = measured.figures()
     spread = measured.values.std(correction=1).item()
     assert figures["ci95"] == pytest.approx(1.96 * spread / math.sqrt(50))
@@ -115,7 +115,7 @@ def test_interval_by_hand(tiny: ImageData, backbone: nn.Module) -> None:
     assert "batchnorm" not in figures
 
 
-def test_regression_is_judged_by_squared_error() -> None:
+def test_regression_is_evaluated_by_squared_error() -> None:
     from metakd.data.sinusoid import SinusoidTasks
 
     class Zero(Cheat):
@@ -126,7 +126,7 @@ def test_regression_is_judged_by_squared_error() -> None:
             return torch.zeros(len(steps), *tasks.query_targets.shape)
 
     learner = Zero()
-    measured = judged(learner, SinusoidTasks(), ways=1, shots=5, queries=10)[0]  # type: ignore[arg-type]
+    measured = evaluated(learner, SinusoidTasks(), ways=1, shots=5, queries=10)[0]  # type: ignore[arg-type]
     targets = torch.cat([b.query_targets for b in learner.seen]).double()
     assert measured.figures()["mse"] == pytest.approx(targets.pow(2).mean().item())
     assert next(iter(measured.rows("student")))["mse"] == measured.values[0].item()
@@ -146,7 +146,7 @@ class Diverging(Cheat):
 
 
 def test_a_prediction_that_is_not_finite_is_no_answer(tiny: ImageData) -> None:
-    two, three = judged(Diverging(), tiny, steps=[2, 3])
+    two, three = evaluated(Diverging(), tiny, steps=[2, 3])
     assert "diverged" not in two.figures()
     assert all("diverged" not in row for row in two.rows("student"))
     figures = three.figures()
@@ -165,7 +165,7 @@ def test_logits_that_are_all_nan_are_not_class_0(tiny: ImageData) -> None:
         ) -> Tensor:
             return super().predict(tasks, steps, batchnorm) * math.nan
 
-    figures = judged(Nan(), tiny)[0].figures()
+    figures = evaluated(Nan(), tiny)[0].figures()
     assert (figures["accuracy"], figures["diverged"]) == (0.0, 1.0)
 
 
@@ -184,7 +184,7 @@ def test_errors_of_which_some_are_no_figures_have_no_mean(off: float, median: bo
             found[:, ::every, 0] = off
             return found
 
-    measured = judged(Off(), SinusoidTasks(), ways=1, shots=5, queries=10)[0]  # type: ignore[arg-type]
+    measured = evaluated(Off(), SinusoidTasks(), ways=1, shots=5, queries=10)[0]  # type: ignore[arg-type]
     figures = measured.figures()
     assert math.isnan(figures["mse"])
     assert math.isnan(figures["ci95"])
@@ -196,7 +196,7 @@ def test_errors_of_which_some_are_no_figures_have_no_mean(off: float, median: bo
     assert row["mse"] == ("" if math.isnan(off) else measured.values[0].item())
 
 
-def test_a_network_without_running_statistics_is_judged_by_each_support_set(
+def test_a_network_without_running_statistics_is_evaluated_by_each_support_set(
     tiny: ImageData,
 ) -> None:
     class Normed(nn.Sequential):
@@ -206,7 +206,7 @@ def test_a_network_without_running_statistics_is_judged_by_each_support_set(
     learner = ProtoNet(Normed(BatchNorm2d(1, track_running_stats=False), nn.Flatten()))
     assert not embeds_alone(learner.backbone)
     assert embeds_alone(Normed(BatchNorm2d(1), nn.Flatten()))
-    measured = judged(learner, tiny, batchnorm="inductive")[0]
+    measured = evaluated(learner, tiny, batchnorm="inductive")[0]
     tasks = evaluation_tasks(tiny, "test", TaskSpec(3, 2, 4), tasks=50, seed=7)
     first = next(tasks)
     # By hand: one channel, so standardising by the support set's pixels is a shift and a factor.

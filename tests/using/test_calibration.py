@@ -17,7 +17,7 @@ from metakd.distillation.calibration import fit_scale
 from metakd.registry import build
 from metakd.runs.records_using import Calibration
 from metakd.stages.precision import Precision
-from metakd.using.calibration import Judged, calibrate, judged_tasks
+from metakd.using.calibration import Evaluated, calibrate, evaluated_tasks
 from metakd.using.known import SCORES, threshold_at
 
 from .conftest import calibration_of
@@ -34,29 +34,29 @@ class Flat(nn.Module):
 
 
 def test_queries_of_classes_that_were_not_shown(tiny: ImageData) -> None:
-    judged = judged_tasks(
+    evaluated = evaluated_tasks(
         ProtoNet(Flat()), tiny, split="validate", **TASKS, steps=None, precision=FLOAT
     )
     # 6 classes: 3 of a task are shown, the others' queries are unknown ones.
-    assert judged.known.shape == judged.unknown.shape == (5 * 3 * 4, 3)
-    assert sorted(judged.targets.unique().tolist()) == [0, 1, 2]
-    assert (judged.known.argmax(-1) == judged.targets).float().mean() > 0.8
+    assert evaluated.known.shape == evaluated.unknown.shape == (5 * 3 * 4, 3)
+    assert sorted(evaluated.targets.unique().tolist()) == [0, 1, 2]
+    assert (evaluated.known.argmax(-1) == evaluated.targets).float().mean() > 0.8
     # A class is nearer to its own prototype than a stranger is to any.
-    assert judged.known.amax(-1).mean() > judged.unknown.amax(-1).mean()
+    assert evaluated.known.amax(-1).mean() > evaluated.unknown.amax(-1).mean()
 
 
 def test_learners_that_descend_are_asked_alike(tiny: ImageData) -> None:
     torch.manual_seed(0)
     learner = build(MAML, Flat(), 4, options={"inner_lr": 0.01, "inner_steps": 1})
-    judged = judged_tasks(learner, tiny, split="validate", **TASKS, steps=3, precision=FLOAT)
-    assert judged.known.shape == (60, 3)  # of four outputs, three stand for classes
-    assert (judged.known.argmax(-1) == judged.targets).float().mean() > 0.6
+    evaluated = evaluated_tasks(learner, tiny, split="validate", **TASKS, steps=3, precision=FLOAT)
+    assert evaluated.known.shape == (60, 3)  # of four outputs, three stand for classes
+    assert (evaluated.known.argmax(-1) == evaluated.targets).float().mean() > 0.6
 
 
 def test_tasks_that_diverged_are_left_out(tiny: ImageData) -> None:
     learner = build(MAML, Flat(), 3, options={"inner_lr": 1e38, "inner_steps": 1})
-    judged = judged_tasks(learner, tiny, split="validate", **TASKS, steps=3, precision=FLOAT)
-    assert len(judged.known) == len(judged.unknown) == 0
+    evaluated = evaluated_tasks(learner, tiny, split="validate", **TASKS, steps=3, precision=FLOAT)
+    assert len(evaluated.known) == len(evaluated.unknown) == 0
 
 
 def test_scale_score_and_threshold() -> None:
@@ -65,7 +65,9 @@ def test_scale_score_and_threshold() -> None:
     known = torch.randn(500, 4, generator=generator)
     known[torch.arange(500), targets] += 2
     unknown = torch.randn(400, 4, generator=generator) - 1
-    found = calibrate(Judged(known, targets, unknown), split="validate", tasks=20, ways=4, shots=1)
+    found = calibrate(
+        Evaluated(known, targets, unknown), split="validate", tasks=20, ways=4, shots=1
+    )
     assert found.scale == fit_scale(known, targets, smoothing=1 / 502)
     assert found.scale == pytest.approx(fit_scale(known, targets), rel=0.02)
     assert found.score == max(found.auroc, key=lambda name: found.auroc[name])
@@ -84,21 +86,27 @@ def test_scale_score_and_threshold() -> None:
 def test_a_validation_without_an_error_gives_no_certainty() -> None:
     """Platt's targets: with one gap everywhere the right class gets (n + 1) / (n + 2)."""
     known, targets = 7 * torch.eye(3).repeat(5, 1), torch.arange(3).repeat(5)
-    found = calibrate(Judged(known, targets, known[:0]), split="validate", tasks=5, ways=3, shots=1)
+    found = calibrate(
+        Evaluated(known, targets, known[:0]), split="validate", tasks=5, ways=3, shots=1
+    )
     confidence = (found.scale * known.double()).softmax(-1).amax(-1)
     assert confidence.tolist() == pytest.approx([16 / 17] * 15)
     assert found.scale == pytest.approx(math.log(2 * 16) / 7)
     # An error in many: next to what the likelihood alone says.
     known, targets = torch.eye(2).repeat(500, 1), torch.arange(2).repeat(500)
     targets[0] = 1
-    found = calibrate(Judged(known, targets, known[:0]), split="validate", tasks=9, ways=2, shots=1)
+    found = calibrate(
+        Evaluated(known, targets, known[:0]), split="validate", tasks=9, ways=2, shots=1
+    )
     share = (1 - 1 / 1002) * 999 / 1000 + (1 / 1002) / 1000
     assert float((found.scale * known[0].double()).softmax(-1)[0]) == pytest.approx(share)
 
 
 def test_without_strangers_there_is_a_threshold_all_the_same() -> None:
     known, targets = torch.eye(3).repeat(5, 1), torch.arange(3).repeat(5)
-    found = calibrate(Judged(known, targets, known[:0]), split="validate", tasks=5, ways=3, shots=1)
+    found = calibrate(
+        Evaluated(known, targets, known[:0]), split="validate", tasks=5, ways=3, shots=1
+    )
     assert (found.score, found.auroc, found.curve) == ("probability", {}, ())
     assert found.quantiles
 

@@ -80,8 +80,8 @@ def test_json(predict: Any, glyph_run: Path, photos: Path) -> None:
         assert p["second"] != p["class"]
         assert p["unknown"] is False
         assert Path(p["file"]).parent.name == p["truth"]
-    judged = [p for p in content["predictions"] if p["truth"] != "stranger"]
-    right = [p["class"] == p["truth"] for p in judged]
+    evaluated = [p for p in content["predictions"] if p["truth"] != "stranger"]
+    right = [p["class"] == p["truth"] for p in evaluated]
     assert (content["accuracy"], content["files"]) == (pytest.approx(np.mean(right)), 15)
     assert content["interval"] == pytest.approx(wilson95(sum(right), 15))
     assert content["ci95"] == pytest.approx(np.diff(content["interval"])[0] / 2)
@@ -91,7 +91,7 @@ def test_json(predict: Any, glyph_run: Path, photos: Path) -> None:
     for i, name in enumerate(content["classes"]):
         assert content["per_class"][name] == {"accuracy": table[i, i] / 5, "files": 5}
         for j, other in enumerate(content["classes"]):
-            pairs = [(p["truth"], p["class"]) for p in judged]
+            pairs = [(p["truth"], p["class"]) for p in evaluated]
             assert table[i, j] == pairs.count((name, other))
     assert content["strangers"] == {"files": 5, "unknown": 0}
 

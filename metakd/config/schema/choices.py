@@ -31,7 +31,7 @@ __all__ = [
 class DatasetSupports:
     """Facts about a dataset."""
 
-    kind: str = fact("classification", words=KINDS, judged=True)
+    kind: str = fact("classification", words=KINDS, evaluation=True)
     """`classification` or `regression`."""
     classes: dict[str, int] = fact({})
     """Where known before reading: numbers of classes, keys `train`, `validate`, `test`."""
@@ -55,13 +55,13 @@ class DatasetConfig:
     """Smallest number of images of a class, where known before reading; `glyphs` draws as many."""
     image_size: int | None = setting(None, least=1)
     """Height and width in pixels; null keeps the dataset's own."""
-    folder: str | None = setting(None, path=True, judged=True)
+    folder: str | None = setting(None, path=True, evaluation=True)
     """A user's folder of images (`image_folder`, `mini_imagenet`)."""
-    splits: str | None = setting(None, path=True, judged=True)
+    splits: str | None = setting(None, path=True, evaluation=True)
     """Class split: a name that the dataset knows, or a file of class lists."""
-    split_seed: int = setting(0, **SEED, judged=True)
+    split_seed: int = setting(0, **SEED, evaluation=True)
     """Decides a random class split; independent of `seed`."""
-    rotations: bool = setting(False, judged=True)
+    rotations: bool = setting(False, evaluation=True)
     """Rotations by 90, 180 and 270 degrees become classes of their own."""
     augment: list[str] = setting(
         [],
@@ -89,6 +89,8 @@ class ArchitectureSupports:
     """The training set of its pretrained weights."""
     outside: bool = fact(False)
     """Its weights come from elsewhere, and it has its own view of an example as a teacher."""
+    reads_checkpoint: bool = fact(False)
+    """Its checkpoint is the whole network, which it reads itself; a run keeps no copy of it."""
 
 
 @dataclass

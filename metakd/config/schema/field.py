@@ -31,7 +31,7 @@ class Setting:
         path: it names a file or folder, so its value may hold any character.
         decides: what it has a part in: the run's figures; only on which machinery they are
             computed; only the run's folder; nothing of these (where files are, who watches).
-        judged: it decides what a run is evaluated on, so a search must not vary it.
+        evaluation: it decides what a run is evaluated on, so a search must not vary it.
         pipeline: the pipeline reads it, whether the class of the choice takes it or not.
         repeated: it can be typed for a repetition of a run, if it has no part in the figures;
             False: how that is repeated says it.
@@ -45,7 +45,7 @@ class Setting:
     most: float | None = None
     path: bool = False
     decides: Decides = "figures"
-    judged: bool = False
+    evaluation: bool = False
     pipeline: bool = False
     repeated: bool = True
     fact: bool = False

@@ -29,11 +29,11 @@ class TaskConfig:
     """How tasks are made from classes (`task=`)."""
 
     name: str = MISSING
-    ways: int = setting(5, least=2, judged=True)
+    ways: int = setting(5, least=2, evaluation=True)
     """Classes of an evaluation task."""
-    shots: int = setting(1, least=1, judged=True)
+    shots: int = setting(1, least=1, evaluation=True)
     """Support examples of each class at evaluation."""
-    queries: int = setting(15, least=1, judged=True)
+    queries: int = setting(15, least=1, evaluation=True)
     """Query examples of each class at evaluation."""
     train_ways: int | None = setting(None, least=2)
     """Classes of a training task; null: as `ways`."""
@@ -156,7 +156,7 @@ class Config:
 
     name: str = setting(MISSING, decides="folder")
     """The run's name, a folder below `output_root`."""
-    seed: int = setting(0, **SEED, judged=True)
+    seed: int = setting(0, **SEED, evaluation=True)
     """Decides initial weights, order and tasks of training, not the evaluation tasks."""
     device: str = setting("auto", decides="machine")
     """`auto` (a CUDA device where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
@@ -194,5 +194,5 @@ class Config:
     warmstart: WarmstartConfig = MISSING
     meta_train: MetaTrainConfig = MISSING
     finetune: FinetuneConfig = MISSING
-    evaluate: EvaluateConfig = setting(MISSING, judged=True)
+    evaluate: EvaluateConfig = setting(MISSING, evaluation=True)
     tracker: TrackerConfig = setting(MISSING, decides="nothing")
