@@ -17,8 +17,10 @@ from metakd.errors import UserError, nearest
 __all__ = [
     "check",
     "check_device",
+    "outside_lines",
     "teacher_learns",
     "teacher_settings",
+    "uses_teacher",
 ]
 
 
