@@ -43,10 +43,10 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         "finetune.distill": not config.distill.supports.uses_teacher and "nothing is distilled",
         "dataset.views": not config.dataset.augment and "images are not augmented",
         "task.fit": regression and "tasks are functions, without classes",
-        "distill.temperature": regression
-        and config.distill.supports.uses_teacher
-        and "predictions are numbers, compared by their error",
     }
+    if regression and config.distill.supports.uses_teacher:
+        for name in ("temperature", "standardise"):
+            nothing[f"distill.{name}"] = "predictions are numbers, compared by their error"
     for name in ("epochs", "batch_size", "label_smoothing", "validate_fraction"):
         nothing[f"pretrain.{name}"] = (
             regression and "pretrain" not in idle and "the teacher is meta-trained, by updates"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metakd.distillation.distillation import Distillation
+from metakd.distillation.distillation import Distillation, check_weight
 from metakd.distillation.divergences import unit, widened
-from metakd.distillation.kd import check_temperature, check_weight, soft_target_loss
+from metakd.distillation.kd import check_temperature, soft_target_loss
 from metakd.distillation.objective import (
     Answer,
     FeatureShapes,

@@ -9,9 +9,54 @@ from torch import Tensor
 
 from metakd.distillation.divergences import widened
 from metakd.distillation.objective import Answer, Objective, named_total
+from metakd.errors import UserError
 from metakd.models.network import Prediction
 
-__all__ = ["Distillation"]
+__all__ = ["Distillation", "check_weight", "embeddings_of", "logits_of"]
+
+
+_OF_THE_GROUP = ("kd_weight", "embedding_weight", "similarity_weight")
+"""Weights that are settings of every distillation; others are options."""
+
+
+def check_weight(name: str, value: float, most: float = float("inf")) -> float:
+    """Return `value` if it lies in [0, most].
+
+    Raises:
+        UserError: it does not.
+    """
+    if not 0.0 <= value <= most:
+        span = "0 or more" if most == float("inf") else f"between 0 and {most:g}"
+        raise UserError(f"distill.{name}={value:g}: must be {span}")
+    return value
+
+
+def logits_of(answer: Answer, student: Prediction, loss: str) -> Tensor:
+    """Return the teacher's logits [..., n, classes] in float32 or wider.
+
+    Raises:
+        ValueError: the answer has none, or they are not of the student's classes.
+    """
+    if answer.logits is None:
+        raise ValueError(f"distill={loss} needs the teacher's logits; its answer has none")
+    if answer.logits.shape != student.logits.shape:
+        raise ValueError(
+            f"teacher's logits {tuple(answer.logits.shape)} and student's "
+            f"{tuple(student.logits.shape)} differ in shape"
+        )
+    return widened(answer.logits)
+
+
+def embeddings_of(student: Prediction, answer: Answer) -> tuple[Tensor, Tensor]:
+    """Return the student's and the teacher's embeddings of the same examples, [..., n, size].
+
+    Raises:
+        ValueError: one side has none.
+    """
+    if student.embeddings is None or answer.embeddings is None:
+        side = "student's prediction" if student.embeddings is None else "teacher's answer"
+        raise ValueError(f"matching embeddings needs them on both sides; the {side} has none")
+    return widened(student.embeddings), widened(answer.embeddings)
 
 
 class Distillation(Objective):
@@ -30,6 +75,27 @@ class Distillation(Objective):
     def mean_over_examples(self) -> bool:
         """See `Objective`; a subclass that compares examples says otherwise."""
         return True
+
+    def weigh(self, loss: str, ce_weight: float, **weights: float) -> None:
+        """Set the weights as attributes of their names.
+
+        Args:
+            loss: its name, for errors.
+            ce_weight: of the labels.
+            weights: of its terms.
+
+        Raises:
+            UserError: one is negative, or all are 0.
+        """
+        self.ce_weight = check_weight("ce_weight", ce_weight)
+        typed = {name: name if name in _OF_THE_GROUP else f"options.{name}" for name in weights}
+        for name, weight in weights.items():
+            setattr(self, name, check_weight(typed[name], weight))
+        if not ce_weight + sum(weights.values()):
+            raise UserError(
+                f"all weights of distill={loss} are 0, so nothing would be learnt; set "
+                f"distill.ce_weight or distill.{next(iter(typed.values()))} above 0"
+            )
 
     @abstractmethod
     def taught(

@@ -11,8 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["half_l1", "kd_loss", "kl", "similarity_loss", "similarity_of_units", "unit", "widened"]
+__all__ = [
+    "half_l1",
+    "kd_loss",
+    "kl",
+    "similarity_loss",
+    "similarity_of_units",
+    "standardised",
+    "unit",
+    "widened",
+]
 
+_SMALLEST_VARIANCE = 1e-12
 _SMALLEST_NORM = 1e-6
 """Below it an embedding (a student's whose last ReLU is dead, say) is not blown up to length 1."""
 
@@ -20,6 +30,19 @@ _SMALLEST_NORM = 1e-6
 def widened(x: Tensor) -> Tensor:
     """Return `x` in float32 if it is of a half-precision type, else unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def standardised(logits: Tensor) -> Tensor:
+    """Return each example's logits less their mean, over their standard deviation over classes.
+
+    A student then need not match the spread of its teacher's logits, only their pattern (Sun et
+    al., "Logit standardization in knowledge distillation", 2024). Widened to float32.
+
+    Args:
+        logits: [..., classes].
+    """
+    centred = widened(logits) - widened(logits).mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + _SMALLEST_VARIANCE).sqrt()
 
 
 def kl(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from metakd.distillation.distillation import Distillation
-from metakd.distillation.divergences import kl, widened
-from metakd.distillation.kd import check_temperature, check_weight
+from metakd.distillation.distillation import Distillation, check_weight
+from metakd.distillation.divergences import kl, standardised, widened
+from metakd.distillation.kd import check_temperature
 from metakd.distillation.objective import Answer, Needs
 from metakd.errors import UserError
 from metakd.models.network import Prediction
@@ -67,6 +67,7 @@ class DKD(Distillation):
         kd_weight: weight of both parts together.
         temperature: τ.
         tckd_weight: α.
+        standardise: as in `KD`.
         nckd_weight: β; published for CIFAR-100: 2 to 8.
 
     Raises:
@@ -84,6 +85,7 @@ class DKD(Distillation):
         ce_weight: float = 1.0,
         kd_weight: float = 1.0,
         temperature: float = 4.0,
+        standardise: bool = False,
         tckd_weight: float = 1.0,
         nckd_weight: float = 8.0,
     ) -> None:
@@ -91,6 +93,7 @@ class DKD(Distillation):
         self.ce_weight = check_weight("ce_weight", ce_weight)
         self.kd_weight = check_weight("kd_weight", kd_weight)
         self.temperature = check_temperature(temperature)
+        self.standardise = standardise
         self.tckd_weight = kd_weight * check_weight("options.tckd_weight", tckd_weight)
         self.nckd_weight = kd_weight * check_weight("options.nckd_weight", nckd_weight)
         if not ce_weight + self.tckd_weight + self.nckd_weight:
@@ -113,7 +116,10 @@ class DKD(Distillation):
             return {}
         if answer.logits is None:
             raise ValueError("soft targets need the teacher's logits; its answer has none")
-        parts = decoupled(answer.logits, student.logits, targets, self.temperature)
+        theirs, ours = answer.logits, student.logits
+        if self.standardise:
+            theirs, ours = standardised(theirs), standardised(ours)
+        parts = decoupled(theirs, ours, targets, self.temperature)
         weights = {"loss/tckd": self.tckd_weight, "loss/nckd": self.nckd_weight}
         return {
             name: (weight, self.temperature**2 * part.mean())

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from metakd.distillation.distillation import Distillation
-from metakd.distillation.divergences import similarity_of_units, unit, widened
-from metakd.distillation.kd import check_temperature, check_weight, soft_target_loss
+from metakd.distillation.distillation import Distillation, check_weight, embeddings_of
+from metakd.distillation.divergences import similarity_of_units, unit
+from metakd.distillation.kd import check_temperature, soft_target_loss
 from metakd.distillation.objective import Answer, Needs
 from metakd.errors import UserError
 from metakd.models.network import Prediction
@@ -102,7 +102,7 @@ class EmbeddingMatch(Distillation):
         """
         weighted: dict[str, tuple[float, Tensor]] = {}
         if self.projection is not None or self.similarity_weight:
-            e_s, e_t = _both_embeddings(student, answer)
+            e_s, e_t = embeddings_of(student, answer)
             unit_s = unit(e_s)  # once for both terms: a small student's step is mostly calls
         if self.projection is not None:
             towards = unit(e_t - self.teacher_mean)
@@ -123,11 +123,3 @@ class EmbeddingMatch(Distillation):
             f"ce={self.ce_weight:g}, embedding={self.embedding_weight:g}, "
             f"similarity={self.similarity_weight:g}, kd={self.kd_weight:g}"
         )
-
-
-def _both_embeddings(student: Prediction, answer: Answer) -> tuple[Tensor, Tensor]:
-    """Return the student's and the teacher's embeddings of the same examples."""
-    if student.embeddings is None or answer.embeddings is None:
-        side = "student's prediction" if student.embeddings is None else "teacher's answer"
-        raise ValueError(f"matching embeddings needs them on both sides; the {side} has none")
-    return widened(student.embeddings), widened(answer.embeddings)

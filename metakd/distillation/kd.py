@@ -7,22 +7,27 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from metakd.distillation.distillation import Distillation
-from metakd.distillation.divergences import kd_loss, widened
+from metakd.distillation.distillation import Distillation, check_weight
+from metakd.distillation.divergences import kd_loss, standardised, widened
 from metakd.distillation.objective import Answer, Needs
 from metakd.errors import UserError
 from metakd.models.network import Prediction
 
-__all__ = ["KD", "check_temperature", "check_weight", "soft_target_loss"]
+__all__ = ["KD", "check_temperature", "soft_target_loss"]
 
 
 def soft_target_loss(
-    student_outputs: Tensor, targets: Tensor, answer: Answer, temperature: float
+    student_outputs: Tensor,
+    targets: Tensor,
+    answer: Answer,
+    temperature: float,
+    standardise: bool = False,
 ) -> Tensor:
     """Return the mean loss of the student's outputs against the teacher's.
 
-    temperature² · KL for classes (integer `targets`), mean squared error for regression (float
-    `targets`), where temperature means nothing.
+    temperature² · KL for classes (integer `targets`), of standardised logits if so wished; mean
+    squared error for regression (float `targets`), where temperature and standardisation mean
+    nothing.
 
     Raises:
         ValueError: the answer has no logits, or not the student's classes.
@@ -30,7 +35,10 @@ def soft_target_loss(
     if answer.logits is None:
         raise ValueError("soft targets need the teacher's logits; its answer has none")
     if not targets.is_floating_point():
-        return kd_loss(answer.logits, student_outputs, temperature)
+        theirs, ours = answer.logits, student_outputs
+        if standardise:
+            theirs, ours = standardised(theirs), standardised(ours)
+        return kd_loss(theirs, ours, temperature)
     if answer.logits.shape != student_outputs.shape:
         raise ValueError(
             f"teacher's outputs {tuple(answer.logits.shape)} and student's "
@@ -53,6 +61,7 @@ class KD(Distillation):
         ce_weight: weight of the loss on the labels.
         kd_weight: λ.
         temperature: τ.
+        standardise: standardise both sides' logits first; see `standardised`.
 
     Raises:
         UserError: a weight is negative, both are 0, or the temperature is not positive.
@@ -69,11 +78,13 @@ class KD(Distillation):
         ce_weight: float = 1.0,
         kd_weight: float = 1.0,
         temperature: float = 4.0,
+        standardise: bool = False,
     ) -> None:
         super().__init__(student_size, teacher_size, teacher_mean)
         self.ce_weight = check_weight("ce_weight", ce_weight)
         self.kd_weight = check_weight("kd_weight", kd_weight)
         self.temperature = check_temperature(temperature)
+        self.standardise = standardise
         if not ce_weight and not kd_weight:
             raise UserError(
                 "distill.ce_weight and distill.kd_weight are both 0, so nothing would be learnt; "
@@ -86,24 +97,12 @@ class KD(Distillation):
         """See `Distillation.taught`."""
         if not self.kd_weight:
             return {}
-        kd = soft_target_loss(student.logits, targets, answer, self.temperature)
+        kd = soft_target_loss(student.logits, targets, answer, self.temperature, self.standardise)
         return {"loss/kd": (self.kd_weight, kd)}
 
     def extra_repr(self) -> str:
         """Return the weights and the temperature, for `print`."""
         return f"ce={self.ce_weight:g}, kd={self.kd_weight:g}, temperature={self.temperature:g}"
-
-
-def check_weight(name: str, value: float, most: float = float("inf")) -> float:
-    """Return `value` if it lies in [0, most].
-
-    Raises:
-        UserError: it does not.
-    """
-    if not 0.0 <= value <= most:
-        span = "0 or more" if most == float("inf") else f"between 0 and {most:g}"
-        raise UserError(f"distill.{name}={value:g}: must be {span}")
-    return value
 
 
 def check_temperature(value: float) -> float:

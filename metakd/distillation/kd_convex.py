@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from metakd.distillation.kd import KD, check_weight
+from metakd.distillation.distillation import check_weight
+from metakd.distillation.kd import KD
 
 __all__ = ["KDConvex"]
 
@@ -21,6 +22,7 @@ class KDConvex(KD):
         teacher_mean: likewise.
         kd_weight: α.
         temperature: τ.
+        standardise: as in `KD`.
 
     Raises:
         UserError: α is outside [0, 1] or the temperature is not positive.
@@ -34,6 +36,7 @@ class KDConvex(KD):
         *,
         kd_weight: float = 0.5,
         temperature: float = 4.0,
+        standardise: bool = False,
     ) -> None:
         alpha = check_weight("kd_weight", kd_weight, most=1.0)
         super().__init__(
@@ -43,4 +46,5 @@ class KDConvex(KD):
             ce_weight=1.0 - alpha,
             kd_weight=alpha,
             temperature=temperature,
+            standardise=standardise,
         )

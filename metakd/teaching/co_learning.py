@@ -64,12 +64,12 @@ class Exchange:
             found = objective(teacher, targets, Answer(seen))
         else:
             found = objective(Prediction(seen), targets, Answer(teacher.logits))
-        if "loss/kd" in found:  # a weight of 0 has no term
-            weight = float(getattr(objective, "kd_weight", 1.0))
-            terms["teacher/kd"] = found["loss/kd"]
-            terms["teacher/loss"] = (
-                terms["teacher/loss"] + self.teacher_kd * weight * found["loss/kd"]
-            )
+        for name, term in found.items():  # a weight of 0 has no term
+            if name not in ("loss", "loss/ce"):
+                known = objective.weight(name)
+                weight = 1.0 if known is None else known
+                terms[f"teacher/{name.removeprefix('loss/')}"] = term
+                terms["teacher/loss"] = terms["teacher/loss"] + self.teacher_kd * weight * term
         return terms
 
 

@@ -16,9 +16,11 @@ from metakd.algorithms.maml import MAML
 from metakd.algorithms.protonet import ProtoNet
 from metakd.algorithms.reptile import Reptile
 from metakd.data.tasks import TaskBatch
+from metakd.distillation.dist import DIST
 from metakd.distillation.kd import KD
-from metakd.distillation.objective import Objective
+from metakd.distillation.objective import Answer, Objective
 from metakd.errors import UserError
+from metakd.models.network import Prediction
 from metakd.registry import build
 from metakd.teaching.co_learning import Exchange
 from metakd.teaching.co_meta import CoLearner
@@ -293,3 +295,20 @@ def test_on_regression_both_gradients_equal_an_independent_loop(learns: bool) ->
             torch.testing.assert_close(parameter.grad, slope)
         else:
             assert parameter.grad is None
+
+
+def test_every_taught_term_moves_the_teacher() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 6, 3, dtype=torch.float64)
+    labels = torch.randint(3, (6,))
+    terms = Exchange(teacher_ce=0.5, teacher_kd=0.2).teacher_terms(
+        DIST(temperature=2.0, inter_weight=3.0, intra_weight=4.0),
+        Prediction(logits[0]),
+        Prediction(logits[1]),
+        labels,
+    )
+    found = DIST(temperature=2.0)(Prediction(logits[1]), labels, Answer(logits[0]))
+    taught = 3.0 * found["loss/inter"] + 4.0 * found["loss/intra"]
+    labelled = F.cross_entropy(logits[0], labels)
+    torch.testing.assert_close(terms["teacher/inter"], found["loss/inter"])
+    torch.testing.assert_close(terms["teacher/loss"], 0.5 * labelled + 0.2 * taught)

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from metakd.distillation.divergences import half_l1, kd_loss, kl, similarity_loss, unit
+from metakd.distillation.divergences import (
+    half_l1,
+    kd_loss,
+    kl,
+    similarity_loss,
+    standardised,
+    unit,
+)
 
 # The worked example: log-probabilities are logits.
 TEACHER = torch.tensor([0.1, 0.2, 0.6, 0.05, 0.05], dtype=torch.float64).log()
@@ -129,3 +136,11 @@ def test_an_embedding_of_length_0_has_finite_gradients() -> None:
     assert student.grad is not None
     assert student.grad.isfinite().all()
     assert unit(student).abs().max() == 0.0
+
+
+def test_standardised_logits_by_hand() -> None:
+    # Mean 4, squared deviations 4, 0, 4: variance 8/3.
+    found = standardised(torch.tensor([[2.0, 4.0, 6.0]], dtype=torch.float64))
+    expected = torch.tensor([[-2.0, 0.0, 2.0]], dtype=torch.float64) / (8 / 3) ** 0.5
+    torch.testing.assert_close(found, expected)
+    assert float(standardised(torch.ones(1, 3)).abs().max()) == 0.0  # no spread, no infinity

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scipy.special import softmax
+from scipy.stats import entropy, zscore
 from torch.nn import functional as F
 
+from metakd.distillation.distillation import Distillation
+from metakd.distillation.dkd import DKD
 from metakd.distillation.kd import KD
+from metakd.distillation.kd_convex import KDConvex
 from metakd.distillation.objective import Answer
 from metakd.errors import UserError
 from metakd.models.network import Prediction
@@ -124,6 +129,31 @@ def test_label_smoothing_acts_on_the_labels_term() -> None:
 def test_settings_that_cannot_be_used(settings: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         KD(**settings)
+
+
+@pytest.mark.parametrize("cls", [KD, KDConvex, DKD])
+def test_standardised_soft_targets_ignore_the_spread_of_logits(cls: type[Distillation]) -> None:
+    student, labels, answer = _example()
+    assert answer.logits is not None
+    spread = Prediction(3.0 * student.logits + 1.0)
+    teacher = Answer(answer.logits * 0.5 - 2.0)
+    taught = cls(kd_weight=1.0, temperature=2.0, standardise=True).taught  # type: ignore[call-arg]
+    plain = cls(kd_weight=1.0, temperature=2.0).taught  # type: ignore[call-arg]
+    for name, (_, value) in taught(student, labels, answer).items():
+        torch.testing.assert_close(taught(spread, labels, teacher)[name][1], value)
+        assert plain(spread, labels, teacher)[name][1] != plain(student, labels, answer)[name][1]
+        assert plain(student, labels, answer)[name][1] != value
+
+
+def test_standardised_soft_targets_by_scipys_z_score() -> None:
+    student, labels, answer = _example()
+    assert answer.logits is not None
+    ours = student.logits.detach().numpy().reshape(-1, 5)
+    theirs = answer.logits.numpy().reshape(-1, 5)
+    p, q = (softmax(zscore(z, axis=-1) / 2, axis=-1) for z in (theirs, ours))
+    expected = 4 * entropy(p, q, axis=-1).mean()
+    terms = KD(temperature=2.0, standardise=True)(student, labels, answer)
+    assert terms["loss/kd"].item() == pytest.approx(expected)
 
 
 def test_answers_that_do_not_fit_are_refused() -> None:

@@ -214,6 +214,8 @@ class DistillConfig:
     """λ of the additive form, α of the convex one."""
     temperature: float = setting(4.0, above=0)
     """τ, which softens both predictions; the loss is multiplied by τ². Not of regression."""
+    standardise: bool = False
+    """Soft targets: each example's logits less their mean, over their standard deviation."""
     teacher_mode: str = setting("auto", words=("auto", *FROZEN_MODES, *LEARNED_MODES))
     """Where the teacher's logits for a task come from: `prototype`, `linear`, `head` (frozen);
     `per_task`, `co_meta`, `feedback` (a teacher that adapts or learns); `auto` is `prototype` where
