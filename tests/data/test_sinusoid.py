@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from metakd.data.sinusoid import Sinusoid, SinusoidStream, SinusoidTasks
+from metakd.data.function_tasks import FunctionStream
+from metakd.data.sinusoid import Sinusoid, SinusoidTasks
 from metakd.errors import UserError
 from metakd.task_spec import TaskSpec
 
 
-def stream(part: str = "train", *, noise: float = 0.0, **changes: object) -> SinusoidStream:
+def stream(part: str = "train", *, noise: float = 0.0, **changes: object) -> FunctionStream:
     tasks = Sinusoid(Path("unused"), noise=noise).load()
     settings: dict[str, object] = {
         "ways": 5,
