@@ -253,6 +253,8 @@ def _drop_foreign_options(
 def _decide(config: Config, choices: Choices) -> None:
     """Replace `auto` by what the algorithm can do."""
     algorithm, distill, task = config.algorithm, config.distill, config.task
+    if algorithm.distance == "auto":
+        algorithm.distance = config.dataset.supports.distance
     if algorithm.supports.teaches and distill.teacher_mode == "auto":
         distill.teacher_mode = "co_meta"
     if algorithm.supports.teaches:  # it learns as the learner under it does

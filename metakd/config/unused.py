@@ -40,6 +40,11 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         "evaluate.curve_tasks": not config.algorithm.supports.adapts
         and "the algorithm takes no steps",
         "student.same_classes": "it is about the teacher",
+        "warmstart.unlabelled": config.warmstart.enabled
+        and not config.distill.supports.uses_teacher
+        and "nothing is distilled",
+        "warmstart.unlabelled_updates": config.warmstart.unlabelled is None
+        and "there are no unlabelled texts",
         "finetune.distill": not config.distill.supports.uses_teacher and "nothing is distilled",
         "dataset.views": not config.dataset.augment and "images are not augmented",
         "task.fit": regression and "tasks are functions, without classes",

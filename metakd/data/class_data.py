@@ -212,6 +212,10 @@ class ClassData(ABC):
         """Return the two sides of tasks with examples of one shape."""
         return support, query
 
+    def by_size(self, split: str) -> Tensor:
+        """Return the positions [n] int64 of a split, neighbours of one size where sizes differ."""
+        return torch.arange(len(self.split(split)), device=self.device)
+
     def as_seen(self, examples: Tensor) -> Tensor:
         """Return examples [n, *kept] as the networks see them, clean, [n, *example] float32."""
         return self._shown(examples.to(self.device), None, None)

@@ -28,6 +28,7 @@ _READINGS = {
     "bytes": ("metakd.data.text_preprocessing", "Bytes"),
     "ngrams": ("metakd.data.text_preprocessing", "Ngrams"),
     "tokens": ("metakd.data.tokens", "Tokens"),
+    "wordpieces": ("metakd.data.tokens", "WordPieces"),
 }
 _WORD = re.compile(r"\w+|[^\w\s]")
 

@@ -22,6 +22,7 @@ __all__ = [
     "TextRow",
     "class_file",
     "cleaned",
+    "cut",
     "prepared_texts",
     "rows_of_table",
 ]
@@ -168,7 +169,7 @@ def prepared_texts(
         )
     said = paraphrases or {}
     texts = [
-        [_cut(text, longest) for text in (rows[i].text, *said.get(rows[i].text, ()))] for i in kept
+        [cut(text, longest) for text in (rows[i].text, *said.get(rows[i].text, ()))] for i in kept
     ]
     names = sorted({rows[i].label for i in kept})
     number = {label: c for c, label in enumerate(names)}
@@ -190,7 +191,7 @@ def prepared_texts(
     return replace(prepared, notes=tuple(f"dataset {name}: {line}" for line in notes))
 
 
-def _cut(text: str, longest: int) -> str:
+def cut(text: str, longest: int) -> str:
     """Return the whole characters in the first bytes of a text."""
     content = text.encode()
     return text if len(content) <= longest else content[:longest].decode(errors="ignore").rstrip()

@@ -107,6 +107,10 @@ class TextData(ClassData):
         seen = self._laid_out(ids)
         return seen.view(*index.shape, *seen.shape[1:])
 
+    def by_size(self, split: str) -> Tensor:
+        """See `ClassData.by_size`; shorter texts first."""
+        return (self._table(split, False)[0] != 0).sum(1).argsort(stable=True)
+
     def alike(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """See `ClassData.alike`: both as long as the longer one."""
         if support.shape[-1] == query.shape[-1] and self.preprocessing.beside is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,10 +18,11 @@ from metakd.data.preprocessing import Preprocessing
 from metakd.data.text_preprocessing import TextPreprocessing
 from metakd.errors import UserError
 
-__all__ = ["Tokens"]
+__all__ = ["TOKENS", "Tokens", "WordPieces"]
 
 SMALLEST = 257  # the 256 bytes, and one token that is learned
 _CONTENT = "tokenizer"
+_UNKNOWN = "[UNK]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class Tokens(TextPreprocessing):
     tokenizer: str = ""
 
     reads: ClassVar[str] = "tokens"
+    kind: ClassVar[str] = "bpe"
+    """What is learned, by the name under which it is cached."""
 
     def __post_init__(self) -> None:
         """See `TextPreprocessing`."""
@@ -69,12 +72,12 @@ class Tokens(TextPreprocessing):
         library = _library()
         lowered = [self.lowered(text) for text in texts]
         digest = hashlib.sha256("\0".join(lowered).encode()).hexdigest()
-        key = json.dumps(["bpe", 1, library.__version__, self.size, digest])
+        key = json.dumps([self.kind, 1, library.__version__, self.size, digest])
         folder = None if cache_root is None else cache_root / "tokenizers"
         kept = None if folder is None else read_checked(folder, key)
         if kept is not None and _CONTENT in kept[0]:
             return replace(self, tokenizer=bytes(kept[0][_CONTENT].tolist()).decode())
-        content = _learned(library, lowered, self.size)
+        content = self._learned(library, lowered)
         if folder is not None:
             tensor = torch.tensor(list(content.encode()), dtype=torch.uint8)
             write_checked(folder, key, {_CONTENT: tensor}, {})
@@ -86,12 +89,52 @@ class Tokens(TextPreprocessing):
             reads = replace(reads, tokenizer=self.tokenizer)
         return super().learned_from(reads)
 
+    def _learned(self, library: Any, texts: Sequence[str]) -> str:
+        """Return a tokenizer of `size` tokens or fewer, as JSON."""
+        tokenizer = library.Tokenizer(library.models.BPE())
+        tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=True)
+        trainer = library.trainers.BpeTrainer(
+            vocab_size=self.size,
+            initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        content: str = tokenizer.to_str()
+        return content
+
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         if not self.tokenizer:
             raise ValueError("its vocabulary was not learned yet: call fitted(texts)")
         lowered = [self.lowered(text) for text in texts]
         found = _opened(self.tokenizer, self.length).encode_batch(lowered)
         return [[i + 1 for i in one.ids] for one in found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordPieces(Tokens):
+    """Tokens of a WordPiece vocabulary (Wu et al. 2016, section 4.1), as BERT's.
+
+    Of each word the longest known piece, then the longest that goes on from there. A word with a
+    character that the texts it was learned from do not have is one token, `[UNK]`.
+    """
+
+    reads: ClassVar[str] = "wordpieces"
+    kind: ClassVar[str] = "wordpiece"
+
+    def _learned(self, library: Any, texts: Sequence[str]) -> str:
+        """See `Tokens._learned`."""
+        tokenizer = library.Tokenizer(library.models.WordPiece(unk_token=_UNKNOWN))
+        tokenizer.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+        trainer = library.trainers.WordPieceTrainer(
+            vocab_size=self.size, special_tokens=[_UNKNOWN], show_progress=False
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        content: str = tokenizer.to_str()
+        return content
+
+
+TOKENS: Mapping[str, type[Tokens]] = {found.kind: found for found in (Tokens, WordPieces)}
+"""What networks may learn from the meta-train texts, by name."""
 
 
 def _library() -> Any:
@@ -105,20 +148,6 @@ def _library() -> Any:
             "or take student=text_bag, which does without"
         ) from error
     return tokenizers
-
-
-def _learned(library: Any, texts: Sequence[str], size: int) -> str:
-    """Return a byte-level BPE tokenizer of `size` tokens or fewer, as JSON."""
-    tokenizer = library.Tokenizer(library.models.BPE())
-    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=True)
-    trainer = library.trainers.BpeTrainer(
-        vocab_size=size,
-        initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    content: str = tokenizer.to_str()
-    return content
 
 
 @lru_cache(maxsize=8)

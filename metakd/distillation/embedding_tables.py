@@ -34,13 +34,16 @@ class TeacherView(Protocol):
         """Return the data, whose `examples` are as the teacher expects them."""
         ...
 
-    def views(self, split: str, count: int, made: Sequence[Made]) -> list[Tensor]:
+    def views(
+        self, split: str, count: int, made: Sequence[Made], order: Tensor | None = None
+    ) -> list[Tensor]:
         """Return embeddings [images, size] float32 on the CPU, view by view, kept or made now.
 
         Args:
             split: of whose images.
             count: of its images.
             made: what makes each view.
+            order: [count] int64, in which they are best made; None: as they come.
         """
         ...
 
@@ -120,7 +123,8 @@ class EmbeddingTables:
             if self._teacher_view is None:
                 pieces = torch.arange(len(labels), device=labels.device).split(self._batch_size)
                 return [torch.cat([make(piece) for piece in pieces]) for make in made]
-            self._mapped[split] = self._teacher_view.views(split, len(labels), made)
+            order = self._data.by_size(split)
+            self._mapped[split] = self._teacher_view.views(split, len(labels), made, order)
         return self._mapped[split]
 
     def _is_mapped(self, split: str) -> bool:

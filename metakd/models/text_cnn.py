@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metakd.data.tokens import Tokens
-from metakd.errors import UserError
+from metakd.data.tokens import TOKENS
+from metakd.errors import UserError, check_word
 from metakd.models.text_network import TextNetwork, check_sizes, reading
 
 __all__ = ["TextCNN"]
@@ -27,7 +27,8 @@ class TextCNN(TextNetwork):
         dropout: share of the embedding that training sets to 0.
         windows: tokens that a filter sees, an odd number for each kind.
         vector: numbers of a token's vector.
-        vocabulary: tokens that are learned from the meta-train texts, at most.
+        tokens: that are learned from the meta-train texts: `bpe` (of bytes) or `wordpiece`.
+        vocabulary: number of tokens, at most.
         length: most tokens of a text.
         lower: read small letters only.
 
@@ -43,6 +44,7 @@ class TextCNN(TextNetwork):
         dropout: float = 0.0,
         windows: Sequence[int] = (1, 3, 5),
         vector: int = 64,
+        tokens: str = "bpe",
         vocabulary: int = 4096,
         length: int = 64,
         lower: bool = True,
@@ -52,7 +54,10 @@ class TextCNN(TextNetwork):
         )
         if any(window % 2 == 0 for window in windows):
             raise UserError(f"text_cnn: options.windows={list(windows)}: give odd numbers")
-        reads = reading("text_cnn", lambda: Tokens(length=length, lower=lower, size=vocabulary))
+        check_word("options.tokens", tokens, TOKENS)
+        reads = reading(
+            "text_cnn", lambda: TOKENS[tokens](length=length, lower=lower, size=vocabulary)
+        )
         super().__init__(input_shape, reads, vector)
         filters = 64 if width is None else width
         self.convolutions = nn.ModuleList(

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metakd.data.tokens import Tokens
-from metakd.errors import UserError
+from metakd.data.tokens import TOKENS
+from metakd.errors import UserError, check_word
 from metakd.models.normalization import make_norm
 from metakd.models.text_network import TextNetwork, check_sizes, masked_mean, reading
 
@@ -65,7 +65,8 @@ class Transformer(TextNetwork):
         depth: number of layers; null: 2.
         dropout: share of the attention weights, and of what each half of a layer adds.
         heads: of attention; `width` is a multiple of it.
-        vocabulary: tokens that are learned from the meta-train texts, at most.
+        tokens: that are learned from the meta-train texts: `bpe` (of bytes) or `wordpiece`.
+        vocabulary: number of tokens, at most.
         length: most tokens of a text.
         lower: read small letters only.
 
@@ -81,6 +82,7 @@ class Transformer(TextNetwork):
         depth: int | None = None,
         dropout: float = 0.0,
         heads: int = 4,
+        tokens: str = "bpe",
         vocabulary: int = 4096,
         length: int = 64,
         lower: bool = True,
@@ -92,7 +94,10 @@ class Transformer(TextNetwork):
                 f"transformer: width={width} with options.heads={heads}: give a multiple of "
                 f"{2 * heads}"
             )
-        reads = reading("transformer", lambda: Tokens(length=length, lower=lower, size=vocabulary))
+        check_word("options.tokens", tokens, TOKENS)
+        reads = reading(
+            "transformer", lambda: TOKENS[tokens](length=length, lower=lower, size=vocabulary)
+        )
         super().__init__(input_shape, reads, width)
         self.places: Tensor
         self.register_buffer("places", sinusoids(length, width), persistent=False)

@@ -105,7 +105,9 @@ def key_of_student_alone(prepared: Prepared, processes: int) -> str:
             task.train_tasks,
             task.sampling,
         ],
-        "warmstart": _stage(warmstart) if warmstart.enabled and warmstart.epochs else None,
+        "warmstart": _stage(warmstart, "unlabelled", "unlabelled_updates")
+        if warmstart.enabled and warmstart.epochs
+        else None,
         "meta_train": _stage(config.meta_train),
         "data": prepared.data.checksum,
         **_images(prepared),

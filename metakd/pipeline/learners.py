@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.config.checks import teacher_learns
@@ -29,6 +29,7 @@ from metakd.stages.preflight import Estimate, preflight
 from metakd.stages.pretrain import pretrain, warm_start
 from metakd.stages.recorder import Recorder
 from metakd.stages.teacher import trained_teacher
+from metakd.stages.unlabelled import follow
 
 __all__ = ["Student", "Taught", "get_teacher", "train_student"]
 
@@ -174,6 +175,9 @@ def train_student(
     objective = _objective(prepared, taught if helped else None)
     teacher = taught.frozen if taught is not None and helped else None
     seconds: dict[str, float] = {}
+    if taught is not None and teacher is not None and prepared.unlabelled is not None:
+        fitted = _follow(prepared, recorder, taught.network, backbone, objective)
+        seconds["warmstart"] = fitted.seconds
     if data.has_classes and config.warmstart.enabled and config.warmstart.epochs:
         torch.manual_seed(config.seed)  # for the base-class head
         fitted = warm_start(
@@ -195,7 +199,7 @@ def train_student(
             batch_size=config.warmstart.batch_size,
             label_smoothing=config.warmstart.label_smoothing,
         )
-        seconds["warmstart"] = fitted.seconds
+        seconds["warmstart"] = seconds.get("warmstart", 0.0) + fitted.seconds
     torch.manual_seed(config.seed)  # for the algorithm's own head
     algorithm = prepared.algorithm(backbone)
     student = Student(algorithm, objective, seconds)
@@ -207,6 +211,35 @@ def train_student(
         else:
             _meta_train(prepared, recorder, teacher, student, algorithm, suffix)
     return student
+
+
+def _follow(
+    prepared: Prepared,
+    recorder: Recorder,
+    network: Network,
+    backbone: nn.Module,
+    objective: Objective,
+) -> Fitted:
+    """Train the student's backbone in place on the teacher's embeddings of unlabelled examples."""
+    data, stage, seed = prepared.unlabelled, prepared.config.warmstart, prepared.config.seed
+    assert data is not None
+    own = replace(prepared, data=data, everything=data)
+    teacher = FrozenTeacher(
+        network,
+        data,
+        autocast=prepared.precision.dtype,
+        teacher_view=view_of_teacher(own, network, recorder),
+    )
+    torch.manual_seed(seed)
+    return follow(
+        backbone,
+        data,
+        objective,
+        StageContext("unlabelled", recorder, prepared.precision, optimization_of(stage), seed),
+        answers_to=lambda batch: teacher.answer_batch(batch, objective.reads),
+        updates=stage.unlabelled_updates,
+        batch_size=stage.batch_size,
+    )
 
 
 def calibrates(prepared: Prepared) -> bool:

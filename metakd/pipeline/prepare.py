@@ -32,6 +32,8 @@ from metakd.data.dataset import RegressionTasks
 from metakd.data.load import cache_root_from
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.splits import SPLITS
+from metakd.data.texts import TextData
+from metakd.data.unlabelled_texts import unlabelled_like
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
 from metakd.models.card import Card
@@ -87,6 +89,7 @@ class Prepared:
         own_card: of networks that an earlier process of this run has begun to train.
         teacher_input: what the teacher expects of its input; None without one.
         teacher_classes: of the outputs of the teacher's head; empty where they are not known.
+        unlabelled: further examples, without labels, as a split `train` of one class.
         dealt: by split the names of its classes, and how many images each has, before any class is
             left out that a checkpoint knows; empty for data that is no images.
         warnings: lines that the user should see.
@@ -108,6 +111,7 @@ class Prepared:
     own_card: Card | None = None
     teacher_input: Preprocessing | None = None
     teacher_classes: tuple[str, ...] = ()
+    unlabelled: ClassData | None = None
     dealt: dict[str, tuple[tuple[str, ...], list[int]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -305,6 +309,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     if not known.evaluating:
         _leave_out_learned(prepared)
         _try_out(prepared)
+        _read_unlabelled(prepared)
     return prepared
 
 
@@ -354,6 +359,28 @@ def _student_seed(config: Config) -> int:
     """
     seed = config.seed if config.student.seed is None else config.student.seed
     return stream_key(seed, "student") if seed == (config.teacher.seed or 0) else seed
+
+
+def _read_unlabelled(prepared: Prepared) -> None:
+    """Read the examples without labels, where the student learns from them.
+
+    Raises:
+        UserError: there are none of this kind of data, or this teacher or loss cannot use them.
+    """
+    config = prepared.config
+    stage, place = config.warmstart, config.warmstart.unlabelled
+    if place is None or not stage.enabled or not config.distill.supports.uses_teacher:
+        return
+    data = prepared.data
+    if not isinstance(data, TextData):
+        raise UserError(f"warmstart.unlabelled: dataset {data.name} holds no texts; leave it out")
+    if prepared.needs != {"embeddings"}:
+        raise UserError(
+            f"warmstart.unlabelled: distill={config.distill.name} reads "
+            f"{' and '.join(sorted(prepared.needs))}, which need labels; type distill=embedding"
+        )
+    prepared.unlabelled, lines = unlabelled_like(data, Path(place).expanduser())
+    prepared.warnings += lines
 
 
 def _try_out(prepared: Prepared) -> None:

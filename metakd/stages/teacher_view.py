@@ -61,18 +61,23 @@ class CachedTeacherView:
         return self._loaded
 
     def views(
-        self, split: str, count: int, made: Sequence[Callable[[Tensor], Tensor]]
+        self,
+        split: str,
+        count: int,
+        made: Sequence[Callable[[Tensor], Tensor]],
+        order: Tensor | None = None,
     ) -> list[Tensor]:
         """See `TeacherView.views`."""
+        order = torch.arange(count, device=self._device) if order is None else order
         keys = [self._key(split, view) for view in range(len(made))]
         found = [self._kept(key) for key in keys]
         missing = [view for view, one in enumerate(found) if one is None]
         if missing:
-            self._announce(split, count, len(missing), made[missing[0]])
+            self._announce(split, order, len(missing), made[missing[0]])
             title = f"teacher embeds {split}"
             with self._recorder.progress.bar(title, len(missing) * count) as bar:
                 for view in missing:
-                    found[view] = self._made(keys[view], count, made[view], bar)
+                    found[view] = self._made(keys[view], order, made[view], bar)
         return [one for one in found if one is not None]
 
     def _key(self, split: str, view: int) -> str:
@@ -85,27 +90,28 @@ class CachedTeacherView:
         kept = read_checked(self._folder, key)
         return None if kept is None else kept[0]["embeddings"]
 
-    def _made(self, key: str, count: int, made: Callable[[Tensor], Tensor], bar: Bar) -> Tensor:
+    def _made(self, key: str, order: Tensor, made: Callable[[Tensor], Tensor], bar: Bar) -> Tensor:
         waits = "teacher: another run is computing the same embeddings; waiting"
         with sole_maker(self._folder, key, lambda: self._recorder.say(waits)):
             kept = self._kept(key)
             if kept is not None:  # whoever had the lock has made it
-                bar.advance(count)
+                bar.advance(len(order))
                 return kept
             pieces = []
-            for piece in torch.arange(count, device=self._device).split(self._batch_size):
+            for piece in order.split(self._batch_size):
                 pieces.append(made(piece).cpu())
                 bar.advance(len(piece))
-            whole = torch.cat(pieces)
+            whole = torch.cat(pieces)[order.argsort().cpu()]
             written = write_checked(self._folder, key, {"embeddings": whole}, {})
         kept = self._kept(key) if written else None
         return whole if kept is None else kept
 
     def _announce(
-        self, split: str, count: int, views: int, made: Callable[[Tensor], Tensor]
+        self, split: str, order: Tensor, views: int, made: Callable[[Tensor], Tensor]
     ) -> None:
         """Say how long it takes and how large it gets, by the time of a few examples."""
-        few = torch.arange(min(PROBE, count), device=self._device)
+        count = len(order)
+        few = order[max(0, (count - PROBE) // 2) :][:PROBE]
         width = made(few).shape[1]  # the first pass is slower
         began = time.perf_counter()
         made(few)

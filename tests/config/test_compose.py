@@ -62,6 +62,17 @@ def test_every_dataset_composes(choice: str) -> None:
     assert compose([f"dataset={choice}"]).config.dataset.name == choice
 
 
+def test_the_distance_of_a_dataset_holds_where_none_is_typed() -> None:
+    def distance(*words: str) -> str:
+        return compose(words).config.algorithm.distance
+
+    assert distance("algorithm=protonet") == "euclidean"
+    assert distance("dataset=text_table") == "cosine"
+    assert distance("dataset=text_table", "algorithm=protonet") == "cosine"
+    typed = "algorithm.distance=euclidean_root"
+    assert distance("dataset=text_table", "algorithm=protonet", typed) == "euclidean_root"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretrain", "warmstart", "finetune"])
 def test_stages_can_be_switched_off(stage: str) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.text_preprocessing import Bytes, Ngrams, TextPreprocessing, joined, shortened
-from metakd.data.tokens import Tokens
+from metakd.data.tokens import Tokens, WordPieces
 from metakd.errors import UserError
 
 TEXTS = ["book a flight", "cancel the flight", "what is my balance", "ÉTÉ à la 日本 ☂", "a"] * 3
@@ -63,6 +63,26 @@ def test_tokens_are_learned_from_the_texts_and_read_any_other() -> None:
         Tokens(length=16).encode(["a"])
 
 
+def test_wordpieces_are_the_longest_known_ones_from_the_left(tmp_path: Path) -> None:
+    reads = WordPieces(length=8, size=300).fitted(TEXTS, tmp_path)
+    vocabulary = json.loads(reads.tokenizer)["model"]["vocab"]
+    assert len(vocabulary) <= 300
+    for word in ("flight", "flightance", "bal"):
+        rest, expected = word, []
+        while rest:  # by the definition; pieces that go on are marked by ##
+            mark = "##" if expected else ""
+            pieces = (rest[:n] for n in range(len(rest), 0, -1) if mark + rest[:n] in vocabulary)
+            longest = next(pieces)
+            expected.append(1 + vocabulary[mark + longest])
+            rest = rest[len(longest) :]
+        assert reads.encode([word.upper()])[0].tolist() == expected + [0] * (8 - len(expected))
+    assert reads.encode(["ж flight"])[0, 0] == 1 + vocabulary["[UNK]"]
+    # Those of bytes, of the same texts and size, are kept apart.
+    assert Tokens(length=8, size=300).fitted(TEXTS, tmp_path).tokenizer != reads.tokenizer
+    assert not reads.learned_from(Tokens(length=8, size=300))
+    assert reads.learned_from(WordPieces(length=8, size=300))
+
+
 def test_a_vocabulary_is_kept_and_the_same_in_another_process(tmp_path: Path) -> None:
     kept = learned(cache=tmp_path)
     (file,) = (tmp_path / "tokenizers").iterdir()
@@ -75,14 +95,15 @@ def test_a_vocabulary_is_kept_and_the_same_in_another_process(tmp_path: Path) ->
     )
     assert json.loads(told.stdout) == kept.tokenizer
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metakd.data.tokens._learned", lambda *_: pytest.fail("learned again"))
+        patch.setattr(Tokens, "_learned", lambda *_: pytest.fail("learned again"))
         assert learned(cache=tmp_path) == kept
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     assert learned(cache=tmp_path) == kept  # a damaged one is learned anew
 
 
 def test_from_plain_gives_the_same_reading() -> None:
-    for reads in (Bytes(length=9), Ngrams(length=16, buckets=99, sizes=(2, 5)), learned()):
+    pieces = WordPieces(length=16, size=280).fitted(TEXTS)
+    for reads in (Bytes(length=9), Ngrams(length=16, buckets=99, sizes=(2, 5)), learned(), pieces):
         plain = json.loads(json.dumps(reads.plain()))
         again = Preprocessing.from_plain(plain)
         assert again == reads

@@ -108,6 +108,13 @@ def test_a_layer_is_torchs_own_pre_norm_encoder_layer() -> None:
     assert torch.allclose(found[mask], expected[mask], rtol=1e-10)
 
 
+@pytest.mark.parametrize("kind", [TextCNN, Transformer])
+def test_tokens_are_those_that_were_asked_for(kind: type[TextNetwork]) -> None:
+    options = {"vocabulary": 300, "length": 16}
+    found = [kind(SHAPE, tokens=t, **options).reads.reads for t in ("bpe", "wordpiece")]  # type: ignore[call-arg]
+    assert found == ["tokens", "wordpieces"]
+
+
 def test_dropout_is_used() -> None:
     ids = torch.tensor([[5, 9, 200]])
     for kind in (TextCNN, Transformer):
@@ -127,6 +134,7 @@ def test_dropout_is_used() -> None:
         (Transformer, {"width": 12, "heads": 4}, "give a multiple of 8"),
         (Transformer, {"vocabulary": 100}, "options.vocabulary=100"),
         (Transformer, {"heads": 0}, "options.heads=0"),
+        (Transformer, {"tokens": "wordpeice"}, "Did you mean 'wordpiece'"),
     ],
 )
 def test_refused(kind: type[TextNetwork], settings: dict[str, object], said: str) -> None:

@@ -68,6 +68,21 @@ def test_made_once_and_announced_before(
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
 
 
+def test_made_in_another_order_they_are_the_same(
+    teacher_view: Callable[..., CachedTeacherView],
+) -> None:
+    asked: list[Tensor] = []
+
+    def made(index: Tensor) -> Tensor:
+        asked.append(index)
+        return index[:, None].float()
+
+    order = torch.tensor([3, 0, 5, 1, 2, 4])
+    (found,) = teacher_view().views("train", 6, [made], order)
+    assert torch.cat(asked[2:]).tolist() == order.tolist()  # after the two that are timed
+    assert torch.equal(found[:, 0], torch.arange(6.0))
+
+
 def test_what_is_read_back_is_mapped_from_its_file(
     teacher_view: Callable[..., CachedTeacherView], tmp_path: Path
 ) -> None:

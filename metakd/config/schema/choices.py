@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from metakd.config.schema.field import SEED, fact, setting
 
 KINDS = ("classification", "regression")
+DISTANCES = ("euclidean", "euclidean_root", "cosine")
 FROZEN_MODES = ("prototype", "linear", "head")
 LEARNED_MODES = ("per_task", "co_meta", "feedback")
 REGRESSION_MODES = ("per_task", "co_meta")
@@ -42,6 +43,8 @@ class DatasetSupports:
     (`pretrained_on` of a network, or not stated there) are refused."""
     resembles: list[str] = fact([])
     """Public training sets with classes like its own under other names; a warning says so."""
+    distance: str = fact("euclidean", words=DISTANCES)
+    """What `algorithm.distance=auto` is."""
 
 
 @dataclass
@@ -177,8 +180,9 @@ class AlgorithmConfig:
     batchnorm: str = setting("transductive", words=("transductive", "inductive"))
     """Statistics of the query pass in training: the query batch's own (`transductive`) or the
     support set's (`inductive`)."""
-    distance: str = setting("euclidean", words=("euclidean", "euclidean_root", "cosine"))
-    """Between embeddings; `euclidean` is squared, `euclidean_root` is not."""
+    distance: str = setting("auto", words=("auto", *DISTANCES))
+    """Between embeddings; `euclidean` is squared, `euclidean_root` is not; `auto` is what suits the
+    dataset: `cosine` for texts, else `euclidean`."""
     base: str = setting("maml", words=("maml", "fomaml", "anil", "protonet"))
     """The learner under `adversarial`."""
     head: str = setting("centroid", words=("centroid", "linear"))

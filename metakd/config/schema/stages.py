@@ -75,6 +75,11 @@ class WarmstartConfig(OptimizerConfig):
     """Images of an update."""
     label_smoothing: float = setting(0.0, least=0, below=1)
     """Share of each label that is spread over all classes."""
+    unlabelled: str | None = setting(None, path=True)
+    """Texts without labels, a file or folder (`.txt`, a text in each line, `.csv`, `.tsv`,
+    `.jsonl`), of which the student learns the teacher's embeddings first."""
+    unlabelled_updates: int = setting(2000, least=1)
+    """Updates on them."""
 
 
 @dataclass
