@@ -77,7 +77,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--exchanges", type=int, default=2, help="forms of each meta-train text")
     parser.add_argument("--rows", type=int, default=10000, help="random rows of words")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args(given)
+    asked = parser.parse_intermixed_args(given)
     texts = made(
         vocabulary(asked.vocabulary),
         meta_train_texts(asked.settings),
