@@ -106,7 +106,7 @@ def key_of_student_alone(prepared: Prepared, processes: int) -> str:
             task.sampling,
         ],
         "warmstart": _stage(warmstart, "unlabelled", "unlabelled_updates")
-        if warmstart.enabled and warmstart.epochs
+        if warmstart.enabled and (warmstart.epochs or warmstart.contrast_updates)
         else None,
         "meta_train": _stage(config.meta_train),
         "data": prepared.data.checksum,

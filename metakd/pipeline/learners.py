@@ -23,6 +23,7 @@ from metakd.pipeline.meta_pretrain import meta_pretrain
 from metakd.pipeline.prepare import Prepared, optimization_of
 from metakd.pipeline.teacher_view import view_of_teacher
 from metakd.pipeline.teaching import adapting_teacher, join
+from metakd.stages.contrast import contrast
 from metakd.stages.exchange import part_of
 from metakd.stages.fit import Fitted, StageContext, fit
 from metakd.stages.preflight import Estimate, preflight
@@ -175,9 +176,9 @@ def train_student(
     objective = _objective(prepared, taught if helped else None)
     teacher = taught.frozen if taught is not None and helped else None
     seconds: dict[str, float] = {}
-    if taught is not None and teacher is not None and prepared.unlabelled is not None:
-        fitted = _follow(prepared, recorder, taught.network, backbone, objective)
-        seconds["warmstart"] = fitted.seconds
+    if data.has_classes and config.warmstart.enabled:
+        network = None if taught is None or teacher is None else taught.network
+        _start_unlabelled(prepared, recorder, network, backbone, objective, suffix, seconds)
     if data.has_classes and config.warmstart.enabled and config.warmstart.epochs:
         torch.manual_seed(config.seed)  # for the base-class head
         fitted = warm_start(
@@ -213,33 +214,57 @@ def train_student(
     return student
 
 
-def _follow(
+def _start_unlabelled(
     prepared: Prepared,
     recorder: Recorder,
-    network: Network,
+    network: Network | None,
     backbone: nn.Module,
     objective: Objective,
-) -> Fitted:
-    """Train the student's backbone in place on the teacher's embeddings of unlabelled examples."""
-    data, stage, seed = prepared.unlabelled, prepared.config.warmstart, prepared.config.seed
-    assert data is not None
-    own = replace(prepared, data=data, everything=data)
+    suffix: str,
+    seconds: dict[str, float],
+) -> None:
+    """Train the student's backbone in place on what needs no labels, and note the seconds.
+
+    Args:
+        prepared: the run.
+        recorder: where metrics and checkpoints go.
+        network: the teacher; None: the student is on its own.
+        backbone: the student's.
+        objective: the student's.
+        suffix: of the stages' names.
+        seconds: by stage; here `warmstart`.
+    """
+    stage, data, seed = prepared.config.warmstart, prepared.unlabelled, prepared.config.seed
+
+    def context(name: str) -> StageContext:
+        torch.manual_seed(seed)
+        how = optimization_of(stage)
+        return StageContext(name + suffix, recorder, prepared.precision, how, seed)
+
+    sizes = {"batch_size": stage.batch_size}
+    if stage.contrast_updates:
+        updates = stage.contrast_updates
+        own = contrast(backbone, prepared.class_data, context("contrast"), updates=updates, **sizes)
+        seconds["warmstart"] = own.seconds
+    if network is None or data is None:
+        return
+    others = replace(prepared, data=data, everything=data)
     teacher = FrozenTeacher(
         network,
         data,
         autocast=prepared.precision.dtype,
-        teacher_view=view_of_teacher(own, network, recorder),
+        teacher_view=view_of_teacher(others, network, recorder),
     )
-    torch.manual_seed(seed)
-    return follow(
+    fitted = follow(
         backbone,
         data,
         objective,
-        StageContext("unlabelled", recorder, prepared.precision, optimization_of(stage), seed),
+        context("unlabelled"),
         answers_to=lambda batch: teacher.answer_batch(batch, objective.reads),
         updates=stage.unlabelled_updates,
-        batch_size=stage.batch_size,
+        **sizes,
     )
+    seconds["warmstart"] = seconds.get("warmstart", 0.0) + fitted.seconds
 
 
 def calibrates(prepared: Prepared) -> bool:

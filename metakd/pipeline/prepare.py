@@ -309,6 +309,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     if not known.evaluating:
         _leave_out_learned(prepared)
         _try_out(prepared)
+        _check_contrast(prepared)
         _read_unlabelled(prepared)
     return prepared
 
@@ -359,6 +360,19 @@ def _student_seed(config: Config) -> int:
     """
     seed = config.seed if config.student.seed is None else config.student.seed
     return stream_key(seed, "student") if seed == (config.teacher.seed or 0) else seed
+
+
+def _check_contrast(prepared: Prepared) -> None:
+    """Refuse to compare views of an example that are all the same."""
+    stage, data = prepared.config.warmstart, prepared.data
+    if stage.enabled and stage.contrast_updates and data.has_classes and not data.augment:
+        kinds = data.augmentations
+        raise UserError(
+            f"warmstart.contrast_updates={stage.contrast_updates}: without dataset.augment two "
+            "views of an example are the same; type "
+            + (f"dataset.augment=[{','.join(kinds[:2])}] or " if kinds else "")
+            + "warmstart.contrast_updates=0"
+        )
 
 
 def _read_unlabelled(prepared: Prepared) -> None:

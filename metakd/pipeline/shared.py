@@ -89,7 +89,7 @@ def _check_sharing(prepared: Prepared, group: Group) -> None:
     _check_size("task.meta_batch", config.task.meta_batch, group.size)
     if config.algorithm.supports.trains_on == "batches":
         _check_size("meta_train.batch_size", config.meta_train.batch_size, group.size)
-    if config.warmstart.enabled and config.warmstart.epochs:
+    if config.warmstart.enabled and (config.warmstart.epochs or config.warmstart.contrast_updates):
         _check_size("warmstart.batch_size", config.warmstart.batch_size, group.size)
     learner = prepared.algorithm(copy.deepcopy(prepared.student))
     name = f"algorithm={config.algorithm.name}"

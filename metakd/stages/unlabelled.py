@@ -12,11 +12,11 @@ from metakd.data.tasks import Batch, ExampleBatch
 from metakd.distillation.objective import Answer, Answers, Objective, TaskAnswers
 from metakd.stages.fit import Fitted, StageContext, fit
 
-__all__ = ["follow"]
+__all__ = ["Follower", "follow"]
 
 
-class _Follower(Supervised):
-    """A backbone with one output, whose cross-entropy is 0: only what needs no label is left."""
+class Follower(Supervised):
+    """A backbone without labels: it has one output, whose cross-entropy is 0."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone, 1)
@@ -51,7 +51,7 @@ def follow(
         updates: number of them.
         batch_size: examples of an update.
     """
-    learner = _Follower(backbone).to(data.device)
+    learner = Follower(backbone).to(data.device)
     batches = data.batches(
         "train", batch_size=batch_size, seed=context.seed, stage="unlabelled", augmented=False
     )

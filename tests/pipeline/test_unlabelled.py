@@ -1,4 +1,4 @@
-"""`warmstart.unlabelled` in whole runs: what it changes, what it leaves alone, what is refused."""
+"""Warm starts without labels in whole runs: what they change, what not, what is refused."""
 
 from __future__ import annotations
 
@@ -86,6 +86,27 @@ def test_a_run_resumed_after_it(
     found = metakd.resume(tmp_path / "run")
     assert found["student"]["fewshot"] == whole["student"]["fewshot"]
     assert lines_of(tmp_path / "run")[-1]["step"] == lines_of(tmp_path / "whole")[-1]["step"]
+
+
+def test_a_student_starts_from_views_alone(words: tuple[str, ...], tmp_path: Path) -> None:
+    prepared = [
+        prepare(compose([*words, "distill=none", *own]))
+        for own in ((), ("warmstart.contrast_updates=2",))
+    ]
+    keys = {key_of_student_alone(run, 1) for run in prepared}
+    assert len(keys) == 2
+    run = tmp_path / "run"
+    metakd.train(
+        *words,
+        "distill=none",
+        "warmstart.epochs=0",
+        "warmstart.contrast_updates=2",
+        f"hydra.run.dir={run}",
+    )
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    assert any("loss/contrast" in str(line) for line in lines if line["stage"] == "contrast")
+    with pytest.raises(UserError, match=r"type dataset.augment=\[drop,swap\] or"):
+        prepare(compose([*words, "warmstart.contrast_updates=2", "dataset.augment=[]"]))
 
 
 def test_the_twin_does_not_depend_on_it(words: tuple[str, ...], tmp_path: Path) -> None:

@@ -75,6 +75,9 @@ class WarmstartConfig(OptimizerConfig):
     """Images of an update."""
     label_smoothing: float = setting(0.0, least=0, below=1)
     """Share of each label that is spread over all classes."""
+    contrast_updates: int = setting(0, least=0)
+    """Updates before all others that bring together two changed views of an example, without labels
+    (SimCLR's loss)."""
     unlabelled: str | None = setting(None, path=True)
     """Texts without labels, a file or folder (`.txt`, a text in each line, `.csv`, `.tsv`,
     `.jsonl`), of which the student learns the teacher's embeddings first."""

@@ -40,7 +40,7 @@
     return found;
   };
 
-  const STAGES = ["pretrain", "unlabelled", "warmstart", "meta_train", "finetune"];
+  const STAGES = ["pretrain", "contrast", "unlabelled", "warmstart", "meta_train", "finetune"];
   const rank = (name) => STAGES.indexOf(name.replace(/_alone$/, "")) + (name.endsWith("_alone") ? 0.5 : 0);
   const choices = (all) => {
     const stages = [...new Set(all.flatMap((one) => Object.keys(one.stages)))].sort((a, b) => rank(a) - rank(b));
