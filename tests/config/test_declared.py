@@ -24,7 +24,8 @@ BOOKKEEPING = {
 }
 PATHS = {
     *("data_root", "cache_root", "output_root", "dataset.folder", "dataset.splits"),
-    *("teacher.checkpoint", "student.checkpoint", "resume", "hydra.run.dir", "hydra.sweep.dir"),
+    *("teacher.checkpoint", "student.checkpoint", "warmstart.unlabelled"),
+    *("resume", "hydra.run.dir", "hydra.sweep.dir"),
 }
 
 
