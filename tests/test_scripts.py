@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -246,3 +247,88 @@ def test_students_of_an_outside_teacher_are_compared(
     assert len(times) == 2
     assert outside.main(given) == 0
     assert times == {p: p.stat().st_mtime_ns for p in times}  # none is made twice
+
+
+@pytest.fixture
+def text_table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import text_table
+
+    return text_table
+
+
+def test_tfidf_by_hand(text_table: ModuleType) -> None:
+    known = [["pay", "the", "bill"], ["the", "hat"], ["the"]]
+    found = text_table.tfidf([["the", "new", "the"], ["bill"]], known)  # columns bill, new, the
+    of = {n: math.log(4 / (1 + n)) + 1 for n in (0, 1, 3)}
+    assert found[0].tolist() == pytest.approx([0, of[0], 2 * of[3]])
+    assert found[1].tolist() == pytest.approx([of[1], 0, 0])
+
+
+def test_a_line_of_texts_has_mean_and_deviation(text_table: ModuleType) -> None:
+    def results(one: float, five: float) -> dict[str, Any]:
+        entries = [{"shots": s, "steps": 5, "accuracy": a} for s, a in ((1, one), (5, five))]
+        other = {"shots": 1, "steps": 0, "accuracy": 0.2}
+        cost = {"parameters": 961000, "bytes": 3844000, "latency_batch_ms": 6.4}
+        own = {"fewshot": entries[0], "fewshot_all": [other, *entries], "cost": cost}
+        return {"student": own}
+
+    found = text_table.line("a bag", "student", [results(0.6, 0.9), results(0.62, 0.9)])
+    assert found == "| a bag | 61.0 ± 1.4 | 90.0 ± 0.0 | 0.96M | 3.8 MB | 100 |"
+
+
+def test_every_row_of_the_texts_can_be_composed(text_table: ModuleType, tmp_path: Path) -> None:
+    for row in text_table.ROWS:
+        words = text_table.settings(row, tmp_path, tmp_path / "more.txt")
+        config = metakd.compose("dataset=clinc150", *words).config
+        assert config.student.name == ("text_bag" if row == "text_bag" else "transformer")
+        distilled = row in ("text_bag", "transformer")
+        assert (config.teacher.name == "huggingface") == distilled
+        assert (config.warmstart.unlabelled is not None) == distilled
+        assert config.distill.supports.uses_teacher == distilled
+
+
+def test_the_table_of_texts_is_made(
+    text_table: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    without_figures: None,
+) -> None:
+    names = [f"{word} {n}" for word in ("pay", "fly", "eat", "sing") for n in range(3)]
+    rows = [f"please {name} of {n},{name}\n" for name in names for n in range(7)]
+    (tmp_path / "texts.csv").write_text("text,label\n" + "".join(rows))
+    small = ["task.ways=2", "task.queries=2", "task.train_queries=2", "student.width=8"]
+    data = ["dataset=text_table", f"dataset.folder={tmp_path / 'texts.csv'}"]
+    given = [str(tmp_path), "--shortened", "--rows", "tfidf", "protonet", "--seeds", "0"]
+    given += [f"--output={tmp_path / 'out'}", "--words", *data, *small]
+    assert text_table.main(given) == 0
+    shown = capsys.readouterr().out.splitlines()[-4:]
+    assert shown[2].startswith("| tf-idf, nearest centroid | 100.0 | 100.0 |")
+    assert shown[3].startswith("| transformer, protonet | ")
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*/results.json")}
+    assert len(times) == 1
+    assert text_table.main(given) == 0
+    assert times == {p: p.stat().st_mtime_ns for p in times}  # none is made twice
+
+
+def test_unlabelled_texts_are_words_and_texts_with_other_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import unlabelled_texts
+
+    vocabulary = {"model": {"vocab": {"[CLS]": 0, "##ing": 1, "tea": 2, "hat": 3, "a": 4}}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "words.txt").write_text("tea\nhat\nTea\ntea\n")
+    for file in ("tokenizer.json", "words.txt"):
+        assert unlabelled_texts.vocabulary(tmp_path / file) == ["hat", "tea"]
+    texts = ["pay my old bill now"]
+    made = list(unlabelled_texts.made(["hat", "tea"], texts, exchanges=2, rows=3, seed=0))
+    assert made[:3] == ["hat", "tea", *texts]
+    for text in made[3:5]:
+        changed = [w for w, own in zip(text.split(), texts[0].split(), strict=True) if w != own]
+        assert 1 <= len(changed) <= 3
+        assert {*changed} <= {"hat", "tea"}
+    assert all({*row.split()} <= {"hat", "tea"} and 2 <= len(row.split()) <= 6 for row in made[5:])
+    assert made == list(unlabelled_texts.made(["hat", "tea"], texts, exchanges=2, rows=3, seed=0))
+    assert len(made) == 8
