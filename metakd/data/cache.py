@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from metakd.data.on_disk import bytes_of, is_large, is_mapped, read_mapped, write_mapped
+from metakd.data.on_disk import bytes_of, is_large, read_mapped, write_tensors
 
 __all__ = ["content_checksum", "read_checked", "write_checked"]
 
@@ -45,19 +44,6 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors on the CPU, each with memory of its own, as safetensors insists on."""
-    apart: dict[str, Tensor] = {}
-    taken: set[int] = set()
-    for name, tensor in tensors.items():
-        kept = tensor.detach().cpu().contiguous()
-        if kept.untyped_storage().data_ptr() in taken and not is_mapped(kept):
-            kept = kept.clone()
-        taken.add(kept.untyped_storage().data_ptr())
-        apart[name] = kept
-    return apart
 
 
 def _path(folder: Path, key: str) -> Path:
@@ -112,7 +98,7 @@ def write_checked(
         whether the entry was written.
     """
     checked = {"key": key, "meta": dict(meta)}
-    kept = _apart(tensors)
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = json.dumps({**checked, "sha256": content_checksum(kept, checked)})
     path = _path(folder, key)
     temporary: str | None = None
@@ -120,12 +106,11 @@ def write_checked(
         folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=path.stem, suffix=".part")
         os.close(handle)
-        write = write_mapped if any(map(is_mapped, kept.values())) else save_file
-        write(kept, temporary, {"metakd": header})
+        write_tensors(kept, temporary, {"metakd": header})
         _to_disk(Path(temporary))
         os.replace(temporary, path)
         _to_disk(folder)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         log.warning("the cache %s cannot be written (%s); going on without it", folder, error)
         if temporary is not None:
             with contextlib.suppress(OSError):

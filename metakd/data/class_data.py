@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +27,9 @@ from metakd.errors import UserError, nearest
 from metakd.task_spec import TaskSpec
 
 __all__ = ["ClassData"]
+
+_FEW, _MANY = 32, 512
+_NUMBERS = 1 << 21  # of the examples of a forward pass; its features take some hundred times more
 
 
 class ClassData(ABC):
@@ -151,6 +155,11 @@ class ClassData(ABC):
             keys: [n] int64, decides the random changes; None: clean.
             active: [n] bool, which examples are changed; None: all.
         """
+
+    @property
+    def at_once(self) -> int:
+        """Examples that a network is run on together where it learns nothing."""
+        return max(_FEW, min(_MANY, _NUMBERS // math.prod(self.example_shape)))
 
     @property
     def notes(self) -> tuple[str, ...]:

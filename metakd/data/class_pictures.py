@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from metakd.data.class_names import class_name
-from metakd.data.on_disk import touched
 from metakd.data.picture_files import read_pictures
 from metakd.data.picture_preprocessing import Reading
 from metakd.errors import UserError, check_word
@@ -21,7 +19,6 @@ from metakd.errors import UserError, check_word
 __all__ = ["ClassPictures", "PictureSettings", "read_class_pictures"]
 
 _UNREADABLE = ("refuse", "skip")
-_CHUNK = 512  # pictures looked at together: they fit the processor's cache
 
 
 @dataclass(frozen=True)
@@ -125,50 +122,40 @@ def read_class_pictures(
             "class"
         )
     files = [paths[i] for i in read.kept]
-    notes = (*read.notes, *_doubtful(read.images, kept, class_names, files))
+    notes = (*read.notes, *_doubtful(read.looks, kept, class_names, files))
     return ClassPictures(read.images, kept, tuple(f"dataset {name}: {line}" for line in notes))
 
 
 def _doubtful(
-    images: Tensor, labels: Tensor, class_names: Sequence[str], paths: Sequence[Path]
+    looks: np.ndarray, labels: Tensor, class_names: Sequence[str], paths: Sequence[Path]
 ) -> list[str]:
     """Return a line each for pictures of one single colour and for equal ones of several classes.
 
     Both are what a wrong file format, a failed download or a copy in a wrong folder looks like.
     """
-    plain = torch.zeros(len(images), dtype=torch.bool)
-    for part, said in zip(images.split(_CHUNK), plain.split(_CHUNK), strict=True):
-        said.copy_(_is_plain(part))
-        touched(images, part.nbytes)
     notes = []
-    if bool(plain.any()):
-        first = class_name(str(paths[int(plain.nonzero()[0])]))
+    plain = looks["plain"]
+    if plain.any():
+        first = class_name(str(paths[int(plain.argmax())]))
         notes.append(
             f"{_count(int(plain.sum()), 'picture is', 'pictures are')} of one single colour "
             f"({first}): is that what you see in the file?"
         )
-    same: dict[bytes, list[int]] = defaultdict(list)
-    pixels = images.numpy()
-    for i in (~plain).nonzero().flatten().tolist():
-        same[hashlib.blake2b(pixels[i].data, digest_size=16).digest()].append(i)
-        touched(images, pixels[i].nbytes)
     of_class = labels.tolist()
-    groups = [g for g in same.values() if len({of_class[i] for i in g}) > 1]
-    if groups:
-        one = groups[0][0]
-        other = next(i for i in groups[0] if of_class[i] != of_class[one])
+    first_of: dict[bytes, int] = {}
+    elsewhere: dict[int, int] = {}  # first of equal pictures -> one of another class
+    for i, digest in enumerate(looks["digest"].tolist()):
+        one = i if plain[i] else first_of.setdefault(digest, i)
+        if of_class[i] != of_class[one]:
+            elsewhere.setdefault(one, i)
+    if elsewhere:
+        one, other = next(iter(sorted(elsewhere.items())))
         notes.append(
-            f"{_count(len(groups), 'picture lies', 'pictures lie')} in more than one class "
+            f"{_count(len(elsewhere), 'picture lies', 'pictures lie')} in more than one class "
             f"({class_name(str(paths[one]))} and {class_name(str(paths[other]))} are equal, pixel "
             "for pixel): leave each in one class"
         )
     return notes
-
-
-def _is_plain(images: Tensor) -> Tensor:
-    """Return [n] bool, whether every pixel of a picture has the same colour."""
-    flat = images.flatten(2)
-    return (flat == flat[..., :1]).all(2).all(1)
 
 
 def _count(number: int, one: str, more: str) -> str:

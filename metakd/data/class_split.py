@@ -192,7 +192,7 @@ def by_class(
         # Examples of a class lie side by side, so that gathering a task touches few pages.
         at = mine.argsort(stable=True)[int((mine < 0).sum()) :]
         splits[split] = ClassExamples(
-            examples=taken(examples, at, keep=True),
+            examples=_rows(examples, at),
             labels=mine[at],
             class_names=tuple(class_lists[split]),
             groups=all_groups[old],
@@ -200,3 +200,10 @@ def by_class(
             group_names=tuple(group_names),
         )
     return PreparedData(splits, name)
+
+
+def _rows(examples: Tensor, at: Tensor) -> Tensor:
+    """Return `examples[at]`; rows that lie side by side already are not copied."""
+    if len(at) and bool((at == torch.arange(len(at)) + at[0]).all()):
+        return examples[int(at[0]) : int(at[0]) + len(at)]
+    return taken(examples, at, keep=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from metakd.data.class_examples import PreparedData
 from metakd.data.class_folders import find_class_folders
@@ -65,22 +66,25 @@ class ImageFolder(OwnClasses):
         place = Path(folder).expanduser() if folder else data_root / "image_folder"
         super().__init__(place, splits, split_seed, all_test)
         self._size, self._pictures = image_size or 84, pictures
+        self._listed: _Listing | None = None  # when the key was last asked for
 
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""
-        listing = self._listing()
+        listing = self._listed = self._listing()
         settings = [listing.class_lists, listing.notes, self._seed, self._size]
         return json.dumps(["image_folder", _VERSION, settings, self._pictures.key()])
 
     def sources(self) -> list[Path]:
         """See `Dataset.cache_key`."""
-        pictures = self._listing().pictures
+        pictures = (self._listed or self._listing()).pictures
         return [path for name in sorted(pictures) for path in pictures[name]]
 
     def load(self) -> PreparedData:
         """See `Dataset.load`."""
-        pictures, class_lists, notes = self._listing()
-        names = sorted(pictures)
+        pictures, class_lists, notes = self._listed or self._listing()
+        names = list(
+            pictures
+        )  # split by split, as they are dealt out: nothing has to be moved then
         paths = [path for name in names for path in pictures[name]]
         counts = torch.tensor([len(pictures[name]) for name in names])
         labels = torch.arange(len(names)).repeat_interleave(counts)
@@ -91,7 +95,7 @@ class ImageFolder(OwnClasses):
             read.labels,
             names,
             class_lists,
-            held_out=hold_out(read.labels, self._seed),
+            held_out=_held_out(read.labels, names, self._seed),
         )
         return replace(prepared, reading=self._pictures.reading, notes=(*notes, *read.notes))
 
@@ -112,6 +116,16 @@ class ImageFolder(OwnClasses):
         places = {n: found.place(split, n) for split in SPLITS for n in class_lists[split]}
         notes = [f"dataset image_folder: {line}" for line in notes]
         return _Listing(_pictures(places), class_lists, (*notes, *left_out(found, places)))
+
+
+def _held_out(labels: Tensor, names: Sequence[str], seed: int) -> Tensor:
+    """Return which examples [n] are held out, whatever the order of the classes in `names`."""
+    rank = {name: i for i, name in enumerate(sorted(names))}
+    by_name = torch.tensor([rank[name] for name in names])[labels]
+    order = by_name.argsort(stable=True)
+    held = torch.empty(len(labels), dtype=torch.bool)
+    held[order] = hold_out(by_name[order], seed)
+    return held
 
 
 def _pictures(folders: Mapping[str, Path]) -> dict[str, list[Path]]:

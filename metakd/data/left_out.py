@@ -86,10 +86,10 @@ def other_files(folder: Path) -> Iterator[Path]:
     Hidden files are left out, and texts and lists that often lie beside pictures.
     """
     with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda e: e.name):
-            known = is_picture(entry.name) or entry.name.lower().endswith(_BESIDE)
-            if not known and not entry.name.startswith(".") and is_file(entry):
-                yield Path(entry.path)
+        others = [e for e in entries if not is_picture(e.name) and not e.name.startswith(".")]
+    for entry in sorted(others, key=lambda e: e.name):
+        if not entry.name.lower().endswith(_BESIDE) and is_file(entry):
+            yield Path(entry.path)
 
 
 def _kind(
@@ -117,9 +117,10 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _broken_links(folder: Path) -> Iterator[Path]:
     with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda e: e.name):
-            if entry.is_symlink() and not entry.name.startswith(".") and not _leads(entry):
-                yield Path(entry.path)
+        links = [e for e in entries if e.is_symlink() and not e.name.startswith(".")]
+    for entry in sorted(links, key=lambda e: e.name):
+        if not _leads(entry):
+            yield Path(entry.path)
 
 
 def _leads(entry: os.DirEntry[str]) -> bool:

@@ -11,7 +11,7 @@ import math
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -27,12 +27,13 @@ __all__ = [
     "bytes_of",
     "is_large",
     "is_mapped",
+    "joined",
     "large_in",
     "read_mapped",
     "room",
     "taken",
     "touched",
-    "write_mapped",
+    "write_tensors",
 ]
 
 _DROP = 64 * 2**20  # bytes that are touched before their pages are dropped
@@ -40,11 +41,16 @@ _ROWS = 512  # examples that are copied together
 _TYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
     "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
     "F32": torch.float32,
     "F64": torch.float64,
 }
-"""Types of tensors in prepared data, as safetensors calls them."""
+"""Types of tensors that are kept, as safetensors calls them."""
 
 
 class _Large(NamedTuple):
@@ -92,8 +98,10 @@ def is_mapped(tensor: Tensor) -> bool:
     return tensor.untyped_storage().data_ptr() in _maps
 
 
-def room(shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -> Tensor:
-    """Return a tensor to write into, in a nameless file where it is large (`large_in`).
+def room(
+    shape: tuple[int, ...], dtype: torch.dtype = torch.uint8, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Return a tensor to write into; on a CPU in a nameless file where it is large (`large_in`).
 
     Raises:
         UserError: the disk is full.
@@ -101,7 +109,7 @@ def room(shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -> Tensor:
     large = _large.get()
     if large is not None and is_large(math.prod(shape) * dtype.itemsize):
         return _in_file(shape, dtype, large.folder)
-    return torch.empty(shape, dtype=dtype)
+    return torch.empty(shape, dtype=dtype, device=device)
 
 
 def _in_file(shape: tuple[int, ...], dtype: torch.dtype, folder: Path) -> Tensor:
@@ -166,6 +174,33 @@ def taken(examples: Tensor, index: Tensor, *, keep: bool = False) -> Tensor:
     return found
 
 
+def joined(
+    parts: Iterable[Tensor],
+    shape: tuple[int, ...],
+    dtype: torch.dtype = torch.uint8,
+    beside: Tensor | None = None,
+) -> Tensor:
+    """Return parts on the CPU one after another, of which only one need be in memory at a time.
+
+    Args:
+        parts: [n, ...] each.
+        shape: of the whole.
+        dtype: of the whole.
+        beside: a mapped tensor, beside which the whole is mapped, too; else as in `room`.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    content = None if beside is None else _maps.get(beside.untyped_storage().data_ptr())
+    whole = room(shape, dtype) if content is None else _in_file(shape, dtype, content.folder)
+    at = 0
+    for part in parts:
+        whole[at : at + len(part)] = part
+        touched(whole, part.nbytes)
+        at += len(part)
+    return whole
+
+
 def bytes_of(tensor: Tensor) -> Iterator[memoryview]:
     """Return the bytes of a tensor on the CPU, in parts."""
     for part in tensor.reshape(-1).view(torch.uint8).split(_DROP):
@@ -173,10 +208,12 @@ def bytes_of(tensor: Tensor) -> Iterator[memoryview]:
         touched(tensor, len(part))
 
 
-def write_mapped(
+def write_tensors(
     tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]
 ) -> None:
-    """Write a file of safetensors' format without having all of it in memory.
+    """Write a file of safetensors' format; of mapped tensors little is in memory at a time.
+
+    Tensors may share memory, which the library's own function refuses.
 
     Raises:
         OSError: it cannot be written.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import warnings
@@ -41,6 +42,9 @@ SUFFIXES = (
 )
 """Names of files that are taken for pictures."""
 
+_GROUP = 32  # pictures that a thread takes at a time
+_LOOK = np.dtype([("plain", bool), ("digest", "V16")])
+
 
 class PicturesRead(NamedTuple):
     """What `read_pictures` found.
@@ -50,12 +54,15 @@ class PicturesRead(NamedTuple):
         kept: positions of the m pictures in the list of paths, ascending.
         wrong: why each of the others cannot be read, by position.
         notes: lines that the user should see.
+        looks: [m] of a bool `plain`, whether a picture has one single colour, and of `digest`, 16
+            bytes that are the same for equal pixels.
     """
 
     images: Tensor
     kept: list[int]
     wrong: dict[int, str]
     notes: tuple[str, ...]
+    looks: np.ndarray
 
 
 def is_picture(name: str) -> bool:
@@ -71,9 +78,10 @@ def pictures_in(folder: Path) -> list[Path]:
     """
     try:
         with os.scandir(folder) as entries:
-            return sorted(Path(e.path) for e in entries if is_picture(e.name) and is_file(e))
+            names = sorted(e.name for e in entries if is_picture(e.name) and is_file(e))
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be read ({error.strerror})") from error
+    return [folder / name for name in names]
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:
@@ -131,34 +139,45 @@ def read_pictures(
             all pictures of 16 bits look like ones of 12 that do not say so.
     """
     images = _room(name, len(paths), size)
+    pixels = images.numpy()
     wrong: dict[int, str] = {}
     several: list[Path] = []
     maxima: list[int] = []
+    looks = np.zeros(len(paths), dtype=_LOOK)
 
-    def read(path: Path) -> Decoded | str:
-        try:
-            return decode(path, (size, size), reading)
-        except READING as error:
-            return reason_of(error, path)
+    def read(start: int) -> list[Decoded | str]:
+        found: list[Decoded | str] = []
+        for i, path in enumerate(paths[start : start + _GROUP], start):
+            try:
+                decoded = decode(path, (size, size), reading)
+            except READING as error:
+                found.append(reason_of(error, path))
+                continue
+            pixels[i] = decoded.pixels.transpose(2, 0, 1)
+            looks[i] = _look(pixels[i])
+            found.append(decoded._replace(pixels=pixels[i]))
+        return found
 
-    # Pillow lets go of the interpreter while it decodes, so threads use all cores.
+    # Pillow lets go of the interpreter while it decodes, so threads use all cores. They take
+    # groups: handing over takes as long as decoding a small picture.
     threads = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     with ExitStack() as around:
         around.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # what Pillow has to say of a file that it can read
         around.callback(threads.shutdown, cancel_futures=True)
         progress = around.enter_context(reading_progress(len(paths)))
-        for i, found in enumerate(threads.map(read, paths)):
-            if isinstance(found, str):
-                wrong[i] = found
-            else:
-                images[i] = torch.from_numpy(found.pixels).permute(2, 0, 1)
-                touched(images, found.pixels.nbytes)
+        starts = range(0, len(paths), _GROUP)
+        for start, group in zip(starts, threads.map(read, starts), strict=True):
+            for i, found in enumerate(group, start):
+                if isinstance(found, str):
+                    wrong[i] = found
+                    continue
                 if found.more:
                     several.append(paths[i])
                 if found.maximum is not None:
                     maxima.append(found.maximum)
-            progress.advance()
+            touched(images, len(group) * pixels[0].nbytes)
+            progress.advance(len(group))
     notes = []
     if wrong:
         by_path = {paths[i]: reason for i, reason in wrong.items()}
@@ -179,7 +198,17 @@ def read_pictures(
     kept = [i for i in range(len(paths)) if i not in wrong]
     if wrong:
         images = taken(images, torch.tensor(kept), keep=True)
-    return PicturesRead(images, kept, wrong, tuple(notes))
+    return PicturesRead(images, kept, wrong, tuple(notes), looks[kept])
+
+
+def _look(pixels: np.ndarray) -> tuple[bool, bytes]:
+    """Return whether [channels, height, width] is of one colour, and a hash of it."""
+    first = pixels[:, :1, :1]
+    # Nearly every picture is told by its middle row.
+    plain = bool(
+        (pixels[:, pixels.shape[1] // 2] == first[..., 0]).all() and (pixels == first).all()
+    )
+    return plain, hashlib.blake2b(pixels.data, digest_size=16).digest()
 
 
 def _files(count: int) -> str:

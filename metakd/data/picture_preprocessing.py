@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from metakd.data.on_disk import joined
 from metakd.data.preprocessing import Preprocessing
+from metakd.data.resize import resize_chunks
 from metakd.errors import UserError
 
 __all__ = ["INTERPOLATIONS", "LUMA", "PicturePreprocessing", "Reading"]
@@ -202,7 +205,9 @@ class PicturePreprocessing(Preprocessing):
             pixels = _cropped(pixels, self.height, self.width)
         if self.central < 1:
             pixels = self._middle(pixels, self.central)
-        return torch.cat([self._resized(part) for part in pixels.split(_CHUNK)])
+        numbers = max(pixels[0].numel(), math.prod(self.shape))
+        parts = (self._resized(part) for part in resize_chunks(pixels, numbers))
+        return joined(parts, (len(pixels), *self.shape), beside=pixels)
 
     def _resized(self, pixels: Tensor) -> Tensor:
         changed = self._scaled(pixels.float(), 255.0)

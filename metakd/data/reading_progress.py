@@ -1,4 +1,4 @@
-"""Progress of reading many files, for whoever watches; the data knows of no terminal."""
+"""Progress of reading or embedding much, for whoever watches; the data knows of no terminal."""
 
 from __future__ import annotations
 
@@ -37,25 +37,27 @@ def reading_shown_by(open_bar: OpenBar) -> Iterator[None]:
 class ReadingProgress:
     """Counts files; opens a bar once reading has taken a while."""
 
-    def __init__(self, total: int, around: ExitStack) -> None:
-        self._total, self._around = total, around
+    def __init__(self, total: int, around: ExitStack, title: str, open_bar: OpenBar | None) -> None:
+        self._total, self._around, self._title, self._open_bar = total, around, title, open_bar
         self._done, self._began = 0, time.monotonic()
         self._bar: _Bar | None = None
 
-    def advance(self) -> None:
-        """Count one file more."""
-        self._done += 1
+    def advance(self, files: int) -> None:
+        """Count so many files more."""
+        self._done += files
         if self._bar is not None:
-            self._bar.advance()
+            self._bar.advance(files)
             return
-        open_bar = _open_bar.get()
+        open_bar = self._open_bar or _open_bar.get()
         if open_bar is not None and time.monotonic() - self._began >= SILENT_S:
-            bar = open_bar("reading pictures", self._total, self._done)
+            bar = open_bar(self._title, self._total, self._done)
             self._bar = self._around.enter_context(bar)
 
 
 @contextmanager
-def reading_progress(total: int) -> Iterator[ReadingProgress]:
-    """Count the reading of `total` files, for `reading_shown_by` to show."""
+def reading_progress(
+    total: int, title: str = "reading pictures", open_bar: OpenBar | None = None
+) -> Iterator[ReadingProgress]:
+    """Count `total` files or examples; `open_bar`, or that of `reading_shown_by`, shows it."""
     with ExitStack() as around:
-        yield ReadingProgress(total, around)
+        yield ReadingProgress(total, around, title, open_bar)

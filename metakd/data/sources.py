@@ -152,6 +152,8 @@ def _hash_all(file: BinaryIO) -> bytes:
     """Return the hash of the content and that of the sample, 16 bytes each."""
     start = file.read(_BLOCKS * _BLOCK)
     digest = hashlib.blake2b(start, digest_size=16)
+    if len(start) <= _BLOCK:  # the sample of a small file is all of it
+        return 2 * digest.digest()
     if len(start) < _BLOCKS * _BLOCK:  # that was all of it, and it need not be read once more
         return digest.digest() + _hash_some(io.BytesIO(start))[16:]
     while chunk := file.read(16 * _BLOCK):
@@ -163,7 +165,7 @@ def _hash_some(file: BinaryIO) -> bytes:
     """Return 16 bytes of nothing and the hash of blocks of the file, the same ones each time."""
     digest = hashlib.blake2b(digest_size=16)
     last = max(file.seek(0, os.SEEK_END) - _BLOCK, 0)
-    for i in range(_BLOCKS):
+    for i in range(_BLOCKS if last else 1):
         file.seek(last * i // (_BLOCKS - 1))
         digest.update(file.read(_BLOCK))
     return bytes(16) + digest.digest()

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from metakd.data.class_examples import ClassExamples
 from metakd.data.counter_random import bits_at, smallest, stream_key
+from metakd.data.on_disk import is_mapped, joined
 from metakd.errors import UserError, check_word
 
 __all__ = ["TARGETS", "TargetTask", "target_task"]
 
 TARGETS = ("novel", "all")
+_ROWS = 512  # examples that are copied together
 
 
 @dataclass(frozen=True)
@@ -88,12 +91,22 @@ def _pool(splits: list[ClassExamples], names: tuple[str, ...]) -> ClassExamples:
         group_of.update(zip(split.class_names, split.groups.tolist(), strict=True))
     return replace(
         splits[0],
-        examples=torch.cat([t.examples for t in taken]),
+        examples=_joined([t.examples for t in taken]),
         labels=torch.cat([t.labels for t in taken]),
         held_out=torch.cat([t.held_out for t in taken]),
         class_names=names,
         groups=torch.tensor([group_of[name] for name in names], device=splits[0].groups.device),
     )
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Return all examples; mapped where they are."""
+    mapped = next((part for part in parts if is_mapped(part)), None)
+    if mapped is None:
+        return torch.cat(parts)
+    rows = (row for part in parts for row in part.split(_ROWS))
+    shape = (sum(map(len, parts)), *mapped.shape[1:])
+    return joined(rows, shape, mapped.dtype, mapped)
 
 
 def _few(examples: ClassExamples, shots: int, key: int) -> ClassExamples:

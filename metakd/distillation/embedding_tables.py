@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from metakd.data.on_disk import is_mapped, large_in, room, taken, touched
+from metakd.data.reading_progress import OpenBar, reading_progress
 from metakd.distillation.divergences import unit
 from metakd.models.network import embed
 
 if TYPE_CHECKING:
     from metakd.data.class_data import ClassData
 
-__all__ = ["FEATURES_BUDGET", "MEMORY_BUDGET", "EmbeddingTables", "TeacherView"]
+__all__ = ["CPU_BUDGET", "FEATURES_BUDGET", "MEMORY_BUDGET", "EmbeddingTables", "TeacherView"]
 
 Made = Callable[[Tensor], Tensor]
 """Returns the embeddings [n, size] float32 of one view of the images at positions [n]."""
 
 MEMORY_BUDGET = 1 << 30
-"""Bytes of a table that is kept on disk up to which it is held in memory, too."""
+"""Bytes of a table up to which it is held in an accelerator's memory; larger ones lie on disk."""
+
+CPU_BUDGET = 1 << 28
+"""The same on a CPU, whose steps take so long that reading a few rows from disk is nothing."""
 
 FEATURES_BUDGET = 1 << 29
 """Bytes that the tables of one request of intermediate features may take."""
@@ -62,10 +69,13 @@ class EmbeddingTables:
         data: the dataset, on the device that is to compute.
         autocast: number format of forward passes; None: float32.
         channels_last: lay images and filters out channels-last, the faster way with autocast.
-        batch_size: images of a forward pass when a table is filled.
+        batch_size: images of a forward pass when a table is filled; None: `ClassData.at_once`.
         teacher_view: of a teacher that expects other examples than the student is given (where
             `backbone` has no table to read, it converts those, by `adapt_input`): tables are
-            filled from its data and kept on disk; those above `MEMORY_BUDGET` bytes are mapped.
+            filled from its data and kept on disk; those above the budget are mapped.
+        folder: on a CPU, other tables above `CPU_BUDGET` lie there, in nameless files; None: in
+            memory.
+        open_bar: shows the progress of filling other tables; None: nothing does.
     """
 
     def __init__(
@@ -76,7 +86,9 @@ class EmbeddingTables:
         teacher_view: TeacherView | None = None,
         autocast: torch.dtype | None = None,
         channels_last: bool = False,
-        batch_size: int = 512,
+        batch_size: int | None = None,
+        folder: Path | None = None,
+        open_bar: OpenBar | None = None,
     ) -> None:
         self._backbone = backbone
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -84,9 +96,11 @@ class EmbeddingTables:
             backbone.to(memory_format=torch.channels_last)
         self._data = data
         self._teacher_view = teacher_view
-        self._mapped: dict[str, list[Tensor]] = {}
+        self._found: dict[str, list[Tensor]] = {}
+        self._folder, self._open_bar = folder, open_bar
+        self._budget = CPU_BUDGET if data.device.type == "cpu" else MEMORY_BUDGET
         self._autocast = autocast
-        self._batch_size = batch_size
+        self._batch_size = batch_size or data.at_once
         self._raw: dict[str, Tensor] = {}
         self._directions: dict[str, Tensor] = {}
         self._features: dict[tuple[str, str], Tensor] = {}
@@ -102,36 +116,64 @@ class EmbeddingTables:
 
     def clean(self, split: str) -> Tensor:
         """Return the embeddings [images, size] float32 of the clean images of `split`."""
-        if self._teacher_view is None:
-            return self.table(split)[0]
         return self._views(split)[0].to(self._data.split(split).labels.device)
 
     def table(self, split: str) -> Tensor:
         """Return the embeddings [views, images, size] float32 of `split`; view 0 is clean."""
         if split not in self._raw:
             labels = self._data.split(split).labels
-            self._raw[split] = torch.stack(self._views(split)).to(labels.device)
+            views = self._views(split)
+            if split not in self._raw:
+                self._raw[split] = torch.stack(views).to(labels.device)
         return self._raw[split]
 
     def _views(self, split: str) -> list[Tensor]:
         """Return the embeddings [images, size] float32 of each view of `split`."""
-        if split not in self._mapped:
-            labels = self._data.split(split).labels
+        if split not in self._found:
+            count = len(self._data.split(split).labels)
             made = [
                 partial(self._embed_view, split, view=v) for v in range(self._fixed_views(split))
             ]
             if self._teacher_view is None:
-                pieces = torch.arange(len(labels), device=labels.device).split(self._batch_size)
-                return [torch.cat([make(piece) for piece in pieces]) for make in made]
-            order = self._data.by_size(split)
-            self._mapped[split] = self._teacher_view.views(split, len(labels), made, order)
-        return self._mapped[split]
+                self._found[split] = self._computed(split, count, made)
+            else:
+                order = self._data.by_size(split)
+                self._found[split] = self._teacher_view.views(split, count, made, order)
+        return self._found[split]
+
+    def _computed(self, split: str, count: int, made: Sequence[Made]) -> list[Tensor]:
+        """Return the views of a teacher that is given what the student is given."""
+        device = self._data.device
+        pieces = torch.arange(count, device=device).split(self._batch_size)
+        whole = torch.empty(0)
+        with ExitStack() as around:
+            if self._folder is not None and device.type == "cpu":
+                around.enter_context(large_in(self._folder, self._budget))
+            title = f"teacher embeds {split}"
+            bar = around.enter_context(reading_progress(len(made) * count, title, self._open_bar))
+            for view, make in enumerate(made):
+                at = 0
+                for piece in pieces:
+                    found = make(piece)
+                    if not len(whole):
+                        shape = (len(made), count, found.shape[1])
+                        whole = room(shape, found.dtype, device)
+                    whole[view, at : at + len(piece)] = found
+                    at += len(piece)
+                    touched(whole, found.nbytes)
+                    bar.advance(len(piece))
+        if not is_mapped(whole):
+            self._raw[split] = whole
+        return list(whole)
 
     def _is_mapped(self, split: str) -> bool:
         """Tell whether the table is too large to be held in memory."""
-        if self._teacher_view is None or split in self._raw:
+        if split in self._raw:
             return False
-        return sum(v.numel() * v.element_size() for v in self._views(split)) > MEMORY_BUDGET
+        views = self._views(split)
+        if self._teacher_view is None:
+            return is_mapped(views[0])
+        return sum(v.nbytes for v in views) > self._budget
 
     def raw(self, split: str, index: Tensor | None, view: Tensor | None, images: Tensor) -> Tensor:
         """Return the embeddings of the images of a batch.
@@ -276,7 +318,7 @@ def _gather_mapped(views: Sequence[Tensor], index: Tensor, view: Tensor | None) 
     rows = torch.empty(len(flat), views[0].shape[1])
     for number in which.unique().tolist():
         asked = which == number
-        rows[asked] = views[number if len(views) > 1 else 0][flat[asked]]
+        rows[asked] = taken(views[number if len(views) > 1 else 0], flat[asked])
     return rows.to(index.device).view(*index.shape, -1)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from metakd.data.reading_progress import OpenBar
 from metakd.data.tasks import ExampleBatch, TaskBatch, TaskStream
 from metakd.distillation.calibration import fit_scale
 from metakd.distillation.embedding_tables import EmbeddingTables, TeacherView
@@ -54,6 +56,8 @@ class FrozenTeacher:
         batch_size: images of a forward pass when a table is filled.
         penalty: of the ridge regression in mode `linear`.
         teacher_view: of a teacher with its own view of the examples, see `EmbeddingTables`.
+        folder: of tables that are too large for memory, likewise.
+        open_bar: shows how far they are, likewise.
 
     Attributes:
         size: of an embedding.
@@ -72,9 +76,11 @@ class FrozenTeacher:
         mode: str = "prototype",
         autocast: torch.dtype | None = None,
         channels_last: bool = False,
-        batch_size: int = 512,
+        batch_size: int | None = None,
         penalty: float = 1.0,
         teacher_view: TeacherView | None = None,
+        folder: Path | None = None,
+        open_bar: OpenBar | None = None,
     ) -> None:
         check_word("distill.teacher_mode", mode, MODES)
         network = copy.deepcopy(network).eval().requires_grad_(False)
@@ -86,6 +92,8 @@ class FrozenTeacher:
             channels_last=channels_last,
             batch_size=batch_size,
             teacher_view=teacher_view,
+            folder=folder,
+            open_bar=open_bar,
         )
         self._penalty = penalty
         self.mode = mode

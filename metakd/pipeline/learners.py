@@ -122,6 +122,8 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
         autocast=prepared.precision.dtype,
         channels_last=prepared.precision.dtype is not None and len(data.example_shape) == 3,
         teacher_view=teacher_view,
+        folder=prepared.cache_root / "embeddings",
+        open_bar=recorder.progress.bar,
     )
     if calibrates(prepared):
         teacher.calibrate(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from metakd.data.class_data import ClassData
+from metakd.data.on_disk import taken
 from metakd.data.target import TargetTask
 from metakd.distillation.calibration import fit_scale
 from metakd.distillation.divergences import unit
@@ -76,7 +77,10 @@ def _answers(
     Prototypes leave the image itself out, so a class of one image has no logits: None then.
     """
     embeddings = torch.cat(
-        [teacher.embed(data.as_seen(images)) for images in target.train.examples.split(512)]
+        [
+            teacher.embed(data.as_seen(images))
+            for images in target.train.examples.split(data.at_once)
+        ]
     )
     known = unit(embeddings - teacher.mean)
     labels, classes = target.train.labels, target.train.classes
@@ -85,7 +89,7 @@ def _answers(
     def features(index: Tensor) -> dict[str, Tensor]:
         if not stages:
             return {}
-        return teacher.features(data.as_seen(target.train.examples[index]), stages)
+        return teacher.features(data.as_seen(taken(target.train.examples, index)), stages)
 
     if int(torch.bincount(labels).min()) < 2:
         return lambda index: Answer(None, embeddings[index], features(index))

@@ -170,27 +170,52 @@ def embed_split(
     data: ClassData,
     split: str,
     precision: Precision,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     group: Group = ALONE,
+    used: Tensor | None = None,
 ) -> Tensor:
-    """Return the embeddings [images, size] of every clean image of `split`, float32.
+    """Return the embeddings [images, size] of the clean images of `split`, float32.
 
     Batch norm uses running statistics (inductive), which there must be (`embeds_alone`). Several
     processes embed a share each.
+
+    Args:
+        algorithm: whose backbone embeds.
+        data: the dataset.
+        split: of whose images.
+        precision: number format of forward passes.
+        batch_size: images of a pass; None: `ClassData.at_once`.
+        group: processes that share the work; all return the same.
+        used: [n] int64 positions of the images that are asked about, the others' rows stay 0;
+            None: all.
     """
     count = len(data.split(split).labels)
+    if used is None:
+        used = torch.arange(count, device=data.device)
     algorithm.eval()
     pieces = []
     with batchnorm_mode(algorithm, "running"), precision.autocast():
-        for first in range(0, count, batch_size):
-            if not group.mine(first // batch_size):
-                continue
-            index = torch.arange(first, min(first + batch_size, count), device=data.device)
-            pieces.append(algorithm.backbone(data.examples(split, index, None)).float())
-    if group.size == 1:
+        for i, index in enumerate(used.split(batch_size or data.at_once)):
+            if group.mine(i):
+                pieces.append(algorithm.backbone(data.examples(split, index, None)).float())
+    if group.size > 1:
+        everyone = in_order(group.gather([piece.cpu() for piece in pieces]))
+        pieces = [piece.to(data.device) for piece in everyone]
+    if len(used) == count:
         return torch.cat(pieces)
-    everyone = in_order(group.gather([piece.cpu() for piece in pieces]))
-    return torch.cat(everyone).to(data.device)
+    whole = torch.zeros(count, pieces[0].shape[1], device=data.device)
+    return whole.index_copy_(0, used, torch.cat(pieces))
+
+
+def _images_of(data: ClassData, setting: EvaluationSetting) -> Tensor | None:
+    """Return the positions of the images that the tasks hold; None: half of the split or more."""
+    stream = data.tasks(
+        setting.split, setting.spec, tasks=TASKS_PER_STEP, seed=setting.seed, stage=setting.stage
+    )
+    drawn = [stream.draw(step) for step in range(-(-setting.tasks // TASKS_PER_STEP))]
+    sides = [torch.cat([d.support, d.query], dim=1) for d in drawn]
+    used = torch.cat(sides)[: setting.tasks].unique()
+    return used if 2 * len(used) < len(data.split(setting.split)) else None
 
 
 def in_order(dealt: Sequence[Sequence[Piece]]) -> list[Piece]:
@@ -253,7 +278,8 @@ def evaluate(
     )
     if gather and embeddings is None:
         assert isinstance(algorithm, MetricAlgorithm) and data.has_classes
-        embeddings = embed_split(algorithm, data, split, precision, group=group)
+        used = _images_of(data, setting)
+        embeddings = embed_split(algorithm, data, split, precision, group=group, used=used)
     logits: list[Tensor] = []
     targets: list[Tensor] = []
     algorithm.eval()

@@ -15,6 +15,7 @@ from metakd.adaptation.algorithm import descended
 from metakd.algorithms.supervised import Supervised
 from metakd.data.class_data import ClassData
 from metakd.data.counter_random import permutation, stream_key
+from metakd.data.on_disk import taken
 from metakd.data.target import TargetTask
 from metakd.data.tasks import Batch, ExampleBatch
 from metakd.distillation.objective import Answer, Answers, Objective, TaskAnswers
@@ -119,7 +120,7 @@ def fine_tune(
         epoch, position = divmod(step, batches)
         order = permutation(stream_key(seed, "finetune", epoch), count, data.device)
         index = order[position * batch_size : (position + 1) * batch_size]
-        images = data.as_seen(target.train.examples[index])
+        images = data.as_seen(taken(target.train.examples, index))
         return ExampleBatch(images, target.train.labels[index], index)
 
     fitted = fit(
@@ -182,7 +183,7 @@ def _estimate_statistics(
     with batchnorm_mode(network, "batch"), precision.autocast():
         for index in order.split(batch_size)[:100]:
             if len(index) > 1:
-                network(data.as_seen(images[index]))
+                network(data.as_seen(taken(images, index)))
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
 
@@ -194,7 +195,7 @@ def _evaluated(
     network.eval()
     pieces = []
     with batchnorm_mode(network, "running"), precision.autocast():
-        for images in target.test.examples.split(512):
+        for images in target.test.examples.split(data.at_once):
             pieces.append(network(data.as_seen(images)).logits.float())
     logits, labels = torch.cat(pieces), target.test.labels
     top1 = float((answers(logits) == labels).float().mean())

@@ -47,7 +47,7 @@ def base_accuracy(
     network.eval()
     right = 0
     with batchnorm_mode(network, "running"), precision.autocast():
-        for part in index.split(512):
+        for part in index.split(data.at_once):
             logits = network(data.examples("train", part, None)).logits
             right += int((answers(logits) == data.split("train").labels[part]).sum())
     return right / max(len(index), 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 import metakd
 from metakd.data import on_disk
 from metakd.data.cache import content_checksum
 from metakd.data.class_data import ClassData
+from metakd.data.class_split import hold_out
 from metakd.data.image_folder import ImageFolder
 from metakd.data.load import load_dataset
 from metakd.data.on_disk import (
@@ -23,8 +26,9 @@ from metakd.data.on_disk import (
     room,
     taken,
     touched,
-    write_mapped,
+    write_tensors,
 )
+from metakd.data.resize import resized
 from metakd.data.splits import SPLITS
 from metakd.errors import UserError
 from metakd.pipeline.prepare import prepare
@@ -117,13 +121,53 @@ def test_types_and_shapes_are_kept(tmp_path: Path) -> None:
         "c": torch.rand(2, 1, dtype=torch.float64),
         "d": torch.zeros(0, 3, dtype=torch.uint8),
     }
-    write_mapped(tensors, tmp_path / "file", {"k": "v"})
+    write_tensors(tensors, tmp_path / "file", {"k": "v"})
     found, metadata = read_mapped(tmp_path / "file")
     assert metadata == {"k": "v"}
     for name, tensor in load_file(tmp_path / "file").items():
         assert torch.equal(found[name], tensor)
         assert torch.equal(tensors[name], tensor)
         assert found[name].dtype == tensors[name].dtype
+
+
+def test_what_is_made_of_mapped_examples_is_mapped(photos: Path, tmp_path: Path) -> None:
+    usual, data = (load(photos, tmp_path / str(share), share) for share in (1.0, 0.0))
+    target, expected = data.target("all", None, 0), usual.target("all", None, 0)
+    # Its two sides are taken out of all examples, which are joined in a file for that.
+    assert is_mapped(target.train.examples)
+    assert torch.equal(target.train.examples, expected.train.examples)
+    assert torch.equal(target.test.labels, expected.test.labels)
+    larger = replace(usual.preprocessing, height=11, width=11)
+    seen, known = data.seen_as(larger), usual.seen_as(larger)
+    assert is_mapped(seen.train.examples)
+    assert torch.equal(seen.train.examples, known.train.examples)
+
+
+def test_resized_images_are_mapped_where_they_are_large(tmp_path: Path) -> None:
+    images = torch.randint(0, 256, (300, 8, 8, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    whole = F.interpolate(images.float(), size=(12, 12), mode="bilinear", antialias=True)
+    for most in (10**9, 1000):
+        with large_in(tmp_path, most), pytest.MonkeyPatch.context() as patch:
+            patch.setattr("metakd.data.resize._NUMBERS", 7 * 3 * 12 * 12)  # seven at a time
+            found = resized(images, 12)
+        assert is_mapped(found) == (most == 1000)
+        assert torch.equal(found, whole.round().clamp(0, 255).to(torch.uint8))
+
+
+def test_pictures_are_read_where_they_stay(photos: Path, tmp_path: Path) -> None:
+    prepared = load(photos, tmp_path, 1.0).prepared  # read from the cache on the second start
+    dataset = ImageFolder(photos, folder=str(photos), image_size=8)
+    read = dataset.load()
+    places = {read.splits[s].examples.untyped_storage().data_ptr() for s in SPLITS}
+    assert len(places) == 1
+    # Which are held out is decided by the order of names, not by that of splits.
+    names = sorted(name for s in SPLITS for name in read.splits[s].class_names)
+    held = hold_out(torch.arange(10).repeat_interleave(8), 0).view(10, 8)
+    for split in SPLITS:
+        found = read.splits[split]
+        rows = torch.cat([held[names.index(name)] for name in found.class_names])
+        assert torch.equal(found.held_out, rows)
+        assert torch.equal(found.examples, prepared.splits[split].examples)
 
 
 def test_no_room_on_the_disk(tmp_path: Path) -> None:

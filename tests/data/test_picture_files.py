@@ -141,6 +141,7 @@ def test_progress_is_shown_once_reading_takes_a_while(
 ) -> None:
     paths = write(tmp_path, 5)
     shown = Shown()
+    monkeypatch.setattr(picture_files, "_GROUP", 1)
     with progress.reading_shown_by(shown.bar):
         read_pictures("some", paths, 2, Reading())
         assert shown.opened == []

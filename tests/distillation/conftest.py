@@ -40,9 +40,11 @@ class FakeData:
 
     augment: tuple[str, ...] = ()
     views: int = 1
+    at_once: int = 512
     splits: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.device = torch.device("cpu")
         for seed, part in enumerate(("train", "validate", "test")):
             draw = torch.Generator().manual_seed(seed)
             n = CLASSES * PER_CLASS

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from metakd.data.on_disk import is_mapped
 from metakd.distillation.divergences import unit
 from metakd.distillation.embedding_tables import EmbeddingTables
 
@@ -42,6 +47,32 @@ def test_fixed_views_have_rows_of_their_own(fake_data: Any, network: Any) -> Non
     torch.testing.assert_close(tables.raw("train", index, view, torch.empty(0)), expected)
     clean = tables.raw("train", index, None, torch.empty(0))
     torch.testing.assert_close(clean, tables.embed(data.examples("train", index)))
+
+
+def test_a_large_table_lies_in_a_file_and_its_making_is_shown(
+    fake_data: Any, network: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("metakd.data.reading_progress.SILENT_S", 0.0)
+    shown: list[Any] = []
+
+    @contextmanager
+    def open_bar(title: str, total: int, done: int) -> Iterator[Any]:
+        shown.append([title, total, done])
+        yield SimpleNamespace(advance=lambda n: shown[-1].append(n))
+
+    data = fake_data(augment=("flip",), views=3)
+    index, view = torch.tensor([[4, 4], [0, 9]]), torch.tensor([[0, 1], [2, 1]])
+    given = (index, view, torch.empty(0))
+    found = []
+    for budget in (1 << 28, 4 * 3 * N * 5 - 1):
+        monkeypatch.setattr("metakd.distillation.embedding_tables.CPU_BUDGET", budget)
+        tables = _tables(network, data, batch_size=10, folder=tmp_path, open_bar=open_bar)
+        found.append([tables.raw("train", *given), tables.directions("train", *given)])
+        assert shown.pop() == ["teacher embeds train", 3 * N, 10, 10, 4] + [10, 10, 4] * 2
+        assert is_mapped(tables.clean("train")) == (budget != 1 << 28)
+        assert not list(tmp_path.iterdir())  # it has no name
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_fresh_views_are_embedded_as_they_are(fake_data: Any, network: Any) -> None:
@@ -139,7 +170,7 @@ class View:
 def test_a_teacher_with_its_own_view_looks_at_the_same_views(
     fake_data: Any, network: Any, monkeypatch: pytest.MonkeyPatch, budget: int
 ) -> None:
-    monkeypatch.setattr("metakd.distillation.embedding_tables.MEMORY_BUDGET", budget)
+    monkeypatch.setattr("metakd.distillation.embedding_tables.CPU_BUDGET", budget)
     data = fake_data(augment=("flip",), views=3)
     teacher_view = View(data)
     # What the network is given otherwise is adapted; its own view must not be, once more.

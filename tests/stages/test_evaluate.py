@@ -106,6 +106,19 @@ def test_embedding_once_equals_embedding_each_task(tiny: ImageData, backbone: nn
     assert given.values.mean() == pytest.approx(1 / 3)  # what is handed over is what is used
 
 
+def test_of_many_images_only_those_of_the_tasks_are_embedded(
+    tiny: ImageData, backbone: nn.Module
+) -> None:
+    learner, passed = ProtoNet(backbone), []
+    table = embed_split(learner, tiny, "test", FULL)
+    handle = backbone.register_forward_pre_hook(lambda _, given: passed.append(len(given[0])))
+    few = evaluated(learner, tiny, tasks=1, batchnorm="inductive")[0]
+    handle.remove()
+    assert sum(passed) == 3 * (2 + 4) < len(tiny.test) / 2  # its only task's
+    given = evaluated(learner, tiny, tasks=1, batchnorm="inductive", embeddings=table)[0]
+    assert torch.allclose(few.logits, given.logits, atol=1e-5)
+
+
 def test_interval_by_hand(tiny: ImageData, backbone: nn.Module) -> None:
     measured = evaluated(ProtoNet(backbone), tiny)[0]
     figures = measured.figures()

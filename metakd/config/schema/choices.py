@@ -76,7 +76,7 @@ class DatasetConfig:
     views: int = setting(1, least=0, pipeline=True)
     """Fixed views of each training image: view 0 is the clean image, the others are augmented once.
     0: augmented afresh each time. A frozen teacher's answers are cached per view."""
-    in_memory: float = setting(0.5, least=0, most=1, decides="machine", pipeline=True)
+    in_memory: float = setting(0.1, least=0, most=1, decides="machine", pipeline=True)
     """Share of the free memory that prepared examples may take on a CPU; larger data lies in a file
     of the cache, from which batches are read."""
     noise: float = setting(0.0, least=0)
