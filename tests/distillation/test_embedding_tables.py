@@ -161,7 +161,7 @@ class View:
         doubled.examples = lambda *which: 2 * self.given.examples(*which)
         return doubled
 
-    def views(self, split: str, count: int, made: Any) -> list[torch.Tensor]:
+    def views(self, split: str, count: int, made: Any, order: Any) -> list[torch.Tensor]:
         self.asked += 1
         return [make(torch.arange(count)) for make in made]
 
