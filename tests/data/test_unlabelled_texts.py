@@ -31,7 +31,7 @@ def test_texts_of_evaluation_classes_are_left_out(data: TextData, tmp_path: Path
         "buy  a tea\nSELL the hat\n\nsome words\nBuy a DOG\nsome words\n"
     )
     (tmp_path / "b.csv").write_text("text,more\none more,1\nsell the hat,2\n")
-    (tmp_path / "c.md").write_text("no text\n")
+    (tmp_path / "c.html").write_text("no text\n")
     found, lines = unlabelled_like(data, tmp_path)
     kept = [versions[0] for versions in unpacked(found.split("train").examples)]
     assert kept == ["buy a tea", "some words", "one more"]
