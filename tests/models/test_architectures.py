@@ -37,7 +37,8 @@ def built(file: Path, shape: tuple[int, ...]) -> nn.Module:
 
 
 def test_the_promised_ones_are_there() -> None:
-    names = {"conv4", "cnn", "resnet8", "resnet12", "wrn", "mlp", "torchvision", "timm", *TEXTS}
+    names = {"conv4", "cnn", "resnet8", "resnet12", "wrn", "mlp", "torchvision", *TEXTS}
+    names |= {"mobilenet_small", "timm", "open_clip", "onnx", "huggingface"}
     assert names <= {file.stem for file in FILES}
 
 
