@@ -76,6 +76,35 @@ def without_figures() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def onnx_encoder() -> Callable[..., Path]:
+    """Write an ONNX encoder of colour pictures: the colours' means above 0 times some weights."""
+    onnx: Any = pytest.importorskip("onnx", reason="needs pip install 'metakd[onnx]'")
+    pytest.importorskip("onnxruntime", reason="needs pip install 'metakd[onnx]'")
+
+    def write(path: Path, weights: Sequence[Sequence[float]], pixels: int) -> Path:
+        """Write weights [embedding_size, 3], for pictures [n, 3, pixels, pixels]."""
+        make, number = onnx.helper, onnx.TensorProto.FLOAT
+        flat = [float(x) for row in zip(*weights, strict=True) for x in row]
+        graph = make.make_graph(
+            [
+                make.make_node("Relu", ["pixels"], ["positive"]),
+                make.make_node("GlobalAveragePool", ["positive"], ["means"]),
+                make.make_node("Flatten", ["means"], ["flat"]),
+                make.make_node("MatMul", ["flat", "weights"], ["features"]),
+            ],
+            "encoder",
+            [make.make_tensor_value_info("pixels", number, ["n", 3, pixels, pixels])],
+            [make.make_tensor_value_info("features", number, ["n", len(weights)])],
+            [make.make_tensor("weights", number, [3, len(weights)], flat)],
+        )
+        model = make.make_model(graph, opset_imports=[make.make_opsetid("", 18)], ir_version=10)
+        onnx.save(model, str(path))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def default_settings() -> dict[str, Any]:
     """The configuration that a run of the default command records."""
     import metakd

@@ -219,18 +219,26 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return outside_teacher
 
 
+SHORT_OUTSIDE = (
+    *("dataset=glyphs", "dataset.images_per_class=4", "dataset.image_size=32"),
+    *("dataset.views=1", "dataset.augment=[]"),
+    *("meta_train.iterations=1", "meta_train.validate_tasks=2", "meta_train.batch_size=4"),
+    *("evaluate.tasks=3", "evaluate.shots=[]", "task.queries=2", "student_alone=false"),
+)
+
+
 def test_every_student_of_an_outside_teacher_can_be_composed(
     outside: ModuleType, tmp_path: Path
 ) -> None:
     (tmp_path / "theirs.pth").touch()
-    for words in outside.teachers(tmp_path / "theirs.pth", "resnet18", 64).values():
-        for student in outside.STUDENTS.values():
-            config = metakd.compose(*outside.COMMON, *words, *student, "dataset=cifar_fs").config
-            assert config.distill.name == "embedding"
-            assert config.pretrain.enabled == (config.teacher.name == "resnet12")
+    teacher = outside.teacher_words(tmp_path / "theirs.pth", "resnet18", 64, False)
+    for student in outside.STUDENTS.values():
+        config = metakd.compose(*outside.COMMON, *teacher, *student).config
+        assert (config.distill.name, config.pretrain.enabled) == ("embedding", False)
+        assert config.teacher.options["image_size"] == 64
 
 
-def test_students_of_an_outside_teacher_are_compared(
+def test_students_of_an_outside_teacher(
     outside: ModuleType,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -238,16 +246,20 @@ def test_students_of_an_outside_teacher_are_compared(
 ) -> None:
     timm: Any = pytest.importorskip("timm", reason="needs pip install 'metakd[timm]'")
     torch: Any = pytest.importorskip("torch")
-    torch.save(timm.create_model("mobilenetv3_small_050").state_dict(), tmp_path / "theirs.pth")
-    given = [str(tmp_path / "theirs.pth"), "--model=mobilenetv3_small_050", "--pixels=32"]
-    given += ["--shortened", "--students=conv4_64", f"--output={tmp_path / 'out'}"]
-    given += ["--seeds", "0", "--words", "dataset=glyphs", "dataset.images_per_class=4"]
+    weights = timm.create_model("test_efficientnet").state_dict()
+    torch.save({f"other.{name}": tensor for name, tensor in weights.items()}, tmp_path / "port.pth")
+    given = [str(tmp_path / "port.pth"), "--model=test_efficientnet", "--pixels=32"]
+    given += ["--students=conv4_64", f"--output={tmp_path / 'out'}", "--seeds", "1"]
+    given += ["--words", *SHORT_OUTSIDE]
     assert outside.main(given) == 0
-    assert "conv4_64_outside" in capsys.readouterr().out
-    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*/results.json")}
-    assert len(times) == 2
+    assert "conv4_64\n\n| setting | student | teacher |" in capsys.readouterr().out
+    (made,) = (tmp_path / "out").glob("*/results.json")
+    before = made.stat().st_mtime_ns
     assert outside.main(given) == 0
-    assert times == {p: p.stat().st_mtime_ns for p in times}  # none is made twice
+    assert made.stat().st_mtime_ns == before  # it is not made twice
+    given[1] = "--model=test_resnet"
+    assert outside.main(given) == 2
+    assert "port.pth: its tensors are not those of timm's test_resnet" in capsys.readouterr().err
 
 
 @pytest.fixture

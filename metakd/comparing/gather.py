@@ -99,6 +99,15 @@ class Run:
         """Return what the run recorded as suspicious."""
         return self.info.warnings or []
 
+    @property
+    def outside(self) -> list[str]:
+        """Return which of its networks began with weights that others have trained on other data.
+
+        A checkpoint of our own, which `external_pretraining` lists, too, is none.
+        """
+        found = self.info.external_pretraining or []
+        return [one for one in found if self.settings.get(f"{one.partition(':')[0]}.pretrained")]
+
     def cost(self, model: str, name: str) -> float | None:
         """Return a cost of one of the run's models; None if it was not measured."""
         measured = self.results.models.get(model) if self.results else None

@@ -64,7 +64,12 @@ def _run(run: Run, comparison: Comparison) -> RunRecord:
         seed=run.seed,
         settings=settings_of(run, comparison.settings),
         results=None if run.results is None else run.results.content,
-        **known(reason=run.reason, stage=run.info.stage, warnings=run.warnings or None),
+        **known(
+            reason=run.reason,
+            stage=run.info.stage,
+            warnings=run.warnings or None,
+            external_pretraining=run.info.external_pretraining or None,
+        ),
     )
 
 
@@ -182,6 +187,8 @@ def _line(
             name = f"difference_{k}shot"
             line |= {name: pair.difference, f"{name}_ci95": pair.half}
             line |= {f"{name}_p_adjusted": pair.p_adjusted}
+    if outside := [text for run in row for text in run.info.external_pretraining or ()]:
+        line["external_pretraining"] = "; ".join(dict.fromkeys(outside))
     if warnings := [text for run in row for text in run.warnings]:
         line["warnings"] = "; ".join(warnings)
     for key in COSTS:

@@ -142,6 +142,8 @@ def _record(run: Run, comparison: Comparison, number: Mapping[Run, int]) -> dict
         found["reason"] = run.reason
     if run.warnings:
         found["warnings"] = run.warnings
+    if run.info.external_pretraining:
+        found["external_pretraining"] = run.info.external_pretraining
     if run not in number:
         return found
     found["set"] = number[run]

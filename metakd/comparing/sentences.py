@@ -10,7 +10,7 @@ from metakd.comparing.pairing import Row, RowPair
 from metakd.reports.doubts import MARK, WARNED, share
 from metakd.reports.summary import MODELS
 
-__all__ = ["RESOLVED", "probability", "sentences", "title"]
+__all__ = ["RESOLVED", "outside_pretraining", "probability", "sentences", "title"]
 
 RESOLVED = 0.05
 """Threshold of significance for corrected p."""
@@ -54,8 +54,27 @@ def sentences(
             yield from _verdict(comparison, comparable, shots, label)
     yield from _reading(comparison)
     yield from _diverged(comparison, label)
+    for comparable in comparison.comparable:
+        yield from outside_pretraining(comparable.rows, label)
     yield from _warned(comparison, label)
     yield from comparison.notes
+
+
+def outside_pretraining(rows: Sequence[Row], label: Label) -> Iterator[str]:
+    """Yield a sentence where some rows alone began with weights that others have trained.
+
+    Args:
+        rows: that were evaluated on the same tasks.
+        label: what a row is called.
+    """
+    theirs = [row for row in rows if any(run.outside for run in row)]
+    if not theirs or len(theirs) == len(rows):
+        return
+    weights = ", ".join(dict.fromkeys(one for row in theirs for run in row for one in run.outside))
+    yield (
+        f"with outside pre-training: {', '.join(map(label, theirs))} ({weights}); the other rows "
+        "are without, so that a difference is also one of what these weights have seen."
+    )
 
 
 def probability(p: float) -> str:

@@ -14,7 +14,10 @@ from metakd.dashboard.watch import Watch
 __all__ = ["details_of", "differences"]
 
 LEFT_OUT = frozenset(
-    {"schema", "git_diff", "git_diff_sha256", "process_start", "pid", "start", "end", "status"}
+    {
+        *("schema", "git_diff", "git_diff_sha256", "process_start", "pid", "start", "end"),
+        *("status", "warnings"),
+    }
 )
 """Fields of run.json that are not shown, or are in the table already."""
 

@@ -13,7 +13,7 @@ from metakd.comparing.compare import Comparable, apart_sets, comparable_sets
 from metakd.comparing.figures import headline_shots, machine_of
 from metakd.comparing.frame import frame_of
 from metakd.comparing.gather import Run
-from metakd.comparing.sentences import title
+from metakd.comparing.sentences import outside_pretraining, title
 from metakd.comparing.tables import shown
 from metakd.dashboard.series import progress_of
 from metakd.dashboard.watch import Watch, figures_of
@@ -41,7 +41,8 @@ class Rows:
     """Data of some runs for the page.
 
     Attributes:
-        head: what all rows have in common: `settings` (columns), `shots`, `sets`, `notes`.
+        head: what all rows have in common: `settings` (columns), `shots`, `sets`, `apart`,
+            `outside`, `notes`.
         rows: by the run's word, in the order found.
     """
 
@@ -79,6 +80,7 @@ def rows_of(watch: Watch, runs: Sequence[Run], notes: Sequence[str]) -> Rows:
             "shots": shots,
             "sets": [_set(i, one) for i, one in enumerate(sets)],
             "apart": _apart(watch, sets),
+            "outside": _outside(watch, sets),
             "notes": list(notes),
         },
         made,
@@ -101,6 +103,9 @@ def _row(watch: Watch, run: Run, keys: Mapping[str, str]) -> dict[str, Any]:
     }
     if run.reason is not None:
         found["reason"] = run.reason
+    for name, lines in (("outside", run.outside), ("warnings", run.warnings)):
+        if lines:
+            found[name] = lines
     for key, moment in (("start", run.info.start), ("end", run.info.end)):
         if moment is not None:
             found[key] = moment
@@ -155,6 +160,15 @@ def _set(number: int, one: Comparable) -> dict[str, Any]:
         "shots": list(one.shots),
         "runs": sum(len(row) for row in one.rows),
     }
+
+
+def _outside(watch: Watch, sets: Sequence[Comparable]) -> list[str]:
+    """Return a sentence for each set of which some rows alone are with outside pre-training."""
+    return [
+        line
+        for one in sets
+        for line in outside_pretraining(one.rows, lambda row: watch.place_of(row[0]))
+    ]
 
 
 def letter(number: int) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
@@ -53,11 +56,12 @@ class OpenClipModel(ImageEncoder):
         size = tuple(input_shape[1:])
 
         def made() -> nn.Module:
-            whole = clip.create_model(
-                model,
-                pretrained=weights if wanted else None,
-                force_image_size=None if size == (said["image_size"],) * 2 else size,
-            )
+            with _unsaid(not wanted):
+                whole = clip.create_model(
+                    model,
+                    pretrained=weights if wanted else None,
+                    force_image_size=None if size == (said["image_size"],) * 2 else size,
+                )
             tower: nn.Module = whole.visual
             return tower
 
@@ -83,12 +87,32 @@ class OpenClipModel(ImageEncoder):
         return view.of(given, _said(model, weights), f"open_clip's {model}")
 
     def translated(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights under the names that they have here; of a whole CLIP model the images'."""
+        """Return weights under the names that they have here; of a whole CLIP model the images'.
+
+        Position embeddings of another size of pictures are scaled, as open_clip does.
+        """
         visual = {k: v for k, v in tensors.items() if k.startswith("visual.")}
         if not visual:
             return dict(tensors)
         self.expected_statistics = self._statistics
+        resize = library("open_clip.model", "open_clip").resize_pos_embed
+        resize(visual, SimpleNamespace(visual=self.model))
         return {f"model.{name.removeprefix('visual.')}": v for name, v in visual.items()}
+
+
+@contextmanager
+def _unsaid(no_weights: bool) -> Iterator[None]:
+    """Keep open_clip from warning that there are no weights where none were asked for."""
+    root = logging.getLogger()
+
+    def other(record: logging.LogRecord) -> bool:
+        return not (no_weights and record.getMessage().startswith("No pretrained weights loaded"))
+
+    root.addFilter(other)
+    try:
+        yield
+    finally:
+        root.removeFilter(other)
 
 
 def _said(model: str | None, weights: str | None) -> dict[str, Any]:

@@ -114,9 +114,9 @@ class TimmModel(ImageEncoder):
     def translated(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return weights under the names that they have here.
 
-        A file of timm's is a whole classifier's state dict. Its classifier is left out, and what
-        the weights expect of their input becomes `expected_statistics`. A file of ours is returned
-        as it is.
+        A file of timm's is a whole classifier's state dict. Its classifier is left out, position
+        embeddings of another size of pictures are scaled, and what the weights expect of their
+        input becomes `expected_statistics`. A file of ours is returned as it is.
         """
         if any(name.startswith("model.") for name in tensors):
             return dict(tensors)
@@ -124,6 +124,9 @@ class TimmModel(ImageEncoder):
         heads = tuple(f"{name}." for name in self._classifier)
         own = self.state_dict()
         found = {f"model.{name}": tensor for name, tensor in tensors.items()}
+        places = own.get("model.pos_embed")
+        if places is not None and found.get("model.pos_embed", places).shape != places.shape:
+            found["model.pos_embed"] = _scaled_places(self.model, found["model.pos_embed"])
         return {
             name: tensor
             for name, tensor in found.items()
@@ -174,6 +177,15 @@ def _config_of(timm: Any, model: str) -> dict[str, Any]:
         raise UserError(f"timm's {name} has no weights '{tag}'." + nearest(model, known)) from error
     found: dict[str, Any] = config.to_dict()
     return {"fixed_input_size": False, **found}
+
+
+def _scaled_places(network: Any, places: Tensor) -> Tensor:
+    """Return a transformer's position embeddings [1, tokens, width] for its size of pictures."""
+    prefix = 0 if getattr(network, "no_embed_class", False) else network.num_prefix_tokens
+    resampled: Tensor = library("timm.layers", "timm").resample_abs_pos_embed(
+        places, new_size=network.patch_embed.grid_size, num_prefix_tokens=prefix
+    )
+    return resampled
 
 
 class _NormAct(BatchNorm2d):

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
+from metakd.config.checks import outside_lines
 from metakd.config.compose import Composed
 from metakd.config.recorded import for_evaluation, recorded_composed
 from metakd.data.reading_progress import reading_shown_by
@@ -100,6 +101,7 @@ def evaluate_run(
             "data_checksum": prepared.data.checksum,
             **inputs_of(prepared),
             "data_notes": list(prepared.everything.notes),
+            "external_pretraining": info.external_pretraining or [],
         }
     )
     folder.write_config(prepared.composed.yaml, composed.overrides)
@@ -115,7 +117,7 @@ def evaluate_run(
     keep(folder, [*said, *doubts])
     folder.finish("finished")
     if not quiet:
-        summary(written, Terminal(), doubts)
+        summary(written, Terminal(), folder.read_run().warnings or ())
         recorder.say(f"results: {folder.path}")
     return {**written.content, "folder": str(folder.path)}
 
@@ -135,8 +137,9 @@ def evaluation_composed(
                 f"{key}: a trained run is only evaluated again; what can differ is "
                 f"{', '.join((*EVALUATED_AGAIN, *ALSO))}." + nearest(key, (*EVALUATED_AGAIN, *ALSO))
             )
+    outside = outside_lines(composed.config)
     for_evaluation(composed.config)
-    return composed
+    return replace(composed, warnings=(*composed.warnings, *outside))
 
 
 def prepare_evaluation(run: RunFolder, composed: Composed) -> Prepared:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import nn
 
 from metakd.adaptation.algorithm import Algorithm
@@ -49,9 +51,13 @@ def networks(prepared: Prepared) -> str:
     line = f"networks: student {student}, {_size(prepared.student)} parameters"
     if prepared.teacher is not None:
         teacher = config.teacher.model or config.teacher.name
+        if config.teacher.supports.reads_checkpoint and config.teacher.checkpoint:
+            teacher = Path(config.teacher.checkpoint).name
         line += f"; teacher {teacher}, {_size(prepared.teacher.backbone)}"
     return f"{line}; on {prepared.device}"
 
 
 def _size(network: nn.Module) -> str:
-    return short_count(sum(p.numel() for p in network.parameters()))
+    """Return how many parameters it has; one that another library runs says it itself."""
+    costs = getattr(network, "costs", None) or {}
+    return short_count(costs.get("parameters") or sum(p.numel() for p in network.parameters()))

@@ -64,7 +64,7 @@ def resume(
     if info.status == "finished":
         results = run.read_results()
         if not quiet and group.rank == 0:
-            summary(results, Terminal())
+            summary(results, Terminal(), info.warnings or ())
             print(f"'{run.path}' was finished already; nothing was done")
         return {**results.content, "folder": str(run.path)}
     composed = group.together(lambda: _composed(run, info, overrides, config_dir, changed))

@@ -357,10 +357,13 @@ def external_pretraining(prepared: Prepared) -> list[str]:
     networks = {"student": config.student}
     if prepared.teacher is not None:
         networks["teacher"] = config.teacher
-    found = [
-        f"{name}: pretrained {c.model or c.name}" for name, c in networks.items() if c.pretrained
-    ]
-    found += [f"{name}: {c.checkpoint}" for name, c in networks.items() if c.checkpoint is not None]
+    found = []
+    for name, c in networks.items():
+        if c.checkpoint is not None:
+            model = f"{c.model or c.name} with " if c.pretrained else ""
+            found.append(f"{name}: {model}{c.checkpoint}")
+        elif c.pretrained:
+            found.append(f"{name}: pretrained {c.model or c.name}")
     return found
 
 

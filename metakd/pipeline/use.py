@@ -11,8 +11,8 @@ from torch import Tensor
 from metakd.adaptation.algorithm import Algorithm
 from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.algorithms.supervised import Supervised
-from metakd.config.compose import recompose
 from metakd.config.overrides import quoted
+from metakd.config.recorded import recorded_composed
 from metakd.config.schema import ArchitectureConfig, Config
 from metakd.data.load import data_root_from
 from metakd.errors import UserError, nearest
@@ -102,7 +102,7 @@ def _of_run(run: RunFolder, which: str, plugins: Sequence[str]) -> Trained:
         has = f"it has {', '.join(found)}" if found else "it has none yet: let it finish first"
         raise UserError(f"run '{run.path}' has no {which}; {has}")
     words = [quoted(f"plugins=[{','.join(plugins)}]")] if plugins else []
-    config = recompose(run.path / ".hydra" / "config.yaml", words).config
+    config = recorded_composed(run.path, run.read_run(), words).config
     weights = load_weights(run.checkpoints, which)
     file = run.checkpoints / f"{which}.safetensors"
     card = card_of_run(run, which)
@@ -184,8 +184,10 @@ def recipe_of(
 
 def _architecture(config: ArchitectureConfig) -> Part:
     settings = settings_of(config)
+    kept = ("checkpoint",) if config.supports.reads_checkpoint else ()  # a run has no copy
     for start in ("checkpoint", "same_classes", "pretrained", "pretrained_anyway", "seed"):
-        settings.pop(start, None)  # its weights are the run's own
+        if start not in kept:
+            settings.pop(start, None)  # its weights are the run's own
     return Part(config._target_, settings, dict(config.options))
 
 

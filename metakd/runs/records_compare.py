@@ -72,6 +72,8 @@ class RunRecord(Part):
     stage: Maybe[str] = None
     warnings: Maybe[list[str]] = None
     """What the run recorded as suspicious; absent where there is nothing."""
+    external_pretraining: Maybe[list[str]] = None
+    """Which networks began with weights that were trained elsewhere; absent where none did."""
 
 
 class PairOfRuns(Part):

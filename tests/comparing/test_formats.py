@@ -75,6 +75,29 @@ def test_the_tables(found: Comparison) -> None:
     assert "not comparable: other, 0.1_0, 0.1_1, 0.1_2: other evaluation seed" in " ".join(lines)
 
 
+def test_outside_pretraining_is_said_where_some_runs_are_without(
+    made_up: Made, tmp_path: Path
+) -> None:
+    weights = ["teacher: pretrained resnet18"]
+    for name, rate in (("a", 0.1), ("b", 0.2)):
+        settings = {"teacher.pretrained": True, "meta_train.lr": rate}
+        made_up(tmp_path / name, info={"external_pretraining": weights}, settings=settings)
+
+    def said() -> list[str]:
+        return [line for line in report(compare([tmp_path])).lines if "outside pre-tr" in line]
+
+    assert said() == []  # all are with it
+    made_up(tmp_path / "c", settings={"algorithm.name": "maml"})
+    (line,) = said()
+    assert line.startswith("with outside pre-training: a, b (teacher: pretrained resnet18); the ")
+    found = compare([tmp_path])
+    runs = json.loads(as_json(found))["runs"]
+    assert [run.get("external_pretraining") for run in runs] == [weights, weights, None]
+    lines = csv.DictReader(io.StringIO(as_csv(found)))
+    assert sorted(line["external_pretraining"] for line in lines) == ["", weights[0], weights[0]]
+    assert [one.get("external_pretraining") for one in Records(found)] == [weights, weights, None]
+
+
 def test_warnings_of_runs_stand_below_the_table(made_up: Made, tmp_path: Path) -> None:
     doubt = "the teacher is right in 21.0 % of answers, near chance; type pretrain.epochs=10"
     made_up(tmp_path / "a", {"student": {1: [0.5, 0.7]}}, info={"warnings": [doubt, "x_y"]})

@@ -112,5 +112,20 @@ def test_values_of_all_kinds_can_be_sent(made_up: Made, tmp_path: Path) -> None:
     assert found["b"]["settings"]["meta_train.lr"] == "inf"
 
 
+def test_runs_with_outside_pretraining_are_told_apart(made_up: Made, tmp_path: Path) -> None:
+    theirs = {"external_pretraining": ["teacher: pretrained resnet18"], "warnings": ["a doubt"]}
+    made_up(tmp_path / "a", info=theirs, settings={"teacher.pretrained": True})
+    own = {"external_pretraining": ["teacher: outputs/b"]}  # a checkpoint of our own
+    made_up(tmp_path / "b", info=own)
+    head, found = rows(tmp_path)
+    assert (found["a"]["outside"], found["a"]["warnings"]) == (
+        ["teacher: pretrained resnet18"],
+        ["a doubt"],
+    )
+    assert not {"outside", "warnings"} & found["b"].keys()
+    (line,) = head["outside"]
+    assert line.startswith("with outside pre-training: a (teacher: pretrained resnet18); the other")
+
+
 def test_letters() -> None:
     assert [letter(n) for n in (0, 25, 26, 27, 701, 702)] == ["A", "Z", "AA", "AB", "ZZ", "AAA"]

@@ -72,7 +72,20 @@ def test_a_teacher_is_shown_pictures_as_timm_says() -> None:
 
 
 def test_transformers_are_built_for_the_size_that_they_are_given() -> None:
-    assert TimmModel((3, 32, 32), model="vit_tiny_patch16_224").embedding_size == 192
+    assert TimmModel((3, 32, 32), model="test_vit").embedding_size == 64
+
+
+def test_a_transformer_s_weights_for_another_size_are_fitted_to_it(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    theirs = timm.create_model("test_vit").eval()
+    ours = TimmModel((3, 64, 64), model="test_vit").eval()
+    ours.load_state_dict(ours.translated(theirs.state_dict()))
+    fitted = timm.create_model("test_vit", img_size=64).eval()
+    filtered = timm.models.vision_transformer.checkpoint_filter_fn(theirs.state_dict(), fitted)
+    fitted.load_state_dict(filtered)
+    images = torch.randn(2, 3, 64, 64)
+    expected = fitted.forward_head(fitted.forward_features(images), pre_logits=True)
+    torch.testing.assert_close(ours(images), expected)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import metakd
 from metakd.errors import UserError
 from metakd.pipeline.again import evaluate_run
 from metakd.pipeline.prepare import prepare
+from metakd.pipeline.resume import resume
 from metakd.pipeline.teacher_view import shown_to_teacher
+from metakd.runs.folder import open_run
 
 ENCODER = '''
 """An encoder as a library from elsewhere has it: fixed numbers, 24 pixels, its own statistics."""
@@ -182,6 +184,44 @@ def test_pictures_that_are_no_larger_are_scaled(conf: Path) -> None:
 def test_what_the_options_say_is_checked(conf: Path) -> None:
     with pytest.raises(UserError, match="image_size=big: give a number of pixels"):
         prepare(metakd.compose(*photos(conf, "teacher.options.image_size=big"), config_dir=conf))
+
+
+def test_an_onnx_file_teaches_and_is_used_again_where_the_run_found_it(
+    conf: Path,
+    tmp_path: Path,
+    onnx_encoder: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    weights = np.random.default_rng(2).normal(size=(5, 3)).tolist()
+    onnx_encoder(tmp_path / "theirs.onnx", weights, 24)
+    words = [word for word in photos(conf) if not word.startswith(("plugins", "teacher="))]
+    words += ["teacher=onnx", "teacher.checkpoint=theirs.onnx", "teacher.options.mean=[0,0,0]"]
+    words.append("student_alone=false")
+    words += ["teacher.options.std=[1,1,1]", f"hydra.run.dir={tmp_path / 'run'}"]
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("metakd.pipeline.run.evaluate_learner", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            metakd.train(*words, quiet=False)
+    said = capsys.readouterr().err
+    assert "teacher theirs.onnx, 15; on" in said
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # its path was relative
+    results = resume(tmp_path / "run", quiet=True)
+    assert results["teacher"]["cost"]["parameters"] == 15
+    info = open_run(tmp_path / "run").read_run()
+    assert info.external_pretraining == ["teacher: onnx with theirs.onnx"]
+    again = evaluate_run(tmp_path / "run")
+    assert again["teacher"]["fewshot"]["accuracy"] == results["teacher"]["fewshot"]["accuracy"]
+    evaluation = open_run(Path(again["folder"])).read_run()
+    assert evaluation.external_pretraining == info.external_pretraining
+    (line,) = (one for one in evaluation.warnings or () if one.startswith("the teacher's weights"))
+    assert f"warning: {line}" in " ".join(capsys.readouterr().out.split())
+    teacher = metakd.load(tmp_path / "run", which="teacher")
+    picture = next((conf.parent / "photos" / "00").iterdir())
+    fitted = teacher.fit([picture], ["a"])
+    assert list(fitted.predict([picture])) == ["a"]
 
 
 def test_it_comes_trained_and_is_fine_tuned_where_epochs_are_typed(conf: Path) -> None:

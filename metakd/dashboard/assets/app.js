@@ -4,7 +4,7 @@
 const metakd = {
   rows: new Map(), // by the run's word
   order: [],
-  head: { settings: [], shots: [], sets: [], apart: [], notes: [] },
+  head: { settings: [], shots: [], sets: [], apart: [], outside: [], notes: [] },
   chosen: [], // {id, slot}: in the order of choice; the slot decides the colour
   shown: [], // rows that the filters leave
   listeners: {},

@@ -187,13 +187,16 @@
         minWidth: 120,
         maxInitialWidth: innerWidth <= 480 ? 130 : 280,
         variableHeight: true,
-        formatter: (cell) =>
-          element("button", {
+        formatter: (cell) => {
+          const { row } = cell.getData();
+          const doubts = row.warnings ?? [];
+          return element("button", {
             type: "button",
             class: "linkish",
-            title: "show details",
-            onclick: () => metakd.showDetails(cell.getData().row.id),
-          }, cell.getValue()),
+            title: ["show details", ...doubts].join("\n\n"),
+            onclick: () => metakd.showDetails(row.id),
+          }, cell.getValue(), ...(doubts.length ? [" ", element("span", { "aria-label": "with warnings" }, "‡")] : []));
+        },
       }),
       column("status", "", "status", {
         maxInitialWidth: 230,
@@ -205,6 +208,7 @@
       ...(head.sets.length > 1 ? [column("tasks", "", "tasks", { hozAlign: "center" })] : []),
       ...figures(head),
       ...(several ? [column("name", "", "name", { maxInitialWidth: 200 })] : []),
+      ...(all.some((row) => row.outside) ? [column("outside", "", "outside pre-training", { maxInitialWidth: 220 })] : []),
       ...metakd.settings().map((name) => {
         const parts = name.split(".");
         const values = [...metakd.rows.values()].map((row) => row.settings[name]);
@@ -233,14 +237,14 @@
     const found = {
       id: row.id, row, path: row.path, status: status(row), name: row.name, seed: row.seed ?? undefined,
       tasks: metakd.value(row, "tasks"), seconds: row.seconds, start: row.start, tags: row.tags.join(", "),
-      reason: row.reason, agreement: row.fidelity?.agreement === undefined ? undefined : 100 * row.fidelity.agreement,
+      reason: row.reason, outside: row.outside?.join(", "), agreement: row.fidelity?.agreement === undefined ? undefined : 100 * row.fidelity.agreement,
     };
     for (const [name, value] of Object.entries(row.settings)) found[`s:${name}`] = value;
     for (const [model, shots] of Object.entries(row.accuracy ?? {}))
       for (const [k, [mean]] of Object.entries(shots))
         found[`a:${row.measure}:${model}:${k}`] = row.measure === "mse" ? mean : 100 * mean;
     for (const [key, value] of Object.entries(row.cost?.student ?? {})) found[`c:${key}`] = value;
-    found.text = [row.path, row.name, row.status, row.reason, found.tags, ...Object.values(row.settings)]
+    found.text = [row.path, row.name, row.status, row.reason, found.tags, found.outside, ...Object.values(row.settings)]
       .map(metakd.text).join("\n").toLowerCase();
     return found;
   };

@@ -35,6 +35,8 @@
     const found = { status: row.status, reason: row.reason, seed: row.seed, tags: row.tags.join(", ") };
     if (metakd.head.sets.length > 1 && row.set !== undefined) found.tasks = `${metakd.head.sets[row.set].letter}: ${metakd.head.sets[row.set].title}`;
     if (figure) found[`student, ${figure.shots}-shot ${metakd.unit(figure.measure)}`] = metakd.figure(figure.mean, figure.half, figure.measure);
+    if (row.outside) found["outside pre-training"] = row.outside.join(", ");
+    if (row.warnings) found["warnings ‡"] = row.warnings.join("\n");
     if (row.start) found.started = metakd.moment(row.start);
     if (row.start && row.end) found.took = metakd.duration(row.end - row.start);
     return found;

@@ -99,7 +99,7 @@
     const lines = [
       ...(sets.length > 1 ? [`Only figures with the same letter in the column “tasks” can be compared.`,
         ...sets.map((set) => `${set.letter}: ${set.title}, ${set.runs} ${set.runs === 1 ? "run" : "runs"}`)] : []),
-      ...metakd.head.apart, ...metakd.head.notes,
+      ...metakd.head.apart, ...metakd.head.outside, ...metakd.head.notes,
     ];
     const notices = find("notices");
     notices.hidden = !lines.length;
