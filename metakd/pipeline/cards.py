@@ -29,6 +29,7 @@ __all__ = [
     "card_so_far",
     "inputs_of",
     "known_of",
+    "other_data",
     "record_data",
     "seen_pictures",
     "student_card",
@@ -131,6 +132,17 @@ def seen_pictures(run: RunFolder) -> Tensor | None:
     if not (run.checkpoints / f"{PICTURES}.safetensors").exists():
         return None
     return load_weights(run.checkpoints, PICTURES).get("train")
+
+
+def other_data(info: RunInfo, prepared: Prepared) -> tuple[str, str] | None:
+    """Return the checksums, then and now, of data that is not what a run began with."""
+    for then, now in (
+        (info.data_checksum, prepared.data.checksum),
+        (info.unlabelled_checksum, prepared.unlabelled_checksum),
+    ):
+        if then is not None and then != now:
+            return then[:12], str(now)[:12]
+    return None
 
 
 def card_of_run(run: RunFolder, name: str) -> Card | None:

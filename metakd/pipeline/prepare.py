@@ -32,8 +32,6 @@ from metakd.data.dataset import RegressionTasks
 from metakd.data.load import cache_root_from
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.splits import SPLITS
-from metakd.data.texts import TextData
-from metakd.data.unlabelled_texts import unlabelled_like
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
 from metakd.models.card import Card
@@ -57,6 +55,7 @@ from metakd.pipeline.inputs import (
 from metakd.pipeline.loss import build_objective, needs_of_loss
 from metakd.pipeline.seen import change_both, without_learned
 from metakd.pipeline.task_sizes import check_tasks, fit_queries
+from metakd.pipeline.unlabelled import check_contrast, read_unlabelled
 from metakd.registry import build, resolve, settings_used
 from metakd.stages.evaluate import embeds_alone
 from metakd.stages.optimization import Optimization
@@ -125,6 +124,11 @@ class Prepared:
         if not self.data.has_classes:
             raise TypeError(f"dataset {self.data.name} has no classes")
         return self.data
+
+    @property
+    def unlabelled_checksum(self) -> str | None:
+        """Of the further examples without labels; None without any."""
+        return None if self.unlabelled is None else self.unlabelled.checksum
 
     def backbone_of_teacher(self) -> nn.Module:
         """Return the teacher's backbone at its start, on the device, laid out as in training."""
@@ -309,8 +313,8 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     if not known.evaluating:
         _leave_out_learned(prepared)
         _try_out(prepared)
-        _check_contrast(prepared)
-        _read_unlabelled(prepared)
+        check_contrast(prepared)
+        read_unlabelled(prepared)
     return prepared
 
 
@@ -360,41 +364,6 @@ def _student_seed(config: Config) -> int:
     """
     seed = config.seed if config.student.seed is None else config.student.seed
     return stream_key(seed, "student") if seed == (config.teacher.seed or 0) else seed
-
-
-def _check_contrast(prepared: Prepared) -> None:
-    """Refuse to compare views of an example that are all the same."""
-    stage, data = prepared.config.warmstart, prepared.data
-    if stage.enabled and stage.contrast_updates and data.has_classes and not data.augment:
-        kinds = data.augmentations
-        raise UserError(
-            f"warmstart.contrast_updates={stage.contrast_updates}: without dataset.augment two "
-            "views of an example are the same; type "
-            + (f"dataset.augment=[{','.join(kinds[:2])}] or " if kinds else "")
-            + "warmstart.contrast_updates=0"
-        )
-
-
-def _read_unlabelled(prepared: Prepared) -> None:
-    """Read the examples without labels, where the student learns from them.
-
-    Raises:
-        UserError: there are none of this kind of data, or this teacher or loss cannot use them.
-    """
-    config = prepared.config
-    stage, place = config.warmstart, config.warmstart.unlabelled
-    if place is None or not stage.enabled or not config.distill.supports.uses_teacher:
-        return
-    data = prepared.data
-    if not isinstance(data, TextData):
-        raise UserError(f"warmstart.unlabelled: dataset {data.name} holds no texts; leave it out")
-    if prepared.needs != {"embeddings"}:
-        raise UserError(
-            f"warmstart.unlabelled: distill={config.distill.name} reads "
-            f"{' and '.join(sorted(prepared.needs))}, which need labels; type distill=embedding"
-        )
-    prepared.unlabelled, lines = unlabelled_like(data, Path(place).expanduser())
-    prepared.warnings += lines
 
 
 def _try_out(prepared: Prepared) -> None:

@@ -18,7 +18,7 @@ from metakd.config.declared import declaration, is_bookkeeping, is_fact
 from metakd.config.recorded import differences, reproduction_composed
 from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError
-from metakd.pipeline.cards import known_of
+from metakd.pipeline.cards import known_of, other_data
 from metakd.pipeline.prepare import prepare
 from metakd.pipeline.run import carry_out, provenance_of, tracker_of
 from metakd.runs.atomic import write_text
@@ -106,11 +106,12 @@ def _run_again(
 ) -> RunFolder:
     with reading_shown_by(Progress(quiet=quiet).bar):
         prepared = prepare(composed, known_of(run, info, composed))
-    if info.data_checksum not in (None, prepared.data.checksum):
+    other = other_data(info, prepared)
+    if other is not None:
+        then, now = other
         raise UserError(
-            f"run '{run.path}' had other data (checksum {str(info.data_checksum)[:12]}, now "
-            f"{prepared.data.checksum[:12]}), so it cannot be repeated; give it the old ones with "
-            "data_root=…"
+            f"run '{run.path}' had other data (checksum {then}, now {now}), so it cannot be "
+            "repeated; give it the old ones with data_root=…"
         )
     tracker = tracker_of(prepared)
     place = output

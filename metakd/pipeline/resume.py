@@ -13,7 +13,7 @@ from metakd.config.recorded import differences, recorded_composed
 from metakd.data.reading_progress import reading_shown_by
 from metakd.distributed.group import ALONE, Group
 from metakd.errors import UserError
-from metakd.pipeline.cards import card_so_far, known_of
+from metakd.pipeline.cards import card_so_far, known_of, other_data
 from metakd.pipeline.run import carry_out, follow, provenance_of, tracker_of
 from metakd.pipeline.shared import prepare_together
 from metakd.reports.summary import summary
@@ -73,11 +73,12 @@ def resume(
         prepared = prepare_together(composed, group, known)
 
     def same_data() -> None:
-        if info.data_checksum not in (None, prepared.data.checksum) and not changed:
+        other = other_data(info, prepared)
+        if other is not None and not changed:
+            then, now = other
             raise UserError(
-                f"run '{path}' began with other data (checksum {str(info.data_checksum)[:12]}, "
-                f"now {prepared.data.checksum[:12]}); give it the old ones with data_root=…, or "
-                "type resume_changed=true"
+                f"run '{path}' began with other data (checksum {then}, now {now}); give it the "
+                "old ones with data_root=…, or type resume_changed=true"
             )
 
     group.together(same_data)
@@ -104,7 +105,7 @@ def resume(
                 run.start(now)
             else:
                 # Of a run that goes on with other data: what it is taken up by again.
-                about_data = ("data_checksum", "data_notes", "preprocessing")
+                about_data = ("data_checksum", "unlabelled_checksum", "data_notes", "preprocessing")
                 run.update(**{name: now[name] for name in about_data if name in now})
                 run.resume({"command": now["command"], "from": journal.kept(), **group.describe()})
             found = changes(info, RunInfo.model_validate(now))

@@ -220,7 +220,7 @@ def tracker_of(prepared: Prepared) -> Tracker:
 
 def provenance_of(prepared: Prepared) -> dict[str, Any]:
     """Return what run.json records of how this run came about."""
-    config = prepared.config
+    config, unlabelled = prepared.config, prepared.unlabelled_checksum
     return {
         **collect(sys.argv),
         "seed": config.seed,
@@ -228,6 +228,7 @@ def provenance_of(prepared: Prepared) -> dict[str, Any]:
         "precision": prepared.precision.name,
         "deterministic": config.deterministic,
         "data_checksum": prepared.data.checksum,
+        **({} if unlabelled is None else {"unlabelled_checksum": unlabelled}),
         "data_notes": list(prepared.everything.notes),
         "external_pretraining": external_pretraining(prepared),
         **inputs_of(prepared),

@@ -193,6 +193,8 @@ class RunInfo(File):
     deterministic: Maybe[Flag] = None
     data_checksum: Maybe[str] = None
     """SHA-256 of the prepared data."""
+    unlabelled_checksum: Maybe[str] = None
+    """SHA-256 of the further texts without labels (`warmstart.unlabelled`)."""
     data_notes: Maybe[list[str]] = None
     """Warnings about the data, such as images that could not be read."""
     external_pretraining: Maybe[list[str]] = None

@@ -83,6 +83,11 @@ def test_a_run_resumed_after_it(
             metakd.train(
                 *words, *more(tmp_path), "checkpoint_steps=1", f"hydra.run.dir={tmp_path / 'run'}"
             )
+    texts = (tmp_path / "more.txt").read_text()
+    (tmp_path / "more.txt").write_text(texts + "\nanother")
+    with pytest.raises(UserError, match="began with other data"):
+        metakd.resume(tmp_path / "run")
+    (tmp_path / "more.txt").write_text(texts)
     found = metakd.resume(tmp_path / "run")
     assert found["student"]["fewshot"] == whole["student"]["fewshot"]
     assert lines_of(tmp_path / "run")[-1]["step"] == lines_of(tmp_path / "whole")[-1]["step"]
