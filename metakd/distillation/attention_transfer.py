@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metakd.distillation.distillation import Distillation, check_weight
+from metakd.distillation.distillation import check_weight
 from metakd.distillation.divergences import unit, widened
 from metakd.distillation.kd import check_temperature, soft_target_loss
-from metakd.distillation.objective import (
-    Answer,
-    FeatureShapes,
-    defaults_of,
-)
+from metakd.distillation.objective import Answer, FeatureShapes, Needs
+from metakd.distillation.stage_loss import StageLoss, StagePairs, averaged_to
 from metakd.errors import UserError
 from metakd.models.network import Prediction
 
-__all__ = ["AttentionTransfer", "StagePairs", "attention_loss", "attention_map"]
+__all__ = ["AttentionTransfer", "attention_loss", "attention_map"]
 
 
 def attention_map(features: Tensor, size: tuple[int, int]) -> Tensor:
@@ -35,11 +29,8 @@ def attention_map(features: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         [..., size[0] * size[1]].
     """
-    energy = widened(features).square().mean(-3)
-    if energy.shape[-2:] != size:
-        flat = energy.reshape(-1, 1, *energy.shape[-2:])
-        energy = F.adaptive_avg_pool2d(flat, size).view(*energy.shape[:-2], *size)
-    return unit(energy.flatten(-2))
+    energy = widened(features).square().mean(-3, keepdim=True)
+    return unit(averaged_to(energy, size).flatten(-3))
 
 
 def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -57,30 +48,7 @@ def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(attention_map(student, size), attention_map(teacher, size))
 
 
-@dataclass(frozen=True)
-class StagePairs:
-    """Stages whose attention maps are matched.
-
-    Attributes:
-        student_stages: of the student, or paths of its submodules.
-        teacher_stages: as many of the teacher, each the pattern of the student's.
-
-    Raises:
-        UserError: their numbers differ, or there are none.
-    """
-
-    student_stages: Sequence[str] = ("stage2", "stage3")
-    teacher_stages: Sequence[str] = ("stage2", "stage3")
-
-    def __post_init__(self) -> None:
-        if len(self.student_stages) != len(self.teacher_stages) or not self.student_stages:
-            raise UserError(
-                f"distill.options: {len(self.student_stages)} student_stages and "
-                f"{len(self.teacher_stages)} teacher_stages: give as many of both, in pairs"
-            )
-
-
-class AttentionTransfer(Distillation):
+class AttentionTransfer(StageLoss):
     """Labels, and the attention maps of pairs of stages (Zagoruyko & Komodakis 2017).
 
     L = ce_weight · L_CE + attention_weight · Σ_pairs mean((Q_s/‖Q_s‖ - Q_t/‖Q_t‖)²)
@@ -107,6 +75,9 @@ class AttentionTransfer(Distillation):
         UserError: a weight is negative or all are 0, or a stage's features are no maps.
     """
 
+    needs: ClassVar[Needs] = {"logits": ("kd_weight",)}
+    stage_weight: ClassVar[str] = "attention_weight"
+
     def __init__(
         self,
         student_size: int = 0,
@@ -131,27 +102,8 @@ class AttentionTransfer(Distillation):
                 "all weights of distill=attention_transfer are 0, so nothing would be learnt; set "
                 "one of distill.ce_weight, kd_weight, options.attention_weight above 0"
             )
-        for whose in ("student", "teacher") if shapes is not None and attention_weight else ():
-            for stage, shape in getattr(shapes, whose).items():
-                if len(shape) != 3 or math.prod(shape[1:]) < 2:
-                    raise UserError(
-                        f"distill.options.{whose}_stages: '{stage}' gives features of shape "
-                        f"{list(shape)}, no map [channels, height, width] of 2 pixels or more; "
-                        "name an earlier stage"
-                    )
-
-    @classmethod
-    def needed(cls, settings: Mapping[str, Any]) -> frozenset[str]:
-        """See `Objective.needed`: the teacher's stages, and logits for soft targets."""
-        values = {**defaults_of(cls), **asdict(StagePairs()), **settings}
-        stages = frozenset(values["teacher_stages"]) if values["attention_weight"] else frozenset()
-        return stages | ({"logits"} if values["kd_weight"] else frozenset())
-
-    @classmethod
-    def stages_needed(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """See `Objective.stages_needed`."""
-        values = {**defaults_of(cls), **asdict(StagePairs()), **settings}
-        return tuple(values["student_stages"]) if values["attention_weight"] else ()
+        if shapes is not None:
+            self.paired(shapes, maps=True)
 
     def taught(
         self, student: Prediction, targets: Tensor, answer: Answer
@@ -159,8 +111,7 @@ class AttentionTransfer(Distillation):
         """See `Distillation.taught`."""
         weighted: dict[str, tuple[float, Tensor]] = {}
         if self.attention_weight:
-            pairs = zip(self.pairs.student_stages, self.pairs.teacher_stages, strict=True)
-            terms = [attention_loss(student.features[s], answer.features[t]) for s, t in pairs]
+            terms = [attention_loss(s, t) for s, t in self.features_of(student, answer)]
             weighted["loss/attention"] = (self.attention_weight, torch.stack(terms).sum())
         if self.kd_weight:
             kd = soft_target_loss(student.logits, targets, answer, self.temperature)

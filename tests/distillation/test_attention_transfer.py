@@ -12,11 +12,11 @@ from torch import Tensor
 import metakd
 from metakd.distillation.attention_transfer import (
     AttentionTransfer,
-    StagePairs,
     attention_loss,
     attention_map,
 )
 from metakd.distillation.objective import Answer, FeatureShapes
+from metakd.distillation.stage_loss import StagePairs
 from metakd.errors import UserError
 from metakd.models.network import Prediction
 from metakd.registry import build
@@ -73,6 +73,9 @@ def test_terms_and_weights() -> None:
         student, torch.tensor([0]), answer
     )
     assert set(terms) == {"loss", "loss/attention"}
+    named = AttentionTransfer(pairs=StagePairs(["a", "c"], ["b", "d"]))
+    assert named.stages == ("a", "c")
+    assert named.reads == {"b", "d"}
     assert float(terms["loss"]) == pytest.approx(0.4)
     off = AttentionTransfer(attention_weight=0.0, kd_weight=1.0, pairs=ONE)
     assert set(off(Prediction(torch.zeros(1, 2)), torch.tensor([0]), answer)) == {
@@ -99,7 +102,12 @@ def test_it_is_twice_differentiable() -> None:
         ({"student_stages": ["stage1"]}, "1 student_stages and 2 teacher_stages"),
         ({"student_stages": [], "teacher_stages": []}, "in pairs"),
         (
-            {"shapes": FeatureShapes({"stage2": (8, 4, 4)}, {"stage3": (64,)})},
+            {
+                "shapes": FeatureShapes(
+                    {"stage2": (8, 4, 4), "stage3": (8, 2, 2)},
+                    {"stage2": (8, 4, 4), "stage3": (64,)},
+                )
+            },
             r"teacher_stages: 'stage3' gives features of shape \[64\]",
         ),
     ],
