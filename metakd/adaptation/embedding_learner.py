@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import MetricAlgorithm, descended
 from metakd.adaptation.settings import BATCHNORM
+from metakd.adaptation.task_classifiers import prototypes
 from metakd.data.tasks import Batch, TaskBatch
+from metakd.distillation.divergences import widened
 from metakd.distillation.objective import Answer, Answers, Objective
 from metakd.errors import UserError, check_word
 from metakd.models.features import recorded_features
@@ -63,6 +65,7 @@ class EmbeddingLearner(MetricAlgorithm):
         query: Tensor,
         ways: int,
         stages: Collection[str] = (),
+        with_prototypes: bool = False,
     ) -> Prediction:
         """Return logits [tasks, m, ways], embeddings [tasks, m, size], features of the query sets.
 
@@ -74,18 +77,27 @@ class EmbeddingLearner(MetricAlgorithm):
             query: [tasks, m, *example].
             ways: classes of a task.
             stages: whose features are wanted.
+            with_prototypes: give the mean support embedding of each class, too, as the features
+                `prototypes` [tasks, ways, size].
         """
         tasks, n = support.shape[:2]
         with recorded_features(self.backbone, stages) as found:
             shown, asked = embed_tasks(self.backbone, support, query)
         features = {name: f.unflatten(0, (tasks, -1))[:, n:] for name, f in found.items()}
+        if with_prototypes:
+            features["prototypes"] = prototypes(widened(shown), targets, ways)
         return Prediction(self.classify(shown, targets, asked, ways), asked, features)
 
     def accumulate(self, batch: Batch, objective: Objective, answers: Answers) -> dict[str, Tensor]:
         """See `Algorithm.accumulate`; trains on episodes, and a teacher acts on the query set."""
         assert isinstance(batch, TaskBatch) and not isinstance(answers, Answer)
         prediction = self(
-            batch.support, batch.support_targets, batch.query, batch.ways, objective.stages
+            batch.support,
+            batch.support_targets,
+            batch.query,
+            batch.ways,
+            objective.stages,
+            objective.compares_supports,
         )
         answer = None if answers is None else answers.query
         with objective.judged_by(self.label_loss):

@@ -55,7 +55,7 @@ def check_needs(config: Config, needs: Collection[str]) -> None:
     if (mode in LEARNED_MODES or algorithm.supports.teaches) and set(needs) - {"logits"}:
         raise UserError(
             f"distill={distill.name} follows the embeddings of a teacher that stays as it is, and "
-            f"teacher_mode={mode} moves it; type distill=kd or distill=kd_convex"
+            f"teacher_mode={mode} moves it; type distill=kd or another loss on logits alone"
         )
     teacher = config.teacher
     as_it_is = teacher.pretrained and teacher.checkpoint is None and not config.pretrain.enabled

@@ -23,6 +23,7 @@ __all__ = [
     "Objective",
     "TaskAnswers",
     "named_total",
+    "stages_among",
     "target_loss",
 ]
 
@@ -40,7 +41,9 @@ class Answer:
     Attributes:
         logits: [..., n, classes], of the same classes in the same order as the student's.
         embeddings: [..., n, teacher's embedding_size], raw (neither centred nor normalised).
-        features: [..., n, *shape] of the stages that were asked for, by name.
+        features: [..., n, *shape] of the stages that were asked for, by name; `prototypes`
+            [..., classes, size]: of a task the mean support embedding of each class, of a whole
+            batch the weights of the teacher's head.
     """
 
     logits: Tensor | None = None
@@ -110,6 +113,11 @@ def named_total(weighted: Mapping[str, tuple[float, Tensor]]) -> dict[str, Tenso
     return {"loss": total, **{name: term for name, (_, term) in weighted.items()}}
 
 
+def stages_among(needs: Collection[str]) -> list[str]:
+    """Return the stages among what is read of a teacher's answer, in order."""
+    return sorted(set(needs) - {"logits", "embeddings", "prototypes"})
+
+
 @dataclass(frozen=True)
 class FeatureShapes:
     """Shapes of the features that a loss reads, of one example, by stage.
@@ -138,8 +146,11 @@ class Objective(nn.Module):
 
     label_smoothing: float = 0.0
     needs: ClassVar[Needs] = ()
-    """What it reads of the teacher's answer: names (`logits`, `embeddings`), or by name the weights
-    (settings and attributes) of which one other than 0 asks for it."""
+    """What it reads of the teacher's answer: names (`logits`, `embeddings`, `prototypes`), or by
+    name the weights (settings and attributes) of which one other than 0 asks for it."""
+    compares_supports: ClassVar[bool] = False
+    """Whether it reads the student's `features["prototypes"]`, [..., ways, size], the mean support
+    embedding of each class, which only learners that compare embeddings have."""
 
     @classmethod
     def needed(cls, settings: Mapping[str, Any]) -> frozenset[str]:
@@ -181,6 +192,11 @@ class Objective(nn.Module):
         """
         return type(self) is Objective
 
+    @property
+    def twice_differentiable(self) -> bool:
+        """Whether it has second derivatives, which an inner loop of second order asks for."""
+        return True
+
     def __init__(
         self,
         student_size: int = 0,
@@ -189,6 +205,19 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self._judge: LabelLoss = target_loss
+
+    def begin(self, step: int, steps: int, *, whole: bool) -> None:
+        """Take note that update `step` of `steps` of a stage comes next.
+
+        Args:
+            step: from 0.
+            steps: of the stage.
+            whole: it is made on a whole batch of examples, not on tasks.
+        """
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """Take note that the update was made."""
 
     def weight(self, term: str) -> float | None:
         """Return with what weight a term, named as in `forward`, enters the total.

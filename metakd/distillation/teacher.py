@@ -14,8 +14,9 @@ from metakd.data.reading_progress import OpenBar
 from metakd.data.tasks import ExampleBatch, TaskBatch, TaskStream
 from metakd.distillation.calibration import fit_scale
 from metakd.distillation.embedding_tables import EmbeddingTables, TeacherView
-from metakd.distillation.objective import Answer, TaskAnswers
+from metakd.distillation.objective import Answer, TaskAnswers, stages_among
 from metakd.distillation.teacher_modes import (
+    class_means,
     head_logits,
     prototype_logits,
     prototype_logits_on_support,
@@ -135,7 +136,7 @@ class FrozenTeacher:
             tasks: tasks drawn from `split`.
             split: `train`, `validate` or `test`.
             on: `query`, `support` or `both`.
-            needs: what to compute: `logits`, `embeddings`, features by stage.
+            needs: what to compute: `logits`, `embeddings`, `prototypes`, features by stage.
 
         Raises:
             ValueError: mode `head` off the split `train`, whose classes alone the head knows;
@@ -154,7 +155,7 @@ class FrozenTeacher:
         self, tasks: TaskBatch, split: str, needs: Collection[str], *, on_support: bool
     ) -> Answer:
         """Return what `needs` names, of the support or the query sets."""
-        stages = sorted(set(needs) - {"logits", "embeddings"})
+        stages = stages_among(needs)
         examples = _examples(tasks, on_support)
         logits = None
         if "logits" in needs and self.mode != "head":
@@ -165,10 +166,12 @@ class FrozenTeacher:
             raw = self._tables.raw(split, *examples)
             with torch.autocast(raw.device.type, enabled=False):
                 logits = head_logits(raw, self._head.weight, self._head.bias, tasks.classes)
+        features = self._tables.features(split, *examples, stages) if stages else {}
+        if "prototypes" in needs:
+            shown = self._tables.raw(split, *_examples(tasks, True))
+            features["prototypes"] = class_means(shown, tasks.support_targets, tasks.ways)
         return Answer(
-            logits,
-            self._tables.raw(split, *examples) if "embeddings" in needs else None,
-            self._tables.features(split, *examples, stages) if stages else {},
+            logits, self._tables.raw(split, *examples) if "embeddings" in needs else None, features
         )
 
     @torch.no_grad()
@@ -186,16 +189,19 @@ class FrozenTeacher:
         Args:
             batch: the images.
             needs: what to compute, of `logits` (of all base classes, by the teacher's own head)
-                `embeddings`, features by stage.
+                `embeddings`, `prototypes` (the weights of that head), features by stage.
         """
-        stages = sorted(set(needs) - {"logits", "embeddings"})
+        stages = stages_among(needs)
         examples = batch.index, batch.view, batch.examples
         embeddings = self._tables.raw("train", *examples)
+        features = self._tables.features("train", *examples, stages) if stages else {}
+        if "prototypes" in needs:
+            features["prototypes"] = self._head.weight
         with torch.autocast(embeddings.device.type, enabled=False):
             return Answer(
                 self._head(embeddings) if "logits" in needs else None,
                 embeddings if "embeddings" in needs else None,
-                self._tables.features("train", *examples, stages) if stages else {},
+                features,
             )
 
     @torch.no_grad()

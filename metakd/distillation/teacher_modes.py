@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
+    "class_means",
     "head_logits",
     "prototype_logits",
     "prototype_logits_on_support",
@@ -150,6 +151,18 @@ def head_logits(embeddings: Tensor, weight: Tensor, bias: Tensor, classes: Tenso
         [tasks, n, ways].
     """
     return embeddings @ weight[classes].transpose(-1, -2) + bias[classes].unsqueeze(-2)
+
+
+def class_means(support: Tensor, targets: Tensor, ways: int) -> Tensor:
+    """Return the mean of each class's support embeddings, [tasks, ways, size].
+
+    Args:
+        support: [tasks, n, size].
+        targets: [tasks, n] int64 labels 0 … ways-1, each at least once.
+        ways: number of classes.
+    """
+    counts = F.one_hot(targets, ways).sum(-2).unsqueeze(-1)
+    return _class_sums(support, targets, ways) / counts
 
 
 def _class_sums(support: Tensor, targets: Tensor, ways: int) -> Tensor:

@@ -51,12 +51,15 @@ def check_stages(backbone: nn.Module, names: Collection[str], whose: str) -> dic
 
 
 @contextmanager
-def recorded_features(backbone: nn.Module, names: Collection[str]) -> Iterator[dict[str, Tensor]]:
+def recorded_features(
+    backbone: nn.Module, names: Collection[str], versions: dict[str, int] | None = None
+) -> Iterator[dict[str, Tensor]]:
     """Fill the yielded dictionary with the outputs of stages while the backbone runs.
 
     Args:
         backbone: whose next forward pass is recorded.
         names: of stages, or paths of submodules; nothing is hooked where there are none.
+        versions: filled with how often each output had been changed in place when it was given.
     """
     found: dict[str, Tensor] = {}
     if not names:
@@ -64,7 +67,7 @@ def recorded_features(backbone: nn.Module, names: Collection[str]) -> Iterator[d
         return
     paths = check_stages(backbone, names, type(backbone).__name__)
     hooks = [
-        backbone.get_submodule(path).register_forward_hook(_keeping(found, name))
+        backbone.get_submodule(path).register_forward_hook(_keeping(found, name, versions))
         for name, path in paths.items()
     ]
     try:
@@ -86,29 +89,39 @@ def feature_shapes(
         whose: who the network is, for the error.
 
     Raises:
-        UserError: an unknown name; a stage that does not give one tensor for each example.
+        UserError: an unknown name; a stage that does not give one tensor for each example, or
+            whose features a later module overwrites.
     """
     check_stages(backbone, names, whose)
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     modes = [(module, module.training) for module in backbone.modules()]
     backbone.eval()
+    versions: dict[str, int] = {}
     try:
-        with torch.no_grad(), recorded_features(backbone, names) as found:
+        with torch.no_grad(), recorded_features(backbone, names, versions) as found:
             backbone(torch.zeros(2, *example_shape, device=device))
+            overwritten = [name for name, f in found.items() if f._version != versions[name]]
     finally:
         for module, training in modes:
             module.training = training
     for name in names:
         if name not in found or found[name].shape[0] != 2:
             raise UserError(f"{whose}: stage '{name}' does not give one tensor for each example")
+    for name in overwritten:
+        raise UserError(
+            f"{whose}: what stage '{name}' gives is overwritten by the module after it, as by "
+            "ReLU(inplace=True); build the network with inplace=False, or name the stage after it"
+        )
     return {name: tuple(found[name].shape[1:]) for name in names}
 
 
-def _keeping(found: dict[str, Tensor], name: str) -> Any:
+def _keeping(found: dict[str, Tensor], name: str, versions: dict[str, int] | None) -> Any:
     """Return a forward hook that keeps a module's output."""
 
     def keep(module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor):
             found[name] = output
+            if versions is not None:
+                versions[name] = output._version
 
     return keep

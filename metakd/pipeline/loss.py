@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from metakd.config.needs import check_needs, declared_needs
 from metakd.config.schema import Config
-from metakd.distillation.objective import FeatureShapes, Objective
+from metakd.distillation.objective import FeatureShapes, Objective, stages_among
 from metakd.errors import UserError
 from metakd.models.features import feature_shapes
 from metakd.models.network import Network
@@ -36,6 +36,8 @@ def needs_of_loss(config: Config) -> frozenset[str]:
             "needs out of it"
         )
     check_needs(config, needs)
+    if cls.compares_supports:
+        _check_supports(config)
     return needs
 
 
@@ -64,7 +66,7 @@ def build_objective(
     settings = {**settings_of(distill), **distill.options}
     given: dict[str, Any] = {}
     if "shapes" in settings_used(cls):
-        stages = sorted(cls.needed(settings) - {"logits", "embeddings"})
+        stages = stages_among(cls.needed(settings))
         given["shapes"] = FeatureShapes(
             feature_shapes(student, cls.stages_needed(settings), example_shape, "the student"),
             feature_shapes(teacher.backbone, stages, example_shape, "the teacher"),
@@ -78,12 +80,44 @@ def build_objective(
         settings={**settings_of(distill), **given},
         options=distill.options,
     )
+    _check_derivatives(config, objective)
     if "needs" in vars(objective):
         raise UserError(
             f"distill={distill.name}: {cls.__name__} sets needs in its constructor; say it in the "
             "class, with the weights that switch each on: needs = {'logits': ('kd_weight',)}"
         )
     return objective
+
+
+def _check_supports(config: Config) -> None:
+    """Refuse a loss on support embeddings where the student has none of a task.
+
+    Raises:
+        UserError: the algorithm adapts by gradient, or trains on whole batches.
+    """
+    supports = config.algorithm.supports
+    if supports.adapts or supports.trains_on != "episodes":
+        raise UserError(
+            f"distill={config.distill.name} compares queries with support embeddings, which "
+            f"algorithm={config.algorithm.name} does not; type algorithm=protonet, or another "
+            "learner that embeds and compares, or distill=embedding"
+        )
+
+
+def _check_derivatives(config: Config, objective: Objective) -> None:
+    """Refuse a loss without second derivatives in an inner loop that needs them.
+
+    Raises:
+        UserError: with what to type.
+    """
+    distill, algorithm = config.distill, config.algorithm
+    inside = algorithm.supports.adapts and distill.on != "query"
+    if inside and not algorithm.first_order and not objective.twice_differentiable:
+        raise UserError(
+            f"distill={distill.name} has no second derivatives with these settings, and "
+            f"distill.on={distill.on} with algorithm={algorithm.name} needs them; type "
+            "distill.on=query, algorithm.first_order=true, or distill=kd"
+        )
 
 
 def _class_of(config: Config) -> type[Objective]:

@@ -13,9 +13,9 @@ from metakd.data.on_disk import taken
 from metakd.data.target import TargetTask
 from metakd.distillation.calibration import fit_scale
 from metakd.distillation.divergences import unit
-from metakd.distillation.objective import Answer
+from metakd.distillation.objective import Answer, stages_among
 from metakd.distillation.teacher import FrozenTeacher
-from metakd.distillation.teacher_modes import prototype_logits_on_support
+from metakd.distillation.teacher_modes import class_means, prototype_logits_on_support
 from metakd.pipeline.learners import Student
 from metakd.pipeline.prepare import Prepared, optimization_of
 from metakd.stages.evaluate import embeds_alone
@@ -84,12 +84,16 @@ def _answers(
     )
     known = unit(embeddings - teacher.mean)
     labels, classes = target.train.labels, target.train.classes
-    stages = sorted(set(needs) - {"logits", "embeddings"})
+    stages = stages_among(needs)
+    known_of_classes: dict[str, Tensor] = {}
+    if "prototypes" in needs:
+        known_of_classes["prototypes"] = class_means(embeddings[None], labels[None], classes)[0]
 
     def features(index: Tensor) -> dict[str, Tensor]:
         if not stages:
-            return {}
-        return teacher.features(data.as_seen(taken(target.train.examples, index)), stages)
+            return known_of_classes
+        images = data.as_seen(taken(target.train.examples, index))
+        return known_of_classes | teacher.features(images, stages)
 
     if int(torch.bincount(labels).min()) < 2:
         return lambda index: Answer(None, embeddings[index], features(index))

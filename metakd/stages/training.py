@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from metakd.adaptation.algorithm import Algorithm
-from metakd.data.tasks import Batch
+from metakd.data.tasks import Batch, ExampleBatch
 from metakd.distillation.objective import Answers, Objective
 from metakd.distributed.group import ALONE, Group
 from metakd.errors import RunError
@@ -157,6 +157,7 @@ class Training:
             own.zero_grad(set_to_none=True)
         self._optimizer.zero_grad(set_to_none=True)
         learner.begin(self.step, steps)
+        self._objective.begin(self.step, steps, whole=isinstance(batch, ExampleBatch))
         exchange = self._exchange
         with precision.autocast(), nullcontext() if exchange is None else exchange.statistics():
             terms = learner.accumulate(batch, self._objective, answers)
@@ -182,6 +183,7 @@ class Training:
                 self._how.clip,
             )
         self._optimizer.step()
+        self._objective.advance()
         return terms, self.learner.advance()
 
     def kept(self) -> Snapshot:

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from metakd.config.needs import declared_needs
 from metakd.config.schema import DistillConfig, DistillSupports
-from metakd.distillation.objective import Answer, FeatureShapes, Objective
+from metakd.distillation.objective import Answer, FeatureShapes, Objective, stages_among
 from metakd.errors import UserError
 from metakd.models.network import Prediction
 from metakd.registry import build, resolve, settings_used
@@ -38,7 +38,7 @@ def _objective(file: Path) -> tuple[Objective, DistillConfig, tuple[int, int]]:
     settings = {k: v for k, v in asdict(config).items() if k != "options"}
     if "shapes" in settings_used(cls):
         given = {**settings, **config.options}
-        stages = cls.needed(given) - {"logits", "embeddings"}
+        stages = stages_among(cls.needed(given))
         settings["shapes"] = FeatureShapes(
             dict.fromkeys(cls.stages_needed(given), STUDENT), dict.fromkeys(stages, TEACHER)
         )
@@ -60,9 +60,13 @@ def test_choice(file: Path) -> None:
     said = declared_needs(config)
     assert said is None or objective.reads == said
     assert config.supports.uses_teacher == bool(objective.reads)
-    theirs = {name: torch.randn(6, *TEACHER) for name in objective.reads - {"logits", "embeddings"}}
-    answer = Answer(torch.randn(6, 5), torch.randn(6, size), theirs)
+    theirs = {name: torch.randn(6, *TEACHER) for name in stages_among(objective.reads)}
     ours = {name: torch.randn(6, *STUDENT) for name in objective.stages}
+    if "prototypes" in objective.reads:
+        theirs["prototypes"] = torch.randn(5, size)
+    if objective.compares_supports:
+        ours["prototypes"] = torch.randn(5, ours_size)
+    answer = Answer(torch.randn(6, 5), torch.randn(6, size), theirs)
     student = Prediction(torch.randn(6, 5), torch.randn(6, ours_size), ours)
     terms = objective(student, torch.randint(5, (6,)), answer)
     assert all(t.dim() == 0 and t.isfinite() for t in terms.values())
@@ -83,13 +87,17 @@ def test_runs_under_vmap_twice_differentiable(file: Path) -> None:
     objective.double()
     reads = objective.reads
     targets = torch.randint(5, (2, 6))
-    theirs = {name: torch.randn(2, 6, *TEACHER) for name in reads - {"logits", "embeddings"}}
+    theirs = {name: torch.randn(2, 6, *TEACHER) for name in stages_among(reads)}
+    ours = {name: torch.randn(2, 6, *STUDENT) for name in objective.stages}
+    if "prototypes" in reads:
+        theirs["prototypes"] = torch.randn(2, 5, size)
+    if objective.compares_supports:
+        ours["prototypes"] = torch.randn(2, 5, ours_size)
     answered = {
         "logits": torch.randn(2, 6, 5) if "logits" in reads else None,
         "embeddings": torch.randn(2, 6, size) if "embeddings" in reads else None,
         "features": theirs,
     }
-    ours = {name: torch.randn(2, 6, *STUDENT) for name in objective.stages}
     student = (torch.randn(2, 6, 5), torch.randn(2, 6, ours_size), ours)
     answered, student = pytree.tree_map(
         lambda t: t.double() if isinstance(t, torch.Tensor) else t, (answered, student)

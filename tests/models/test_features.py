@@ -80,3 +80,10 @@ def test_an_unknown_stage_is_named_with_the_nearest() -> None:
 def test_a_stage_that_is_not_used_gives_nothing() -> None:
     with pytest.raises(UserError, match=r"stage 'norms\.0' does not give one tensor"):
         feature_shapes(MLP(SHAPE), ["norms.0"], SHAPE, "student")
+
+
+def test_features_that_are_overwritten_in_place_are_refused() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(inplace=True), nn.Flatten())
+    with pytest.raises(UserError, match=r"the student: what stage '0' gives is overwritten"):
+        feature_shapes(network, ["0"], (1, 2, 2), "the student")
+    assert feature_shapes(network, ["1"], (1, 2, 2), "the student") == {"1": (2, 2, 2)}
