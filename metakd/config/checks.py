@@ -234,6 +234,11 @@ def _check_distillation(config: Config) -> None:
             )
     if not distill.supports.uses_teacher:
         return
+    if distill.supports.combines and not any(distill.terms.values()):
+        raise UserError(
+            f"distill={distill.name} has no terms; type distill.terms.NAME=WEIGHT, "
+            "distill.terms.dist=1 distill.terms.relational=0.5 for example"
+        )
     trained = (
         config.pretrain.enabled
         or config.teacher.checkpoint is not None

@@ -25,6 +25,7 @@ from metakd.config.permitted import refuse_references
 from metakd.config.renamed import old_names
 from metakd.config.schema import Config
 from metakd.config.suggest import flattened
+from metakd.config.terms import idle_terms, record_terms
 from metakd.config.unused import idle_settings
 from metakd.errors import UserError, nearest
 from metakd.plain_data import dump_yaml
@@ -193,6 +194,7 @@ def _finished(
     cfg, picked = loaded.cfg, loaded.picked
     typed = frozenset(o.key_or_group for o in parsed)
     lines = _drop_foreign_options(cfg, choices, picked, own)
+    record_terms(cfg, choices, cfg.plugins)
     source = dump_yaml(OmegaConf.to_container(cfg))
     try:
         config = cast(Config, OmegaConf.to_object(cfg))
@@ -216,7 +218,7 @@ def _finished(
         choices={g: c for g, c in picked.items() if "/" not in g and c != "None"},
         run_dir=loaded.run_dir if "hydra.run.dir" in typed else None,
         sweep_dir=loaded.sweep_dir,
-        warnings=(*old, *lines, *idle_settings(config, typed)),
+        warnings=(*old, *lines, *idle_settings(config, typed), *idle_terms(config, typed)),
         config_dir=choices.folders[0] if len(choices.folders) > 1 else None,
         brought=loaded.brought,
     )

@@ -39,6 +39,9 @@ PATH_KEYS = frozenset(
 FUNCTION = re.compile(r"\w+\(.*\)", re.DOTALL)
 """`choice(…)`, `range(…)`: the grammar's own functions, left as they are."""
 
+TERMS = ("distill.terms.", "distill.settings.")
+"""What settings of the losses that `distill=combine` adds begin with; see `metakd.config.terms`."""
+
 NULLABLE_GROUPS = frozenset({"experiment", "sweep"})
 """Groups that may be left without a choice."""
 
@@ -199,10 +202,13 @@ def check_override(override: Override, choices: Choices) -> str:
             raise UserError(
                 f"{key}: no choice of '{group}' has the option '{option}'." + nearest(option, known)
             )
+    elif key.startswith(TERMS[0]):
+        if not isinstance(override.value(), float | int) or isinstance(override.value(), bool):
+            raise UserError(f"{text}: expected a number, the weight of this loss")
     elif key in field_types():
         _check_type(key, override.value(), text)
         return text.lstrip("+")
-    elif key.rpartition(".")[0] not in ("dataset.supports.classes",):
+    elif not key.startswith(("dataset.supports.classes.", *TERMS)):
         raise UserError(unknown_setting(key, text.partition("=")[2], choices.groups()))
     # Keys of a dictionary, which the chosen file need not have; Hydra wants ++ for these.
     return "++" + text.lstrip("+")

@@ -148,7 +148,7 @@ class Objective(nn.Module):
     needs: ClassVar[Needs] = ()
     """What it reads of the teacher's answer: names (`logits`, `embeddings`, `prototypes`), or by
     name the weights (settings and attributes) of which one other than 0 asks for it."""
-    compares_supports: ClassVar[bool] = False
+    compares_supports: bool = False
     """Whether it reads the student's `features["prototypes"]`, [..., ways, size], the mean support
     embedding of each class, which only learners that compare embeddings have."""
 
@@ -226,6 +226,11 @@ class Objective(nn.Module):
         """
         found = getattr(self, f"{term.removeprefix('loss/')}_weight", None)
         return None if found is None else float(found)
+
+    def weights(self) -> dict[str, float]:
+        """Return the weights of the terms that have one, by name; see `weight`."""
+        names = [name for name in vars(self) if name.endswith("_weight")]
+        return {f"loss/{n.removesuffix('_weight')}": float(getattr(self, n)) for n in names}
 
     def label_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the term on the labels: `target_loss`, unless `judged_by` exchanged it."""

@@ -45,7 +45,7 @@ class PrototypeMatch(Distillation):
         "embeddings": ("query_weight",),
         "prototypes": ("query_weight", "class_weight"),
     }
-    compares_supports: ClassVar[bool] = True
+    compares_supports = True
     query_weight: float
     class_weight: float
 

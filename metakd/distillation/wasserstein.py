@@ -11,13 +11,16 @@ from metakd.distillation.distillation import Distillation, logits_of
 from metakd.distillation.divergences import half_l1, widened
 from metakd.distillation.kd import check_temperature
 from metakd.distillation.objective import Answer, Needs, defaults_of
-from metakd.distillation.optimal_transport import prototype_cost, sinkhorn_divergence
+from metakd.distillation.optimal_transport import prototype_cost, scaled_divergence
 from metakd.errors import UserError, check_word
 from metakd.models.network import Prediction
 
 __all__ = ["COSTS", "Wasserstein"]
 
 COSTS = ("zero_one", "teacher")
+
+_SMALLEST_EPSILON = 0.05
+"""Below it a hundred of Sinkhorn's iterations are too few, and float32 too narrow."""
 
 
 class Wasserstein(Distillation):
@@ -42,8 +45,8 @@ class Wasserstein(Distillation):
         epsilon: ε, weight of the entropy with the cost `teacher`, whose mean is 1.
 
     Raises:
-        UserError: a weight is negative, both are 0, the temperature or ε is not positive, or
-            there is no such cost.
+        UserError: a weight is negative, both are 0, the temperature is not positive, ε is below
+            0.05, or there is no such cost.
     """
 
     needs: ClassVar[Needs] = {"logits": ("wasserstein_weight",)}
@@ -65,8 +68,10 @@ class Wasserstein(Distillation):
         self.weigh("wasserstein", ce_weight, wasserstein_weight=wasserstein_weight)
         self.temperature = check_temperature(temperature)
         check_word("distill.options.cost", cost, COSTS)
-        if not epsilon > 0:
-            raise UserError(f"distill.options.epsilon={epsilon:g}: must be above 0; try 0.1")
+        if not epsilon >= _SMALLEST_EPSILON:
+            raise UserError(
+                f"distill.options.epsilon={epsilon:g}: must be {_SMALLEST_EPSILON:g} or more"
+            )
         self.cost, self.epsilon = cost, epsilon
 
     @classmethod
@@ -91,7 +96,7 @@ class Wasserstein(Distillation):
         if self.cost == "zero_one":
             each = half_l1(theirs, student.logits, self.temperature)
         else:
-            cost = prototype_cost(answer.features["prototypes"]).unsqueeze(-3)
+            cost = prototype_cost(answer.features["prototypes"])
             p, q = ((widened(z) / self.temperature).softmax(-1) for z in (theirs, student.logits))
-            each = sinkhorn_divergence(p, q, cost, epsilon=self.epsilon)
+            each = scaled_divergence(p, q, cost, epsilon=self.epsilon)
         return {"loss/wasserstein": (self.wasserstein_weight, each.mean())}

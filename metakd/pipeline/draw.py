@@ -94,11 +94,7 @@ def draw_figures(
 
 def _weights(prepared: Prepared, objective: Objective) -> dict[str, float]:
     """Return the weights of the terms of the loss that are known, by their names in the metrics."""
-    terms = ("ce", "kd", "embedding", "similarity", *prepared.config.distill.options)
-    names = {f"loss/{term.removesuffix('_weight')}" for term in terms}
-    found = {name: objective.weight(name) for name in names}
-    found["loss/l2sp"] = prepared.config.finetune.l2sp
-    return {name: weight for name, weight in found.items() if weight is not None}
+    return {**objective.weights(), "loss/l2sp": prepared.config.finetune.l2sp}
 
 
 def _scales(prepared: Prepared) -> dict[str, StageScale]:

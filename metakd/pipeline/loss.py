@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from metakd.config.needs import check_needs, declared_needs
-from metakd.config.schema import Config
+from metakd.config.schema import Config, DistillConfig
+from metakd.config.terms import term_of
 from metakd.distillation.objective import FeatureShapes, Objective, stages_among
-from metakd.errors import UserError
+from metakd.errors import UserError, nearest
 from metakd.models.features import feature_shapes
 from metakd.models.network import Network
 from metakd.pipeline.construction import settings_of
@@ -19,24 +22,51 @@ from metakd.registry import build, resolve, settings_used
 __all__ = ["build_objective", "needs_of_loss"]
 
 
+@dataclass(frozen=True)
+class Loss:
+    """A loss that takes part: the one that is chosen, or a term of `distill=combine`.
+
+    Attributes:
+        distill: its settings.
+        cls: its class.
+    """
+
+    distill: DistillConfig
+    cls: type[Objective]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings by name, options among them."""
+        return {**settings_of(self.distill), **self.distill.options}
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it reads of the teacher's answer.
+
+        Raises:
+            UserError: its file under conf/ says otherwise.
+        """
+        needs = self.cls.needed(self.settings)
+        declared = declared_needs(self.distill)
+        if declared is not None and declared != needs:
+            raise UserError(
+                f"distill={self.distill.name}: its file says needs: {_shown(declared)}, and its "
+                f"class {self.cls.__name__} reads {_shown(needs)} with these settings; correct "
+                "the file, or leave needs out of it"
+            )
+        return needs
+
+
 def needs_of_loss(config: Config) -> frozenset[str]:
-    """Return what the loss reads of the teacher's answer, as its class says.
+    """Return what the loss reads of the teacher's answer, as its class (its terms) says.
 
     Raises:
         UserError: its file under conf/ says otherwise, or the teacher cannot answer that.
     """
-    distill = config.distill
-    cls = _class_of(config)
-    needs = cls.needed({**settings_of(distill), **distill.options})
-    declared = declared_needs(distill)
-    if declared is not None and declared != needs:
-        raise UserError(
-            f"distill={distill.name}: its file says needs: {_shown(declared)}, and its class "
-            f"{cls.__name__} reads {_shown(needs)} with these settings; correct the file, or leave "
-            "needs out of it"
-        )
+    losses = _losses(config)
+    needs: frozenset[str] = frozenset().union(*(loss.needs for loss in losses))
     check_needs(config, needs)
-    if cls.compares_supports:
+    if any(loss.cls.compares_supports for loss in losses):
         _check_supports(config)
     return needs
 
@@ -61,32 +91,71 @@ def build_objective(
         UserError: a setting that the class refuses, an unknown stage, `needs` that an instance
             sets.
     """
-    distill = config.distill
-    cls = _class_of(config)
-    settings = {**settings_of(distill), **distill.options}
-    given: dict[str, Any] = {}
-    if "shapes" in settings_used(cls):
-        stages = stages_among(cls.needed(settings))
-        given["shapes"] = FeatureShapes(
-            feature_shapes(student, cls.stages_needed(settings), example_shape, "the student"),
-            feature_shapes(teacher.backbone, stages, example_shape, "the teacher"),
+    sizes = int(student.embedding_size), teacher.head.in_features  # type: ignore[arg-type]
+
+    def built(loss: Loss, **given: Any) -> Objective:
+        if "shapes" in settings_used(loss.cls):
+            stages = loss.cls.stages_needed(loss.settings)
+            of_teacher = stages_among(loss.cls.needed(loss.settings))
+            given["shapes"] = FeatureShapes(
+                feature_shapes(student, stages, example_shape, "the student"),
+                feature_shapes(teacher.backbone, of_teacher, example_shape, "the teacher"),
+            )
+        torch.manual_seed(config.seed)  # for what is learned in it
+        objective: Objective = build(
+            loss.cls,
+            *sizes,
+            teacher_mean,
+            settings={**settings_of(loss.distill), **given},
+            options=loss.distill.options,
         )
-    torch.manual_seed(config.seed)  # for a learned projection
-    objective: Objective = build(
-        cls,
-        int(student.embedding_size),  # type: ignore[arg-type]
-        teacher.head.in_features,
-        teacher_mean,
-        settings={**settings_of(distill), **given},
-        options=distill.options,
-    )
+        if "needs" in vars(objective):
+            raise UserError(
+                f"distill={loss.distill.name}: {loss.cls.__name__} sets needs in its constructor; "
+                "say it in the class, with the weights that switch each on: "
+                "needs = {'logits': ('kd_weight',)}"
+            )
+        return objective
+
+    losses = _losses(config)
+    if config.distill.supports.combines:
+        weights: Mapping[str, float] = config.distill.terms
+        terms = {loss.distill.name: (weights[loss.distill.name], built(loss)) for loss in losses}
+        objective = built(Loss(config.distill, _class_of(config, config.distill)), terms=terms)
+    else:
+        objective = built(losses[0])
     _check_derivatives(config, objective)
-    if "needs" in vars(objective):
-        raise UserError(
-            f"distill={distill.name}: {cls.__name__} sets needs in its constructor; say it in the "
-            "class, with the weights that switch each on: needs = {'logits': ('kd_weight',)}"
-        )
     return objective
+
+
+def _losses(config: Config) -> list[Loss]:
+    """Return the losses that take part.
+
+    Raises:
+        UserError: a term that cannot be combined, or a setting that its class does not take.
+    """
+    distill = config.distill
+    if not distill.supports.combines:
+        return [Loss(distill, _class_of(config, distill))]
+    found = []
+    for name, weight in distill.terms.items():
+        if not weight:
+            continue
+        loss = Loss(part := term_of(distill, name), _class_of(config, part))
+        used = settings_used(loss.cls)
+        if "ce_weight" not in used:
+            raise UserError(
+                f"distill.terms.{name}: its weight of the labels is no setting, so it cannot be "
+                "combined; type distill.terms.kd and distill.ce_weight, for example"
+            )
+        for key in distill.settings.get(name) or ():
+            if key not in used:
+                raise UserError(
+                    f"distill.settings.{name}.{key}: distill={name} does not use it."
+                    + nearest(str(key), used)
+                )
+        found.append(loss)
+    return found
 
 
 def _check_supports(config: Config) -> None:
@@ -120,11 +189,11 @@ def _check_derivatives(config: Config, objective: Objective) -> None:
         )
 
 
-def _class_of(config: Config) -> type[Objective]:
-    cls = resolve(config.distill._target_, "metakd.distillation", config.plugins)
+def _class_of(config: Config, distill: DistillConfig) -> type[Objective]:
+    cls = resolve(distill._target_, "metakd.distillation", config.plugins)
     if not issubclass(cls, Objective):
         raise UserError(
-            f"distill={config.distill.name}: {config.distill._target_} is no loss; make it a "
+            f"distill={distill.name}: {distill._target_} is no loss; make it a "
             "subclass of metakd.distillation.objective.Objective"
         )
     return cls

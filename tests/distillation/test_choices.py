@@ -36,6 +36,9 @@ def _objective(file: Path) -> tuple[Objective, DistillConfig, tuple[int, int]]:
     config = DistillConfig(**content)
     cls = resolve(config._target_, "metakd.distillation")
     settings = {k: v for k, v in asdict(config).items() if k != "options"}
+    if config.supports.combines:  # of everything that can be
+        config.options = {"terms": {f.stem: (0.5, _objective(f)[0]) for f in FILES
+                                    if f.stem not in ("none", "combine", "kd_convex")}}  # fmt: skip
     if "shapes" in settings_used(cls):
         given = {**settings, **config.options}
         stages = stages_among(cls.needed(given))

@@ -10,6 +10,7 @@ from metakd.distillation.divergences import half_l1
 from metakd.distillation.optimal_transport import (
     entropic_transport,
     prototype_cost,
+    scaled_divergence,
     sinkhorn_divergence,
     zero_one_cost,
 )
@@ -176,3 +177,21 @@ def test_bad_input() -> None:
         sinkhorn_divergence(TEACHER, STUDENT[:4])
     with pytest.raises(ValueError, match="above 0"):
         sinkhorn_divergence(TEACHER, STUDENT, epsilon=0.0)
+
+
+@pytest.mark.parametrize("size", [2, 8])
+def test_the_scaled_form_is_the_same_divergence(size: int) -> None:
+    torch.manual_seed(0)
+    p, q = (torch.randn(2, 3, 7, dtype=torch.float64) * 3).softmax(-1).requires_grad_()
+    cost = prototype_cost(torch.randn(7, size, dtype=torch.float64))
+    found = scaled_divergence(p, q, cost)
+    expected = sinkhorn_divergence(p, q, cost)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+    converged = scaled_divergence(p, q, cost, iterations=2000)
+    slopes, wanted = (torch.autograd.grad(x.sum(), (p, q)) for x in (converged, expected))
+    for a, b in zip(slopes, wanted, strict=True):
+        torch.testing.assert_close(a - a.mean(-1, True), b - b.mean(-1, True), rtol=0.01, atol=1e-4)
+    costs = torch.stack([cost, cost.flip(0, 1) * 0.5])
+    tasks = scaled_divergence(p.expand(2, 3, 7), q.expand(2, 3, 7), costs)
+    torch.testing.assert_close(tasks[0], found)
+    torch.testing.assert_close(tasks[1], scaled_divergence(p, q, costs[1]))

@@ -200,6 +200,8 @@ class DistillSupports:
     """`classification`, `regression` or both: of which tasks it can take a teacher's answer."""
     at_most: dict[str, float] = fact({})
     """Largest values of settings, where smaller than in general."""
+    combines: bool = fact(False)
+    """True for `combine`: it adds up the losses that `terms` names."""
 
 
 @dataclass
@@ -254,4 +256,11 @@ class DistillConfig:
     """`feedback`: rate of the student's trial step, plain gradient descent."""
     hypergradient: str = setting("finite_differences", words=("finite_differences", "unrolled"))
     """`feedback`: `unrolled` is exact and takes more memory."""
+    terms: dict[str, float] = field(default_factory=dict)
+    """`combine`: weights of the losses by name, `distill.terms.dist=0.5`; each multiplies what that
+    loss adds to the labels by its own weights; 0: it takes no part."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """`combine`: settings and options of a term, `distill.settings.dist.temperature=2`."""
+    parts: dict[str, Any] = fact({})
+    """`combine`: the files of the terms; filled in when a run is composed."""
     options: dict[str, Any] = field(default_factory=dict)
