@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 import metakd
@@ -160,31 +163,53 @@ def test_a_recorded_run_holds_its_terms(tmp_path: Path) -> None:
     assert again.settings == {"kd": {"temperature": 2}}
 
 
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Ten classes of eight pictures of one colour each, with noise."""
+    draw = np.random.default_rng(0)
+    for number in range(10):
+        folder = tmp_path / "pictures" / f"class{number}"
+        folder.mkdir(parents=True)
+        for i in range(8):
+            pixels = draw.integers(0, 255, 3) // 2 + draw.integers(0, 120, (16, 16, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    return tmp_path / "pictures"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
-def test_every_term_of_a_run_is_logged(tmp_path: Path) -> None:
+def test_every_term_of_a_run_is_logged(pictures: Path) -> None:
+    run = pictures.parent / "run"
     metakd.train(
         *COMBINE,
         *(f"distill.terms.{name}=0.1" for name in ("hints", "crd", "prototypes", "review", "vid")),
         "distill.terms.wasserstein=1",
         "distill.settings.wasserstein.cost=teacher",
-        "dataset.images_per_class=20",
+        "dataset=image_folder",
+        f"dataset.folder={pictures}",
+        "dataset.image_size=16",
+        "task.ways=2",
+        "task.train_ways=3",
+        "task.queries=2",
+        "task.meta_batch=1",
         "pretrain.epochs=1",
         "teacher.width=8",
         "warmstart.epochs=1",
         "meta_train.iterations=2",
         "meta_train.validate_every=2",
-        "meta_train.validate_tasks=4",
-        "evaluate.tasks=4",
+        "meta_train.validate_tasks=2",
+        "evaluate.tasks=2",
         "evaluate.shots=[]",
         "student_alone=false",
         "tracker=none",
         "device=cpu",
-        f"hydra.run.dir={tmp_path / 'run'}",
+        f"hydra.run.dir={run}",
     )
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").open()]
     everywhere = {"dist", "kd", "hints", "crd", "review", "vid", "wasserstein"}
     for stage, names in (("warmstart", everywhere), ("meta_train", everywhere | {"prototypes"})):
         logged = {n for line in lines if line["stage"] == stage for n in line["metrics"]}
         assert {f"loss/{n}" for n in names} <= logged
         assert ("loss/prototypes" in logged) == ("prototypes" in names)
+    weights = load_file(run / "checkpoints" / "student.safetensors")
+    assert not [name for name in weights if "parts" in name or "connector" in name]

@@ -102,3 +102,8 @@ def test_settings() -> None:
         Wasserstein(cost="zero_on")
     with pytest.raises(UserError, match=r"epsilon=0.01: must be 0.05 or more"):
         Wasserstein(epsilon=0.01)
+    with pytest.raises(UserError, match=r"iterations=0"):
+        Wasserstein(iterations=0)
+    few, many = (Wasserstein(cost="teacher", iterations=i) for i in (1, 50))
+    said = Prediction(STUDENT), LABELS, _answer()
+    assert few(*said)["loss/wasserstein"] != many(*said)["loss/wasserstein"]
