@@ -79,16 +79,16 @@ def idle_terms(config: Config, typed: Iterable[str]) -> list[str]:
 
 
 def _merged(content: Any, settings: Any, term: str) -> DistillConfig:
-    node = OmegaConf.structured(DistillConfig)
     plain = OmegaConf.to_container(settings) if isinstance(settings, DictConfig) else settings
     where = f"distill.settings.{term}"
     if not isinstance(plain, Mapping):
         raise UserError(f"{where}={plain}: expected a dictionary, like {{temperature: 2}}")
     try:
-        node = OmegaConf.merge(node, content, {"name": term})
+        base = OmegaConf.structured(DistillConfig)
+        node = cast(DictConfig, OmegaConf.merge(base, content, {"name": term}))
         options = node.options
         fields = {f.name for f in dataclasses.fields(DistillConfig)}.difference(OWN, SHARED)
-        for key, value in plain.items():
+        for key, value in ((str(k), v) for k, v in plain.items()):
             if key in SHARED:
                 raise UserError(f"{where}.{key}: all terms share one; type distill.{key}={value}")
             if key in options:
@@ -98,7 +98,7 @@ def _merged(content: Any, settings: Any, term: str) -> DistillConfig:
             else:
                 raise UserError(
                     f"{where}.{key}: distill={term} has no such setting."
-                    + nearest(str(key), {*map(str, options), *fields})
+                    + nearest(key, {*map(str, options), *fields})
                 )
         return cast(DistillConfig, OmegaConf.to_object(node))
     except OmegaConfBaseException as error:

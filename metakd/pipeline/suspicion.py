@@ -250,7 +250,8 @@ def _stronger(config: Config) -> str:
 def _gentler(config: Config) -> str:
     """Return what to type for a good teacher of less influence, or to do without one."""
     distill = config.distill
-    if declared_needs(distill) == frozenset({"logits"}):
+    weighed = not isinstance(distill.needs, Mapping) or "kd_weight" in distill.needs["logits"]
+    if declared_needs(distill) == frozenset({"logits"}) and weighed:
         return f"distill.kd_weight={distill.kd_weight / 4:g}, or distill=none"
     return "distill=kd_convex, or distill=none"
 
