@@ -30,6 +30,7 @@ from metakd.stages.evaluate import (
     embed_split,
     embeds_alone,
     evaluate,
+    images_of,
 )
 from metakd.stages.fit import Validation
 from metakd.stages.precision import Precision
@@ -209,22 +210,26 @@ def _evaluated(
     modes = batchnorm_modes(algorithm, e.transductive)
     curve = curve_steps(e.steps, headline)
     steps = None if headline is None else [headline]
-    plan = [(shots, steps, mode, e.tasks) for mode in modes for shots in shot_list]
-    plan += [(task.shots, curve, mode, e.curve_tasks) for mode in modes if curve]
+    plan = [(shots, e.tasks, steps, mode) for mode in modes for shots in shot_list]
+    plan += [(task.shots, e.curve_tasks, curve, mode) for mode in modes if curve]
     embeddings = None
     metric = isinstance(algorithm, MetricAlgorithm) and embeds_alone(algorithm.backbone)
     if metric and data.has_classes:
         assert isinstance(algorithm, MetricAlgorithm)
-        embeddings = embed_split(algorithm, data, e.part, precision, group=recorder.group)
+        gathered = [_test_setting(config, *one) for one in plan if one[3] != "transductive"]
+        used = images_of(data, gathered)
+        embeddings = embed_split(
+            algorithm, data, e.part, precision, group=recorder.group, used=used
+        )
 
     def weight(shots: int, steps: list[int] | None, mode: str | None) -> float:
         known = embeddings is not None and mode != "transductive"
         return task_cost(task.ways, shots, task.queries, steps, embedded=known)
 
-    phases = [(tasks, weight(shots, steps, mode)) for shots, steps, mode, tasks in plan]
+    phases = [(tasks, weight(shots, steps, mode)) for shots, tasks, steps, mode in plan]
     total, name = sum(tasks for tasks, _ in phases), title.replace("_", " ")
     with recorder.bar("evaluate", total, f"evaluate {name}", phases=phases) as bar:
-        for shots, steps, mode, tasks in plan:
+        for shots, tasks, steps, mode in plan:
             evaluated.measurements += evaluate(
                 algorithm,
                 data,
@@ -282,13 +287,14 @@ def _evaluate_embedding(
     e, task = config.evaluate, config.task
     outputs = max(1, data.split("train").classes)  # of a head that is not asked
     head = Supervised(backbone, outputs, head="centroid").to(data.device)
+    shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
     embeddings = None
     if embedded is not None:
         embeddings = embedded(e.part)
     elif embeds_alone(backbone):
-        embeddings = embed_split(head, data, e.part, precision, group=recorder.group)
+        used = images_of(data, [_test_setting(config, s, e.tasks, None, None) for s in shot_list])
+        embeddings = embed_split(head, data, e.part, precision, group=recorder.group, used=used)
     evaluated = Evaluated()
-    shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
     with recorder.bar("evaluate", len(shot_list) * e.tasks, "evaluate teacher") as bar:
         for shots in shot_list:
             mode = "inductive" if has_batchnorm(backbone) else None

@@ -33,6 +33,7 @@ __all__ = [
     "embeds_alone",
     "evaluate",
     "evaluation_tasks",
+    "images_of",
     "in_order",
 ]
 
@@ -207,15 +208,24 @@ def embed_split(
     return whole.index_copy_(0, used, torch.cat(pieces))
 
 
-def _images_of(data: ClassData, setting: EvaluationSetting) -> Tensor | None:
-    """Return the positions of the images that the tasks hold; None: half of the split or more."""
-    stream = data.tasks(
-        setting.split, setting.spec, tasks=TASKS_PER_STEP, seed=setting.seed, stage=setting.stage
-    )
-    drawn = [stream.draw(step) for step in range(-(-setting.tasks // TASKS_PER_STEP))]
-    sides = [torch.cat([d.support, d.query], dim=1) for d in drawn]
-    used = torch.cat(sides)[: setting.tasks].unique()
-    return used if 2 * len(used) < len(data.split(setting.split)) else None
+def images_of(data: ClassData, settings: Sequence[EvaluationSetting]) -> Tensor | None:
+    """Return the positions of the images that the tasks hold; None: half of the split or more.
+
+    Args:
+        data: the dataset.
+        settings: of tasks of one split.
+    """
+    used = torch.empty(0, dtype=torch.int64, device=data.device)
+    for one in settings:
+        stream = data.tasks(
+            one.split, one.spec, tasks=TASKS_PER_STEP, seed=one.seed, stage=one.stage
+        )
+        drawn = [stream.draw(step) for step in range(-(-one.tasks // TASKS_PER_STEP))]
+        sides = torch.cat([torch.cat([d.support, d.query], dim=1) for d in drawn])
+        used = torch.cat([used, sides[: one.tasks].flatten()]).unique()
+        if 2 * len(used) >= len(data.split(one.split)):
+            return None
+    return used
 
 
 def in_order(dealt: Sequence[Sequence[Piece]]) -> list[Piece]:
@@ -278,7 +288,7 @@ def evaluate(
     )
     if gather and embeddings is None:
         assert isinstance(algorithm, MetricAlgorithm) and data.has_classes
-        used = _images_of(data, setting)
+        used = images_of(data, [setting])
         embeddings = embed_split(algorithm, data, split, precision, group=group, used=used)
     logits: list[Tensor] = []
     targets: list[Tensor] = []
