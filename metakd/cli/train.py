@@ -12,7 +12,6 @@ from metakd.config.locate import Choices, user_folder
 from metakd.config.schema import Config
 from metakd.distributed.join import joined, refuse
 from metakd.errors import UserError
-from metakd.tracking.progress import Progress
 
 __all__ = ["opening", "run", "train_parser"]
 
@@ -206,6 +205,8 @@ def _train(overrides: Sequence[str], config_dir: str | None) -> int:
         composed = group.together(checked)
         if group.rank == 0:
             # Standard error is only for errors until the run begins.
+            from metakd.tracking.progress import Progress
+
             Progress(stream=sys.stdout).say(opening(composed.config))
         look_here_for(composed.config.plugins)
         from metakd import pipeline

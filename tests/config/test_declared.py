@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import omegaconf
 import pytest
 
 from metakd.config.declared import (
@@ -16,6 +17,7 @@ from metakd.config.declared import (
 from metakd.config.overrides import PATH_KEYS
 from metakd.config.recorded import FREE
 from metakd.config.schema import Setting
+from metakd.config.schema.field import MISSING
 from metakd.errors import UserError, check_word
 
 BOOKKEEPING = {
@@ -111,3 +113,7 @@ def test_a_word_that_is_none_of_some() -> None:
     assert str(error.value) == (
         "algorithm.options.score=sumed: expected one of summed, vote. Did you mean 'summed'?"
     )
+
+
+def test_the_mark_of_a_missing_value_is_omegaconfs() -> None:
+    assert MISSING == omegaconf.MISSING

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING
-
-from metakd.config.schema.field import SEED, fact, setting
+from metakd.config.schema.field import MISSING, SEED, fact, setting
 
 KINDS = ("classification", "regression")
 DISTANCES = ("euclidean", "euclidean_root", "cosine")

@@ -10,9 +10,12 @@ from typing import Any, Literal
 
 from metakd.errors import UserError, check_word
 
-__all__ = ["SEED", "Setting", "fact", "setting"]
+__all__ = ["MISSING", "SEED", "Setting", "fact", "setting"]
 
 Decides = Literal["figures", "machine", "folder", "nothing"]
+
+MISSING: Any = "???"
+"""OmegaConf's mark of a value that has to be given; importing it takes longer than a listing."""
 
 SEED = {"least": -(2**63), "most": 2**63 - 1}
 """Range of a seed."""

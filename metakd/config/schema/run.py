@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omegaconf import MISSING
-
 from metakd.config.schema.choices import (
     AlgorithmConfig,
     ArchitectureConfig,
     DatasetConfig,
     DistillConfig,
 )
-from metakd.config.schema.field import SEED, setting
+from metakd.config.schema.field import MISSING, SEED, setting
 from metakd.config.schema.stages import (
     FinetuneConfig,
     MetaTrainConfig,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omegaconf import MISSING
-
-from metakd.config.schema.field import setting
+from metakd.config.schema.field import MISSING, setting
 
 __all__ = [
     "FinetuneConfig",
