@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +11,7 @@ from torch import nn
 
 from metakd.data.preprocessing import Preprocessing
 
-__all__ = ["InputAdapter", "adapt_input"]
+__all__ = ["InputAdapter", "adapt_input", "unadapted"]
 
 
 @dataclass(frozen=True)
@@ -39,3 +41,18 @@ def adapt_input(network: nn.Module, given: Preprocessing, wanted: Preprocessing)
     """
     if wanted.differs(given):
         network.register_forward_pre_hook(InputAdapter(given, wanted))
+
+
+@contextmanager
+def unadapted(network: nn.Module) -> Iterator[None]:
+    """Let `network` take examples as it expects them, for as long as the block lasts."""
+    hooks = network._forward_pre_hooks
+    before = dict(hooks)
+    for key, hook in before.items():
+        if isinstance(hook, InputAdapter):
+            del hooks[key]
+    try:
+        yield
+    finally:
+        hooks.clear()
+        hooks.update(before)

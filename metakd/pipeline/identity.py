@@ -18,6 +18,7 @@ from metakd.pipeline.construction import settings_of
 from metakd.pipeline.measure import precision_of, steps_at_test
 from metakd.pipeline.meta_pretrain import teacher_updates
 from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.teacher_view import reads_larger
 from metakd.pipeline.teaching import adapting_teacher_config
 from metakd.registry import defaults_of, resolve
 from metakd.stages.kept import content_address, fingerprint, source_fingerprint
@@ -56,6 +57,7 @@ def key_of_teacher(prepared: Prepared, network: nn.Module, backbone: nn.Module) 
         architecture={
             **_network(backbone, config.teacher, network),
             "expects": None if expects is None else expects.plain(),
+            **({"reads_larger": True} if data.has_classes and reads_larger(prepared) else {}),
         },
         training={
             **_stage(config.pretrain, "cache"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,12 +17,18 @@ from metakd.config.schema import LEARNED_MODES, Config
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distillation.teacher import FrozenTeacher
+from metakd.models.input_adapter import unadapted
 from metakd.models.network import Network
 from metakd.pipeline.identity import key_of_teacher
 from metakd.pipeline.measure import chosen_by, precision_of, validation_setting
 from metakd.pipeline.meta_pretrain import meta_pretrain
 from metakd.pipeline.prepare import Prepared, optimization_of
-from metakd.pipeline.teacher_view import view_of_teacher
+from metakd.pipeline.teacher_view import (
+    reads_larger,
+    shown_to_teacher,
+    small_pictures,
+    view_of_teacher,
+)
 from metakd.pipeline.teaching import adapting_teacher, join
 from metakd.stages.contrast import contrast
 from metakd.stages.exchange import part_of
@@ -88,6 +95,9 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
     if prepared.teacher is None:
         return None
     network, seconds = prepared.teacher, None
+    line = small_pictures(prepared) if data.has_classes else None
+    if line is not None:
+        recorder.say(line)
     untrained = not prepared.teacher_is_trained and not config.pretrain.enabled
     if untrained and data.has_classes:
         return Taught(network, None, None)  # it learns from scratch, beside the student
@@ -144,16 +154,19 @@ def _pretrain(prepared: Prepared, network: Network, recorder: Recorder) -> Fitte
     if not prepared.data.has_classes:
         return meta_pretrain(prepared, network, recorder)
     stage, seed = prepared.config.pretrain, prepared.config.teacher.seed or 0
-    return pretrain(
-        network,
-        prepared.data,
-        StageContext("pretrain", recorder, prepared.precision, optimization_of(stage), seed),
-        epochs=stage.epochs,
-        updates=stage.updates,
-        batch_size=stage.batch_size,
-        label_smoothing=stage.label_smoothing,
-        validate_fraction=stage.validate_fraction,
-    )
+    # Larger files are read for it here as they are when it answers.
+    larger = reads_larger(prepared)
+    with unadapted(network.backbone) if larger else nullcontext():
+        return pretrain(
+            network,
+            shown_to_teacher(prepared) if larger else prepared.data,
+            StageContext("pretrain", recorder, prepared.precision, optimization_of(stage), seed),
+            epochs=stage.epochs,
+            updates=stage.updates,
+            batch_size=stage.batch_size,
+            label_smoothing=stage.label_smoothing,
+            validate_fraction=stage.validate_fraction,
+        )
 
 
 def _frozen_mode(config: Config) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metakd.adaptation.algorithm import Algorithm
+from metakd.config.schema import LEARNED_MODES
 from metakd.data.cache import content_checksum
 from metakd.data.class_data import ClassData
 from metakd.data.preprocessing import Preprocessing
@@ -22,7 +23,7 @@ from metakd.stages.kept import source_fingerprint
 from metakd.stages.recorder import Recorder
 from metakd.stages.teacher_view import CachedTeacherView
 
-__all__ = ["embedded_by", "shown_to_teacher", "view_of_teacher"]
+__all__ = ["embedded_by", "reads_larger", "shown_to_teacher", "small_pictures", "view_of_teacher"]
 
 
 def view_of_teacher(
@@ -75,6 +76,30 @@ def embedded_by(
         teacher, prepared.class_data, autocast=prepared.precision.dtype, teacher_view=teacher_view
     )
     return frozen.clean
+
+
+def reads_larger(prepared: Prepared) -> bool:
+    """Tell whether picture files are read again, larger, for a teacher from elsewhere."""
+    outside = prepared.config.teacher.supports.outside and prepared.teacher_input is not None
+    return outside and _read_again(prepared) is not None
+
+
+def small_pictures(prepared: Prepared) -> str | None:
+    """Return a line where such a teacher is given the student's smaller pictures all the same."""
+    if not reads_larger(prepared):
+        return None
+    data, mode = prepared.class_data, prepared.config.distill.teacher_mode
+    if mode in LEARNED_MODES:
+        where, instead = "beside the student", "distill.teacher_mode=auto"
+    elif data.augment and data.views == 0:
+        where, instead = "where training pictures are changed afresh", "dataset.views=4"
+    else:
+        return None
+    return (
+        f"teacher: {where} it is given the student's pictures of "
+        f"{data.preprocessing.image_size()} pixels, scaled; for files read at its own size type "
+        f"{instead}"
+    )
 
 
 def shown_to_teacher(prepared: Prepared) -> ClassData:

@@ -15,10 +15,14 @@ from PIL import Image
 import metakd
 from metakd.errors import UserError
 from metakd.pipeline.again import evaluate_run
+from metakd.pipeline.learners import get_teacher
 from metakd.pipeline.prepare import prepare
 from metakd.pipeline.resume import resume
 from metakd.pipeline.teacher_view import shown_to_teacher
 from metakd.runs.folder import open_run
+from metakd.stages.pretrain import hold_out
+from metakd.stages.recorder import Recorder
+from metakd.tracking.progress import Progress
 
 ENCODER = '''
 """An encoder as a library from elsewhere has it: fixed numbers, 24 pixels, its own statistics."""
@@ -159,6 +163,30 @@ def test_files_larger_than_the_student_s_pictures_are_read_again(conf: Path) -> 
     cut = prepare(metakd.compose(*words, "teacher.options.crop=0.5", config_dir=conf))
     middle = shown_to_teacher(cut).examples("train", index)
     assert middle.shape == (4, 3, 48, 48)
+
+
+@pytest.mark.parametrize(("size", "epochs"), [(24, 1), (12, 1), (24, 0)])
+def test_a_teacher_learns_from_what_it_will_be_shown(conf: Path, size: int, epochs: int) -> None:
+    """Files of 48 pixels, 16 for the student: read again for a larger teacher, else scaled."""
+    words = [f"teacher.options.image_size={size}", f"pretrain.epochs={epochs}"]
+    words += ["dataset.views=0", "pretrain.cache=false", "pretrain.batch_size=8"]
+    prepared = prepare(metakd.compose(*photos(conf, *words), config_dir=conf))
+    said: list[str] = []
+    recorder = Recorder(progress=Progress(quiet=True))
+    recorder.say = said.append
+    assert prepared.teacher is not None
+    found: list[torch.Tensor] = []
+    backbone = prepared.teacher.backbone
+    backbone.register_forward_pre_hook(lambda module, given: found.append(given[0]))
+    get_teacher(prepared, recorder)
+    shown = shown_to_teacher(prepared)
+    assert bool(found) == bool(epochs)
+    assert {pictures.shape[1:] for pictures in found} <= {(3, size, size)}
+    held = hold_out(shown.train.labels, 0.05)[1]  # their clean pictures, last of all
+    if epochs:
+        torch.testing.assert_close(found[-1], shown.examples("train", held), rtol=0, atol=1e-6)
+    lines = [line for line in said if "it is given the student's pictures of 16 pixels" in line]
+    assert len(lines) == (size > 16)
 
 
 def test_held_out_images_stay_out_of_what_is_read_again(conf: Path) -> None:
