@@ -39,8 +39,8 @@ PATH_KEYS = frozenset(
 FUNCTION = re.compile(r"\w+\(.*\)", re.DOTALL)
 """`choice(…)`, `range(…)`: the grammar's own functions, left as they are."""
 
-TERMS = ("distill.terms.", "distill.settings.")
-"""What settings of the losses that `distill=combine` adds begin with; see `metakd.config.terms`."""
+TERMS = ("distill.terms.", "distill.settings.", "distill.schedules.")
+"""What settings of the losses that `distill=combine` adds, and schedules, begin with."""
 
 NULLABLE_GROUPS = frozenset({"experiment", "sweep"})
 """Groups that may be left without a choice."""

@@ -64,13 +64,16 @@ def term_of(distill: DistillConfig, term: str) -> DistillConfig:
 
 
 def idle_terms(config: Config, typed: Iterable[str]) -> list[str]:
-    """Return a line for each typed setting of a term that takes no part."""
+    """Return a line for each typed setting of a term, or schedule, that takes no part."""
     distill, lines = config.distill, []
     for key in sorted(typed):
         kind, _, rest = key.removeprefix("distill.").partition(".")
-        if not key.startswith("distill.") or kind not in ("terms", "settings"):
+        if not key.startswith("distill.") or kind not in ("terms", "settings", "schedules"):
             continue
-        if not distill.supports.combines:
+        if kind == "schedules":
+            if not distill.supports.uses_teacher:
+                lines.append(f"{key} changes nothing: nothing is distilled")
+        elif not distill.supports.combines:
             lines.append(f"{key} changes nothing: it is of distill=combine, not {distill.name}")
         elif kind == "settings" and rest and not distill.terms.get(rest.partition(".")[0]):
             term = rest.partition(".")[0]

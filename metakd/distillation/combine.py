@@ -85,13 +85,30 @@ class Combine(Distillation):
 
     def begin(self, step: int, steps: int, *, whole: bool) -> None:
         """See `Objective.begin`."""
+        super().begin(step, steps, whole=whole)
         for part in self._parts.values():
             part.begin(step, steps, whole=whole)
 
-    def advance(self) -> None:
-        """See `Objective.advance`."""
-        for part in self._parts.values():
-            part.advance()
+    def advance(self) -> dict[str, float]:
+        """See `Objective.advance`; values of a term's own schedules have its name in theirs."""
+        found = super().advance()
+        for name, part in self._parts.items():
+            for key, value in part.advance().items():
+                found[f"distill/{name}.{key.removeprefix('distill/')}"] = value
+        return found
+
+    def scheduled_values(self) -> dict[str, float]:
+        """See `Distillation.scheduled_values`: the weights of the terms, too."""
+        terms = {f"terms.{name}": weight for name, weight in self.term_weights.items()}
+        return {**super().scheduled_values(), **terms}
+
+    def set_value(self, name: str, value: float) -> None:
+        """See `Distillation.set_value`."""
+        kind, _, term = name.partition(".")
+        if kind == "terms":
+            self.term_weights[term] = value
+        else:
+            super().set_value(name, value)
 
     def weight(self, term: str) -> float | None:
         """See `Objective.weight`."""
@@ -99,10 +116,12 @@ class Combine(Distillation):
 
     def weights(self) -> dict[str, float]:
         """See `Objective.weights`."""
-        return {
-            "loss/ce": self.ce_weight,
-            **{f"loss/{name}": weight for name, weight in self.term_weights.items()},
+        terms = {
+            f"loss/{name}": weight
+            for name, weight in self.term_weights.items()
+            if f"terms.{name}" not in self.schedules
         }
+        return super().weights() | terms
 
     def taught(
         self, student: Prediction, targets: Tensor, answer: Answer
@@ -110,6 +129,8 @@ class Combine(Distillation):
         """See `Distillation.taught`; a term that says nothing here is left out."""
         weighted = {}
         for name, part in self._parts.items():
+            if not self.term_weights[name]:  # by its schedule
+                continue
             found = part.taught(student, targets, answer).values()
             if found:
                 total = torch.stack([weight * term for weight, term in found]).sum()

@@ -117,6 +117,7 @@ class CRD(Distillation):
     @torch.no_grad()
     def begin(self, step: int, steps: int, *, whole: bool) -> None:
         """See `Objective.begin`; the memory is used on whole batches, and empty at first."""
+        super().begin(step, steps, whole=whole)
         self._remembers = whole and self.remembered.shape[1] > 0
         self._seen = None
         if step == 0:
@@ -124,10 +125,10 @@ class CRD(Distillation):
             self.count.zero_()
 
     @torch.no_grad()
-    def advance(self) -> None:
+    def advance(self) -> dict[str, float]:
         """See `Objective.advance`: the latest examples take the place of the oldest ones."""
         if self._seen is None:
-            return
+            return super().advance()
         rows = self.remembered.shape[1]
         ours, theirs, labels = (x[-rows:] for x in self._seen)
         at = (self.count + torch.arange(len(labels), device=labels.device)) % rows
@@ -136,6 +137,7 @@ class CRD(Distillation):
         self.remembered_labels.index_copy_(0, at, labels)
         self.count.copy_((self.count + len(labels)) % rows)
         self._seen = None
+        return super().advance()
 
     def taught(
         self, student: Prediction, targets: Tensor, answer: Answer

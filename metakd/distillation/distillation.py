@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from metakd.distillation.divergences import widened
 from metakd.distillation.objective import Answer, Objective, named_total
-from metakd.errors import UserError
+from metakd.distillation.schedules import Schedule
+from metakd.errors import UserError, nearest
 from metakd.models.network import Prediction
 
 __all__ = ["Distillation", "check_weight", "embeddings_of", "logits_of"]
@@ -70,6 +73,70 @@ class Distillation(Objective):
     """
 
     ce_weight: float
+
+    def __init__(
+        self,
+        student_size: int = 0,
+        teacher_size: int = 0,
+        teacher_mean: Tensor | None = None,
+    ) -> None:
+        super().__init__(student_size, teacher_size, teacher_mean)
+        self.schedules: dict[str, Schedule] = {}
+        self._set: dict[str, float] = {}
+
+    def scheduled_values(self) -> dict[str, float]:
+        """Return the values that can have a schedule, by name: weights, and the temperature."""
+        names = [n for n in vars(self) if n.endswith("_weight") or n == "temperature"]
+        return {name: float(getattr(self, name)) for name in names}
+
+    def set_value(self, name: str, value: float) -> None:
+        """Let one of `scheduled_values` have another value."""
+        setattr(self, name, value)
+
+    def follow(self, schedules: Mapping[str, Any]) -> None:
+        """Let values change in the course of each stage.
+
+        Args:
+            schedules: by name of a value, what `Schedule.of` takes.
+
+        Raises:
+            UserError: there is no such value, it is 0 as it is set, or its schedule is wrong.
+        """
+        values = self.scheduled_values()
+        for name, typed in schedules.items():
+            if name not in values:
+                raise UserError(
+                    f"distill.schedules.{name}: this loss has no such value; it has "
+                    f"{', '.join(values)}.{nearest(name, values)}"
+                )
+            if not values[name]:
+                raise UserError(
+                    f"distill.schedules.{name}: {name} is 0, which switches it off; set it above 0"
+                )
+            self.schedules[name] = Schedule.of(name, typed, values[name])
+            self._set[name] = values[name]
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Objective.reads`: whatever the schedules have come to."""
+        return self.needed({**vars(self), **self._set})
+
+    def begin(self, step: int, steps: int, *, whole: bool) -> None:
+        """See `Objective.begin`: values with a schedule move on."""
+        for name, schedule in self.schedules.items():
+            self.set_value(name, schedule.at(step, steps))
+
+    def advance(self) -> dict[str, float]:
+        """See `Objective.advance`: the values that have a schedule."""
+        if not self.schedules:
+            return {}
+        values = self.scheduled_values()
+        return {f"distill/{name}": values[name] for name in self.schedules}
+
+    def weights(self) -> dict[str, float]:
+        """See `Objective.weights`; one with a schedule has no weight that holds for the stage."""
+        moving = {f"loss/{name.removesuffix('_weight')}" for name in self.schedules}
+        return {name: w for name, w in super().weights().items() if name not in moving}
 
     @property
     def mean_over_examples(self) -> bool:

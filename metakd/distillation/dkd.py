@@ -94,13 +94,24 @@ class DKD(Distillation):
         self.kd_weight = check_weight("kd_weight", kd_weight)
         self.temperature = check_temperature(temperature)
         self.standardise = standardise
-        self.tckd_weight = kd_weight * check_weight("options.tckd_weight", tckd_weight)
-        self.nckd_weight = kd_weight * check_weight("options.nckd_weight", nckd_weight)
-        if not ce_weight + self.tckd_weight + self.nckd_weight:
+        self.tckd_weight = check_weight("options.tckd_weight", tckd_weight)
+        self.nckd_weight = check_weight("options.nckd_weight", nckd_weight)
+        if not ce_weight + kd_weight * (tckd_weight + nckd_weight):
             raise UserError(
                 "all weights of distill=dkd are 0, so nothing would be learnt; set distill."
                 "ce_weight, or distill.kd_weight and options.nckd_weight, above 0"
             )
+
+    def weight(self, term: str) -> float | None:
+        """See `Objective.weight`; `kd_weight` multiplies both terms' own."""
+        found = super().weight(term)
+        return self.kd_weight * found if found and term in ("loss/tckd", "loss/nckd") else found
+
+    def weights(self) -> dict[str, float]:
+        """See `Objective.weights`."""
+        found = super().weights()
+        parts = {n: self.kd_weight * found[n] for n in ("loss/tckd", "loss/nckd") if n in found}
+        return found | parts if "loss/kd" in found else {"loss/ce": self.ce_weight}
 
     def taught(
         self, student: Prediction, targets: Tensor, answer: Answer
@@ -120,7 +131,10 @@ class DKD(Distillation):
         if self.standardise:
             theirs, ours = standardised(theirs), standardised(ours)
         parts = decoupled(theirs, ours, targets, self.temperature)
-        weights = {"loss/tckd": self.tckd_weight, "loss/nckd": self.nckd_weight}
+        weights = {
+            f"loss/{name}": self.kd_weight * weight
+            for name, weight in (("tckd", self.tckd_weight), ("nckd", self.nckd_weight))
+        }
         return {
             name: (weight, self.temperature**2 * part.mean())
             for (name, weight), part in zip(weights.items(), parts, strict=True)

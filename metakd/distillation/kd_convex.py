@@ -48,3 +48,15 @@ class KDConvex(KD):
             temperature=temperature,
             standardise=standardise,
         )
+
+    def scheduled_values(self) -> dict[str, float]:
+        """See `Distillation.scheduled_values`: the weight of the labels follows α."""
+        found = super().scheduled_values()
+        del found["ce_weight"]
+        return found
+
+    def set_value(self, name: str, value: float) -> None:
+        """See `Distillation.set_value`."""
+        if name == "kd_weight":
+            self.ce_weight = 1.0 - check_weight("schedules.kd_weight", value, most=1.0)
+        super().set_value(name, value)

@@ -216,8 +216,9 @@ class Objective(nn.Module):
         """
 
     @torch.no_grad()
-    def advance(self) -> None:
-        """Take note that the update was made."""
+    def advance(self) -> dict[str, float]:
+        """Take note that the update was made; return what is to be logged of it, by name."""
+        return {}
 
     def weight(self, term: str) -> float | None:
         """Return with what weight a term, named as in `forward`, enters the total.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from metakd.config.needs import check_needs, declared_needs
 from metakd.config.schema import Config, DistillConfig
 from metakd.config.terms import term_of
+from metakd.distillation.distillation import Distillation
 from metakd.distillation.objective import FeatureShapes, Objective, stages_among
 from metakd.errors import UserError, nearest
 from metakd.models.features import feature_shapes
@@ -115,6 +116,13 @@ def build_objective(
                 "say it in the class, with the weights that switch each on: "
                 "needs = {'logits': ('kd_weight',)}"
             )
+        if loss.distill.schedules:
+            if not isinstance(objective, Distillation):
+                raise UserError(
+                    f"distill.schedules: distill={loss.distill.name} cannot follow any; type "
+                    "distill=kd, or make the class a subclass of Distillation"
+                )
+            objective.follow(_flat(loss.distill.schedules))
         return objective
 
     losses = _losses(config)
@@ -149,7 +157,7 @@ def _losses(config: Config) -> list[Loss]:
                 "combined; type distill.terms.kd and distill.ce_weight, for example"
             )
         for key in distill.settings.get(name) or ():
-            if key not in used:
+            if key not in used and key != "schedules":
                 raise UserError(
                     f"distill.settings.{name}.{key}: distill={name} does not use it."
                     + nearest(str(key), used)
@@ -197,6 +205,13 @@ def _class_of(config: Config, distill: DistillConfig) -> type[Objective]:
             "subclass of metakd.distillation.objective.Objective"
         )
     return cls
+
+
+def _flat(schedules: Mapping[str, Any]) -> dict[str, Any]:
+    """Return schedules by name, those of `terms` as `terms.NAME`."""
+    terms = schedules.get("terms", {})
+    own = {name: typed for name, typed in schedules.items() if name != "terms"}
+    return own | {f"terms.{name}": typed for name, typed in terms.items()}
 
 
 def _shown(needs: frozenset[str]) -> str:

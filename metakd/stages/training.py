@@ -183,8 +183,8 @@ class Training:
                 self._how.clip,
             )
         self._optimizer.step()
-        self._objective.advance()
-        return terms, self.learner.advance()
+        values = {name: torch.tensor(v) for name, v in self._objective.advance().items()}
+        return terms, {**self.learner.advance(), **values}
 
     def kept(self) -> Snapshot:
         """Return the state as it is, to go back to it."""

@@ -146,6 +146,8 @@ def test_words_without_effect_are_named() -> None:
     assert idle == (
         "distill.settings.crd.memory changes nothing: distill.terms.crd is not set, or 0",
     )
+    nothing = compose(["distill=none", "distill.schedules.temperature=linear"]).warnings
+    assert nothing == ("distill.schedules.temperature changes nothing: nothing is distilled",)
     other = compose(["distill=kd", "distill.terms.dist=1"]).warnings
     assert other == ("distill.terms.dist changes nothing: it is of distill=combine, not kd",)
     with pytest.raises(UserError, match="has no terms; type"):
@@ -185,6 +187,8 @@ def test_every_term_of_a_run_is_logged(pictures: Path) -> None:
         *(f"distill.terms.{name}=0.1" for name in ("hints", "crd", "prototypes", "review", "vid")),
         "distill.terms.wasserstein=1",
         "distill.settings.wasserstein.cost=teacher",
+        "distill.schedules.terms.dist.end=1",
+        "distill.settings.kd.schedules.temperature={shape: cosine, start: 8}",
         "dataset=image_folder",
         f"dataset.folder={pictures}",
         "dataset.image_size=16",
@@ -211,5 +215,11 @@ def test_every_term_of_a_run_is_logged(pictures: Path) -> None:
         logged = {n for line in lines if line["stage"] == stage for n in line["metrics"]}
         assert {f"loss/{n}" for n in names} <= logged
         assert ("loss/prototypes" in logged) == ("prototypes" in names)
+    values = [
+        tuple(line["metrics"][f"distill/{n}"] for n in ("terms.dist", "kd.temperature"))
+        for line in lines
+        if line["stage"] == "meta_train" and "distill/terms.dist" in line["metrics"]
+    ]
+    assert values == [(1.5, 6.0), (1.0, 4.0)]
     weights = load_file(run / "checkpoints" / "student.safetensors")
     assert not [name for name in weights if "parts" in name or "connector" in name]

@@ -254,10 +254,13 @@ class DistillConfig:
     """`feedback`: rate of the student's trial step, plain gradient descent."""
     hypergradient: str = setting("finite_differences", words=("finite_differences", "unrolled"))
     """`feedback`: `unrolled` is exact and takes more memory."""
-    terms: dict[str, float] = field(default_factory=dict)
+    schedules: dict[str, Any] = setting({}, pipeline=True)
+    """How a weight or the temperature changes in each stage, by its name: `linear`, `cosine`,
+    `ramp_up`, or `{shape: cosine, start: 8, end: 1, share: 0.5}`."""
+    terms: dict[str, float] = setting({}, pipeline=True)
     """`combine`: weights of the losses by name, `distill.terms.dist=0.5`; each multiplies what that
     loss adds to the labels by its own weights; 0: it takes no part."""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = setting({}, pipeline=True)
     """`combine`: settings and options of a term, `distill.settings.dist.temperature=2`."""
     parts: dict[str, Any] = fact({})
     """`combine`: the files of the terms; filled in when a run is composed."""

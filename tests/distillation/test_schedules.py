@@ -1,0 +1,120 @@
+"""Schedules of temperature and weights: values by hand, what follows them, what is refused."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from metakd.distillation.combine import Combine
+from metakd.distillation.distillation import Distillation
+from metakd.distillation.dkd import DKD
+from metakd.distillation.kd import KD
+from metakd.distillation.kd_convex import KDConvex
+from metakd.distillation.objective import Answer
+from metakd.distillation.schedules import Schedule
+from metakd.errors import UserError
+from metakd.models.network import Prediction
+
+LABELS = torch.tensor([0, 1, 2, 0])
+
+
+def _said() -> tuple[Prediction, torch.Tensor, Answer]:
+    draw = torch.Generator().manual_seed(0)
+    ours, theirs = torch.randn(2, 4, 3, generator=draw, dtype=torch.float64)
+    return Prediction(ours), LABELS, Answer(theirs)
+
+
+@pytest.mark.parametrize(
+    ("typed", "values"),
+    [
+        ("constant", [4, 4, 4, 4]),
+        ({"shape": "linear", "start": 8, "end": 0}, [6, 4, 2, 0]),
+        ({"start": 8, "share": 0.5}, [6, 4, 4, 4]),
+        ("ramp_up", [4, 4, 4, 4]),  # a tenth of four updates
+        ({"shape": "ramp_up", "share": 0.5}, [2, 4, 4, 4]),
+        (
+            {"shape": "cosine", "start": 0, "end": 1},
+            [0.5 * (1 - math.cos(math.pi * p)) for p in (0.25, 0.5, 0.75, 1)],
+        ),
+    ],
+    ids=str,
+)
+def test_values_by_hand(typed: Any, values: list[float]) -> None:
+    schedule = Schedule.of("kd_weight", typed, 4.0)
+    assert [schedule.at(i, 4) for i in range(4)] == pytest.approx(values)
+
+
+def test_the_loss_follows_and_says_so() -> None:
+    said = _said()
+    moving = KD(temperature=2.0, kd_weight=3.0)
+    moving.follow({"temperature": {"start": 6}, "kd_weight": {"shape": "linear", "end": 0}})
+    for step, (temperature, weight) in enumerate([(4.0, 1.5), (2.0, 0.0)]):
+        moving.begin(step, 2, whole=True)
+        fixed = KD(temperature=temperature, kd_weight=weight)
+        torch.testing.assert_close(moving(*said), fixed(*said))
+        assert moving.advance() == {"distill/temperature": temperature, "distill/kd_weight": weight}
+    assert moving.reads == {"logits"}  # of the next stage, which starts anew
+    assert moving.weights() == {"loss/ce": 1.0}
+    moving.begin(0, 2, whole=True)
+    assert moving.kd_weight == 1.5
+
+
+def test_a_convex_sum_stays_one() -> None:
+    loss = KDConvex(kd_weight=0.8)
+    loss.follow({"kd_weight": {"start": 0}})
+    loss.begin(0, 4, whole=True)
+    assert (loss.kd_weight, loss.ce_weight) == pytest.approx((0.2, 0.8))
+    with pytest.raises(UserError, match="it has kd_weight, temperature"):
+        loss.follow({"ce_weight": "linear"})
+
+
+def test_decoupled_parts_follow_their_common_weight() -> None:
+    said = _said()
+    loss = DKD(kd_weight=2.0, nckd_weight=3.0)
+    assert loss.weight("loss/nckd") == loss.weights()["loss/nckd"] == 6.0
+    loss.follow({"kd_weight": {"shape": "ramp_up", "share": 1}})
+    loss.begin(0, 2, whole=True)
+    torch.testing.assert_close(loss(*said), DKD(kd_weight=1.0, nckd_weight=3.0)(*said))
+    assert loss.weights() == {"loss/ce": 1.0}
+
+
+def test_terms_of_a_combination_have_their_own() -> None:
+    said = _said()
+    kd = KD(temperature=2.0)
+    kd.follow({"temperature": {"start": 6}})
+    loss = Combine(terms={"kd": (4.0, kd)})
+    loss.follow({"terms.kd": {"end": 0}})
+    loss.begin(0, 2, whole=True)
+    fixed = Combine(terms={"kd": (2.0, KD(temperature=4.0))})
+    torch.testing.assert_close(loss(*said), fixed(*said))
+    assert loss.advance() == {"distill/terms.kd": 2.0, "distill/kd.temperature": 4.0}
+    assert loss.weights() == {"loss/ce": 1.0}
+    loss.begin(1, 2, whole=True)
+    assert set(loss(*said)) == {"loss", "loss/ce"}
+
+
+@pytest.mark.parametrize(
+    ("schedules", "message"),
+    [
+        ({"temprature": "linear"}, "it has ce_weight, kd_weight, temperature. Did you mean"),
+        ({"temperature": "liner"}, "linear"),
+        ({"temperature": {"begin": 2}}, r"temperature\.begin: there is no such key"),
+        ({"temperature": {"start": 0}}, "goes from 0 to 4; both must be above 0"),
+        ({"kd_weight": {"end": -1}}, "0 or more"),
+        ({"kd_weight": {"end": "much"}}, "expected a number"),
+        ({"kd_weight": {"share": 0}}, "above 0, at most 1"),
+    ],
+    ids=str,
+)
+def test_wrong_schedules_are_refused(schedules: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        KD().follow(schedules)
+
+
+def test_a_weight_of_0_has_no_schedule() -> None:
+    loss: Distillation = KD(kd_weight=0.0)
+    with pytest.raises(UserError, match="kd_weight is 0, which switches it off"):
+        loss.follow({"kd_weight": "ramp_up"})
