@@ -13,7 +13,13 @@ from metakd.data.class_data import ClassData
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.calibration import fit_scale
 from metakd.runs.records_using import Calibration, Score
-from metakd.stages.evaluate import embed_split, embeds_alone, evaluation_tasks
+from metakd.stages.evaluate import (
+    EvaluationSetting,
+    embed_split,
+    embeds_alone,
+    evaluation_tasks,
+    images_of,
+)
 from metakd.stages.precision import Precision
 from metakd.task_spec import TaskSpec
 from metakd.using.known import SCORES, auroc, quantiles_of, rejection_curve
@@ -67,16 +73,18 @@ def evaluated_tasks(
         precision: number format of forward passes.
         embeddings: [examples, size] of `split`, where known already.
     """
-    drawn = min(2 * ways, data.split(split).classes)
+    spec = TaskSpec(min(2 * ways, data.split(split).classes), shots, queries)
     gather = isinstance(algorithm, MetricAlgorithm) and embeds_alone(algorithm.backbone)
     if gather and embeddings is None:
-        embeddings = embed_split(algorithm, data, split, precision)  # type: ignore[arg-type]
+        setting = EvaluationSetting(split, spec, tasks, seed, "calibrate")
+        used = images_of(data, [setting])
+        embeddings = embed_split(algorithm, data, split, precision, used=used)  # type: ignore[arg-type]
     algorithm.eval()
     logits, targets = [], []
     for batch in evaluation_tasks(
         data,
         split,
-        TaskSpec(drawn, shots, queries),
+        spec,
         tasks=tasks,
         seed=seed,
         stage="calibrate",
