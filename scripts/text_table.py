@@ -134,7 +134,10 @@ def accuracy(evaluated: Mapping[str, Any], shots: int) -> float:
 
 
 def line(name: str, model: str, found: Sequence[Mapping[str, Any]]) -> str:
-    """Return a line of the table: mean and, of several seeds, deviation over them."""
+    """Return a line of the table: mean and, of several seeds, deviation over them.
+
+    The time is that of one text of full length at a time.
+    """
     cells = [name]
     for shots in (1, 5):
         values = [100 * accuracy(results[model], shots) for results in found]
@@ -142,7 +145,7 @@ def line(name: str, model: str, found: Sequence[Mapping[str, Any]]) -> str:
         cells.append(f"{statistics.fmean(values):.1f}{spread}")
     cost = found[0][model]["cost"]
     cells += [f"{cost['parameters'] / 1e6:.2f}M", f"{cost['bytes'] / 1e6:.1f} MB"]
-    cells.append(f"{1000 * cost['latency_batch_ms'] / 64:.0f}")
+    cells.append(f"{1000 * cost['latency_ms']:.0f}")
     return f"| {' | '.join(cells)} |"
 
 

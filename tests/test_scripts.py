@@ -282,7 +282,7 @@ def test_a_line_of_texts_has_mean_and_deviation(text_table: ModuleType) -> None:
     def results(one: float, five: float) -> dict[str, Any]:
         entries = [{"shots": s, "steps": 5, "accuracy": a} for s, a in ((1, one), (5, five))]
         other = {"shots": 1, "steps": 0, "accuracy": 0.2}
-        cost = {"parameters": 961000, "bytes": 3844000, "latency_batch_ms": 6.4}
+        cost = {"parameters": 961000, "bytes": 3844000, "latency_ms": 0.1}
         own = {"fewshot": entries[0], "fewshot_all": [other, *entries], "cost": cost}
         return {"student": own}
 
