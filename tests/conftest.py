@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +41,35 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def most_runs() -> Iterator[int | None]:
-    """Time networks a few times only, whose latencies nobody looks at: a second of every run.
+def most_runs() -> Iterator[int]:
+    """Leave out most of a tiny run's time: figures, timing networks often, waiting for the disk.
 
     Returns:
-        how often they are timed outside the tests; None where no test needs torch.
+        how often networks are timed outside the tests.
     """
-    if "torch" not in sys.modules:  # importing it would take longer
-        yield None
-        return
     from metakd.models import cost
+    from metakd.pipeline import run
 
     with pytest.MonkeyPatch.context() as patch:
         real = cost._MOST_RUNS
         patch.setattr(cost, "_MOST_RUNS", 2 * cost._ROUNDS)
+        patch.setattr(run, "draw_figures", lambda *_: None)
+        patch.setattr(os, "fsync", lambda _: None)
         yield real
+
+
+@pytest.fixture(scope="session")
+def drawing() -> Callable[[], AbstractContextManager[None]]:
+    """Runs in its context draw their figures."""
+    from metakd.pipeline import draw, run
+
+    @contextmanager
+    def drawn() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run, "draw_figures", draw.draw_figures)
+            yield
+
+    return drawn
 
 
 @pytest.fixture
@@ -65,14 +79,6 @@ def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip("METAKD_DATA names no folder of datasets")
     monkeypatch.setenv("METAKD_DATA", DATA)
     return Path(DATA)
-
-
-@pytest.fixture(scope="module")
-def without_figures() -> Iterator[None]:
-    """Runs of this module draw no pictures, which takes half of a tiny run's time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metakd.pipeline.run.draw_figures", lambda *_: None)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,6 @@ from PIL import Image
 import metakd
 from metakd.config.locate import conf_folder
 
-pytestmark = pytest.mark.usefixtures("without_figures")
-
 FILES = sorted(p for p in (conf_folder() / "experiment").rglob("*.yaml"))
 NAMES = [str(p.relative_to(conf_folder() / "experiment").with_suffix("")) for p in FILES]
 
@@ -22,13 +20,15 @@ each = pytest.mark.parametrize(("name", "file"), list(zip(NAMES, FILES, strict=T
 
 SHORT = (
     "meta_train.iterations=2",
-    "meta_train.validate_tasks=20",
+    "meta_train.validate_tasks=8",
     "task.meta_batch=1",
+    "task.queries=3",
+    "task.train_queries=3",
     "pretrain.epochs=1",
     "pretrain.updates=null",
     "warmstart.epochs=0",
-    "evaluate.tasks=20",
-    "evaluate.curve_tasks=20",
+    "evaluate.tasks=8",
+    "evaluate.curve_tasks=8",
     "evaluate.transductive=false",
     "evaluate.shots=[]",
     "evaluate.steps=[0]",
@@ -58,12 +58,12 @@ def shortened(name: str, file: Path, folder: Path, *overrides: str) -> dict[str,
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """105 classes (63 of them meta-train ones) of 20 noisy pictures each, 28 x 28."""
+    """105 classes (63 of them meta-train ones) of 14 noisy pictures each, 28 x 28."""
     folder, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     for c in range(105):
         (folder / f"class{c:03d}").mkdir()
         pattern = random.integers(0, 200, (28, 28, 3))
-        for i in range(20):
+        for i in range(14):
             noisy = (pattern + random.integers(0, 55, (28, 28, 3))).astype(np.uint8)
             Image.fromarray(noisy).save(folder / f"class{c:03d}" / f"{i}.png", compress_level=0)
     return folder

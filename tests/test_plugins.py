@@ -266,7 +266,6 @@ def test_inside_the_project_no_permission_is_needed(
     assert row in PAGE.read_text(encoding="utf-8")
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_own_images_need_no_code(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     for number in range(10):

@@ -125,7 +125,6 @@ def test_runs_that_are_broken_end_as_the_one_that_was_not(trials: Any) -> None:
         assert (tally.trials, tally.survived) == (1, 1), trials.tallies
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_a_difference_between_runs_is_found(faults: ModuleType, tmp_path: Path) -> None:
     for seed in (0, 1):
         words = [w for w in faults.COMMON if not w.startswith(("finetune", "deterministic"))]
@@ -242,7 +241,6 @@ def test_students_of_an_outside_teacher(
     outside: ModuleType,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    without_figures: None,
 ) -> None:
     timm: Any = pytest.importorskip("timm", reason="needs pip install 'metakd[timm]'")
     torch: Any = pytest.importorskip("torch")

@@ -49,7 +49,6 @@ def jobs_of(name: str) -> list[list[str]]:
     return jobs
 
 
-@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("name", NAMES)
 def test_runs(name: str, tmp_path: Path) -> None:
     jobs = jobs_of(name)

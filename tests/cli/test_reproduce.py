@@ -158,9 +158,7 @@ def test_refusing_takes_no_torch(run_folder: Path) -> None:
 
 def test_real_runs(metakd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    from metakd.pipeline import run as run_module
 
-    monkeypatch.setattr(run_module, "draw_figures", lambda *given: None)
     assert metakd("train", *SHORT, "hydra.run.dir=run").status == 0
     answer = metakd("reproduce", "run", "--json")
     assert (answer.status, answer.err) == (0, "")

@@ -33,8 +33,6 @@ from metakd.data.splits import SPLITS
 from metakd.errors import UserError
 from metakd.pipeline.prepare import prepare
 
-pytestmark = pytest.mark.usefixtures("without_figures")
-
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:

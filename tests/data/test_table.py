@@ -25,8 +25,6 @@ from metakd.models.input_adapter import adapt_input
 from metakd.registry import build
 from metakd.stages.training import Training
 
-pytestmark = pytest.mark.usefixtures("without_figures")
-
 COLUMNS = ("a", "b", "c")
 
 

@@ -120,14 +120,21 @@ def test_unusable_settings(settings: dict[str, object], message: str) -> None:
 
 TINY = (
     "distill=attention_transfer",
-    "dataset.images_per_class=20",
+    "dataset.images_per_class=4",
+    "dataset.image_size=16",
     "pretrain.epochs=1",
-    "teacher.width=8",
+    "teacher.width=4",
+    "student.width=4",
+    "task.queries=2",
+    "task.train_queries=2",
+    "task.meta_batch=1",
     "meta_train.iterations=2",
     "meta_train.validate_every=2",
-    "meta_train.validate_tasks=4",
-    "evaluate.tasks=4",
+    "meta_train.validate_tasks=2",
+    "evaluate.tasks=2",
     "evaluate.shots=[]",
+    "evaluate.steps=[]",
+    "evaluate.transductive=false",
     "student_alone=false",
     "tracker=none",
     "device=cpu",
@@ -135,7 +142,6 @@ TINY = (
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(
     ("words", "stages"),
     [

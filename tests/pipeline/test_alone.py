@@ -16,15 +16,18 @@ from metakd.runs.folder import open_run
 from metakd.stages.recorder import Recorder
 
 SHORT = (
-    "dataset.images_per_class=8",
+    "dataset.images_per_class=4",
     "dataset.image_size=16",
     "task.queries=3",
+    "task.train_queries=3",
     "task.meta_batch=2",
     "meta_train.iterations=4",
     "meta_train.validate_every=2",
     "meta_train.validate_tasks=2",
     "pretrain.epochs=1",
+    "pretrain.batch_size=1024",
     "warmstart.epochs=1",
+    "warmstart.batch_size=1024",
     "teacher=conv4_small",
     "teacher.width=4",
     "student.width=4",
@@ -39,7 +42,6 @@ SHORT = (
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes most of a short run's time and is not looked at."""
     monkeypatch.setattr(run_module, "cost_of", lambda *_: {})
-    monkeypatch.setattr(run_module, "draw_figures", lambda *given: None)
 
 
 @pytest.fixture

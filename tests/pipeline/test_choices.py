@@ -25,6 +25,7 @@ TINY = (
     "task.meta_batch=2",
     "pretrain.epochs=0",
     "warmstart.epochs=1",
+    "warmstart.batch_size=1024",
     "meta_train.iterations=2",
     "meta_train.validate_tasks=2",
     "evaluate.tasks=4",
@@ -39,9 +40,7 @@ TINY = (
 
 
 def run(folder: Path, *words: str) -> dict[str, Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metakd.pipeline.run.draw_figures", lambda *_: None)  # half of the time
-        return metakd.train(*TINY, *words, f"hydra.run.dir={folder}")
+    return metakd.train(*TINY, *words, f"hydra.run.dir={folder}")
 
 
 @pytest.fixture
@@ -84,8 +83,6 @@ def test_what_was_brought_is_recorded_as_settings(tmp_path: Path, said: list[str
 
 def test_regression_runs_alone(tmp_path: Path) -> None:
     words = [w for w in TINY if not w.startswith(("dataset.", "student."))]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metakd.pipeline.run.draw_figures", lambda *_: None)
-        results = metakd.train(*words, "dataset=sinusoid", f"hydra.run.dir={tmp_path / 'run'}")
+    results = metakd.train(*words, "dataset=sinusoid", f"hydra.run.dir={tmp_path / 'run'}")
     assert results["student"]["fewshot"]["mse"] > 0
     assert results["student"]["fewshot"]["shots"] == 5

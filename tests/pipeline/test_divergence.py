@@ -14,8 +14,6 @@ from jsonschema import Draft202012Validator
 import metakd
 from metakd.runs.folder import open_run
 
-pytestmark = pytest.mark.usefixtures("without_figures")
-
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 NOT_TRAINED = (
     "algorithm=maml",
@@ -30,7 +28,13 @@ NOT_TRAINED = (
     "algorithm.inner_steps=1",
     "tracker=none",
 )
-GLYPHS = ("dataset.image_size=16", "dataset.images_per_class=20", "student.width=4")
+GLYPHS = (
+    "dataset.image_size=16",
+    "dataset.images_per_class=4",
+    "task.queries=3",
+    "task.train_queries=3",
+    "student.width=4",
+)
 SINUSOID = ("dataset=sinusoid", "student=mlp", "student.width=null", "task.shots=5")
 
 

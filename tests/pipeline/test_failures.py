@@ -19,12 +19,11 @@ from metakd.pipeline.failures import explained, is_out_of_memory, resume_command
 from metakd.runs.folder import open_run
 from metakd.runs.journal import Journal
 
-pytestmark = pytest.mark.usefixtures("without_figures")
-
 SHORT = (
-    "dataset.images_per_class=8",
+    "dataset.images_per_class=4",
     "dataset.image_size=16",
     "task.queries=3",
+    "task.train_queries=3",
     "meta_train.iterations=6",
     "meta_train.validate_tasks=2",
     "warmstart=none",

@@ -24,8 +24,6 @@ from metakd.models.weights_file import header, read_weights
 from metakd.pipeline.prepare import prepare
 from metakd.runs.checkpoints import load_state, load_weights
 
-pytestmark = pytest.mark.usefixtures("without_figures")
-
 SAME = "teacher.same_classes=true"
 TINY = (
     "dataset=image_folder",

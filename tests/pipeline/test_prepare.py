@@ -22,8 +22,6 @@ from metakd.stages.evaluate import evaluation_tasks
 from metakd.stages.recorder import Recorder
 from metakd.task_spec import TaskSpec
 
-pytestmark = pytest.mark.usefixtures("without_figures")
-
 TWINS = ("teacher=conv4", "student=conv4", "teacher.width=8", "student.width=8", "tracker=none")
 
 
@@ -94,6 +92,7 @@ def test_the_default_run_has_no_warnings() -> None:
 
 def test_a_teacher_that_saw_the_target_s_test_images_is_another_one(tmp_path: Path) -> None:
     settings = ("pretrain.epochs=1", f"cache_root={tmp_path}", "pretrain.batch_size=512")
+    settings += ("dataset.image_size=16", "dataset.images_per_class=6")
 
     def teachers(*overrides: str) -> int:
         get_teacher(prepared(*settings, *overrides), Recorder())

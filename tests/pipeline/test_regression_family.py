@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +125,17 @@ def conf(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_its_tasks_are_drawn_as_predicted_against_true_values(
-    conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    conf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    drawing: Callable[[], AbstractContextManager[None]],
 ) -> None:
     figures: list[Any] = []
     save = functions.save
     monkeypatch.setattr(functions, "save", lambda f, out: (figures.append(f), save(f, out))[1])
     folder = tmp_path / "run"
-    found = metakd.train(*SHORT, f"hydra.run.dir={folder}", config_dir=conf, quiet=True)
+    with drawing():
+        found = metakd.train(*SHORT, f"hydra.run.dir={folder}", config_dir=conf, quiet=True)
     assert (folder / "figures" / "sample_tasks.png").is_file()
     assert len(figures[0].axes) == 3  # one model, three tasks
     first = figures[0].axes[0]

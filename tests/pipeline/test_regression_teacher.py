@@ -34,8 +34,6 @@ SHORT = (
     "tracker=none",
 )
 
-pytestmark = pytest.mark.usefixtures("without_figures")
-
 
 def run(folder: Path, *overrides: str) -> dict[str, Any]:
     return metakd.train(*SHORT, *overrides, f"hydra.run.dir={folder}", quiet=True)
@@ -53,9 +51,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     folder = tmp_path_factory.mktemp("regression") / "taught"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metakd.pipeline.run.draw_figures", lambda *_: None)
-        return run(folder), folder
+    return run(folder), folder
 
 
 def test_teacher_twin_and_fidelity_are_reported(taught: tuple[dict[str, Any], Path]) -> None:

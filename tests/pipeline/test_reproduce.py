@@ -20,13 +20,15 @@ from metakd.runs.checkpoints import load_weights, save_weights
 from metakd.runs.folder import open_run
 
 SHORT = (
-    "dataset.images_per_class=8",
+    "dataset.images_per_class=4",
     "dataset.image_size=16",
     "task.queries=3",
+    "task.train_queries=3",
     "meta_train.iterations=2",
     "meta_train.validate_every=2",
     "meta_train.validate_tasks=2",
     "pretrain.epochs=1",
+    "pretrain.batch_size=1024",
     "warmstart.epochs=0",
     "task.meta_batch=2",
     "teacher=conv4_small",
@@ -46,7 +48,6 @@ def quick() -> Iterator[None]:
     """Leave out what takes most of a short run's time and is not looked at."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "cost_of", lambda model, *_: {"latency_ms": id(model)})
-        patch.setattr(run_module, "draw_figures", lambda *given: None)
         yield
 
 

@@ -21,16 +21,16 @@ from metakd.runs.checkpoints import load_weights, save_state
 from metakd.runs.folder import open_run
 from metakd.stages import training
 
-pytestmark = pytest.mark.usefixtures("without_figures")
-
 SHORT = (
-    "dataset.images_per_class=8",
+    "dataset.images_per_class=4",
     "dataset.image_size=16",
     "task.queries=3",
+    "task.train_queries=3",
     "meta_train.iterations=4",
     "meta_train.validate_every=2",
     "meta_train.validate_tasks=2",
     "pretrain.epochs=1",
+    "pretrain.batch_size=1024",
     "pretrain.cache=false",
     "student_alone_cache=false",
     "warmstart.epochs=0",
@@ -59,7 +59,6 @@ class Killed(BaseException):
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave out what takes most of a short run's time and is not looked at."""
     monkeypatch.setattr(run_module, "cost_of", lambda *_: {})
-    monkeypatch.setattr(run_module, "draw_figures", lambda *given: None)
     yield
     torch.set_deterministic_debug_mode("default")
 
@@ -122,7 +121,12 @@ RUNS: dict[str, tuple[str, ...]] = {
     "supervised": ("algorithm=supervised", "distill=kd", "meta_train.batch_size=8"),
     "relation": ("algorithm=relation", "distill=none"),
     "ridge": ("algorithm=ridge", "distill=kd"),
-    "metabaseline": ("algorithm=metabaseline", "warmstart.epochs=1", "distill=none"),
+    "metabaseline": (
+        "algorithm=metabaseline",
+        "warmstart.epochs=1",
+        "warmstart.batch_size=1024",
+        "distill=none",
+    ),
     "maml": ("algorithm=maml", "distill=kd"),
     "imaml": ("algorithm=imaml", "distill=none"),
     "anil": ("algorithm=anil", "distill=kd_convex"),
@@ -354,7 +358,6 @@ def test_a_gradient_that_is_not_finite_ends_the_run_in_one_line(
     go_on(tmp_path / "run")  # the NaN came once only
     monkeypatch.undo()
     monkeypatch.setattr(run_module, "cost_of", lambda *_: {})
-    monkeypatch.setattr(run_module, "draw_figures", lambda *given: None)
     run(tmp_path / "whole", "distill=none")
     same(tmp_path / "whole", tmp_path / "run")
 

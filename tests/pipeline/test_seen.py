@@ -23,8 +23,6 @@ from metakd.models.card import Card
 from metakd.pipeline.seen import overlap
 from metakd.stages.recorder import Recorder
 
-pytestmark = pytest.mark.usefixtures("without_figures")
-
 TINY = (
     "dataset=image_folder",
     "dataset.image_size=16",

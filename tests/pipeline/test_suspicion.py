@@ -18,8 +18,6 @@ from metakd.pipeline import run as story
 from metakd.pipeline import suspicion
 from metakd.pipeline.suspicion import doubts_of
 
-pytestmark = pytest.mark.usefixtures("without_figures")
-
 SMALL = (
     "dataset.image_size=16",
     "dataset.images_per_class=8",

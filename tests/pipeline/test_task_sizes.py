@@ -149,7 +149,6 @@ def recorded(folder: str | Path) -> dict[str, Any]:
 def test_the_run_and_what_follows_it_have_the_same_numbers(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metakd.pipeline.run.draw_figures", lambda *_: None)
     lines: list[str] = []
     monkeypatch.setattr(
         "metakd.tracking.progress.Progress.warn", lambda self, text: lines.append(text)

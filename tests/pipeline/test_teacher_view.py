@@ -82,7 +82,7 @@ TINY = (
 
 
 @pytest.fixture
-def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_figures: None) -> Iterator[Path]:
+def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of choices that knows the encoder, a cache of its own, 25 classes of pictures."""
     (tmp_path / "elsewhere.py").write_text(ENCODER)
     monkeypatch.syspath_prepend(str(tmp_path))

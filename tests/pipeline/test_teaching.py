@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,14 @@ from metakd.pipeline.prepare import Prepared, prepare
 from metakd.stages.recorder import Recorder
 
 SHORT = (
-    "dataset.images_per_class=8",
+    "dataset.images_per_class=4",
     "dataset.image_size=16",
     "task.queries=3",
+    "task.train_queries=3",
     "meta_train.iterations=2",
     "meta_train.validate_tasks=2",
     "pretrain.epochs=1",
+    "pretrain.batch_size=1024",
     "warmstart.epochs=0",
     "task.meta_batch=2",
     "teacher=conv4_small",
@@ -54,10 +58,9 @@ def run(folder: Path, *overrides: str) -> dict[str, Any]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what takes most of a short run's time and is not looked at: costs and figures."""
+    """Leave out what takes most of a short run's time and is not looked at: costs."""
     for module in (run_module, again_module):
         monkeypatch.setattr(module, "cost_of", lambda *_: {})
-    monkeypatch.setattr(run_module, "draw_figures", lambda *given: None)
 
 
 def metrics(folder: Path, stage: str) -> set[str]:
@@ -107,8 +110,11 @@ def test_a_whole_run_and_evaluating_it_again(words: tuple[str, ...], tmp_path: P
     assert again["gains"] == results["gains"]
 
 
-def test_the_game_is_drawn(tmp_path: Path) -> None:
-    run(tmp_path / "run", "algorithm=adversarial", "distill=kd", "student_alone=false")
+def test_the_game_is_drawn(
+    tmp_path: Path, drawing: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with drawing():
+        run(tmp_path / "run", "algorithm=adversarial", "distill=kd", "student_alone=false")
     assert (tmp_path / "run" / "figures" / "adversarial_game.png").stat().st_size > 10_000
 
 

@@ -123,9 +123,7 @@ def conf(tmp_path: Path) -> Iterator[Path]:
     sys.modules.pop("tandem_plugin", None)
 
 
-def test_a_run_of_an_algorithm_that_teaches(
-    conf: Path, tmp_path: Path, without_figures: None
-) -> None:
+def test_a_run_of_an_algorithm_that_teaches(conf: Path, tmp_path: Path) -> None:
     found = metakd.train(*SHORT, f"hydra.run.dir={tmp_path / 'run'}", config_dir=conf, quiet=True)
     assert sys.modules["tandem_plugin"].Tandem.joins == 1
     assert found["teacher"]["fewshot"]["steps"] == 1  # it adapts, as the student does

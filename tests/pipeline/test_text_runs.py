@@ -19,8 +19,6 @@ from metakd.errors import UserError
 from metakd.pipeline.prepare import prepare
 from metakd.stages.training import Training
 
-pytestmark = pytest.mark.usefixtures("without_figures")
-
 PLACES = ["north", "south", "east", "west", "here", "there", "left", "right"]
 THINGS = ["flight", "hotel", "card", "loan", "table", "train", "parcel", "ticket", "meal", "song"]
 THINGS += ["lamp", "room"]
@@ -72,15 +70,13 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(texts: Path) -> Path:
     """A run with a teacher of another reading, all stages, augmented views."""
     run = texts.parent / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metakd.pipeline.run.draw_figures", lambda *_: None)
-        metakd.train(
-            *TINY,
-            f"dataset.folder={texts}",
-            "finetune=default",
-            "finetune.epochs=1",
-            f"hydra.run.dir={run}",
-        )
+    metakd.train(
+        *TINY,
+        f"dataset.folder={texts}",
+        "finetune=default",
+        "finetune.epochs=1",
+        f"hydra.run.dir={run}",
+    )
     return run
 
 

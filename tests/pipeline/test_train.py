@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +31,22 @@ SMALL = (
 )
 
 
-def small(folder: Path, *overrides: str, figures: bool = False) -> dict[str, Any]:
+Drawing = Callable[[], AbstractContextManager[None]]
+
+
+def small(folder: Path, *overrides: str) -> dict[str, Any]:
     """Run a shortened pipeline that leaves its run in `folder`."""
-    with pytest.MonkeyPatch.context() as patch:
-        if not figures:
-            patch.setattr("metakd.pipeline.run.draw_figures", lambda *_: None)
-        return metakd.train(*SMALL, *overrides, f"hydra.run.dir={folder}")
+    return metakd.train(*SMALL, *overrides, f"hydra.run.dir={folder}")
 
 
 @pytest.fixture(scope="module")
-def default_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def default_run(
+    tmp_path_factory: pytest.TempPathFactory, drawing: Drawing
+) -> tuple[dict[str, Any], Path]:
     folder = tmp_path_factory.mktemp("runs") / "default"
     words = ("evaluate.shots=[1,5]", "finetune=default", "finetune.epochs=1")
-    return small(folder, *words, figures=True), folder
+    with drawing():
+        return small(folder, *words), folder
 
 
 def test_results_have_what_the_contract_says(default_run: tuple[dict[str, Any], Path]) -> None:
@@ -160,8 +165,9 @@ def test_a_second_run_with_the_same_seed_is_the_same(
     assert "student_alone" not in other
 
 
-def test_without_a_teacher_there_is_none(tmp_path: Path) -> None:
-    results = small(tmp_path / "none", "distill=none", figures=True)
+def test_without_a_teacher_there_is_none(tmp_path: Path, drawing: Drawing) -> None:
+    with drawing():
+        results = small(tmp_path / "none", "distill=none")
     assert "teacher" not in results
     assert "fidelity" not in results
     assert "student_alone" not in results

@@ -11,7 +11,6 @@ from metakd.runs.folder import open_run
 
 
 def test_both_stages_make_so_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metakd.pipeline.run.draw_figures", lambda *_: None)
     metakd.train(
         "dataset.images_per_class=2", "dataset.image_size=16", "evaluate.shots=[]",
         "task.queries=1", "task.train_queries=1", "teacher.width=4", "student.width=4",

@@ -193,7 +193,8 @@ def test_training_ends_whatever_the_server_does(
     if kind in ("dies", "hangs"):
         server.watch = watch
     # W&B by itself would wait for ever, and this test with it.
-    status = main(["train", *TINY, f"hydra.run.dir={place}", f"tracker.timeout={timeout}"])
+    with drawing():
+        status = main(["train", *TINY, f"hydra.run.dir={place}", f"tracker.timeout={timeout}"])
     said = capfd.readouterr().err
     assert status == 0, said
     run = open_run(place)

@@ -155,26 +155,24 @@ def made_up_learner(made: Any, used: Any, tiny: ImageData) -> Callable[..., Any]
 def glyph_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run on glyphs of 16 x 16 pixels, with a teacher and an undistilled twin."""
     folder = tmp_path_factory.mktemp("runs") / "glyphs"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metakd.pipeline.run.draw_figures", lambda *_: None)
-        metakd.train(
-            "dataset.image_size=16",
-            "student.width=8",
-            "teacher.width=8",
-            "pretrain.epochs=1",
-            "warmstart.epochs=1",
-            "meta_train.iterations=4",
-            "meta_train.validate_every=4",
-            "meta_train.validate_tasks=4",
-            "task.train_ways=5",
-            "task.meta_batch=2",
-            "task.queries=6",
-            "evaluate.tasks=12",
-            "evaluate.shots=[]",
-            "evaluate.transductive=false",
-            "tracker=none",
-            f"hydra.run.dir={folder}",
-        )
+    metakd.train(
+        "dataset.image_size=16",
+        "student.width=8",
+        "teacher.width=8",
+        "pretrain.epochs=1",
+        "warmstart.epochs=1",
+        "meta_train.iterations=4",
+        "meta_train.validate_every=4",
+        "meta_train.validate_tasks=4",
+        "task.train_ways=5",
+        "task.meta_batch=2",
+        "task.queries=6",
+        "evaluate.tasks=12",
+        "evaluate.shots=[]",
+        "evaluate.transductive=false",
+        "tracker=none",
+        f"hydra.run.dir={folder}",
+    )
     return folder
 
 
