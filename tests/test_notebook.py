@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +41,20 @@ def run(source: str, names: dict[str, Any]) -> Any:
 
 
 def test_code_runs(
-    cells: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cells: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    drawing: Callable[[], AbstractContextManager[None]],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     shown = []
-    for cell in cells:
-        if cell["cell_type"] == "code":
-            shown.append(run("".join(cell["source"]), names))
-            if "quick" in names:
-                names["quick"].update(SHORTER)
+    with drawing():
+        for cell in cells:
+            if cell["cell_type"] == "code":
+                shown.append(run("".join(cell["source"]), names))
+                if "quick" in names:
+                    names["quick"].update(SHORTER)
     assert names["results"] is shown[1]
     assert names["results"]["student"]["fewshot"]["tasks"] == 10
     assert names["model"].classes_.tolist() == sorted(names["letters"])

@@ -303,7 +303,6 @@ def test_the_table_of_texts_is_made(
     text_table: ModuleType,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    without_figures: None,
 ) -> None:
     names = [f"{word} {n}" for word in ("pay", "fly", "eat", "sing") for n in range(3)]
     rows = [f"please {name} of {n},{name}\n" for name in names for n in range(7)]

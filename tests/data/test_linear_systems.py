@@ -76,7 +76,6 @@ def test_an_unusable_number_is_refused(options: dict[str, int]) -> None:
         LinearSystems(Path("unused"), **options)
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_a_distilled_student_learns_it_and_predicts_several_outputs(tmp_path: Path) -> None:
     results = metakd.train(
         "dataset=linear_systems", "dataset.options.inputs=2", "dataset.options.outputs=3",

@@ -179,7 +179,6 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_figures")
 def test_every_term_of_a_run_is_logged(pictures: Path) -> None:
     run = pictures.parent / "run"
     metakd.train(

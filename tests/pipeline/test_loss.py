@@ -47,9 +47,9 @@ def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         folder = tmp_path / "conf" / "distill"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "own.yaml").write_text(f"# Own\n_target_: own_losses.{cls}\n{more}")
-        own = ("plugins=[own_losses]", "distill=own", "device=cpu")
-        own += ("dataset.images_per_class=4", "dataset.image_size=16", "task.queries=2")
-        own += ("task.train_queries=2",)
+        own = ("plugins=[own_losses]", "distill=own", "device=cpu", "evaluate.shots=[]")
+        own += ("dataset.images_per_class=4", "dataset.image_size=16")
+        own += ("task.queries=2", "task.train_queries=2")
         return metakd.compose(*own, *words, config_dir=tmp_path / "conf")
 
     yield compose

@@ -92,7 +92,8 @@ def test_the_default_run_has_no_warnings() -> None:
 
 def test_a_teacher_that_saw_the_target_s_test_images_is_another_one(tmp_path: Path) -> None:
     settings = ("pretrain.epochs=1", f"cache_root={tmp_path}", "pretrain.batch_size=512")
-    settings += ("dataset.image_size=16", "dataset.images_per_class=6")
+    settings += ("dataset.image_size=16", "dataset.images_per_class=6", "task.queries=1")
+    settings += ("task.train_queries=2",)
 
     def teachers(*overrides: str) -> int:
         get_teacher(prepared(*settings, *overrides), Recorder())

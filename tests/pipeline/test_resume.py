@@ -30,7 +30,6 @@ SHORT = (
     "meta_train.validate_every=2",
     "meta_train.validate_tasks=2",
     "pretrain.epochs=1",
-    "pretrain.batch_size=1024",
     "pretrain.cache=false",
     "student_alone_cache=false",
     "warmstart.epochs=0",
@@ -124,7 +123,6 @@ RUNS: dict[str, tuple[str, ...]] = {
     "metabaseline": (
         "algorithm=metabaseline",
         "warmstart.epochs=1",
-        "warmstart.batch_size=1024",
         "distill=none",
     ),
     "maml": ("algorithm=maml", "distill=kd"),

@@ -173,7 +173,7 @@ def test_settings_of_co_meta_act(setting: dict[str, Any], co_meta: tuple[Prepare
     [
         (("algorithm=fomaml", "distill=embedding", "distill.teacher_mode=co_meta"), "distill=kd"),
         (("algorithm=fomaml", "distill=kd", "distill.teacher_mode=per_task",
-          "distill.on=support", "task.train_shots=2"), "distill.on=query"),
+          "distill.on=support", "task.train_shots=2", "task.train_queries=2"), "distill.on=query"),
         (("algorithm=reptile", "distill=kd", "distill.teacher_mode=co_meta"),
          "algorithm=reptile can use"),
         (("algorithm=imaml", "distill=kd", "distill.teacher_mode=co_meta"),

@@ -15,8 +15,6 @@ from metakd.pipeline.identity import key_of_student_alone
 from metakd.pipeline.prepare import prepare
 from metakd.stages.training import Training
 
-pytestmark = pytest.mark.usefixtures("without_figures")
-
 TINY = (
     "dataset=text_table",
     "student.options.buckets=300",

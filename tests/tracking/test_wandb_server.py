@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -177,7 +178,11 @@ TINY = (
 
 @pytest.mark.parametrize("kind", ["well", "down", "dies", "hangs"])
 def test_training_ends_whatever_the_server_does(
-    kind: str, server: FakeServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    kind: str,
+    server: FakeServer,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    drawing: Callable[[], AbstractContextManager[None]],
 ) -> None:
     place = tmp_path / "run"
     timeout = {"well": 15, "down": 1, "dies": 2, "hangs": 2}[kind]
