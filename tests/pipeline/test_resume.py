@@ -144,7 +144,13 @@ RUNS: dict[str, tuple[str, ...]] = {
         "algorithm.base=protonet",
     ),
     "dropout": ("student=resnet12", "student.width=4", "student.dropout=0.5", "distill=embedding"),
-    "finetuned": ("finetune=default", "finetune.epochs=1", "finetune.l2sp=0.1", "algorithm=anil"),
+    "finetuned": (
+        "finetune=default",
+        "finetune.epochs=1",
+        "finetune.batch_size=16",
+        "finetune.l2sp=0.1",
+        "algorithm=anil",
+    ),
     "regression": (
         "dataset=sinusoid",
         "student=mlp",
