@@ -109,7 +109,9 @@ def faults() -> Iterator[ModuleType]:
 @pytest.fixture(scope="module")
 def trials(faults: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Trials of one short run, and the run that nobody disturbs."""
-    small = ("finetune=none", "meta_train.iterations=20", "evaluate.tasks=20", "evaluate.steps=[]")
+    small = ("finetune=none", "meta_train.iterations=20", "evaluate.tasks=20", "evaluate.steps=[]",
+             "evaluate.shots=[]", "dataset.images_per_class=6", "task.queries=2",
+             "task.train_queries=2", "teacher.width=8")  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(faults, "COMMON", (*faults.COMMON, *small))
         patch.setattr(faults, "RUNS", {"anil + kd": ["algorithm=anil", "distill=kd"]})

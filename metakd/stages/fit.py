@@ -142,11 +142,13 @@ def fit(
         with recorder.bar(stage, steps, start=training.step) as bar:
             while training.step < steps or training.pending is not None:
                 if training.pending is None:
+                    # These change nothing, so they can be broken off: the first answers of a large
+                    # teacher may take an hour.
+                    step = training.step
+                    batch = batch_at(step)
+                    mine = training.share(batch)
+                    answers = None if answers_to is None else answers_to(mine)
                     with recorder.whole():
-                        step = training.step
-                        batch = batch_at(step)
-                        mine = training.share(batch)
-                        answers = None if answers_to is None else answers_to(mine)
                         left = optimization.skip_nonfinite - training.skipped
                         before = training.kept() if left > 0 else None
                         terms: Mapping[str, torch.Tensor] = {}

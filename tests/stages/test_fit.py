@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.distillation.objective import Objective
+from metakd.runs.interrupts import Interrupted, interrupts
 from metakd.stages.fit import Fitted, StageContext, Validation, fit
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
@@ -162,6 +164,28 @@ def test_interrupt_leaves_a_checkpoint() -> None:
     state = recorder.saved[-1]
     assert (state["stage"], state["step"]) == ("warmstart", 2)
     assert state["learner"]["w"].item() == pytest.approx(0.75)
+
+
+def test_the_teacher_s_answers_can_be_broken_off() -> None:
+    """Those to the first batch may take an hour."""
+    answered = []
+
+    def answers_to(batch: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        answered.append(batch)
+
+    learner = Parabola()
+    with interrupts() as stop, pytest.raises(Interrupted):
+        fit(
+            learner,
+            Objective(),
+            lambda step: torch.ones(1),  # type: ignore[arg-type, return-value]
+            StageContext("warmstart", Recorder(stop=stop), Precision(None, "cpu"), STEEP),
+            steps=5,
+            answers_to=answers_to,
+        )
+    assert answered == []
+    assert learner.w.item() == 0.0
 
 
 class Pair(Parabola):

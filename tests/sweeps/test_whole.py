@@ -18,9 +18,10 @@ from metakd.runs.folder import open_run
 from .conftest import statuses, until
 
 TINY = (
-    "dataset.images_per_class=8",
+    "dataset.images_per_class=4",
     "dataset.image_size=16",
     "task.queries=3",
+    "task.train_queries=3",
     "task.meta_batch=2",
     "distill=kd",
     "student_alone=false",
