@@ -83,8 +83,7 @@ class ClassData(ABC):
         checksum: str = "",
         preprocessing: Preprocessing | None = None,
     ) -> None:
-        for kind in sorted({*augment} - {*self.augmentations}):
-            raise UserError(self._no_augmentation(prepared.name, kind))
+        self._check_augmentation(prepared.name, augment)
         if views < 0:
             raise UserError(f"dataset.views={views}: give 0 (fresh views) or a positive number")
         double = prepared.splits["train"].examples.is_floating_point()
@@ -110,8 +109,6 @@ class ClassData(ABC):
         self.example_shape = preprocessing.shape
         self._view_key = stream_key(0, "views", *self.augment)
         self._shown_to: Preprocessing | None = None
-
-    # -- what belongs to a kind of data -------------------------------------------------------
 
     @classmethod
     @abstractmethod
@@ -188,15 +185,12 @@ class ClassData(ABC):
         return found
 
     def examples(self, split: str, index: Tensor, view: Tensor | None = None) -> Tensor:
-        """Return examples as the networks see them.
+        """Return examples as the networks see them, [..., *example] float32.
 
         Args:
             split: `train`, `validate` or `test`.
             index: [...] int64 positions in the split.
             view: [...] int64 fixed view of each; None: the clean examples.
-
-        Returns:
-            [..., *example] float32.
         """
         flat = index.reshape(-1)
         keys = active = None
@@ -262,14 +256,14 @@ class ClassData(ABC):
         """
         found = self.filled(split)
         if spec.ways > found.classes:
-            known = {name for s in self.prepared.splits.values() for name in s.class_names}
+            total = len({name for s in self.prepared.splits.values() for name in s.class_names})
             raise UserError(
                 f"{spec.ways}-way tasks need {spec.ways} classes, and {found.classes} of your "
-                f"{len(known)} classes are meta-{split}: type task.ways={found.classes} or less "
-                "(of training tasks: task.train_ways), or give more classes"
+                f"{total} classes are meta-{split}: type task.ways={found.classes} or less (of "
+                "training tasks: task.train_ways), or give more classes"
             )
         draw = EpisodeDraw(found, spec, tasks=tasks, key=stream_key(seed, stage))
-        return EpisodeStream(self, split, draw, self._views_of(augmented))
+        return EpisodeStream(self, split, draw, self.views if augmented else 1)
 
     def batches(
         self,
@@ -302,11 +296,8 @@ class ClassData(ABC):
             index.to(self.device),
             batch_size=batch_size,
             key=stream_key(seed, stage),
-            views=0 if fresh and augmented and self.augment else self._views_of(augmented),
+            views=(0 if fresh and self.augment else self.views) if augmented else 1,
         )
-
-    def _views_of(self, augmented: bool) -> int:
-        return self.views if augmented else 1
 
     def target(self, which: str, shots: int | None, seed: int) -> TargetTask:
         """Return the task that the student is fine-tuned on (method.md section 7).
@@ -355,14 +346,12 @@ class ClassData(ABC):
     def without_held_out(self) -> Self:
         """Return the data without the examples that a target task is tested on.
 
-        They leave the meta-train and the meta-validation classes. Those of the meta-test classes
-        stay: nothing is learned or chosen from them, and few-shot tasks remain the same ones.
+        Those of the meta-test classes stay: nothing is learned or chosen from them, and few-shot
+        tasks remain the same ones.
         """
-        splits = {
-            s: found if s == "test" else found.without_held_out()
-            for s, found in self.prepared.splits.items()
-        }
-        return self._with(splits)
+        learned = ("train", "validate")
+        left = {s: self.prepared.splits[s].without_held_out() for s in learned}
+        return self._with({**self.prepared.splits, **left})
 
     def without_classes(self, split: str, names: Collection[str]) -> Self:
         """Return the data without some classes of `split`; the other splits are as they were.
@@ -403,11 +392,9 @@ class ClassData(ABC):
         except ValueError as error:
             raise UserError(f"{where}: {error}, which the network expects") from error
 
-    def _no_augmentation(self, name: str, kind: str) -> str:
-        if not self.augmentations:
-            of = self.preprocessing_type.of
-            return f"dataset.augment: dataset {name} holds {of}, which know none: type []"
-        return (
-            f"dataset.augment: no kind '{kind}'; choose from {', '.join(self.augmentations)}."
-            + nearest(kind, self.augmentations)
-        )
+    def _check_augmentation(self, name: str, augment: Sequence[str]) -> None:
+        known, of = self.augmentations, self.preprocessing_type.of
+        for kind in sorted({*augment} - {*known}):
+            choose = f"no kind '{kind}'; choose from {', '.join(known)}.{nearest(kind, known)}"
+            none = f"dataset {name} holds {of}, which know none: type []"
+            raise UserError(f"dataset.augment: {choose if known else none}")
