@@ -37,10 +37,14 @@ def port() -> Iterator[int]:
 
 
 def test_an_offline_run_holds_everything_and_touches_no_home(
-    folder: Path, nobody: Path, capfd: pytest.CaptureFixture[str]
+    folder: Path,
+    nobody: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     picture = folder / "x.png"
     Image.new("RGB", (30, 20), "red").save(picture)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)  # timm imports it in other tests
     environment = dict(os.environ)
     tracker = mirror()
     info = tracker.start({"task": {"ways": 5}}, folder, "first", ["one", "two"])
