@@ -32,8 +32,8 @@ class FunctionTasks(RegressionTasks):
 
     Args:
         noise: standard deviation of Gaussian noise on the targets that a learner learns from:
-            support and query targets of meta-training, support targets alone when it is judged
-            (validate, test), where the query targets are the function itself.
+            support and query targets of meta-training, support targets alone when it is
+            evaluated (validate, test), where the query targets are the function itself.
         decides: whatever else decides the tasks, plain values; `noise` is added.
     """
 

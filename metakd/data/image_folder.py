@@ -82,9 +82,8 @@ class ImageFolder(OwnClasses):
     def load(self) -> PreparedData:
         """See `Dataset.load`."""
         pictures, class_lists, notes = self._listed or self._listing()
-        names = list(
-            pictures
-        )  # split by split, as they are dealt out: nothing has to be moved then
+        # Split by split, as they are dealt out: nothing has to be moved then.
+        names = list(pictures)
         paths = [path for name in names for path in pictures[name]]
         counts = torch.tensor([len(pictures[name]) for name in names])
         labels = torch.arange(len(names)).repeat_interleave(counts)

@@ -23,7 +23,7 @@ def unlabelled_like(data: TextData, place: Path) -> tuple[TextData, list[str]]:
     """Return texts of files as a split `train` of a single class, read as `data` is.
 
     Args:
-        data: those that the student is trained and judged on. Texts of its meta-validation and
+        data: those that the student is trained and evaluated on. Texts of its meta-validation and
             meta-test classes are left out, however they are written: capital or small.
         place: a file with a text in each line (.txt), a table (.csv, .tsv, .jsonl) with the
             column of texts that `data` has, or a folder of such files.

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metakd.distillation.distillation import check_weight
 from metakd.distillation.divergences import unit, widened
 from metakd.distillation.kd import check_temperature, soft_target_loss
 from metakd.distillation.objective import Answer, FeatureShapes, Needs
 from metakd.distillation.stage_loss import StageLoss, StagePairs, averaged_to
-from metakd.errors import UserError
 from metakd.models.network import Prediction
 
 __all__ = ["AttentionTransfer", "attention_loss", "attention_map"]
@@ -77,6 +75,8 @@ class AttentionTransfer(StageLoss):
 
     needs: ClassVar[Needs] = {"logits": ("kd_weight",)}
     stage_weight: ClassVar[str] = "attention_weight"
+    attention_weight: float
+    kd_weight: float
 
     def __init__(
         self,
@@ -92,16 +92,11 @@ class AttentionTransfer(StageLoss):
         shapes: FeatureShapes | None = None,
     ) -> None:
         super().__init__(student_size, teacher_size, teacher_mean)
-        self.ce_weight = check_weight("ce_weight", ce_weight)
-        self.kd_weight = check_weight("kd_weight", kd_weight)
-        self.attention_weight = check_weight("options.attention_weight", attention_weight)
+        self.weigh(
+            "attention_transfer", ce_weight, attention_weight=attention_weight, kd_weight=kd_weight
+        )
         self.temperature = check_temperature(temperature)
         self.pairs = pairs
-        if not ce_weight + kd_weight + attention_weight:
-            raise UserError(
-                "all weights of distill=attention_transfer are 0, so nothing would be learnt; set "
-                "one of distill.ce_weight, kd_weight, options.attention_weight above 0"
-            )
         if shapes is not None:
             self.paired(shapes, maps=True)
 

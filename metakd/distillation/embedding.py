@@ -7,11 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from metakd.distillation.distillation import Distillation, check_weight, embeddings_of
+from metakd.distillation.distillation import Distillation, embeddings_of
 from metakd.distillation.divergences import similarity_of_units, unit
 from metakd.distillation.kd import check_temperature, soft_target_loss
 from metakd.distillation.objective import Answer, Needs
-from metakd.errors import UserError
 from metakd.models.network import Prediction
 
 __all__ = ["EmbeddingMatch"]
@@ -54,6 +53,9 @@ class EmbeddingMatch(Distillation):
         "logits": ("kd_weight",),
     }
     teacher_mean: Tensor
+    embedding_weight: float
+    similarity_weight: float
+    kd_weight: float
 
     def __init__(
         self,
@@ -68,16 +70,14 @@ class EmbeddingMatch(Distillation):
         temperature: float = 4.0,
     ) -> None:
         super().__init__(student_size, teacher_size, teacher_mean)
-        self.ce_weight = check_weight("ce_weight", ce_weight)
-        self.embedding_weight = check_weight("embedding_weight", embedding_weight)
-        self.similarity_weight = check_weight("similarity_weight", similarity_weight)
-        self.kd_weight = check_weight("kd_weight", kd_weight)
+        self.weigh(
+            "embedding",
+            ce_weight,
+            embedding_weight=embedding_weight,
+            similarity_weight=similarity_weight,
+            kd_weight=kd_weight,
+        )
         self.temperature = check_temperature(temperature)
-        if not ce_weight + embedding_weight + similarity_weight + kd_weight:
-            raise UserError(
-                "all weights of distill=embedding are 0, so nothing would be learnt; set one of "
-                "distill.ce_weight, embedding_weight, similarity_weight, kd_weight above 0"
-            )
         self.projection = (
             nn.Linear(student_size, teacher_size, bias=False) if embedding_weight else None
         )
