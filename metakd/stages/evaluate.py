@@ -187,8 +187,8 @@ def embed_split(
         precision: number format of forward passes.
         batch_size: images of a pass; None: `ClassData.at_once`.
         group: processes that share the work; all return the same.
-        used: [n] int64 positions of the images that are asked about, the others' rows stay 0;
-            None: all.
+        used: [n] int64 positions of the images that are asked about; the rows of others are NaN,
+            so that one that is missed shows. None: all.
     """
     count = len(data.split(split).labels)
     if used is None:
@@ -204,7 +204,7 @@ def embed_split(
         pieces = [piece.to(data.device) for piece in everyone]
     if len(used) == count:
         return torch.cat(pieces)
-    whole = torch.zeros(count, pieces[0].shape[1], device=data.device)
+    whole = torch.full((count, pieces[0].shape[1]), torch.nan, device=data.device)
     return whole.index_copy_(0, used, torch.cat(pieces))
 
 

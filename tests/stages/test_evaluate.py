@@ -117,6 +117,8 @@ def test_of_many_images_only_those_of_the_tasks_are_embedded(
     assert sum(passed) == 3 * (2 + 4) < len(tiny.test) / 2  # its only task's
     given = evaluated(learner, tiny, tasks=1, batchnorm="inductive", embeddings=table)[0]
     assert torch.allclose(few.logits, given.logits, atol=1e-5)
+    two = embed_split(learner, tiny, "test", FULL, used=torch.tensor([1, 3]))
+    assert two.isfinite().all(1).nonzero().flatten().tolist() == [1, 3]
 
 
 def test_interval_by_hand(tiny: ImageData, backbone: nn.Module) -> None:
