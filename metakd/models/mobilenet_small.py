@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metakd.models.inverted_residual import InvertedResidual
 from metakd.models.normalization import make_norm
 from metakd.models.residual import he_initialise
 from metakd.models.widths import channels_of, image_shape
@@ -17,27 +18,6 @@ __all__ = ["MobileNetSmall"]
 _EXPANSION = 4
 _LARGE = 48
 """From this many pixels a side on, the first convolution halves the image."""
-
-
-class _InvertedResidual(nn.Module):
-    """1x1 convolution to more channels, 3x3 depthwise, 1x1 to `outputs` without activation."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, norm: str) -> None:
-        super().__init__()
-        inner, bias = _EXPANSION * inputs, norm != "batch"
-        self.expand = nn.Conv2d(inputs, inner, 1, bias=bias)
-        self.norm1 = make_norm(norm, inner)
-        self.depthwise = nn.Conv2d(inner, inner, 3, stride, padding=1, groups=inner, bias=bias)
-        self.norm2 = make_norm(norm, inner)
-        self.project = nn.Conv2d(inner, outputs, 1, bias=bias)
-        self.norm3 = make_norm(norm, outputs)
-        self.adds = stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.expand(x)))
-        y = F.relu(self.norm2(self.depthwise(y)))
-        y = self.norm3(self.project(y))
-        return x + y if self.adds else y
 
 
 class MobileNetSmall(nn.Module):
@@ -77,12 +57,12 @@ class MobileNetSmall(nn.Module):
         stride = 2 if min(height, breadth) >= _LARGE else 1
         self.conv = nn.Conv2d(channels, first, 3, stride, padding=1, bias=bias)
         self.norm = make_norm(norm, first)
-        stages = [nn.Sequential(_InvertedResidual(first, first, 1, norm))]
+        stages = [nn.Sequential(InvertedResidual(first, first, 1, norm, _EXPANSION))]
         for before, after in pairwise(outputs):
             stages.append(
                 nn.Sequential(
-                    _InvertedResidual(before, after, 2, norm),
-                    _InvertedResidual(after, after, 1, norm),
+                    InvertedResidual(before, after, 2, norm, _EXPANSION),
+                    InvertedResidual(after, after, 1, norm, _EXPANSION),
                 )
             )
         self.stages = nn.Sequential(*stages)

@@ -21,6 +21,18 @@ FOLDER = Path(metakd.__file__).parents[1] / "conf" / "architecture"
 FILES = sorted(FOLDER.glob("*.yaml"))
 OUTSIDE = [file for file in FILES if "outside: true" in file.read_text(encoding="utf-8")]
 """They build a network of another library, which is to be named; each has tests of its own."""
+QUICK: dict[str, dict[str, int]] = {
+    "resnet12": {"width": 16},
+    "wrn": {"width": 1},
+    "resnet56": {"width": 2},
+    "resnet110": {"width": 2},
+    "resnet8x4": {"width": 2},
+    "resnet32x4": {"width": 2},
+    "vgg8": {"width": 2},
+    "vgg13": {"width": 2},
+    "shufflenet_v1": {"width": 120},
+    "mobilenet_v2": {"width": 4},
+}
 TEXTS = ("text_bag", "text_cnn", "transformer")
 
 
@@ -31,14 +43,23 @@ def built(file: Path, shape: tuple[int, ...]) -> nn.Module:
     settings = OmegaConf.to_container(config)
     assert OmegaConf.is_missing(config, "name") or config.name == file.stem
     cls = resolve(settings["_target_"], "metakd.models")
-    if file.stem in ("resnet12", "wrn"):
-        settings["width"] = {"resnet12": 16, "wrn": 1}[file.stem]  # quick
+    if file.stem in QUICK:
+        settings |= {"widths": None, **QUICK[file.stem]}
     return build(cls, shape, settings=settings, options=settings["options"])
 
 
 def test_the_promised_ones_are_there() -> None:
     names = {"conv4", "cnn", "resnet8", "resnet12", "wrn", "mlp", "torchvision", *TEXTS}
-    names |= {"mobilenet_small", "timm", "open_clip", "onnx", "huggingface"}
+    names |= {"resnet20", "resnet56", "resnet8x4", "resnet32x4", "vgg8", "vgg13"}
+    names |= {
+        "shufflenet_v1",
+        "mobilenet_v2",
+        "mobilenet_small",
+        "timm",
+        "open_clip",
+        "onnx",
+        "huggingface",
+    }
     assert names <= {file.stem for file in FILES}
 
 

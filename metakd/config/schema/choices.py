@@ -106,7 +106,8 @@ class ArchitectureConfig:
     widths: list[int] | None = setting(None, least=1)
     """Channels of every block, where they are not derived from `width`."""
     depth: int | None = setting(None, least=1)
-    """Number of layers, where the architecture has a choice (`mlp`, `wrn`); null: its own."""
+    """Number of layers, where the architecture has a choice (`mlp`, `wrn`, `resnet20`,
+    `vgg8` …); null: its own."""
     strided: bool = False
     """Strided convolutions in place of max-pooling."""
     norm: str = setting("batch", words=("batch", "group", "layer", "none"))
