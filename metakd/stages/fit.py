@@ -92,7 +92,7 @@ def fit(
 
     Args:
         learner: what is trained, in place; at the end it holds its best validated state (if that
-            is kept), else its last.
+            is kept), else its last; with `optimization.ema` these are averages over updates.
         objective: the loss; its own parameters are trained along.
         batch_at: the batch of a step, a pure function of the step.
         context: how it computes, and where metrics and checkpoints go.
@@ -176,7 +176,8 @@ def fit(
                 logged = training.pending
                 value = None
                 if validation is not None and validates(training.step):
-                    value = validation.measure()  # this can be broken off: it is done again
+                    with training.judged():
+                        value = validation.measure()  # can be broken off: it is done again
                 with recorder.whole():
                     torn = True
                     if validation is not None and value is not None:

@@ -28,6 +28,8 @@ class Optimization:
         clip: each gradient entry is clipped to ± this value; None: not clipped.
         skip_nonfinite: so many updates may be skipped because their loss or gradient is not
             finite, before the stage fails.
+        ema: decay of the average of weights that is validated and kept (`WeightAverage`); 0: the
+            weights themselves are.
     """
 
     optimizer: str = "adam"
@@ -37,6 +39,7 @@ class Optimization:
     halve_every: int | None = None
     clip: float | None = None
     skip_nonfinite: int = 0
+    ema: float = 0.0
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of update `step` (0-based) of `steps`."""

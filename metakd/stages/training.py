@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from metakd.models.randomness import random_state, restore_random_state
 from metakd.stages.exchange import Exchange, Shared
 from metakd.stages.optimization import Optimization, make_optimizer
 from metakd.stages.precision import Precision
+from metakd.stages.weight_average import WeightAverage
 
 __all__ = ["NotFiniteError", "Training"]
 
@@ -123,6 +124,7 @@ class Training:
         apart = {id(p) for o in self._others.values() for g in o.param_groups for p in g["params"]}
         self._optimizer = make_optimizer([learner, objective], how, apart)
         self._peaks = {n: [g["lr"] for g in o.param_groups] for n, o in self._others.items()}
+        self._average = WeightAverage(learner, how.ema) if how.ema else None
 
     # --- one update
 
@@ -184,13 +186,23 @@ class Training:
             )
         self._optimizer.step()
         values = {name: torch.tensor(v) for name, v in self._objective.advance().items()}
-        return terms, {**self.learner.advance(), **values}
+        further = {**self.learner.advance(), **values}
+        if self._average is not None:
+            self._average.update()
+        return terms, further
 
     def kept(self) -> Snapshot:
         """Return the state as it is, to go back to it."""
         return Snapshot(self._modules, {"": self._optimizer, **self._others})
 
     # --- the best on validation
+
+    def judged(self) -> AbstractContextManager[None]:
+        """Let the learner be in the block what it is judged and kept as.
+
+        That is the average of its weights, where one is taken, else itself.
+        """
+        return nullcontext() if self._average is None else self._average.shown()
 
     def validated(self, value: float, higher_is_better: bool, keep: bool) -> None:
         """Take note of a validation value; with `keep` the best one's state is remembered."""
@@ -200,9 +212,7 @@ class Training:
         if better:
             self.best, self.best_step = value, self.step
             if keep:
-                self._best_state = copy.deepcopy(
-                    {name: module.state_dict() for name, module in self._modules.items()}
-                )
+                self._best_state = copy.deepcopy(self._judged_state())
                 self._best_is_new = True
 
     def new_best(self) -> dict[str, Any] | None:
@@ -214,10 +224,17 @@ class Training:
         return {"stage": self.stage, **self._best_state, **found}
 
     def take_best(self) -> None:
-        """Go back to the best state, if one is remembered."""
-        if self._best_state is not None:
+        """Go back to the best state, if one is remembered; else be as one is judged."""
+        state = self._best_state
+        if state is None and self._average is not None:
+            state = self._judged_state()
+        if state is not None:
             for name, module in self._modules.items():
-                module.load_state_dict(self._best_state[name])
+                module.load_state_dict(state[name])
+
+    def _judged_state(self) -> dict[str, Any]:
+        found = {name: module.state_dict() for name, module in self._modules.items()}
+        return found if self._average is None else {**found, "learner": self._average.average()}
 
     # --- going on in another process
 
@@ -228,6 +245,7 @@ class Training:
             "step": self.step,
             "seconds": self.seconds,
             **{name: module.state_dict() for name, module in self._modules.items()},
+            **self._averaged(),
             "optimizer": self._optimizer.state_dict(),
             "own_optimizers": {name: o.state_dict() for name, o in self._others.items()},
             "best": self.best,
@@ -238,10 +256,17 @@ class Training:
             "random": random_state(),
         }
 
+    def _averaged(self) -> dict[str, Any]:
+        if self._average is None:
+            return {}
+        return {"learner": self._average.weights(), "average": self._average.state()}
+
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned."""
         for name, module in self._modules.items():
             module.load_state_dict(state[name])
+        if self._average is not None:
+            self._average.load(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
         # Their peak rates were read before: a saved rate is a scheduled one.
         for name, own in self._others.items():

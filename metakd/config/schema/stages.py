@@ -33,6 +33,9 @@ class OptimizerConfig:
     """Gradients are clipped to ± this value; null: not clipped."""
     skip_nonfinite: int = setting(0, least=0)
     """Updates whose loss or gradient is not finite that are skipped before the run fails."""
+    ema: float = setting(0.0, least=0, below=1)
+    """Decay of the exponential moving average of the weights that is validated and kept in their
+    place (0.999); 0: none."""
 
 
 @dataclass
