@@ -20,6 +20,7 @@ from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.input_adapter import unadapted
 from metakd.models.network import Network
 from metakd.pipeline.identity import key_of_teacher
+from metakd.pipeline.ingredients import ingredients_of
 from metakd.pipeline.measure import chosen_by, precision_of, validation_setting
 from metakd.pipeline.meta_pretrain import meta_pretrain
 from metakd.pipeline.prepare import Prepared, optimization_of
@@ -33,6 +34,7 @@ from metakd.pipeline.teaching import adapting_teacher, join
 from metakd.stages.contrast import contrast
 from metakd.stages.exchange import part_of
 from metakd.stages.fit import Fitted, StageContext, fit
+from metakd.stages.ingredients import enriched
 from metakd.stages.preflight import Estimate, preflight
 from metakd.stages.pretrain import pretrain, warm_start
 from metakd.stages.recorder import Recorder
@@ -166,6 +168,7 @@ def _pretrain(prepared: Prepared, network: Network, recorder: Recorder) -> Fitte
             batch_size=stage.batch_size,
             label_smoothing=stage.label_smoothing,
             validate_fraction=stage.validate_fraction,
+            added=ingredients_of(stage),
         )
 
 
@@ -214,6 +217,7 @@ def train_student(
             updates=config.warmstart.updates,
             batch_size=config.warmstart.batch_size,
             label_smoothing=config.warmstart.label_smoothing,
+            added=ingredients_of(config.warmstart),
         )
         seconds["warmstart"] = seconds.get("warmstart", 0.0) + fitted.seconds
     torch.manual_seed(config.seed)  # for the algorithm's own head
@@ -339,6 +343,7 @@ def _meta_train(
         )
         student.objective.label_smoothing = stage.label_smoothing
 
+    joined = enriched(joined, ingredients_of(stage), seed=config.seed, stage="meta_train")
     needs = student.objective.reads
 
     def answers_to(batch: TaskBatch | ExampleBatch) -> TaskAnswers | Answer:

@@ -42,6 +42,7 @@ from metakd.models.weights import fill
 from metakd.models.weights_file import WeightsFile
 from metakd.pipeline.construction import build_backbone, dealt_out, load_data, settings_of
 from metakd.pipeline.device import choose_device
+from metakd.pipeline.ingredients import check_ingredients
 from metakd.pipeline.inputs import (
     Known,
     build_regressor,
@@ -314,6 +315,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         _leave_out_learned(prepared)
         _try_out(prepared)
         check_contrast(prepared)
+        check_ingredients(prepared)
         read_unlabelled(prepared)
     return prepared
 

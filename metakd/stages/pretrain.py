@@ -15,6 +15,7 @@ from metakd.models.network import Network
 from metakd.models.normalization import batchnorm_mode
 from metakd.reports.divergence import answers
 from metakd.stages.fit import Fitted, StageContext, Validation, fit
+from metakd.stages.ingredients import NOTHING, Ingredients, enriched
 from metakd.stages.precision import Precision
 
 __all__ = ["base_accuracy", "hold_out", "pretrain", "warm_start"]
@@ -63,6 +64,7 @@ def pretrain(
     label_smoothing: float,
     validate_fraction: float,
     updates: int | None = None,
+    added: Ingredients = NOTHING,
 ) -> Fitted:
     """Train `network` in place to tell the meta-train classes apart.
 
@@ -78,6 +80,7 @@ def pretrain(
         label_smoothing: of the loss.
         validate_fraction: share of each class held out for validation.
         updates: at least so many, in further passes; None: `epochs` alone decides.
+        added: to each update.
 
     Returns:
         the loop's outcome, whose `best` is the best accuracy on held-out images.
@@ -102,7 +105,7 @@ def pretrain(
         keep_best=False,
     )
     return fit(
-        learner,
+        enriched(learner, added, seed=context.seed, stage="pretrain"),
         objective,
         batches.batch,
         context,
@@ -123,6 +126,7 @@ def warm_start(
     batch_size: int,
     label_smoothing: float,
     updates: int | None = None,
+    added: Ingredients = NOTHING,
 ) -> Fitted:
     """Train `backbone` in place before the episodes, on labels and maybe a teacher's answers.
 
@@ -138,6 +142,7 @@ def warm_start(
         batch_size: images of an update.
         label_smoothing: of the labels' loss.
         updates: at least so many, in further passes; None: `epochs` alone decides.
+        added: to each update.
     """
     learner = Supervised(backbone, data.split("train").classes).to(data.device)
     batches = data.batches(
@@ -145,7 +150,7 @@ def warm_start(
     )
     objective.label_smoothing = label_smoothing
     fitted = fit(
-        learner,
+        enriched(learner, added, seed=context.seed, stage="warmstart"),
         objective,
         batches.batch,
         context,

@@ -16,7 +16,7 @@ from metakd.stages.recorder import Recorder
 
 __all__ = ["CODE", "teacher_key", "trained_teacher"]
 
-STAGES = ("fit", "training", "pretrain", "optimization", "weight_average")
+STAGES = ("fit", "training", "pretrain", "optimization", "weight_average", "ingredients")
 CODE = fingerprint(
     "models",
     "data",

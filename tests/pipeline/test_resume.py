@@ -117,7 +117,12 @@ def go_on(folder: Path, *overrides: str) -> dict[str, Any]:
 
 RUNS: dict[str, tuple[str, ...]] = {
     "protonet": ("algorithm=protonet", "warmstart.epochs=1", "meta_train.ema=0.9"),
-    "supervised": ("algorithm=supervised", "distill=kd", "meta_train.batch_size=8"),
+    "supervised": (
+        "algorithm=supervised",
+        "distill=kd",
+        "meta_train.batch_size=8",
+        "meta_train.rotation_weight=1",
+    ),
     "relation": ("algorithm=relation", "distill=none"),
     "ridge": ("algorithm=ridge", "distill=kd"),
     "metabaseline": (

@@ -28,6 +28,7 @@ from metakd.config.schema.field import Setting
 from metakd.config.schema.run import Config, EvaluateConfig, SweepConfig, TaskConfig, TrackerConfig
 from metakd.config.schema.stages import (
     FinetuneConfig,
+    IngredientsConfig,
     MetaTrainConfig,
     OptimizerConfig,
     PretrainConfig,
@@ -49,6 +50,7 @@ __all__ = [
     "DistillSupports",
     "EvaluateConfig",
     "FinetuneConfig",
+    "IngredientsConfig",
     "MetaTrainConfig",
     "OptimizerConfig",
     "PretrainConfig",

@@ -8,6 +8,7 @@ from metakd.config.schema.field import MISSING, setting
 
 __all__ = [
     "FinetuneConfig",
+    "IngredientsConfig",
     "MetaTrainConfig",
     "OptimizerConfig",
     "PretrainConfig",
@@ -39,7 +40,16 @@ class OptimizerConfig:
 
 
 @dataclass
-class PretrainConfig(OptimizerConfig):
+class IngredientsConfig(OptimizerConfig):
+    """Shared by the stages that train on the meta-train classes."""
+
+    rotation_weight: float = setting(0.0, least=0)
+    """Weight of telling by which quarter turn pictures were turned, which each update sees once
+    more, by a head that only training has; 0: neither."""
+
+
+@dataclass
+class PretrainConfig(IngredientsConfig):
     """Supervised training of the teacher on the meta-train classes (`pretrain=`).
 
     On regression, which has none, it is meta-trained on tasks.
@@ -63,7 +73,7 @@ class PretrainConfig(OptimizerConfig):
 
 
 @dataclass
-class WarmstartConfig(OptimizerConfig):
+class WarmstartConfig(IngredientsConfig):
     """Student on whole batches of the meta-train classes before the episodes (`warmstart=`)."""
 
     name: str = MISSING
@@ -87,7 +97,7 @@ class WarmstartConfig(OptimizerConfig):
 
 
 @dataclass
-class MetaTrainConfig(OptimizerConfig):
+class MetaTrainConfig(IngredientsConfig):
     """Meta-training of the student (`meta_train=`)."""
 
     name: str = MISSING
