@@ -44,7 +44,9 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         and not config.distill.supports.uses_teacher
         and "nothing is distilled",
         "warmstart.unlabelled_updates": config.warmstart.unlabelled is None
-        and "there are no unlabelled texts",
+        and "there are no unlabelled examples",
+        "warmstart.unlabelled_anyway": config.warmstart.unlabelled is None
+        and "there are no unlabelled examples",
         "finetune.distill": not config.distill.supports.uses_teacher and "nothing is distilled",
         "dataset.views": not config.dataset.augment and "images are not augmented",
         "task.fit": regression and "tasks are functions, without classes",

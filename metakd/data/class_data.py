@@ -15,15 +15,17 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from metakd.data.augment_kinds import check_kinds
 from metakd.data.batches import BatchStream
 from metakd.data.class_examples import ClassExamples, PreparedData
 from metakd.data.counter_random import derive, stream_key
 from metakd.data.episodes import EpisodeDraw, EpisodeStream
 from metakd.data.on_disk import taken
+from metakd.data.picture_marks import picture_marks
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.splits import SPLITS
 from metakd.data.target import TargetTask, target_task
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError
 from metakd.task_spec import TaskSpec
 
 __all__ = ["ClassData"]
@@ -66,11 +68,13 @@ class ClassData(ABC):
     has_pictures: ClassVar[bool] = False
     """Whether an example can be drawn as a picture."""
     augmentations: ClassVar[tuple[str, ...]] = ()
-    """Kinds of random change that there are."""
+    """Kinds of random change."""
     asks_readers: ClassVar[bool] = False
     """Whether a network has to say, in an attribute `reads`, what it reads of an example."""
     preprocessing_type: ClassVar[type[Preprocessing]]
     """What networks expect of examples of this kind is said by this class."""
+    reads_unlabelled: ClassVar[str | None] = None
+    """Class of a dataset of files without labels, made from a place and a `Preprocessing`."""
     reading_type: ClassVar[type[Any]]
     """Dataclass that says how files became examples; built without arguments: in the usual way."""
 
@@ -83,7 +87,7 @@ class ClassData(ABC):
         checksum: str = "",
         preprocessing: Preprocessing | None = None,
     ) -> None:
-        self._check_augmentation(prepared.name, augment)
+        check_kinds(prepared.name, augment, self.augmentations, self.preprocessing_type.of)
         if views < 0:
             raise UserError(f"dataset.views={views}: give 0 (fresh views) or a positive number")
         double = prepared.splits["train"].examples.is_floating_point()
@@ -137,6 +141,11 @@ class ClassData(ABC):
         Raises:
             ValueError: they cannot take that form.
         """
+
+    @classmethod
+    def marks(cls, examples: Tensor) -> Tensor:
+        """Return a hash of each example as it is kept, [n] int64; 0 where it says nothing."""
+        return picture_marks(examples.contiguous().flatten(1).view(torch.uint8))
 
     @classmethod
     def reading_from(cls, plain: Mapping[str, Any]) -> Any:
@@ -381,20 +390,12 @@ class ClassData(ABC):
 
     @classmethod
     def _as_expected(cls, prepared: PreparedData, preprocessing: Preprocessing) -> PreparedData:
-        where = f"dataset {prepared.name}"
+        where, of = f"dataset {prepared.name}", cls.preprocessing_type.of
         if not isinstance(preprocessing, cls.preprocessing_type):
             raise UserError(
-                f"{where} holds {cls.preprocessing_type.of}, and the network expects "
-                f"{preprocessing.of}: give it data of that kind"
+                f"{where} holds {of}, and the network expects {preprocessing.of}: give it those"
             )
         try:
             return cls.fitted(prepared, preprocessing)
         except ValueError as error:
             raise UserError(f"{where}: {error}, which the network expects") from error
-
-    def _check_augmentation(self, name: str, augment: Sequence[str]) -> None:
-        known, of = self.augmentations, self.preprocessing_type.of
-        for kind in sorted({*augment} - {*known}):
-            choose = f"no kind '{kind}'; choose from {', '.join(known)}.{nearest(kind, known)}"
-            none = f"dataset {name} holds {of}, which know none: type []"
-            raise UserError(f"dataset.augment: {choose if known else none}")

@@ -27,6 +27,7 @@ class ImageData(ClassData):
     has_pictures = True
     augmentations = KINDS
     preprocessing_type = PicturePreprocessing
+    reads_unlabelled = "metakd.data.unlabelled_pictures.UnlabelledPictures"
     reading_type = Reading
     preprocessing: PicturePreprocessing
 

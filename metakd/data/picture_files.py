@@ -197,7 +197,7 @@ def read_pictures(
         )
     kept = [i for i in range(len(paths)) if i not in wrong]
     if wrong:
-        images = taken(images, torch.tensor(kept), keep=True)
+        images = taken(images, torch.tensor(kept, dtype=torch.int64), keep=True)
     return PicturesRead(images, kept, wrong, tuple(notes), looks[kept])
 
 

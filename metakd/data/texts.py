@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -47,6 +48,7 @@ class TextData(ClassData):
     augmentations = KINDS
     asks_readers = True
     preprocessing_type = TextPreprocessing
+    reads_unlabelled = "metakd.data.unlabelled_texts.UnlabelledTexts"
     reading_type = TextReading
     preprocessing: TextPreprocessing
 
@@ -62,6 +64,15 @@ class TextData(ClassData):
             first = prepared.splits[split].examples[:, 0]
             if len(first) and bool((first[:, 0] == 0).any()):
                 raise ValueError(f"{split}: an empty text")
+
+    @classmethod
+    def marks(cls, examples: Tensor) -> Tensor:
+        """See `ClassData.marks`; capital and small letters are the same."""
+        hashes = [
+            int.from_bytes(hashlib.blake2b(versions[0].casefold().encode(), digest_size=7).digest())
+            for versions in unpacked(examples)
+        ]
+        return torch.tensor(hashes, dtype=torch.int64) + 1
 
     @classmethod
     def measured(cls, train: ClassExamples, prepared: PreparedData) -> TextPreprocessing:

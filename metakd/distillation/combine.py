@@ -61,6 +61,7 @@ class Combine(Distillation):
             self._parts[name] = part
         self.parts = nn.ModuleDict(dict(self._parts))
         self.term_weights = {name: float(terms[name][0]) for name in used}
+        self.compares_classes = any(p.compares_classes for p in self._parts.values())
         self.compares_supports = any(p.compares_supports for p in self._parts.values())
 
     @property

@@ -75,6 +75,7 @@ class CRD(Distillation):
     """
 
     needs: ClassVar[Needs] = {"embeddings": ("crd_weight",)}
+    compares_classes = True
     crd_weight: float
     remembered: Tensor
     remembered_labels: Tensor

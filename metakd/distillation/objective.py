@@ -148,6 +148,8 @@ class Objective(nn.Module):
     needs: ClassVar[Needs] = ()
     """What it reads of the teacher's answer: names (`logits`, `embeddings`, `prototypes`), or by
     name the weights (settings and attributes) of which one other than 0 asks for it."""
+    compares_classes: bool = False
+    """Whether what it teaches depends on the labels."""
     compares_supports: bool = False
     """Whether it reads the student's `features["prototypes"]`, [..., ways, size], the mean support
     embedding of each class, which only learners that compare embeddings have."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from metakd.config.checks import teacher_settings
 from metakd.config.compose import Composed
 from metakd.config.schema import ArchitectureConfig, Config
 from metakd.data.class_data import ClassData
@@ -20,9 +21,17 @@ from metakd.data.preprocessing import Preprocessing
 from metakd.data.splits import SPLITS
 from metakd.errors import UserError
 from metakd.models.card import folder_mark
-from metakd.registry import build, resolve
+from metakd.registry import build, resolve, settings_used
 
-__all__ = ["build_backbone", "dealt_out", "load_data", "own_folder", "settings_of"]
+__all__ = [
+    "build_backbone",
+    "choices_use",
+    "dealt_out",
+    "load_data",
+    "own_folder",
+    "reader_again",
+    "settings_of",
+]
 
 
 def settings_of(section: Any) -> dict[str, Any]:
@@ -122,6 +131,51 @@ def load_data(
             f"its file says {config.dataset.supports.kind}; write supports: {{kind: {data.kind}}}"
         )
     return data
+
+
+def choices_use(config: Config) -> dict[str, frozenset[str]]:
+    """Return by config group the settings that the chosen class takes."""
+    plugins = config.plugins
+    sections: dict[str, tuple[Any, str]] = {
+        "dataset": (config.dataset, "metakd.data"),
+        "teacher": (config.teacher, "metakd.models"),
+        "student": (config.student, "metakd.models"),
+        "algorithm": (config.algorithm, "metakd.algorithms"),
+        "distill": (config.distill, "metakd.distillation"),
+    }
+    used = {
+        group: settings_used(resolve(section._target_, room, plugins))
+        for group, (section, room) in sections.items()
+    }
+    return {**used, "distill": used["distill"] | teacher_settings(config)}
+
+
+def reader_again(
+    composed: Composed,
+    dealt: Mapping[str, tuple[Sequence[str], Any]],
+    cache_root: Path,
+    device: torch.device,
+) -> Callable[[Preprocessing], ClassData] | None:
+    """Return what reads the same pictures at another size; None: all have one size.
+
+    Args:
+        composed: the config and how it was typed.
+        dealt: by split the names of its classes first.
+        cache_root: folder of caches.
+        device: where the data lives from now on.
+    """
+    cls = resolve(composed.config.dataset._target_, "metakd.data", composed.config.plugins)
+    if not getattr(cls, "any_size", False):
+        return None
+    split = {name: names for name, (names, _) in dealt.items()}
+
+    def again(wanted: Preprocessing) -> ClassData:
+        size = wanted.image_size()
+        data = load_data(composed, cache_root, device, wanted, split, None, image_size=size)
+        assert data.has_classes
+        return data
+
+    return again
 
 
 def own_folder(config: Config) -> str:

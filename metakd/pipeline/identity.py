@@ -107,7 +107,7 @@ def key_of_student_alone(prepared: Prepared, processes: int) -> str:
             task.train_tasks,
             task.sampling,
         ],
-        "warmstart": _stage(warmstart, "unlabelled", "unlabelled_updates")
+        "warmstart": _stage(warmstart, "unlabelled", "unlabelled_updates", "unlabelled_anyway")
         if warmstart.enabled and (warmstart.epochs or warmstart.contrast_updates)
         else None,
         "meta_train": _stage(config.meta_train),

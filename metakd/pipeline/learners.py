@@ -267,7 +267,7 @@ def _start_unlabelled(
         seconds["warmstart"] = own.seconds
     if network is None or data is None:
         return
-    others = replace(prepared, data=data, everything=data)
+    others = replace(prepared, data=data, everything=data, read_again=prepared.unlabelled_again)
     teacher = FrozenTeacher(
         network,
         data,

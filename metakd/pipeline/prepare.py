@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from operator import methodcaller
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,6 @@ from metakd.adaptation.host_memory import keep_freed_memory
 from metakd.config.checks import (
     check,
     outside_lines,
-    teacher_settings,
     uses_teacher,
 )
 from metakd.config.compose import Composed
@@ -40,7 +39,14 @@ from metakd.models.layout import lay_out_channels_last
 from metakd.models.network import Network
 from metakd.models.weights import fill
 from metakd.models.weights_file import WeightsFile
-from metakd.pipeline.construction import build_backbone, dealt_out, load_data, settings_of
+from metakd.pipeline.construction import (
+    build_backbone,
+    choices_use,
+    dealt_out,
+    load_data,
+    reader_again,
+    settings_of,
+)
 from metakd.pipeline.device import choose_device
 from metakd.pipeline.ingredients import check_ingredients
 from metakd.pipeline.inputs import (
@@ -57,7 +63,7 @@ from metakd.pipeline.loss import build_objective, needs_of_loss
 from metakd.pipeline.seen import change_both, without_learned
 from metakd.pipeline.task_sizes import check_tasks, fit_queries
 from metakd.pipeline.unlabelled import check_contrast, read_unlabelled
-from metakd.registry import build, resolve, settings_used
+from metakd.registry import build, resolve
 from metakd.stages.evaluate import embeds_alone
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision, choose_precision
@@ -90,6 +96,10 @@ class Prepared:
         teacher_input: what the teacher expects of its input; None without one.
         teacher_classes: of the outputs of the teacher's head; empty where they are not known.
         unlabelled: further examples, without labels, as a split `train` of one class.
+        unlabelled_held: how many of them are of meta-validation or meta-test classes.
+        read_again: reads the files of `data` as a network expects them that looks at larger
+            pictures; None: they are not larger.
+        unlabelled_again: likewise, of `unlabelled`.
         dealt: by split the names of its classes, and how many images each has, before any class is
             left out that a checkpoint knows; empty for data that is no images.
         warnings: lines that the user should see.
@@ -112,6 +122,9 @@ class Prepared:
     teacher_input: Preprocessing | None = None
     teacher_classes: tuple[str, ...] = ()
     unlabelled: ClassData | None = None
+    unlabelled_held: int = 0
+    read_again: Callable[[Preprocessing], ClassData] | None = None
+    unlabelled_again: Callable[[Preprocessing], ClassData] | None = None
     dealt: dict[str, tuple[tuple[str, ...], list[int]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -185,22 +198,6 @@ def optimization_of(section: OptimizerConfig) -> Optimization:
     return Optimization(**{f.name: getattr(section, f.name) for f in fields(Optimization)})
 
 
-def _used(config: Config) -> dict[str, frozenset[str]]:
-    plugins = config.plugins
-    sections: dict[str, tuple[Any, str]] = {
-        "dataset": (config.dataset, "metakd.data"),
-        "teacher": (config.teacher, "metakd.models"),
-        "student": (config.student, "metakd.models"),
-        "algorithm": (config.algorithm, "metakd.algorithms"),
-        "distill": (config.distill, "metakd.distillation"),
-    }
-    used = {
-        group: settings_used(resolve(section._target_, room, plugins))
-        for group, (section, room) in sections.items()
-    }
-    return {**used, "distill": used["distill"] | teacher_settings(config)}
-
-
 def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     """Check the config, load the data, build the networks, read the checkpoints.
 
@@ -224,7 +221,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     torch.backends.cudnn.allow_tf32 = False
     keep_freed_memory()
     precision = choose_precision(config.precision, device)
-    warnings = [*composed.warnings, *unused_settings(composed.typed, _used(config))]
+    warnings = [*composed.warnings, *unused_settings(composed.typed, choices_use(config))]
     if not known.evaluating:
         warnings += outside_lines(config)
     cache_root = cache_root_from(config.cache_root)
@@ -277,6 +274,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         check_tasks(config, data, evaluating=known.evaluating)
     if not second_order:
         lay_out_channels_last(student)
+    dealt = dealt_out(everything)
     prepared = Prepared(
         composed=composed,
         config=config,
@@ -292,7 +290,8 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         student_card=student_card,
         own_card=known.trained,
         teacher_input=known.teacher,
-        dealt=dealt_out(everything),
+        read_again=reader_again(composed, dealt, cache_root, device),
+        dealt=dealt,
         warnings=warnings,
     )
     if wants_teacher and not data.has_classes:

@@ -221,6 +221,7 @@ def tracker_of(prepared: Prepared) -> Tracker:
 def provenance_of(prepared: Prepared) -> dict[str, Any]:
     """Return what run.json records of how this run came about."""
     config, unlabelled = prepared.config, prepared.unlabelled_checksum
+    held = {"unlabelled_held": prepared.unlabelled_held} if prepared.unlabelled_held else {}
     return {
         **collect(sys.argv),
         "seed": config.seed,
@@ -229,6 +230,7 @@ def provenance_of(prepared: Prepared) -> dict[str, Any]:
         "deterministic": config.deterministic,
         "data_checksum": prepared.data.checksum,
         **({} if unlabelled is None else {"unlabelled_checksum": unlabelled}),
+        **held,
         "data_notes": list(prepared.everything.notes),
         "external_pretraining": external_pretraining(prepared),
         **inputs_of(prepared),

@@ -16,7 +16,6 @@ from metakd.data.splits import SPLITS
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.errors import UserError
 from metakd.models.network import Network
-from metakd.pipeline.construction import load_data
 from metakd.pipeline.prepare import Prepared
 from metakd.registry import resolve
 from metakd.stages.kept import source_fingerprint
@@ -114,25 +113,16 @@ def shown_to_teacher(prepared: Prepared) -> ClassData:
     expects, data = prepared.teacher_input, prepared.class_data
     assert expects is not None
     wanted = _read_again(prepared)
-    if wanted is None:
+    if wanted is None or prepared.read_again is None:
         return data.shown_to(expects)
     size = wanted.image_size()
     try:
-        whole = load_data(
-            prepared.composed,
-            prepared.cache_root,
-            prepared.device,
-            wanted,
-            {split: names for split, (names, _) in prepared.dealt.items()},
-            None,
-            image_size=size,
-        )
+        whole = prepared.read_again(wanted)
     except UserError as error:
         raise UserError(
             f"pictures at {size} pixels for the teacher: {error}; type "
             "teacher.options.image_size=NUMBER for smaller ones"
         ) from error
-    assert whole.has_classes
     if data is not prepared.everything:
         whole = whole.without_held_out()
     for split in SPLITS:
@@ -149,10 +139,9 @@ def shown_to_teacher(prepared: Prepared) -> ClassData:
 
 def _read_again(prepared: Prepared) -> Preprocessing | None:
     """Return how the teacher's pictures are read, where that is larger than the student's."""
-    data, expects, config = prepared.class_data, prepared.teacher_input, prepared.config
-    dataset_class = resolve(config.dataset._target_, "metakd.data", config.plugins)
+    data, expects = prepared.class_data, prepared.teacher_input
     assert expects is not None
     wanted, size = expects.uncut(), data.preprocessing.image_size()
     own = wanted.image_size()
     larger = own is not None and size is not None and own > size
-    return wanted if larger and getattr(dataset_class, "any_size", False) else None
+    return wanted if larger and prepared.read_again is not None else None

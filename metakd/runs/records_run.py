@@ -194,7 +194,9 @@ class RunInfo(File):
     data_checksum: Maybe[str] = None
     """SHA-256 of the prepared data."""
     unlabelled_checksum: Maybe[str] = None
-    """SHA-256 of the further texts without labels (`warmstart.unlabelled`)."""
+    """SHA-256 of the further examples without labels (`warmstart.unlabelled`)."""
+    unlabelled_held: Maybe[Positive] = None
+    """How many of them are of meta-validation or meta-test classes, where any was kept."""
     data_notes: Maybe[list[str]] = None
     """Warnings about the data, such as images that could not be read."""
     external_pretraining: Maybe[list[str]] = None

@@ -1,4 +1,4 @@
-"""The student follows the teacher's embeddings of examples that nobody has labelled."""
+"""The student follows the teacher on examples without labels."""
 
 from __future__ import annotations
 
@@ -45,14 +45,12 @@ def follow(
     Args:
         backbone: the student's.
         data: the examples, as the split `train` of one class.
-        objective: a distillation that reads no logits.
+        objective: a distillation that reads neither logits nor labels.
         context: how it computes, and where metrics go.
         answers_to: the teacher's answer to a batch.
         updates: number of them.
         batch_size: examples of an update.
     """
     learner = Follower(backbone).to(data.device)
-    batches = data.batches(
-        "train", batch_size=batch_size, seed=context.seed, stage="unlabelled", augmented=False
-    )
+    batches = data.batches("train", batch_size=batch_size, seed=context.seed, stage="unlabelled")
     return fit(learner, objective, batches.batch, context, steps=updates, answers_to=answers_to)

@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import metakd
 from metakd.config.compose import compose
 from metakd.errors import UserError
 from metakd.pipeline.identity import key_of_student_alone
 from metakd.pipeline.prepare import prepare
+from metakd.pipeline.run import provenance_of
 from metakd.stages.training import Training
 
 TINY = (
@@ -121,9 +124,19 @@ def test_the_twin_does_not_depend_on_it(words: tuple[str, ...], tmp_path: Path) 
 @pytest.mark.parametrize(
     ("own", "said"),
     [
-        (("distill=kd",), "distill=kd reads .*logits, which need labels; type distill=embedding"),
-        (("distill.kd_weight=1.0",), "reads embeddings and logits, which need labels"),
-        (("dataset=table", "student=mlp", "teacher=mlp"), "dataset table holds no texts"),
+        (("distill=kd",), "distill=kd reads logits, which need labels; type distill=embedding"),
+        (("distill.kd_weight=1.0",), "reads logits, which need labels"),
+        (("distill=crd",), "distill=crd reads labels; type distill=embedding"),
+        (
+            ("distill=combine", "distill.terms.crd=1", "distill.terms.pkt=1"),
+            "distill=combine reads labels; type",
+        ),
+        (
+            ("dataset=table", "student=mlp", "teacher=mlp"),
+            "there is no '.*more.txt'; give `train` or the name of a dataset",
+        ),
+        (("warmstart.unlabelled=trian",), "a folder of texts, `train` or .* did you mean 'train'"),
+        (("warmstart.unlabelled=sinusoid",), "it holds regression; give another"),
     ],
 )
 def test_refused(own: tuple[str, ...], said: str, words: tuple[str, ...], tmp_path: Path) -> None:
@@ -131,7 +144,7 @@ def test_refused(own: tuple[str, ...], said: str, words: tuple[str, ...], tmp_pa
         words = tuple(w for w in words if not w.startswith(("student.", "teacher", "dataset=")))
         rows = [f"{i}.5,{name}\n" for name in "abcdefgh" for i in range(9)]
         (tmp_path / "texts.csv").write_text("x,label\n" + "".join(rows))
-    with pytest.raises(UserError, match=rf"warmstart\.unlabelled: .*{said}"):
+    with pytest.raises(UserError, match=rf"(?i)warmstart\.unlabelled.*{said}"):
         prepare(compose([*words, *more(tmp_path), *own]))
 
 
@@ -142,4 +155,84 @@ def test_where_nothing_is_distilled_it_changes_nothing(
     assert "warmstart.unlabelled changes nothing: nothing is distilled" in composed.warnings
     assert prepare(composed).unlabelled is None
     alone = compose([*words, "warmstart.unlabelled_updates=3"]).warnings
-    assert any("there are no unlabelled texts" in line for line in alone)
+    assert any("there are no unlabelled examples" in line for line in alone)
+
+
+PICTURES = (
+    "dataset=image_folder",
+    "dataset.image_size=16",
+    "student=cnn",
+    "student.width=4",
+    "teacher=cnn",
+    "teacher.width=8",
+    "distill=embedding",
+    "task.ways=2",
+    "task.train_ways=2",
+    "task.queries=2",
+    "task.train_queries=2",
+    "pretrain.epochs=1",
+    "pretrain.batch_size=8",
+    "warmstart.epochs=0",
+    "warmstart.batch_size=4",
+    "warmstart.unlabelled_updates=2",
+    "meta_train.iterations=0",
+    "meta_train.validate_tasks=2",
+    "evaluate.tasks=2",
+    "evaluate.shots=[]",
+    "student_alone=false",
+    "tracker=none",
+)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> tuple[str, ...]:
+    generator = np.random.default_rng(0)
+    names = [f"{split}/{c}" for c, split in enumerate(["train"] * 3 + ["val"] * 2 + ["test"] * 2)]
+    for name in [*names, "more"]:
+        folder = tmp_path / ("more" if name == "more" else f"classes/{name}")
+        folder.mkdir(parents=True)
+        for i in range(5):
+            pixels = generator.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    return (*PICTURES, f"dataset.folder={tmp_path / 'classes'}")
+
+
+def test_pictures(pictures: tuple[str, ...], tmp_path: Path) -> None:
+    """Of a folder, and those of meta-train for a loss of feature maps."""
+    weights = {}
+    for name, own in {
+        "none": (),
+        "folder": (f"warmstart.unlabelled={tmp_path / 'more'}",),
+        "train": ("warmstart.unlabelled=train", "distill=hints"),
+    }.items():
+        metakd.train(*pictures, *own, f"hydra.run.dir={tmp_path / name}")
+        weights[name] = (tmp_path / name / "checkpoints/student.safetensors").read_bytes()
+    assert len({*weights.values()}) == 3
+    info = json.loads((tmp_path / "folder/run.json").read_text())
+    assert "unlabelled_checksum" in info
+    assert "unlabelled_held" not in info
+
+
+def test_of_another_dataset(pictures: tuple[str, ...], tmp_path: Path) -> None:
+    """Digits of classes that stay new by their names are left out, or kept and recorded."""
+    raw = tmp_path / "MNIST/raw"
+    raw.mkdir(parents=True)
+    for part, n in (("train", 40), ("t10k", 20)):
+        digits = {"images-idx3": np.arange(n * 784).reshape(n, 28, 28), "labels-idx1": np.arange(n)}
+        for kind, values in digits.items():
+            content = (values % (10 if "labels" in kind else 251)).astype(np.uint8)
+            header = bytes([0, 0, 8, content.ndim]) + np.array(content.shape, ">i4").tobytes()
+            (raw / f"{part}-{kind}-ubyte").write_bytes(header + content.tobytes())
+    words = (*pictures, f"data_root={tmp_path}", "warmstart.unlabelled=mnist")
+    prepared = prepare(compose(words))
+    assert prepared.unlabelled is not None
+    # Classes 3 and 4 are chosen by, 5 and 6 are new.
+    assert (len(prepared.unlabelled.train), prepared.unlabelled_held) == (36, 0)
+    assert any("24 of 60 pictures are of meta-" in line for line in prepared.warnings)
+    assert "unlabelled_held" not in provenance_of(prepared)
+    kept = prepare(compose([*words, "warmstart.unlabelled_anyway=true"]))
+    assert kept.unlabelled is not None
+    assert (len(kept.unlabelled.train), kept.unlabelled_held) == (60, 24)
+    assert provenance_of(kept)["unlabelled_held"] == 24
+    assert any("figures on these classes are not of new ones" in line for line in kept.warnings)
+    assert kept.unlabelled_checksum != prepared.unlabelled_checksum

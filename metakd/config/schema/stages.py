@@ -90,10 +90,13 @@ class WarmstartConfig(IngredientsConfig):
     """Updates before all others that bring together two changed views of an example, without labels
     (SimCLR's loss)."""
     unlabelled: str | None = setting(None, path=True)
-    """Texts without labels, a file or folder (`.txt`, a text in each line, `.csv`, `.tsv`,
-    `.jsonl`), of which the student learns the teacher's embeddings first."""
+    """Examples without labels on which the student follows the teacher first: a folder of pictures;
+    a file or folder of texts (`.txt`, a text in each line, `.csv`, `.tsv`, `.jsonl`); `train`, the
+    meta-train examples; the name of another dataset."""
     unlabelled_updates: int = setting(2000, least=1)
     """Updates on them."""
+    unlabelled_anyway: bool = False
+    """Keep those of meta-validation and meta-test classes, which are left out otherwise."""
 
 
 @dataclass
