@@ -31,6 +31,8 @@ class Frame:
         measure: `accuracy` or `mse`.
         batchnorm: `inductive` (also of networks without batch norm: each query is classified
             independently) or `transductive`.
+        centre: `evaluate.centre`.
+        versions: of each support image, how many and changed how; None: the image alone.
     """
 
     dataset: str | None
@@ -44,6 +46,8 @@ class Frame:
     tasks: int | None
     measure: str
     batchnorm: str
+    centre: bool
+    versions: tuple[int, str] | None
 
 
 NAMES = {
@@ -57,6 +61,8 @@ NAMES = {
     "tasks": "number of tasks",
     "measure": "measure",
     "batchnorm": "batch-norm mode",
+    "centre": "centring (evaluate.centre)",
+    "versions": "versions of a support image (evaluate.augmented_shots)",
 }
 SPLIT = ("dataset.splits", "dataset.split_seed", "dataset.rotations")
 READ = (
@@ -64,6 +70,10 @@ READ = (
     "dataset.name",
     "evaluate.part",
     "evaluate.seed",
+    "evaluate.centre",
+    "evaluate.augmented_shots",
+    "evaluate.augment",
+    "dataset.augment",
     "finetune.enabled",
     "finetune.target",
     "task.ways",
@@ -101,7 +111,17 @@ def frame_of(run: Run, model: str) -> Frame | None:
         tasks=entry.tasks,
         measure=measure,
         batchnorm=entry.batchnorm or "inductive",
+        centre=settings.get("evaluate.centre") is True,
+        versions=_versions(settings),
     )
+
+
+def _versions(settings: Mapping[str, Any]) -> tuple[int, str] | None:
+    count = settings.get("evaluate.augmented_shots", 1)
+    if not isinstance(count, int) or count < 2:
+        return None
+    kinds = settings.get("evaluate.augment")
+    return count, str(settings.get("dataset.augment") if kinds in (None, "[]") else kinds)
 
 
 def reasons(one: Frame, other: Frame) -> list[str]:
@@ -161,6 +181,8 @@ def _reason(name: str, one: Frame, other: Frame) -> str:
         before, after = before[:12], after[:12]
     if name == "held_out":
         return f"other {NAMES[name]}"
+    if name == "versions":
+        before, after = (1 if v is None else f"{v[0]} by {v[1]}" for v in (before, after))
     return f"other {NAMES[name]}: {_word(before)} and {_word(after)}"
 
 

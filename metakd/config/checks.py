@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from metakd.config.declared import declaration, known_settings, value_of
-from metakd.config.locate import Choices, content_of
+from metakd.config.judging import check_judging
+from metakd.config.locate import Choices, supports_of
 from metakd.config.needs import check_needs, declared_needs
 from metakd.config.schema import LEARNED_MODES, REGRESSION_MODES, Config
 from metakd.errors import UserError, nearest
@@ -38,6 +37,7 @@ def check(config: Config) -> None:
         _check_classes(config)
         _check_images(config)
     _check_distillation(config)
+    check_judging(config)
     _check_leaks(config)
     _check_files(config)
 
@@ -112,7 +112,7 @@ def _check_regression_teacher(config: Config) -> None:
         able = ", ".join(
             name
             for name in _able("algorithm", "regression")
-            if {*REGRESSION_MODES} & {*_supports("algorithm", name).get("teacher_modes", [])}
+            if {*REGRESSION_MODES} & {*supports_of("algorithm", name).get("teacher_modes", [])}
         )
         raise UserError(
             f"distill={distill.name}: on regression a teacher adapts to the task, and "
@@ -158,14 +158,8 @@ def _able(group: str, kind: str) -> list[str]:
     return [
         name
         for name in Choices().of(group)
-        if kind in _supports(group, name).get("kinds", ["classification"])
+        if kind in supports_of(group, name).get("kinds", ["classification"])
     ]
-
-
-def _supports(group: str, name: str) -> Mapping[str, Any]:
-    """Return the facts that a choice's file states."""
-    found: Mapping[str, Any] = (content_of(Choices().file(group, name)) or {}).get("supports", {})
-    return found
 
 
 def _check_classes(config: Config) -> None:

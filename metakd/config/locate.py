@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from metakd.errors import UserError, nearest
 from metakd.plain_data import UnreadableError, parse_yaml, read_text
 
-__all__ = ["ALIASES", "Choices", "conf_folder", "content_of", "description", "user_folder"]
+__all__ = [
+    "ALIASES",
+    "Choices",
+    "conf_folder",
+    "content_of",
+    "description",
+    "supports_of",
+    "user_folder",
+]
 
 ALIASES = {"teacher": "architecture", "student": "architecture"}
 """Groups that are offered from another group's folder."""
@@ -107,6 +116,12 @@ def content_of(file: Path) -> Any:
 def _parsed(text: str) -> Any:
     """Parse a text once: every composition reads the same files several times."""
     return parse_yaml(text)
+
+
+def supports_of(group: str, choice: str) -> Mapping[str, Any]:
+    """Return the facts that a choice's file states."""
+    found: Mapping[str, Any] = (content_of(Choices().file(group, choice)) or {}).get("supports", {})
+    return found
 
 
 def description(file: Path) -> str:

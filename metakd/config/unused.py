@@ -39,6 +39,8 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         "evaluate.steps": not config.algorithm.supports.adapts and "the algorithm takes no steps",
         "evaluate.curve_tasks": not config.algorithm.supports.adapts
         and "the algorithm takes no steps",
+        "evaluate.augment": config.evaluate.augmented_shots < 2
+        and "support images are not changed (evaluate.augmented_shots=1)",
         "student.same_classes": "it is about the teacher",
         "warmstart.unlabelled": config.warmstart.enabled
         and not config.distill.supports.uses_teacher

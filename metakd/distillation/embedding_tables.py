@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
+from metakd.data.changed import changed_by
 from metakd.data.on_disk import is_mapped, large_in, room, taken, touched
 from metakd.data.reading_progress import OpenBar, reading_progress
 from metakd.distillation.divergences import unit
@@ -264,6 +265,22 @@ class EmbeddingTables:
                 views[name].append(torch.cat([f[name] for f in found]))
         self._features |= {(split, name): torch.stack(views[name]) for name in missing}
         return True
+
+    def changed(self, split: str, index: Tensor, key: int, kinds: tuple[str, ...]) -> Tensor:
+        """Return the embeddings [*index.shape, size] of examples, changed at random by `kinds`.
+
+        Args:
+            split: which images `index` counts.
+            index: [...] int64 positions in `split`.
+            key: decides the changes.
+            kinds: of change.
+        """
+        own = self._teacher_view is not None
+        data = self._data if self._teacher_view is None else self._teacher_view.data()
+        examples = changed_by(data, kinds).fresh_examples(split, index, key)
+        pieces = examples.flatten(0, index.dim() - 1).split(self._batch_size)
+        found = torch.cat([self.run(piece, adapted=own)[0] for piece in pieces])
+        return found.view(*index.shape, -1)
 
     def embed(self, images: Tensor) -> Tensor:
         """Run the network on images [n, channels, height, width]: embeddings [n, size] float32."""

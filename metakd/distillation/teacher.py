@@ -114,6 +114,10 @@ class FrozenTeacher:
         """Return the embeddings [images, size] of the clean images of `split`."""
         return self._tables.clean(split)
 
+    def changed(self, split: str, index: Tensor, key: int, kinds: tuple[str, ...]) -> Tensor:
+        """Return the embeddings [*index.shape, size] of examples that are changed at random."""
+        return self._tables.changed(split, index, key, kinds)
+
     def embed(self, images: Tensor) -> Tensor:
         """Run the network on images [n, channels, height, width]: embeddings [n, size] float32."""
         return self._tables.embed(images)

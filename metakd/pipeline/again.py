@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -16,21 +17,23 @@ from metakd.config.checks import outside_lines
 from metakd.config.compose import Composed
 from metakd.config.recorded import for_evaluation, recorded_composed
 from metakd.data.reading_progress import reading_shown_by
+from metakd.distillation.teacher import FrozenTeacher
 from metakd.errors import UserError, nearest
 from metakd.models.network import Network
 from metakd.pipeline.cards import card_of_run, inputs_of, known_of, seen_pictures
 from metakd.pipeline.deployed import cost_of
 from metakd.pipeline.draw import class_rows
 from metakd.pipeline.inputs import Known, without_card
+from metakd.pipeline.judging import judged, kept_means, means_of
 from metakd.pipeline.measure import (
     Evaluated,
     evaluate_learner,
-    evaluate_teacher,
     fidelity,
     paired_gains,
     precision_of,
     start_of,
 )
+from metakd.pipeline.measure_teacher import evaluate_teacher
 from metakd.pipeline.prepare import Prepared, prepare
 from metakd.pipeline.seen import left_out
 from metakd.pipeline.suspicion import doubts_of, keep
@@ -92,7 +95,7 @@ def evaluate_run(
     scale = None if fitted else info.teacher_scale
     if scale is None and not fitted:
         _check_scale(prepared, run)
-    evaluated, results = _evaluate_all(prepared, run, recorder, scale)
+    evaluated, results = _evaluate_all(prepared, run, recorder, scale, own)
     folder = RunFolder.create(run.path / "evaluations" / moment)
     folder.start(
         {
@@ -201,35 +204,27 @@ def _check_scale(prepared: Prepared, run: RunFolder) -> None:
 
 
 def _evaluate_all(
-    prepared: Prepared, run: RunFolder, recorder: Recorder, scale: float | None
+    prepared: Prepared, run: RunFolder, recorder: Recorder, scale: float | None, own: bool
 ) -> tuple[dict[str, Evaluated], dict[str, Any]]:
+    """Evaluate a run's models; `own`: on the data that they were trained on."""
     config, data = prepared.config, prepared.data
     evaluated: dict[str, Evaluated] = {}
     results: dict[str, Any] = {}
-    for name in ("student", "student_alone"):
-        if name == "student_alone" and not _has(run, name):
-            continue
-        weights = load_weights(run.checkpoints, name)
-        head = weights.get("network.head.weight")
-        outputs = None if head is None else len(head)
-        algorithm = prepared.algorithm(prepared.student, outputs=outputs)
-        _restore(algorithm, weights, name)
-        evaluated[name] = evaluate_learner(
-            algorithm, data, config, precision_of(config, prepared.precision), recorder, name
-        )
-        results[name] = {**evaluated[name].figures(), "cost": cost_of(algorithm, data, config)}
-    if _has(run, "teacher"):
-        backbone = prepared.backbone_of_teacher()
-        weights = load_weights(run.checkpoints, "teacher")
-        teacher: Network | Algorithm
-        if "head.weight" not in weights:  # it adapts to tasks
-            teacher = adapting_teacher(prepared, backbone)
-            _restore(teacher, weights, "teacher")
-        else:
-            head = weights["head.weight"]
-            teacher = Network(backbone, len(head)).to(head.device)
-            _restore(teacher, weights, "teacher")
-            teacher.to(prepared.device)
+    students = {
+        name: _learner(prepared, run, name)
+        for name in ("student", "student_alone")
+        if name == "student" or _has(run, name)
+    }
+    teacher = _teacher(prepared, run) if _has(run, "teacher") else None
+    view = None if teacher is None else embedded_by(prepared, teacher, recorder)
+    models = {**students, **({} if teacher is None else {"teacher": teacher})}
+    means = _means(models, prepared, run, recorder, view, own)
+    precision = precision_of(config, prepared.precision)
+    for name, learner in students.items():
+        judge = judged(learner, config, means.get(name))
+        evaluated[name] = evaluate_learner(judge, data, config, precision, recorder, name)
+        results[name] = {**evaluated[name].figures(), "cost": cost_of(judge, data, config)}
+    if teacher is not None:
         evaluated["teacher"] = evaluate_teacher(
             teacher,
             data,
@@ -237,7 +232,8 @@ def _evaluate_all(
             prepared.precision,
             recorder,
             scale,
-            embedded_by(prepared, teacher, recorder),
+            own=view,
+            mean=means.get("teacher"),
         )
         cost = cost_of(teacher, data, config)
         results["teacher"] = {**evaluated["teacher"].figures(), "cost": cost}
@@ -246,6 +242,53 @@ def _evaluate_all(
     if "student_alone" in evaluated:
         results["gains"] = paired_gains(evaluated["student"], evaluated["student_alone"])
     return evaluated, results
+
+
+def _learner(prepared: Prepared, run: RunFolder, name: str) -> Algorithm:
+    """Return a run's trained student, or its twin."""
+    weights = load_weights(run.checkpoints, name)
+    head = weights.get("network.head.weight")
+    outputs = None if head is None else len(head)
+    algorithm = prepared.algorithm(copy.deepcopy(prepared.student), outputs=outputs)
+    _restore(algorithm, weights, name)
+    return algorithm
+
+
+def _teacher(prepared: Prepared, run: RunFolder) -> Network | Algorithm:
+    """Return a run's teacher."""
+    backbone = prepared.backbone_of_teacher()
+    weights = load_weights(run.checkpoints, "teacher")
+    if "head.weight" not in weights:  # it adapts to tasks
+        adapting = adapting_teacher(prepared, backbone)
+        _restore(adapting, weights, "teacher")
+        return adapting
+    head = weights["head.weight"]
+    teacher = Network(backbone, len(head)).to(head.device)
+    _restore(teacher, weights, "teacher")
+    return teacher.to(prepared.device)
+
+
+def _means(
+    models: Mapping[str, Algorithm | Network],
+    prepared: Prepared,
+    run: RunFolder,
+    recorder: Recorder,
+    view: FrozenTeacher | None,
+    own: bool,
+) -> dict[str, Tensor]:
+    """Return the means by which the models are centred: those that the run keeps, or made now."""
+    if not prepared.config.evaluate.centre:
+        return {}
+    kept = {name: mean.to(prepared.device) for name, mean in kept_means(run).items()}
+    if kept:
+        return kept
+    if not own:
+        raise UserError(
+            "evaluate.centre=true: the mean embedding is that of the images that the run was "
+            f"trained on, '{run.path}' keeps none, and this is other data; train with "
+            "evaluate.centre=true, or type evaluate.centre=false"
+        )
+    return means_of(models, prepared, recorder, view)
 
 
 def _has(run: RunFolder, name: str) -> bool:

@@ -12,10 +12,11 @@ from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
 from metakd.models.cost import cost, task_cost
 from metakd.models.network import Network
-from metakd.pipeline.measure import batchnorm_modes, evaluation_stage, steps_at_test
+from metakd.pipeline.measure import batchnorm_modes, evaluation_stage, steps_at_test, versions_of
 from metakd.pipeline.prepare import Prepared
 from metakd.reports.summary import short_count
 from metakd.stages.evaluate import evaluation_tasks
+from metakd.stages.versions import with_versions
 
 __all__ = ["cost_of", "networks"]
 
@@ -37,6 +38,12 @@ def cost_of(
     (task,) = evaluation_tasks(
         data, part, spec, tasks=1, seed=config.evaluate.seed, stage=evaluation_stage(part)
     )
+    versions = versions_of(config)
+    if versions is not None:
+        assert data.has_classes
+        task = with_versions(
+            task, data, part, versions, versions.key(config.evaluate.seed, part, 0)
+        )
     steps, mode = steps_at_test(config), batchnorm_modes(model.backbone, False)[0]
     return {
         **cost(model.backbone, data.example_shape, data.device, model.deployed()),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.config.checks import teacher_learns
@@ -86,9 +85,10 @@ class Taught:
     learned: Network | Algorithm | None = None
     has_own_view: bool = False
 
-    def embedded(self) -> Callable[[str], Tensor] | None:
-        """Return what gives the embeddings of a split; None: the network makes them anew."""
-        return self.frozen.clean if self.has_own_view and self.frozen is not None else None
+    @property
+    def own(self) -> FrozenTeacher | None:
+        """What embeds with its own view of the examples; None: the network as it is given them."""
+        return self.frozen if self.has_own_view and self.learned is None else None
 
 
 def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:

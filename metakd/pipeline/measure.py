@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
-from metakd.adaptation.gradient_learner import GradientLearner
-from metakd.algorithms.supervised import Supervised
 from metakd.config.schema import Config
 from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
-from metakd.distillation.calibration import fit_scale
-from metakd.models.network import Network
 from metakd.models.normalization import has_batchnorm
 from metakd.pipeline.evaluation_cost import task_cost
-from metakd.reports.divergence import are_finite
 from metakd.reports.fidelity import expected_calibration_error
 from metakd.reports.fidelity import fidelity as fidelity_of
 from metakd.reports.statistics import paired_difference
@@ -35,6 +29,7 @@ from metakd.stages.evaluate import (
 from metakd.stages.fit import Validation
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
+from metakd.stages.versions import Versions
 
 __all__ = [
     "Evaluated",
@@ -42,19 +37,18 @@ __all__ = [
     "chosen_by",
     "curve_steps",
     "evaluate_learner",
-    "evaluate_teacher",
+    "evaluate_settings",
     "evaluation_stage",
     "fidelity",
     "paired_gains",
     "precision_of",
+    "setting_of_plan",
     "start_of",
     "steps_at_test",
     "validation_setting",
+    "versions_of",
 ]
 
-
-CALIBRATION_TASKS = 100
-"""Tasks of the meta-validation classes on which the teacher's scale is fitted."""
 
 CURVE = (0, 1, 2, 3, 5, 10, 20, 50)
 """Steps of the accuracy-against-steps curve, unless others are asked for."""
@@ -141,17 +135,31 @@ def batchnorm_modes(network: nn.Module, transductive: bool) -> list[str | None]:
     return ["inductive", "transductive"] if transductive else ["inductive"]
 
 
-def _test_setting(
+def setting_of_plan(
     config: Config, shots: int, tasks: int, steps: list[int] | None, batchnorm: str | None
 ) -> EvaluationSetting:
     """Return a setting of the evaluation that the config asks for."""
     e = config.evaluate
     spec, stage = config.task.evaluation(shots), evaluation_stage(e.part)
-    return EvaluationSetting(e.part, spec, tasks, e.seed, stage, steps, batchnorm)
+    return EvaluationSetting(
+        e.part, spec, tasks, e.seed, stage, steps, batchnorm, versions_of(config)
+    )
+
+
+def versions_of(config: Config) -> Versions | None:
+    """Return the versions of a support image that evaluation averages; None: the image alone."""
+    e = config.evaluate
+    if e.augmented_shots < 2:
+        return None
+    return Versions(e.augmented_shots, tuple(e.augment or config.dataset.augment))
 
 
 def validation_setting(config: Config, algorithm: Algorithm, tasks: int) -> EvaluationSetting:
-    """Return the setting in which a learner is validated, on so many meta-validation tasks."""
+    """Return the setting in which a learner is validated, on so many meta-validation tasks.
+
+    Clean images and embeddings as they are: the mean of all meta-train images, for centring, and
+    more versions of each support image would be made anew at each validation.
+    """
     steps = steps_at_test(config)
     return EvaluationSetting(
         "validate",
@@ -192,10 +200,12 @@ def evaluate_learner(
     title: str,
 ) -> Evaluated:
     """Measure `algorithm` on every setting that the config asks for, the headline first."""
-    return _evaluated(algorithm, data, config, precision, recorder, title, steps_at_test(config))
+    return evaluate_settings(
+        algorithm, data, config, precision, recorder, title, steps_at_test(config)
+    )
 
 
-def _evaluated(
+def evaluate_settings(
     algorithm: Algorithm,
     data: ClassData | RegressionTasks,
     config: Config,
@@ -204,6 +214,7 @@ def _evaluated(
     title: str,
     headline: int | None,
 ) -> Evaluated:
+    """Measure `algorithm` on every setting, the headline at so many steps (None: it takes none)."""
     e, task = config.evaluate, config.task
     evaluated = Evaluated()
     shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
@@ -216,7 +227,7 @@ def _evaluated(
     metric = isinstance(algorithm, MetricAlgorithm) and embeds_alone(algorithm.backbone)
     if metric and data.has_classes:
         assert isinstance(algorithm, MetricAlgorithm)
-        gathered = [_test_setting(config, *one) for one in plan if one[3] != "transductive"]
+        gathered = [setting_of_plan(config, *one) for one in plan if one[3] != "transductive"]
         used = images_of(data, gathered)
         embeddings = embed_split(
             algorithm, data, e.part, precision, group=recorder.group, used=used
@@ -233,113 +244,13 @@ def _evaluated(
             evaluated.measurements += evaluate(
                 algorithm,
                 data,
-                _test_setting(config, shots, tasks, steps, mode),
+                setting_of_plan(config, shots, tasks, steps, mode),
                 precision=precision,
                 embeddings=embeddings if mode != "transductive" else None,
                 bar=bar,
                 group=recorder.group,
             )
     return evaluated
-
-
-def evaluate_teacher(
-    teacher: Network | Algorithm,
-    data: ClassData | RegressionTasks,
-    config: Config,
-    precision: Precision,
-    recorder: Recorder,
-    scale: float | None = None,
-    embedded: Callable[[str], Tensor] | None = None,
-) -> Evaluated:
-    """Measure the teacher on the headline's tasks: as it adapts, or else by its embeddings.
-
-    Args:
-        teacher: a network to embed with, where there are classes, or a learner that adapts.
-        data: the dataset.
-        config: what to measure.
-        precision: number format of the stages that may use bfloat16.
-        recorder: shows progress.
-        scale: what a network's cosines are multiplied by; None: fitted on meta-validation.
-        embedded: returns the embeddings [images, size] that a network with its own view of the
-            examples makes of a split; None: it embeds what it is given.
-    """
-    if isinstance(teacher, Network):
-        assert data.has_classes
-        return _evaluate_embedding(
-            teacher.backbone, data, config, precision, recorder, scale, embedded
-        )
-    steps = teacher.test_steps if isinstance(teacher, GradientLearner) else None
-    if steps is not None:
-        precision = precision.full()
-    return _evaluated(teacher, data, config, precision, recorder, "teacher", steps)
-
-
-def _evaluate_embedding(
-    backbone: nn.Module,
-    data: ClassData,
-    config: Config,
-    precision: Precision,
-    recorder: Recorder,
-    scale: float | None,
-    embedded: Callable[[str], Tensor] | None,
-) -> Evaluated:
-    """Measure the teacher as nearest cosine centroid on its embeddings."""
-    e, task = config.evaluate, config.task
-    outputs = max(1, data.split("train").classes)  # of a head that is not asked
-    head = Supervised(backbone, outputs, head="centroid").to(data.device)
-    shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
-    embeddings = None
-    if embedded is not None:
-        embeddings = embedded(e.part)
-    elif embeds_alone(backbone):
-        used = images_of(data, [_test_setting(config, s, e.tasks, None, None) for s in shot_list])
-        embeddings = embed_split(head, data, e.part, precision, group=recorder.group, used=used)
-    evaluated = Evaluated()
-    with recorder.bar("evaluate", len(shot_list) * e.tasks, "evaluate teacher") as bar:
-        for shots in shot_list:
-            mode = "inductive" if has_batchnorm(backbone) else None
-            evaluated.measurements += evaluate(
-                head,
-                data,
-                _test_setting(config, shots, e.tasks, None, mode),
-                precision=precision,
-                embeddings=embeddings,
-                bar=bar,
-                group=recorder.group,
-            )
-    if scale is None:
-        scale = _teacher_scale(head, data, config, precision, recorder, embedded)
-    evaluated.scale = scale
-    evaluated.measurements = [replace(m, logits=scale * m.logits) for m in evaluated.measurements]
-    return evaluated
-
-
-def _teacher_scale(
-    head: Supervised,
-    data: ClassData,
-    config: Config,
-    precision: Precision,
-    recorder: Recorder,
-    embedded: Callable[[str], Tensor] | None,
-) -> float:
-    """Fit by likelihood on meta-validation what the cosines are multiplied by (no rank changes)."""
-    setting = replace(
-        validation_setting(config, head, CALIBRATION_TASKS),
-        stage="calibrate",
-        steps=None,
-        batchnorm="inductive",
-    )
-    measured = evaluate(
-        head,
-        data,
-        setting,
-        precision=precision,
-        embeddings=None if embedded is None else embedded(setting.split),
-        group=recorder.group,
-    )[0]
-    if not are_finite(measured.logits).any():
-        return 1.0  # the teacher has no answers: there is nothing to scale
-    return fit_scale(measured.logits.flatten(0, 1), measured.targets.flatten())
 
 
 def fidelity(student: Evaluated, teacher: Evaluated) -> dict[str, float]:

@@ -59,6 +59,7 @@ from metakd.pipeline.inputs import (
     reading_of,
     without_card,
 )
+from metakd.pipeline.judging import check_judging
 from metakd.pipeline.loss import build_objective, needs_of_loss
 from metakd.pipeline.seen import change_both, without_learned
 from metakd.pipeline.task_sizes import check_tasks, fit_queries
@@ -310,6 +311,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         prepared.teacher_classes = built.classes
         warnings += built.lines
     _carry(prepared)
+    check_judging(prepared)
     if not known.evaluating:
         _leave_out_learned(prepared)
         _try_out(prepared)

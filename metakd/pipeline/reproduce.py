@@ -19,8 +19,9 @@ from metakd.config.recorded import differences, reproduction_composed
 from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError
 from metakd.pipeline.cards import known_of, other_data
+from metakd.pipeline.origin import provenance_of
 from metakd.pipeline.prepare import prepare
-from metakd.pipeline.run import carry_out, provenance_of, tracker_of
+from metakd.pipeline.run import carry_out, tracker_of
 from metakd.runs.atomic import write_text
 from metakd.runs.equality import Compared, compare, figures_of, finished_info
 from metakd.runs.folder import RunFolder, open_run

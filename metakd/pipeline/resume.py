@@ -14,7 +14,8 @@ from metakd.data.reading_progress import reading_shown_by
 from metakd.distributed.group import ALONE, Group
 from metakd.errors import UserError
 from metakd.pipeline.cards import card_so_far, known_of, other_data
-from metakd.pipeline.run import carry_out, follow, provenance_of, tracker_of
+from metakd.pipeline.origin import provenance_of
+from metakd.pipeline.run import carry_out, follow, tracker_of
 from metakd.pipeline.shared import prepare_together
 from metakd.reports.summary import summary
 from metakd.runs.folder import RunFolder, open_run

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from metakd.adaptation.algorithm import Algorithm
 from metakd.config.brings import described
 from metakd.config.checks import outside_lines
 from metakd.config.compose import Composed
@@ -22,23 +23,26 @@ from metakd.distillation.teacher import FrozenTeacher
 from metakd.distributed.group import ALONE, Group
 from metakd.errors import UserError
 from metakd.models.card import Card
+from metakd.models.network import Network
 from metakd.models.weights_file import header
 from metakd.pipeline.alone import STAGES, keep_as_student_alone, student_alone
-from metakd.pipeline.cards import inputs_of, record_data, student_card, teacher_card, tuned_card
+from metakd.pipeline.cards import record_data, student_card, teacher_card, tuned_card
 from metakd.pipeline.construction import settings_of
 from metakd.pipeline.deployed import cost_of, networks
 from metakd.pipeline.draw import class_rows, draw_figures
 from metakd.pipeline.failures import explained, resume_command
+from metakd.pipeline.judging import judged, keep_means, means_of
 from metakd.pipeline.learners import Student, get_teacher, train_student
 from metakd.pipeline.measure import (
     evaluate_learner,
-    evaluate_teacher,
     fidelity,
     paired_gains,
     precision_of,
     start_of,
 )
+from metakd.pipeline.measure_teacher import evaluate_teacher
 from metakd.pipeline.mirror import mirror_classes, mirror_student
+from metakd.pipeline.origin import provenance_of
 from metakd.pipeline.prepare import Prepared
 from metakd.pipeline.shared import prepare_together
 from metakd.pipeline.suspicion import counts, doubt_teacher, doubts_of, keep
@@ -52,7 +56,6 @@ from metakd.runs.interrupts import Stop, interrupts
 from metakd.runs.journal import Journal
 from metakd.runs.log import log_to
 from metakd.runs.place import check_writable
-from metakd.runs.provenance import collect
 from metakd.runs.records import Results
 from metakd.stages.recorder import Recorder
 from metakd.stages.shared_recorder import SharedRecorder
@@ -61,7 +64,7 @@ from metakd.tracking.progress import Progress
 from metakd.tracking.terminal import Terminal
 from metakd.tracking.tracker import Tracker
 
-__all__ = ["carry_out", "external_pretraining", "provenance_of", "tracker_of", "train"]
+__all__ = ["carry_out", "tracker_of", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -218,25 +221,6 @@ def tracker_of(prepared: Prepared) -> Tracker:
     return tracker
 
 
-def provenance_of(prepared: Prepared) -> dict[str, Any]:
-    """Return what run.json records of how this run came about."""
-    config, unlabelled = prepared.config, prepared.unlabelled_checksum
-    held = {"unlabelled_held": prepared.unlabelled_held} if prepared.unlabelled_held else {}
-    return {
-        **collect(sys.argv),
-        "seed": config.seed,
-        "device": str(prepared.device),
-        "precision": prepared.precision.name,
-        "deterministic": config.deterministic,
-        "data_checksum": prepared.data.checksum,
-        **({} if unlabelled is None else {"unlabelled_checksum": unlabelled}),
-        **held,
-        "data_notes": list(prepared.everything.notes),
-        "external_pretraining": external_pretraining(prepared),
-        **inputs_of(prepared),
-    }
-
-
 def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) -> Results:
     """Train, evaluate and write the results; without a folder (another process has it) none."""
     config, data = prepared.config, prepared.data
@@ -269,21 +253,27 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
         )
     began = time.perf_counter()
     precision = precision_of(config, prepared.precision)
+    final = None if taught is None else taught.learned or taught.network
+    known: dict[str, Algorithm | Network]
+    known = {name: model.algorithm for name, model in models.items()}
+    known |= {} if final is None else {"teacher": final}
+    frozen = None if taught is None or taught.learned is not None else taught.frozen
+    means = means_of(known, prepared, recorder, frozen)
+    judges = {n: judged(m.algorithm, config, means.get(n)) for n, m in models.items()}
     evaluated = {
-        name: evaluate_learner(model.algorithm, data, config, precision, recorder, name)
-        for name, model in models.items()
+        name: evaluate_learner(judge, data, config, precision, recorder, name)
+        for name, judge in judges.items()
     }
-    final = embedded = None
-    if taught is not None:
-        final = taught.network if taught.learned is None else taught.learned
-        embedded = taught.embedded() if taught.learned is None else None
+    own = None if taught is None else taught.own
+    if final is not None:
         evaluated["teacher"] = evaluate_teacher(
             final,
             data,
             config,
             prepared.precision,
             recorder,
-            embedded=embedded,
+            own=own,
+            mean=means.get("teacher"),
         )
     recorder.group.leave()
     if folder is None:
@@ -291,13 +281,12 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     recorder = recorder.alone()
     if final is not None and evaluated["teacher"].scale is not None:
         folder.update(teacher_scale=evaluated["teacher"].scale)
-    learners = {name: model.algorithm for name, model in models.items()}
-    known = learners if final is None else {**learners, "teacher": final}
-    calibrate_run(prepared, folder, known, recorder, embedded)
+    keep_means(folder, means)
+    calibrate_run(prepared, folder, known, recorder, own, means)
     keep(folder, doubts_of(evaluated, config))
     results: dict[str, Any] = {
-        name: {**evaluated[name].figures(), "cost": cost_of(model.algorithm, data, config)}
-        for name, model in models.items()
+        name: {**evaluated[name].figures(), "cost": cost_of(judge, data, config)}
+        for name, judge in judges.items()
     }
     for name, model in models.items():
         if model.validated is not None:
@@ -352,22 +341,6 @@ def _save(folder: RunFolder | None, name: str, module: nn.Module, card: Card) ->
 def _distils(config: Config) -> bool:
     """Tell whether a teacher takes part in the student's training, so that it has a twin."""
     return config.distill.supports.uses_teacher or config.algorithm.supports.teaches
-
-
-def external_pretraining(prepared: Prepared) -> list[str]:
-    """Return where weights came from that this run did not train: a line for each network."""
-    config = prepared.config
-    networks = {"student": config.student}
-    if prepared.teacher is not None:
-        networks["teacher"] = config.teacher
-    found = []
-    for name, c in networks.items():
-        if c.checkpoint is not None:
-            model = f"{c.model or c.name} with " if c.pretrained else ""
-            found.append(f"{name}: {model}{c.checkpoint}")
-        elif c.pretrained:
-            found.append(f"{name}: pretrained {c.model or c.name}")
-    return found
 
 
 def _fine_tune_all(

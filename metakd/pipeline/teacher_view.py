@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.config.schema import LEARNED_MODES
@@ -61,8 +58,8 @@ def view_of_teacher(
 
 def embedded_by(
     prepared: Prepared, teacher: Network | Algorithm, recorder: Recorder
-) -> Callable[[str], Tensor] | None:
-    """Return what gives the embeddings [images, size] of a split by a finished run's teacher.
+) -> FrozenTeacher | None:
+    """Return what embeds for a finished run's teacher that has its own view of the examples.
 
     None for one that is given what the student is given.
     """
@@ -71,10 +68,9 @@ def embedded_by(
     teacher_view = view_of_teacher(prepared, teacher, recorder)
     if teacher_view is None:
         return None
-    frozen = FrozenTeacher(
+    return FrozenTeacher(
         teacher, prepared.class_data, autocast=prepared.precision.dtype, teacher_view=teacher_view
     )
-    return frozen.clean
 
 
 def reads_larger(prepared: Prepared) -> bool:

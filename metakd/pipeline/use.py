@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
-from metakd.adaptation.algorithm import Algorithm
+from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.adaptation.gradient_learner import GradientLearner
+from metakd.adaptation.judged import Judged
 from metakd.algorithms.supervised import Supervised
 from metakd.config.overrides import quoted
 from metakd.config.recorded import recorded_composed
 from metakd.config.schema import ArchitectureConfig, Config
 from metakd.data.load import data_root_from
+from metakd.distillation.teacher import FrozenTeacher
 from metakd.errors import UserError, nearest
 from metakd.models.network import Network
 from metakd.pipeline.cards import card_of_run
 from metakd.pipeline.construction import settings_of
 from metakd.pipeline.device import choose_device
+from metakd.pipeline.judging import centroid_learner, mean_of
 from metakd.pipeline.measure import precision_of, steps_at_test
 from metakd.pipeline.prepare import Prepared
 from metakd.pipeline.teaching import adapting_teacher_config
@@ -34,7 +37,7 @@ from metakd.using.bundle import learner_of, open_bundle
 from metakd.using.calibration import calibrate, evaluated_tasks
 from metakd.using.classifier import FewShotClassifier
 from metakd.using.learner import Trained
-from metakd.using.recipe import Part, Recipe, build_learner
+from metakd.using.recipe import Part, Recipe, build_learner, centred_weights
 from metakd.using.regressor import FewShotRegressor
 from metakd.using.saved_folder import FILE
 
@@ -45,6 +48,7 @@ CALIBRATION = "calibration.json"
 TASKS = 100
 """Most meta-validation tasks that a model is calibrated on."""
 MODELS = ("student", "student_alone", "teacher")
+NO_MEANS: Mapping[str, Tensor] = {}
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +123,15 @@ def _of_run(run: RunFolder, which: str, plugins: Sequence[str]) -> Trained:
     recipe = recipe_of(config, which, shape, weights, precision)
     if which == "teacher" and "head.weight" in weights:
         weights = {f"network.{name}": tensor for name, tensor in weights.items()}
+    if recipe.centred:
+        weights = centred_weights(weights, mean_of(run, which))
+    if config.evaluate.augmented_shots > 1:
+        logger.warning(
+            "run '%s' was evaluated with evaluate.augmented_shots=%d; here each example is "
+            "embedded once, as it is",
+            run.path,
+            config.evaluate.augmented_shots,
+        )
     return Trained(
         recipe,
         build_learner(recipe, weights, plugins),
@@ -179,6 +192,7 @@ def recipe_of(
         shots=task.shots,
         precision=evaluated_in,
         channels_last=channels_last,
+        centred=config.evaluate.centre,
     )
 
 
@@ -227,7 +241,8 @@ def calibrate_run(
     folder: RunFolder,
     models: Mapping[str, Algorithm | Network],
     recorder: Recorder,
-    embedded: Callable[[str], Tensor] | None = None,
+    own: FrozenTeacher | None = None,
+    means: Mapping[str, Tensor] = NO_MEANS,
 ) -> None:
     """Calibrate a run's models on meta-validation tasks and keep what was found in its folder.
 
@@ -238,7 +253,8 @@ def calibrate_run(
         folder: its folder.
         models: by name the learners, and the teacher that is evaluated by its embeddings.
         recorder: of the run.
-        embedded: see `metakd.pipeline.measure.evaluate_teacher`.
+        own: see `metakd.pipeline.measure_teacher.evaluate_teacher`.
+        means: by model, by which its embeddings are centred.
     """
     config, data, task = prepared.config, prepared.data, prepared.config.task
     if not data.has_classes or data.split("validate").classes < task.ways:
@@ -248,13 +264,14 @@ def calibrate_run(
     for name, model in models.items():
         steps, precision = steps_at_test(config), precision_of(config, prepared.precision)
         if isinstance(model, Network):
-            outputs = max(1, data.split("train").classes)  # of a head that is not asked
-            model = Supervised(model.backbone, outputs, head="centroid")
-            model.to(data.device)
+            model = centroid_learner(model, data)
             steps, precision = None, prepared.precision
         elif name == "teacher":
             steps = model.test_steps if isinstance(model, GradientLearner) else None
             precision = prepared.precision if steps is None else prepared.precision.full()
+        if name in means:
+            assert isinstance(model, MetricAlgorithm)  # others are refused
+            model = Judged(model, means[name])
         evaluated = evaluated_tasks(
             model,
             data,
@@ -266,7 +283,7 @@ def calibrate_run(
             seed=config.evaluate.seed,
             steps=steps,
             precision=precision,
-            embeddings=embedded("validate") if embedded and name == "teacher" else None,
+            embeddings=own.clean("validate") if own and name == "teacher" else None,
         )
         if not len(evaluated.known):
             recorder.warn(f"the {name} is not calibrated: no answer on meta-validation was finite")

@@ -65,7 +65,10 @@ def _title(results: Results) -> str:
         if head is not None:
             what = f"{head.ways}-way accuracy (%)" if head.ways else "squared error"
             tasks = f", {head.tasks} tasks" if head.tasks else ""
-            return f"{what}{tasks}, ± 95 % interval"
+            judged = ", embeddings centred" if head.centred else ""
+            if head.augmented_shots is not None:
+                judged += f", supports averaged over {head.augmented_shots} versions"
+            return f"{what}{tasks}, ± 95 % interval{judged}"
     return "results"
 
 

@@ -16,6 +16,7 @@ from metakd.runs.record import (
     Amount,
     Count,
     File,
+    Flag,
     Maybe,
     Number,
     Part,
@@ -63,6 +64,12 @@ class Measured(Part):
     steps: Maybe[Count] = None
     """Adaptation steps; absent where the model takes none."""
     batchnorm: Maybe[BatchNorm] = None
+    centred: Maybe[Annotated[Flag, Field(json_schema_extra={"const": True})]] = None
+    """Embeddings were centred by the meta-train mean and scaled to length 1 (`evaluate.centre`);
+    absent where they were not."""
+    augmented_shots: Maybe[Positive] = None
+    """Versions of each support image over which its embedding was averaged; absent: the image
+    alone."""
     ci95: Maybe[Amount] = None
     """Half-width of the 95 % interval over tasks."""
     diverged: Maybe[Share] = None

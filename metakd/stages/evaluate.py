@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import median
 from typing import Any, TypeVar
@@ -21,6 +21,14 @@ from metakd.models.normalization import batchnorm_mode, has_batchnorm, has_runni
 from metakd.reports.divergence import answers, diverged_tasks
 from metakd.reports.statistics import mean_ci95
 from metakd.stages.precision import Precision
+from metakd.stages.versions import (
+    Changed,
+    Versions,
+    embed_changed,
+    judging_of,
+    mean_over_versions,
+    with_versions,
+)
 from metakd.task_spec import TaskSpec
 
 Piece = TypeVar("Piece")
@@ -35,6 +43,7 @@ __all__ = [
     "evaluation_tasks",
     "images_of",
     "in_order",
+    "mean_embedding",
 ]
 
 TASKS_PER_STEP = 20
@@ -57,6 +66,7 @@ class Measurement:
         logits: [tasks, ways * queries, ways] on the CPU.
         targets: [tasks, ways * queries] on the CPU.
         classes: [tasks, ways] on the CPU, the class behind each label; empty for regression.
+        judging: `centred` and `augmented_shots` of results.json, where they are not as usual.
     """
 
     values: Tensor
@@ -69,6 +79,7 @@ class Measurement:
     logits: Tensor
     targets: Tensor
     classes: Tensor
+    judging: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def diverged(self) -> Tensor:
@@ -104,6 +115,7 @@ class Measurement:
             entry["steps"] = self.steps
         if self.batchnorm is not None:
             entry["batchnorm"] = self.batchnorm
+        entry |= self.judging
         if self.diverged.any():
             entry["diverged"] = self.share_diverged
         return entry
@@ -148,13 +160,27 @@ def evaluation_tasks(
 
     Of several processes each gets its own; `in_order` puts together what became of them.
     """
-    stream = data.tasks(split, spec, tasks=TASKS_PER_STEP, seed=seed, stage=stage)
-    for step in range(-(-tasks // TASKS_PER_STEP)):
+    setting = EvaluationSetting(split, spec, tasks, seed, stage)
+    yield from (batch for _, batch in _numbered(data, setting, group))
+
+
+def _numbered(
+    data: ClassData | RegressionTasks, setting: EvaluationSetting, group: Group
+) -> Iterator[tuple[int, TaskBatch]]:
+    """Yield a setting's tasks, each batch with its step in the stream."""
+    stream = data.tasks(
+        setting.split,
+        setting.spec,
+        tasks=TASKS_PER_STEP,
+        seed=setting.seed,
+        stage=setting.stage,
+    )
+    for step in range(-(-setting.tasks // TASKS_PER_STEP)):
         if not group.mine(step):
             continue
         batch = stream.batch(step)
-        left = tasks - step * TASKS_PER_STEP
-        yield batch if left >= TASKS_PER_STEP else batch[:left]
+        left = setting.tasks - step * TASKS_PER_STEP
+        yield step, batch if left >= TASKS_PER_STEP else batch[:left]
 
 
 def embeds_alone(backbone: nn.Module) -> bool:
@@ -208,6 +234,17 @@ def embed_split(
     return whole.index_copy_(0, used, torch.cat(pieces))
 
 
+def mean_embedding(
+    algorithm: MetricAlgorithm, data: ClassData, precision: Precision, group: Group = ALONE
+) -> Tensor:
+    """Return the mean embedding [size] of the clean meta-train images, held-out ones left out.
+
+    Arguments as in `embed_split`.
+    """
+    kept = (~data.filled("train").held_out).nonzero().flatten()
+    return embed_split(algorithm, data, "train", precision, group=group, used=kept)[kept].mean(0)
+
+
 def images_of(data: ClassData, settings: Sequence[EvaluationSetting]) -> Tensor | None:
     """Return the positions of the images that the tasks hold; None: half of the split or more.
 
@@ -247,6 +284,8 @@ class EvaluationSetting:
         steps: ascending numbers of adaptation steps, each measured; None for an algorithm that
             takes none.
         batchnorm: `inductive` or `transductive`; None if the network has no batch norm.
+        versions: of each support image, over which its embedding is averaged (`Judged`); None:
+            the image alone.
     """
 
     split: str
@@ -256,6 +295,7 @@ class EvaluationSetting:
     stage: str = "evaluate"
     steps: Sequence[int] | None = None
     batchnorm: str | None = None
+    versions: Versions | None = None
 
 
 def evaluate(
@@ -265,6 +305,7 @@ def evaluate(
     *,
     precision: Precision,
     embeddings: Tensor | None = None,
+    changed: Changed | None = None,
     bar: Any = None,
     group: Group = ALONE,
 ) -> list[Measurement]:
@@ -276,6 +317,8 @@ def evaluate(
         setting: what is measured, on which tasks.
         precision: number format of forward passes.
         embeddings: `embed_split` of a MetricAlgorithm, where known already (inductive only).
+        changed: embeds the changed versions for a network with its own view of the examples, whose
+            `embeddings` are given; None: the algorithm's backbone does.
         bar: progress bar that is moved on by each task.
         group: processes that share the tasks; all return the same.
     """
@@ -294,26 +337,28 @@ def evaluate(
     targets: list[Tensor] = []
     algorithm.eval()
     classes: list[Tensor] = []
-    done = 0
-    for batch in evaluation_tasks(
-        data,
-        split,
-        setting.spec,
-        tasks=setting.tasks,
-        seed=setting.seed,
-        stage=setting.stage,
-        group=group,
-    ):
+    done, versions = 0, setting.versions
+    if gather and changed is None:
+        assert isinstance(algorithm, MetricAlgorithm) and data.has_classes
+        changed = embed_changed(algorithm, data, precision)
+    for step, batch in _numbered(data, setting, group):
+        key = 0 if versions is None else versions.key(setting.seed, setting.stage, step)
         if gather:
             assert isinstance(algorithm, MetricAlgorithm) and embeddings is not None
+            support = embeddings[batch.support_index]
+            if versions is not None:
+                assert changed is not None and batch.support_index is not None
+                index = versions.index(batch.support_index)
+                others = changed(split, index, key, versions.kinds)
+                support = mean_over_versions(support, others)
             with torch.no_grad():
                 predicted = algorithm.classify(
-                    embeddings[batch.support_index],
-                    batch.support_targets,
-                    embeddings[batch.query_index],
-                    batch.ways,
+                    support, batch.support_targets, embeddings[batch.query_index], batch.ways
                 ).unsqueeze(0)
         else:
+            if versions is not None:
+                assert data.has_classes
+                batch = with_versions(batch, data, split, versions, key)
             with precision.autocast():
                 predicted = algorithm.predict(batch, steps or (0,), mode)
         logits.append(predicted.detach().float().cpu())
@@ -341,6 +386,7 @@ def evaluate(
             logits=all_logits[i],
             targets=all_targets,
             classes=all_classes,
+            judging=judging_of(algorithm, versions),
         )
         for i in range(len(all_logits))
     ]

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metakd.adaptation.algorithm import Algorithm
+from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
+from metakd.adaptation.judged import Judged
 from metakd.errors import UserError
 from metakd.models.layout import lay_out_channels_last
 from metakd.models.normalization import has_batchnorm, set_running_statistics
 from metakd.registry import build, resolve
 from metakd.teaching.teaching_algorithm import TeachingAlgorithm
 
-__all__ = ["Part", "Recipe", "build_learner"]
+__all__ = ["Part", "Recipe", "build_learner", "centred_weights"]
 
 _STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 
@@ -55,6 +56,8 @@ class Recipe:
         shots: examples of a class there.
         precision: `float32` or `bfloat16`, that of its evaluation.
         channels_last: memory layout of its filters.
+        centred: embeddings are centred by a mean that is stored with the weights, and scaled to
+            length 1 (`Judged`).
     """
 
     model: str
@@ -70,6 +73,7 @@ class Recipe:
     shots: int
     precision: str
     channels_last: bool
+    centred: bool = False
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON; `from_plain` reads them back."""
@@ -94,6 +98,9 @@ class Recipe:
             if name not in content or not isinstance(content[name], kind):
                 raise ValueError(f"the recipe's '{name}' is missing or of another kind")
         given = {name: content[name] for name in kinds}
+        given["centred"] = content.get("centred", False)  # absent from those of earlier versions
+        if not isinstance(given["centred"], bool):
+            raise ValueError("the recipe's 'centred' is neither true nor false")
         shape = tuple(given["example_shape"])
         if not shape or not all(isinstance(n, int) and n > 0 for n in shape):
             raise ValueError("the recipe's 'example_shape' is no list of sizes")
@@ -111,6 +118,12 @@ def _part(content: Mapping[str, Any], name: str) -> Part:
         raise ValueError(f"the recipe's '{name}' is no class with settings")
     settings, options = rest
     return Part(target, dict(settings or {}), dict(options or {}))
+
+
+def centred_weights(weights: Mapping[str, Tensor], mean: Tensor) -> dict[str, Tensor]:
+    """Return the state dict of a learner whose embeddings are centred by a mean [size]."""
+    own = {f"learner.{name}": tensor for name, tensor in weights.items()}
+    return {**own, "sphere.mean": mean}
 
 
 def build_learner(
@@ -149,6 +162,9 @@ def build_learner(
         learner = learner.student
     if has_batchnorm(learner):
         set_running_statistics(learner, any(k.endswith(_STATISTICS) for k in weights))
+    if recipe.centred:
+        assert isinstance(learner, MetricAlgorithm)  # others are refused
+        learner = Judged(learner, torch.zeros(int(backbone.embedding_size)))
     try:
         learner.load_state_dict(dict(weights))
     except RuntimeError as error:

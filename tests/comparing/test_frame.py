@@ -48,6 +48,14 @@ def why(made_up: Made, tmp_path: Path, **other: Any) -> list[str]:
             "other data (checksum): abababababab and cdcdcdcdcdcd",
         ),
         ({"info": {"data_checksum": None}}, "not recorded: data (checksum)"),
+        (
+            {"settings": {"evaluate.centre": True}},
+            "other centring (evaluate.centre): false and true",
+        ),
+        (
+            {"settings": {"evaluate.augmented_shots": 5, "dataset.augment": ["flip"]}},
+            "other versions of a support image (evaluate.augmented_shots): 1 and 5 by ['flip']",
+        ),
         ({"figures": SIX}, "other number of tasks: 4 and 6"),
         ({"entry": {"ways": 20}}, "other ways: 5 and 20"),
         ({"entry": {"queries": 5}}, "other queries: 15 and 5"),

@@ -11,6 +11,7 @@ KINDS = ("classification", "regression")
 DISTANCES = ("euclidean", "euclidean_root", "cosine")
 FROZEN_MODES = ("prototype", "linear", "head")
 LEARNED_MODES = ("per_task", "co_meta", "feedback")
+AUGMENTATIONS = ("crop", "flip", "affine", "jitter", "drop", "swap", "paraphrase")
 REGRESSION_MODES = ("per_task", "co_meta")
 """Those that need no classes: the teacher adapts to the task."""
 
@@ -66,7 +67,7 @@ class DatasetConfig:
     """Rotations by 90, 180 and 270 degrees become classes of their own."""
     augment: list[str] = setting(
         [],
-        words=("crop", "flip", "affine", "jitter", "drop", "swap", "paraphrase"),
+        words=AUGMENTATIONS,
         pipeline=True,
     )
     """Random changes of training images; of texts: `drop` (words left out), `swap` (neighbours
@@ -153,6 +154,8 @@ class AlgorithmSupports:
     """The `meta_train.optimizer` that the algorithm requires, if any."""
     trained_start: bool = fact(False)
     """Tunes a student that is trained already, by `warmstart` or elsewhere."""
+    evaluates_with: list[str] = fact([], words=("centre", "augmented_shots"))
+    """Settings of `evaluate` that act on the embeddings that the algorithm compares."""
     compares_tasks: dict[str, str] = fact({})
     """Options with which the tasks of a meta-batch are compared, so that it needs two."""
 

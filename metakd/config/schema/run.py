@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from metakd.config.schema.choices import (
+    AUGMENTATIONS,
     AlgorithmConfig,
     ArchitectureConfig,
     DatasetConfig,
@@ -89,6 +90,14 @@ class EvaluateConfig:
     """Tasks of the accuracy-against-steps curve."""
     transductive: bool = True
     """Measure with the query batch's statistics, too, where that differs."""
+    centre: bool = False
+    """Embeddings of student, twin and teacher less the mean of the network's embeddings of the
+    meta-train images, then scaled to length 1 (of learners that compare them)."""
+    augmented_shots: int = setting(1, least=1)
+    """Versions of each support image over which its embedding is averaged: the clean one and, from
+    2 on, others changed at random; queries stay clean."""
+    augment: list[str] = setting([], words=AUGMENTATIONS)
+    """Kinds of change of those versions; empty: as `dataset.augment`."""
     part: str = setting("test", words=("test", "validate"))
     """Split that is evaluated; `validate` for choosing settings."""
     seen: str = setting("refuse", words=("refuse", "leave_out", "keep"))

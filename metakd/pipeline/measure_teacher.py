@@ -1,0 +1,136 @@
+"""What is measured of a teacher: as it adapts to tasks, or else by its embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
+from metakd.adaptation.gradient_learner import GradientLearner
+from metakd.config.schema import Config
+from metakd.data.class_data import ClassData
+from metakd.data.dataset import RegressionTasks
+from metakd.distillation.calibration import fit_scale
+from metakd.distillation.teacher import FrozenTeacher
+from metakd.models.network import Network
+from metakd.models.normalization import has_batchnorm
+from metakd.pipeline.judging import centroid_learner, judged
+from metakd.pipeline.measure import (
+    Evaluated,
+    evaluate_settings,
+    setting_of_plan,
+    validation_setting,
+    versions_of,
+)
+from metakd.reports.divergence import are_finite
+from metakd.stages.evaluate import embed_split, embeds_alone, evaluate, images_of
+from metakd.stages.precision import Precision
+from metakd.stages.recorder import Recorder
+
+__all__ = ["evaluate_teacher"]
+
+CALIBRATION_TASKS = 100
+"""Tasks of the meta-validation classes on which the teacher's scale is fitted."""
+
+
+def evaluate_teacher(
+    teacher: Network | Algorithm,
+    data: ClassData | RegressionTasks,
+    config: Config,
+    precision: Precision,
+    recorder: Recorder,
+    scale: float | None = None,
+    own: FrozenTeacher | None = None,
+    mean: Tensor | None = None,
+) -> Evaluated:
+    """Measure the teacher on the headline's tasks: as it adapts, or else by its embeddings.
+
+    Args:
+        teacher: a network to embed with, where there are classes, or a learner that adapts.
+        data: the dataset.
+        config: what to measure.
+        precision: number format of the stages that may use bfloat16.
+        recorder: shows progress.
+        scale: what a network's cosines are multiplied by; None: fitted on meta-validation.
+        own: embeds for a network with its own view of the examples; None: the network embeds what
+            it is given.
+        mean: [size], by which a network's embeddings are centred; None: they are not.
+    """
+    if isinstance(teacher, Network):
+        assert data.has_classes
+        head = judged(centroid_learner(teacher, data), config, mean)
+        return _evaluate_embedding(head, data, config, precision, recorder, scale, own)
+    steps = teacher.test_steps if isinstance(teacher, GradientLearner) else None
+    if steps is not None:
+        precision = precision.full()
+    return evaluate_settings(teacher, data, config, precision, recorder, "teacher", steps)
+
+
+def _evaluate_embedding(
+    head: MetricAlgorithm,
+    data: ClassData,
+    config: Config,
+    precision: Precision,
+    recorder: Recorder,
+    scale: float | None,
+    own: FrozenTeacher | None,
+) -> Evaluated:
+    """Measure the teacher as nearest cosine centroid on its embeddings."""
+    e, task, backbone = config.evaluate, config.task, head.backbone
+    shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
+    embeddings = None
+    if own is not None:
+        embeddings = own.clean(e.part)
+    elif embeds_alone(backbone):
+        used = images_of(data, [setting_of_plan(config, s, e.tasks, None, None) for s in shot_list])
+        embeddings = embed_split(head, data, e.part, precision, group=recorder.group, used=used)
+    evaluated = Evaluated()
+    with recorder.bar("evaluate", len(shot_list) * e.tasks, "evaluate teacher") as bar:
+        for shots in shot_list:
+            mode = "inductive" if has_batchnorm(backbone) else None
+            evaluated.measurements += evaluate(
+                head,
+                data,
+                setting_of_plan(config, shots, e.tasks, None, mode),
+                precision=precision,
+                embeddings=embeddings,
+                changed=None if own is None else own.changed,
+                bar=bar,
+                group=recorder.group,
+            )
+    if scale is None:
+        scale = _teacher_scale(head, data, config, precision, recorder, own)
+    evaluated.scale = scale
+    evaluated.measurements = [replace(m, logits=scale * m.logits) for m in evaluated.measurements]
+    return evaluated
+
+
+def _teacher_scale(
+    head: MetricAlgorithm,
+    data: ClassData,
+    config: Config,
+    precision: Precision,
+    recorder: Recorder,
+    own: FrozenTeacher | None,
+) -> float:
+    """Fit by likelihood on meta-validation what the cosines are multiplied by (no rank changes)."""
+    setting = replace(
+        validation_setting(config, head, CALIBRATION_TASKS),
+        stage="calibrate",
+        steps=None,
+        batchnorm="inductive",
+        versions=versions_of(config),
+    )
+    measured = evaluate(
+        head,
+        data,
+        setting,
+        precision=precision,
+        embeddings=None if own is None else own.clean(setting.split),
+        changed=None if own is None else own.changed,
+        group=recorder.group,
+    )[0]
+    if not are_finite(measured.logits).any():
+        return 1.0  # the teacher has no answers: there is nothing to scale
+    return fit_scale(measured.logits.flatten(0, 1), measured.targets.flatten())

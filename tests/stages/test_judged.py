@@ -1,0 +1,129 @@
+"""Embeddings centred and scaled to the sphere; support images averaged over several versions."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from metakd.adaptation.algorithm import MetricAlgorithm
+from metakd.adaptation.judged import Judged, Sphere
+from metakd.algorithms.metabaseline import MetaBaseline
+from metakd.algorithms.protonet import ProtoNet
+from metakd.algorithms.supervised import Supervised
+from metakd.data.changed import changed_by
+from metakd.data.images import ImageData
+from metakd.errors import UserError
+from metakd.stages.evaluate import (
+    EvaluationSetting,
+    Measurement,
+    embed_split,
+    evaluate,
+    evaluation_tasks,
+    mean_embedding,
+)
+from metakd.stages.precision import Precision
+from metakd.stages.versions import Versions, with_versions
+from metakd.task_spec import TaskSpec
+
+FULL = Precision(None, "cpu")
+SPEC = TaskSpec(3, 2, 4)
+
+
+def measured(learner: MetricAlgorithm, data: ImageData, **changes: object) -> Measurement:
+    setting = EvaluationSetting("test", SPEC, 25, 7, **changes)  # type: ignore[arg-type]
+    return evaluate(learner, data, setting, precision=FULL)[0]
+
+
+def test_sphere_by_hand() -> None:
+    sphere = Sphere(torch.tensor([1.0, 2.0]))
+    found = sphere(torch.tensor([[4.0, 6.0], [1.0, 0.0]]))  # less the mean: (3, 4) and (0, -2)
+    assert found.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, -1.0]]
+
+
+def test_centred_like_an_independent_implementation(tiny: ImageData, backbone: nn.Module) -> None:
+    learner = ProtoNet(backbone)
+    mean = mean_embedding(learner, tiny, FULL)
+    train = tiny.split("train")
+    assert train.held_out.any()  # left out of the mean
+    own = embed_split(learner, tiny, "train", FULL).double().numpy()
+    expected = own[~train.held_out.numpy()].mean(0)
+    assert mean.numpy() == pytest.approx(expected, abs=1e-5)
+
+    x = embed_split(learner, tiny, "test", FULL).double().numpy() - expected
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    (batch,) = evaluation_tasks(tiny, "test", SPEC, tasks=5, seed=7)
+    assert batch.support_index is not None
+    assert batch.query_index is not None
+    centres = x[batch.support_index.numpy()].reshape(5, 3, 2, -1).mean(2)
+    asked = x[batch.query_index.numpy()]
+    distances = ((asked[:, :, None] - centres[:, None]) ** 2).sum(-1)
+    setting = EvaluationSetting("test", SPEC, 5, 7)
+    found = evaluate(Judged(learner, mean), tiny, setting, precision=FULL)[0]
+    assert found.logits.numpy() == pytest.approx(-distances, abs=1e-4)
+    assert found.figures()["centred"] is True
+
+
+@pytest.mark.parametrize("learner_class", [ProtoNet, MetaBaseline, Supervised])
+def test_centring_acts_and_leaves_the_learner(
+    learner_class: type[MetricAlgorithm], tiny: ImageData, backbone: nn.Module
+) -> None:
+    learner = learner_class(backbone, 8)
+    before = copy.deepcopy(learner.state_dict())
+    plain = measured(learner, tiny)
+    centred = measured(Judged(learner, mean_embedding(learner, tiny, FULL)), tiny)
+    assert not torch.allclose(plain.logits, centred.logits)
+    assert "centred" not in plain.figures()
+    assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
+
+
+def test_a_support_embedding_is_the_mean_of_its_versions(
+    tiny: ImageData, backbone: nn.Module
+) -> None:
+    learner, versions = ProtoNet(backbone), Versions(4, ("affine",))
+    found = measured(Judged(learner, versions=4), tiny, versions=versions)
+    (batch, _) = evaluation_tasks(tiny, "test", SPEC, tasks=25, seed=7)
+    key = versions.key(7, "evaluate", 0)
+    whole = with_versions(batch, tiny, "test", versions, key)
+    assert whole.support.shape == (20, 3 * 2 * 4, 1, 8, 8)
+    each = whole.support.unflatten(1, (6, 4))
+    assert torch.equal(each[:, :, 0], batch.support)  # the clean one is the first
+    assert not torch.equal(each[:, :, 1], each[:, :, 2])
+    assert torch.equal(whole.query, batch.query)  # and queries stay clean
+    with torch.no_grad():
+        centres = backbone(each.flatten(0, 2)).view(20, 3, 2 * 4, -1).mean(2)
+        asked = backbone(batch.query.flatten(0, 1)).view(20, 12, -1)
+    expected = -(asked[:, :, None] - centres[:, None]).square().sum(-1)
+    assert torch.allclose(found.logits[:20], expected, atol=1e-3)
+    assert found.figures()["augmented_shots"] == 4
+
+
+def test_in_one_pass_as_from_tables(
+    tiny: ImageData, backbone: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, versions = ProtoNet(backbone), Versions(3, ("flip",))
+    judge = Judged(learner, mean_embedding(learner, tiny, FULL), versions=3)
+    tables = measured(judge, tiny, versions=versions)
+    monkeypatch.setattr("metakd.stages.evaluate.embeds_alone", lambda _: False)
+    assert torch.allclose(tables.logits, measured(judge, tiny, versions=versions).logits, atol=1e-4)
+
+
+def test_versions_are_a_function_of_the_task(tiny: ImageData, backbone: nn.Module) -> None:
+    def logits(count: int, kinds: tuple[str, ...], tasks: int = 25, seed: int = 7) -> Tensor:
+        setting = EvaluationSetting("test", SPEC, tasks, seed, versions=Versions(count, kinds))
+        judge = Judged(ProtoNet(backbone), versions=count)
+        return evaluate(judge, tiny, setting, precision=FULL)[0].logits
+
+    all_of_them = logits(3, ("affine",))
+    assert torch.equal(all_of_them, logits(3, ("affine",)))
+    assert torch.allclose(all_of_them[:23], logits(3, ("affine",), tasks=23), atol=1e-5)
+    assert not torch.equal(all_of_them, logits(2, ("affine",)))
+    assert not torch.equal(all_of_them, logits(3, ("flip",)))
+
+
+def test_only_kinds_that_the_data_knows(tiny: ImageData) -> None:
+    with pytest.raises(UserError, match="no kind 'drop' of change"):
+        changed_by(tiny, ["drop"])
