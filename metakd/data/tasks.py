@@ -63,12 +63,19 @@ class ExampleBatch:
         labels: [n] int64, the split's classes.
         index: [n] int64, position in the split.
         view: [n] int64, which fixed view; None where views are not fixed.
+        mixed: [n, *example], mixtures to learn from in place of the examples (`mixed_batch`);
+            None: there are none.
+        partners: [n] int64, the labels of what the examples are mixed with.
+        share: of the example itself in its mixture.
     """
 
     examples: Tensor
     labels: Tensor
     index: Tensor
     view: Tensor | None = None
+    mixed: Tensor | None = None
+    partners: Tensor | None = None
+    share: float | None = None
 
     def __len__(self) -> int:
         return self.labels.shape[0]

@@ -191,14 +191,17 @@ class FrozenTeacher:
         """Return the answer to a whole batch of images of the split `train`.
 
         Args:
-            batch: the images.
+            batch: the images; of mixtures, which no table has, the network gives its own answer.
             needs: what to compute, of `logits` (of all base classes, by the teacher's own head)
                 `embeddings`, `prototypes` (the weights of that head), features by stage.
         """
         stages = stages_among(needs)
         examples = batch.index, batch.view, batch.examples
-        embeddings = self._tables.raw("train", *examples)
-        features = self._tables.features("train", *examples, stages) if stages else {}
+        if batch.mixed is not None:
+            embeddings, features = self._tables.run(batch.mixed, stages)
+        else:
+            embeddings = self._tables.raw("train", *examples)
+            features = self._tables.features("train", *examples, stages) if stages else {}
         if "prototypes" in needs:
             features["prototypes"] = self._head.weight
         with torch.autocast(embeddings.device.type, enabled=False):

@@ -39,13 +39,34 @@ def check_ingredients(prepared: Prepared) -> None:
     for name, (section, runs) in stages.items():
         if not runs or ingredients_of(section) == NOTHING:
             continue
-        if section.rotation_weight:
-            off = f"{name}.rotation_weight=0"
-            refused = _no_turns(prepared) or (_no_head(prepared) if name == "meta_train" else None)
-            if refused is not None:
-                raise UserError(
-                    f"{name}.rotation_weight={section.rotation_weight:g}: {refused}; type {off}"
-                )
+        for setting, value in vars(ingredients_of(section)).items():
+            why = _refusal(prepared, name, setting) if value else None
+            if why is not None:
+                raise UserError(f"{name}.{setting}={value:g}: {why}; type {name}.{setting}=0")
+
+
+def _refusal(prepared: Prepared, stage: str, setting: str) -> str | None:
+    """Return why a stage cannot add what a setting asks for, or None."""
+    config = prepared.config
+    if setting == "rotation_weight":
+        return _no_turns(prepared) or (_no_head(prepared) if stage == "meta_train" else None)
+    if not prepared.data.has_classes:
+        return f"dataset={config.dataset.name} has no classes to mix"
+    if prepared.class_data.asks_readers:
+        return f"dataset={config.dataset.name} holds texts, whose words cannot be mixed"
+    if stage == "meta_train" and config.algorithm.supports.trains_on == "episodes":
+        return (
+            f"algorithm={config.algorithm.name} trains on episodes, and whole batches are mixed "
+            "(warmstart, pretrain)"
+        )
+    if stage == "meta_train" and teacher_learns(config):
+        return "a teacher that adapts or learns sees no mixed examples"
+    if setting == "manifold_mixup" and getattr(config, stage).mixup:
+        return f"with {stage}.mixup examples are mixed already"
+    taught = stage != "pretrain" and config.distill.supports.uses_teacher
+    if setting == "manifold_mixup" and taught and not config.distill.ce_weight:
+        return "with distill.ce_weight=0 nothing is learned from labels, and these alone are mixed"
+    return None
 
 
 def _no_turns(prepared: Prepared) -> str | None:

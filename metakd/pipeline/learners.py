@@ -33,7 +33,7 @@ from metakd.pipeline.teaching import adapting_teacher, join
 from metakd.stages.contrast import contrast
 from metakd.stages.exchange import part_of
 from metakd.stages.fit import Fitted, StageContext, fit
-from metakd.stages.ingredients import enriched
+from metakd.stages.ingredients import enriched, mixing
 from metakd.stages.preflight import Estimate, preflight
 from metakd.stages.pretrain import pretrain, warm_start
 from metakd.stages.recorder import Recorder
@@ -343,7 +343,8 @@ def _meta_train(
         )
         student.objective.label_smoothing = stage.label_smoothing
 
-    joined = enriched(joined, ingredients_of(stage), seed=config.seed, stage="meta_train")
+    added = ingredients_of(stage)
+    joined = enriched(joined, added, seed=config.seed, stage="meta_train")
     needs = student.objective.reads
 
     def answers_to(batch: TaskBatch | ExampleBatch) -> TaskAnswers | Answer:
@@ -369,7 +370,7 @@ def _meta_train(
     fitted = fit(
         joined,
         student.objective,
-        stream.batch,
+        mixing(stream.batch, added, seed=config.seed, stage="meta_train"),
         StageContext(
             "meta_train" + suffix, recorder, precision, optimization_of(stage), config.seed
         ),

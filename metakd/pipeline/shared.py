@@ -100,6 +100,9 @@ def _check_sharing(prepared: Prepared, group: Group) -> None:
     if is_random(learner.train()):
         _refuse("a student with dropout", "shared tasks would be given other random numbers")
     _check_norms(learner)
+    for name in ("warmstart", "meta_train"):
+        if getattr(config, name).manifold_mixup:
+            _refuse(f"{name}.manifold_mixup", "it mixes features of one process with each other")
 
 
 def _check_size(setting: str, count: int, size: int) -> None:

@@ -15,7 +15,7 @@ from metakd.models.network import Network
 from metakd.models.normalization import batchnorm_mode
 from metakd.reports.divergence import answers
 from metakd.stages.fit import Fitted, StageContext, Validation, fit
-from metakd.stages.ingredients import NOTHING, Ingredients, enriched
+from metakd.stages.ingredients import NOTHING, Ingredients, enriched, mixing
 from metakd.stages.precision import Precision
 
 __all__ = ["base_accuracy", "hold_out", "pretrain", "warm_start"]
@@ -107,7 +107,7 @@ def pretrain(
     return fit(
         enriched(learner, added, seed=context.seed, stage="pretrain"),
         objective,
-        batches.batch,
+        mixing(batches.batch, added, seed=context.seed, stage="pretrain"),
         context,
         steps=batches.steps(epochs, updates),
         validation=validation if len(held) else None,
@@ -152,7 +152,7 @@ def warm_start(
     fitted = fit(
         enriched(learner, added, seed=context.seed, stage="warmstart"),
         objective,
-        batches.batch,
+        mixing(batches.batch, added, seed=context.seed, stage="warmstart"),
         context,
         steps=batches.steps(epochs, updates),
         answers_to=answers_to,

@@ -63,6 +63,7 @@ def test_what_cannot_be_shared_is_refused_by_name() -> None:
         "algorithm=adversarial cannot be shared"
     )
     assert "teacher_mode=feedback" in refused("distill=kd", "distill.teacher_mode=feedback")
+    assert "warmstart.manifold_mixup cannot be shared" in refused("warmstart.manifold_mixup=1")
     assert "task.meta_batch=1 cannot be shared among 2" in refused(
         "task.meta_batch=1", "distill=none"
     )

@@ -122,6 +122,7 @@ RUNS: dict[str, tuple[str, ...]] = {
         "distill=kd",
         "meta_train.batch_size=8",
         "meta_train.rotation_weight=1",
+        "meta_train.mixup=1",
     ),
     "relation": ("algorithm=relation", "distill=none"),
     "ridge": ("algorithm=ridge", "distill=kd"),

@@ -1,11 +1,11 @@
-"""What stages add to their updates: a head that tells quarter turns."""
+"""What stages add to their updates: a head that tells quarter turns, mixed examples."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,15 +18,20 @@ import metakd
 from metakd.algorithms.protonet import ProtoNet
 from metakd.algorithms.supervised import Supervised
 from metakd.data.counter_random import stream_key
+from metakd.data.images import ImageData
+from metakd.data.mixing import mixed_batch, partners_of, share_of
 from metakd.data.quarter_turns import quarter_turns, turned
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.distillation.teacher import FrozenTeacher
 from metakd.errors import UserError
+from metakd.models.manifold_mixup import mixable_stages
+from metakd.models.network import Network, Prediction
 from metakd.pipeline.prepare import prepare
 from metakd.runs.checkpoints import load_weights
 from metakd.runs.folder import open_run
-from metakd.stages.ingredients import Enriched, Ingredients, enriched
+from metakd.stages.ingredients import Enriched, Ingredients, enriched, mixing
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +117,7 @@ def test_the_loss_on_a_whole_batch() -> None:
     ce = F.cross_entropy(upright.logits, examples.labels)
     ce_turned = F.cross_entropy(other.logits, examples.labels)
     taught = objective(upright, examples.labels, answer)
+    assert reference.rotation is not None
     rotation = F.cross_entropy(reference.rotation(other.embeddings), turns)
     loss = taught["loss"] - ce + (ce + ce_turned) / 2 + 0.7 * rotation
     torch.testing.assert_close(terms["loss"], loss.detach())
@@ -143,6 +149,7 @@ def test_the_loss_on_episodes_turns_query_sets() -> None:
     other = reference.learner(*shown, turned(tasks.query, turns), 3)
     ce = objective.label_loss(upright.logits, tasks.query_targets)
     ce_turned = objective.label_loss(other.logits, tasks.query_targets)
+    assert reference.rotation is not None
     told = reference.rotation(other.embeddings)
     loss = objective(upright, tasks.query_targets, answers.query)["loss"] + (ce_turned - ce) / 2
     loss = loss + 2.0 * F.cross_entropy(told.flatten(0, 1), turns.flatten())
@@ -160,6 +167,159 @@ def test_the_head_learns_to_tell_turns() -> None:
     assert terms["student/rotation_accuracy"] == terms["student/accuracy"] == 1
 
 
+# --- mixtures
+
+
+def test_shares_are_those_of_a_beta_distribution() -> None:
+    even = [share_of(1.0, key) for key in range(2000)]  # λ is uniform, the larger part, too
+    assert min(even) >= 0.5
+    assert sum(even) / 2000 == pytest.approx(0.75, abs=0.02)
+    assert sum(x < 0.6 for x in even) / 2000 == pytest.approx(0.2, abs=0.03)
+    assert share_of(1e4, 3) == pytest.approx(0.5, abs=0.02)
+    assert share_of(1e-3, 3) == pytest.approx(1.0, abs=1e-6)
+    assert share_of(0.4, 5) == share_of(0.4, 5) != share_of(0.4, 6)
+
+
+def test_a_mixture_by_hand() -> None:
+    examples = batch()
+    mixed = mixed_batch(examples, 0.5, 11)
+    order, share = partners_of(examples, 11), share_of(0.5, 11)
+    assert sorted(order.tolist()) == list(range(6))
+    assert mixed.mixed is not None
+    assert mixed.partners is not None
+    for i, partner in enumerate(order.tolist()):
+        by_hand = share * examples.examples[i] + (1 - share) * examples.examples[partner]
+        torch.testing.assert_close(mixed.mixed[i], by_hand)
+        assert mixed.partners[i] == examples.labels[partner]
+    assert torch.equal(mixed.examples, examples.examples)
+    half = mixed[:3]
+    assert torch.equal(half.mixed, mixed.mixed[:3])  # type: ignore[arg-type]
+    assert half.share == share
+
+
+@pytest.mark.parametrize("rotation", [0.0, 0.7])
+def test_the_loss_on_mixed_examples(rotation: float) -> None:
+    """With a head: the pictures that are turned are not mixed (S2M2)."""
+    learner = added_to(Supervised(Backbone(), 4), mixup=1.0, rotation_weight=rotation)
+    examples = mixing(lambda _: batch(), Ingredients(mixup=1.0), seed=3, stage="w")(5)
+    objective, answer = KD(18, 7, kd_weight=0.5, ce_weight=0.4), Answer(torch.randn(6, 4))
+    reference = copy.deepcopy(learner)
+    terms = learner.accumulate(examples, objective, answer)
+
+    assert examples.mixed is not None
+    assert examples.share is not None
+    network = reference.learner.network
+    seen = network(examples.mixed)  # type: ignore[operator, union-attr]
+    own, others = (F.cross_entropy(seen.logits, y) for y in (examples.labels, examples.partners))
+    ce = examples.share * own + (1 - examples.share) * others
+    loss = 0.5 * objective(seen, examples.labels, answer)["loss/kd"]
+    if rotation:
+        turns = turns_at(5, examples.index)
+        other = network(turned(examples.examples, turns))  # type: ignore[operator, union-attr]
+        ce = (ce + F.cross_entropy(other.logits, examples.labels)) / 2
+        assert reference.rotation is not None
+        loss = loss + rotation * F.cross_entropy(reference.rotation(other.embeddings), turns)
+    loss = loss + 0.4 * ce
+    torch.testing.assert_close(terms["loss"], loss.detach())
+    torch.testing.assert_close(terms["loss/ce"], ce.detach())
+    same_gradients(learner, loss, reference)
+
+
+def test_mixtures_are_a_function_of_the_step() -> None:
+    examples = batch()
+    at = mixing(lambda _: examples, Ingredients(mixup=1.0), seed=3, stage="warmstart")
+    assert torch.equal(at(4).mixed, at(4).mixed)  # type: ignore[arg-type]
+    assert at(4).share != at(5).share
+
+    def same(step: int) -> ExampleBatch:
+        return examples
+
+    assert mixing(same, Ingredients(), seed=3, stage="warmstart") is same
+
+
+def test_a_frozen_teacher_judges_the_mixed_pictures_themselves(tiny: ImageData) -> None:
+    torch.set_default_dtype(torch.float32)
+    teacher = FrozenTeacher(Network(Backbone(), 8), tiny)
+    examples = tiny.batches("train", batch_size=6, seed=0, stage="a").batch(0)
+    mixed = mixed_batch(examples, 1.0, 2)
+    clean, answer = teacher.answer_batch(examples), teacher.answer_batch(mixed)
+    assert mixed.mixed is not None
+    assert mixed.share is not None
+    assert answer.embeddings is not None
+    assert clean.embeddings is not None
+    torch.testing.assert_close(answer.embeddings, teacher.embed(mixed.mixed))
+    order = partners_of(examples, 2)
+    linear = mixed.share * clean.embeddings + (1 - mixed.share) * clean.embeddings[order]
+    assert (answer.embeddings - linear).abs().max() > 1e-3
+
+
+class Deep(nn.Module):
+    """Two named stages."""
+
+    embedding_size = 8
+    stage_paths: ClassVar[dict[str, str]] = {"stage1": "first", "stage2": "second"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 8), nn.Linear(8, 8)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return torch.tanh(self.second(torch.tanh(self.first(pictures.flatten(1)))))
+
+
+def by_hand(network: Deep, pictures: Tensor, place: str, mix: Callable[[Tensor], Tensor]) -> Tensor:
+    x = pictures.flatten(1)
+    x = network.first(mix(x) if place == "input" else x)
+    x = network.second(torch.tanh(mix(x) if place == "stage1" else x))
+    return torch.tanh(mix(x) if place == "stage2" else x)
+
+
+def test_stages_that_can_be_mixed() -> None:
+    assert mixable_stages(Deep(), (1, 8, 8)) == ["stage1", "stage2"]
+    assert mixable_stages(Backbone(), (1, 8, 8)) == ["stage"]
+
+
+@pytest.mark.parametrize("taught", [False, True], ids=["alone", "taught"])
+def test_the_loss_on_features_mixed_in_the_network(taught: bool) -> None:
+    learner = added_to(Supervised(Deep(), 4), manifold_mixup=2.0, rotation_weight=0.7)
+    examples, objective = batch(), KD(8, 7, kd_weight=0.5, ce_weight=0.4)
+    answer = Answer(torch.randn(6, 4)) if taught else None
+    places = set()
+    for step in range(8):
+        learner.begin(step, 10)
+        learner.zero_grad()
+        reference = copy.deepcopy(learner)
+        terms = learner.accumulate(examples, objective, answer)
+
+        key = stream_key(3, "warmstart", "manifold_mixup", step)
+        order, share = partners_of(examples, key), share_of(2.0, key)
+        place = ("input", "stage1", "stage2")[stream_key(key, "place") % 3]
+        places.add(place)
+        backbone, head = reference.backbone, reference.learner.network.head  # type: ignore[union-attr]
+        assert isinstance(backbone, Deep)
+
+        def mix(x: Tensor, order: Tensor = order, share: float = share) -> Tensor:
+            return share * x + (1 - share) * x[order]
+
+        logits = head(by_hand(backbone, examples.examples, place, mix))  # type: ignore[operator]
+        labels = (examples.labels, examples.labels[order])
+        own, others = (F.cross_entropy(logits, y) for y in labels)
+        turns = turns_at(step, examples.index)
+        other = backbone(turned(examples.examples, turns))
+        of_turned = F.cross_entropy(head(other), examples.labels)  # type: ignore[operator]
+        ce = (share * own + (1 - share) * others + of_turned) / 2
+        loss = ce
+        if answer is not None:  # its terms are of the examples as they are
+            clean = backbone(examples.examples)
+            kd = objective(Prediction(head(clean), clean), examples.labels, answer)["loss/kd"]  # type: ignore[operator]
+            loss = 0.4 * ce + 0.5 * kd
+        assert reference.rotation is not None
+        loss = loss + 0.7 * F.cross_entropy(reference.rotation(other), turns)
+        torch.testing.assert_close(terms["loss"], loss.detach())
+        same_gradients(learner, loss, reference)
+    assert places == {"input", "stage1", "stage2"}
+
+
 def test_nothing_added_is_the_learner_itself() -> None:
     learner = Supervised(Backbone(), 4)
     assert enriched(learner, Ingredients(), seed=0, stage="warmstart") is learner
@@ -174,6 +334,8 @@ def test_the_heads_start_leaves_other_random_numbers_alone() -> None:
     torch.set_rng_state(before)
     added_to(Supervised(Backbone(), 4), rotation_weight=1.0)
     assert torch.equal(torch.get_rng_state(), after)
+    assert one.rotation is not None
+    assert two.rotation is not None
     assert torch.equal(one.rotation.weight, two.rotation.weight)
     assert 0 < one.rotation.weight.abs().max() <= 18**-0.5
 
@@ -216,6 +378,8 @@ def test_each_stage_has_a_head_that_no_network_keeps(tmp_path: Path, photos: Pat
     metakd.train(
         *SHORT,
         *(f"{stage}.rotation_weight=1" for stage in ("pretrain", "warmstart", "meta_train")),
+        "pretrain.manifold_mixup=2",
+        "warmstart.mixup=0.5",
         f"dataset.folder={photos}",
         f"hydra.run.dir={tmp_path / 'run'}",
     )
@@ -228,20 +392,49 @@ def test_each_stage_has_a_head_that_no_network_keeps(tmp_path: Path, photos: Pat
         assert not [name for name in weights if "rotation" in name]
 
 
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    [
+REFUSED = {
+    "rotation_weight": [
         ("dataset=sinusoid student=mlp algorithm=maml", "no pictures to turn"),
         ("algorithm=maml", "algorithm=maml adapts the network to each task"),
         ("dataset.rotations=true", "with dataset.rotations=true a turned picture is one of an"),
         ("distill=kd distill.teacher_mode=feedback", "a teacher that adapts or learns sees no"),
     ],
+    "mixup": [
+        ("dataset=sinusoid student=mlp algorithm=maml", "dataset=sinusoid has no classes to mix"),
+        ("algorithm=protonet", "algorithm=protonet trains on episodes, and whole batches are"),
+        (
+            "algorithm=supervised distill=kd distill.teacher_mode=feedback",
+            "a teacher that adapts or learns sees no mixed examples",
+        ),
+    ],
+    "manifold_mixup": [
+        ("algorithm=supervised meta_train.mixup=1", "with meta_train.mixup examples are mixed al"),
+        ("algorithm=supervised distill=kd distill.ce_weight=0", "with distill.ce_weight=0 nothing"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("setting", "words", "reason"),
+    [(setting, *case) for setting, cases in REFUSED.items() for case in cases],
 )
-def test_what_has_no_place_for_a_head_is_refused(words: str, reason: str, photos: Path) -> None:
+def test_what_cannot_be_added_is_refused(
+    setting: str, words: str, reason: str, photos: Path
+) -> None:
     torch.set_default_dtype(torch.float32)
     given = (*SHORT, f"dataset.folder={photos}") if "sinusoid" not in words else ()
-    typed = (*given, "distill=none", *words.split(), "meta_train.rotation_weight=1")
+    typed = (*given, "distill=none", *words.split(), f"meta_train.{setting}=1")
     with pytest.raises(UserError, match=reason) as refused:
         prepare(metakd.compose(*typed))
-    assert "meta_train.rotation_weight=1: " in str(refused.value)
-    assert str(refused.value).endswith("type meta_train.rotation_weight=0")
+    assert f"meta_train.{setting}=1: " in str(refused.value)
+    assert str(refused.value).endswith(f"type meta_train.{setting}=0")
+
+
+def test_words_are_not_mixed(tmp_path: Path) -> None:
+    torch.set_default_dtype(torch.float32)
+    rows = [f"the word{c} {i},class{c}" for c in range(15) for i in range(9)]
+    (tmp_path / "texts.csv").write_text("\n".join(["text,label", *rows]))
+    texts = ("dataset=text_table", f"dataset.folder={tmp_path / 'texts.csv'}", "student=text_bag")
+    more = ("task.ways=2", "task.queries=3", "evaluate.shots=[]", "distill=none")
+    with pytest.raises(UserError, match=r"warmstart.mixup=1: dataset=text_table holds texts"):
+        prepare(metakd.compose(*texts, *more, "warmstart.mixup=1"))

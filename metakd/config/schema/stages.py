@@ -46,6 +46,12 @@ class IngredientsConfig(OptimizerConfig):
     rotation_weight: float = setting(0.0, least=0)
     """Weight of telling by which quarter turn pictures were turned, which each update sees once
     more, by a head that only training has; 0: neither."""
+    mixup: float = setting(0.0, least=0)
+    """α of mixup: whole batches of examples mixed with each other, in shares of Beta(α, α); 0: not
+    mixed."""
+    manifold_mixup: float = setting(0.0, least=0)
+    """α of manifold mixup: the same with features, at the input or a stage of the network that is
+    drawn for each update; 0: not mixed."""
 
 
 @dataclass
