@@ -49,6 +49,10 @@ class Algorithm(nn.Module, ABC):
     def begin(self, step: int, steps: int) -> None:
         """Prepare for training update `step` (from 0) of `steps`; called before `accumulate`."""
 
+    def rate_factors(self) -> Mapping[int, float]:
+        """Return factors on the stage's learning rate by the id of a parameter; 1 where none."""
+        return {}
+
     def own_optimizers(self) -> Mapping[str, Optimizer]:
         """Return the optimisers of parameters that the stage's optimiser is not to descend.
 

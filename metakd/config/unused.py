@@ -49,6 +49,8 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         and "there are no unlabelled examples",
         "warmstart.unlabelled_anyway": config.warmstart.unlabelled is None
         and "there are no unlabelled examples",
+        "finetune.unfreeze_every": config.finetune.freeze_backbone and "the head alone is trained",
+        "finetune.depth_decay": config.finetune.freeze_backbone and "the head alone is trained",
         "finetune.distill": not config.distill.supports.uses_teacher and "nothing is distilled",
         "dataset.views": not config.dataset.augment and "images are not augmented",
         "task.fit": regression and "tasks are functions, without classes",

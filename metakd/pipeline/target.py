@@ -19,7 +19,7 @@ from metakd.distillation.teacher_modes import class_means, prototype_logits_on_s
 from metakd.pipeline.learners import Student
 from metakd.pipeline.prepare import Prepared, optimization_of
 from metakd.stages.evaluate import embeds_alone
-from metakd.stages.fine_tune import TargetResult, fine_tune
+from metakd.stages.fine_tune import TargetResult, Transfer, fine_tune
 from metakd.stages.fit import StageContext
 from metakd.stages.recorder import Recorder
 
@@ -60,8 +60,12 @@ def fine_tune_student(
         ),
         epochs=config.finetune.epochs,
         batch_size=config.finetune.batch_size,
-        freeze_backbone=config.finetune.freeze_backbone,
-        l2sp=config.finetune.l2sp,
+        how=Transfer(
+            freeze_backbone=config.finetune.freeze_backbone,
+            l2sp=config.finetune.l2sp,
+            unfreeze_every=config.finetune.unfreeze_every,
+            depth_decay=config.finetune.depth_decay,
+        ),
         # The meta-learner's body was trained without running statistics, or its file had none.
         recalibrate=config.algorithm.supports.adapts
         or not embeds_alone(student.algorithm.backbone),

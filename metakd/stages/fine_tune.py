@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -28,10 +28,30 @@ from metakd.models.normalization import (
     set_running_statistics,
 )
 from metakd.reports.divergence import answers, are_finite
+from metakd.stages.depth import by_depth, rate_factors
 from metakd.stages.fit import StageContext, fit
 from metakd.stages.precision import Precision
 
 __all__ = ["TargetResult", "fine_tune", "l2sp_penalty"]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What of a backbone is kept (method.md section 7).
+
+    Attributes:
+        freeze_backbone: train the head alone, on embeddings of a fixed backbone.
+        l2sp: λ of the L2-SP penalty.
+        unfreeze_every: epochs after which one stage more is trained, from the last to the first,
+            the head alone at first (gradual unfreezing, Howard & Ruder 2018); 0: all at once.
+            A stage that is not trained yet keeps its statistics, too.
+        depth_decay: share of a stage's learning rate that the stage before it has.
+    """
+
+    freeze_backbone: bool = False
+    l2sp: float = 0.0
+    unfreeze_every: int = 0
+    depth_decay: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,8 +104,7 @@ def fine_tune(
     *,
     epochs: int,
     batch_size: int,
-    freeze_backbone: bool,
-    l2sp: float,
+    how: Transfer,
     recalibrate: bool = False,
     distillation: tuple[Objective, Callable[[Tensor], Answer]] | None = None,
 ) -> TargetResult:
@@ -98,8 +117,7 @@ def fine_tune(
         context: how it computes (the seed decides the head's start, too), and where metrics go.
         epochs: passes over the target's training images.
         batch_size: images of an update.
-        freeze_backbone: train the head alone, on embeddings of a fixed backbone.
-        l2sp: λ of the L2-SP penalty.
+        how: what of the backbone is kept.
         recalibrate: estimate batch norm's running statistics on the training images first, for a
             backbone that was trained without them.
         distillation: the loss, and the teacher's answer to training images by their position [n];
@@ -110,11 +128,15 @@ def fine_tune(
     network = Network(copy.deepcopy(backbone), target.train.classes).to(data.device)
     if recalibrate and has_batchnorm(network):
         _estimate_statistics(network, data, target.train.examples, batch_size, precision)
-    start = {n: p.detach().clone() for n, p in network.backbone.named_parameters()}
     objective, answers_to = (Objective(), None) if distillation is None else distillation
-    learner = _Tuned(network, freeze_backbone, start if l2sp else None, l2sp)
     count = len(target.train.labels)
     batches = -(-count // batch_size)
+    learner = _Tuned(network, how, batches)
+    if epochs and not how.freeze_backbone and learner.left_closed(epochs):
+        context.recorder.say(
+            f"{context.stage}: {learner.left_closed(epochs)} of {len(learner.depths) - 1} stages "
+            f"are never trained: finetune.unfreeze_every={how.unfreeze_every} wants more epochs"
+        )
 
     def batch_at(step: int) -> ExampleBatch:
         epoch, position = divmod(step, batches)
@@ -138,33 +160,71 @@ def fine_tune(
 
 
 class _Tuned(Supervised):
-    """A network with the target's classes, drawn to its start, its backbone fixed if so wished."""
+    """A network with the target's classes, of whose backbone is kept what `how` says.
 
-    def __init__(
-        self, network: Network, frozen: bool, start: dict[str, Tensor] | None, l2sp: float
-    ) -> None:
+    Args:
+        network: to be trained in place.
+        how: what is kept.
+        batches: updates of an epoch.
+    """
+
+    def __init__(self, network: Network, how: Transfer, batches: int) -> None:
         super().__init__(network.backbone, network.head.out_features)
         self.network = network
-        self._frozen, self._start, self._l2sp = frozen, start, l2sp
-        if frozen:
+        self.depths = by_depth(network)
+        self._how, self._batches = how, batches
+        self._closed: list[nn.Module] = []
+        start = {n: p.detach().clone() for n, p in network.backbone.named_parameters()}
+        self._start = start if how.l2sp else None
+        if how.freeze_backbone:
             network.backbone.requires_grad_(False)
+
+    def left_closed(self, epochs: int) -> int:
+        """Return how many stages are not trained in so many epochs."""
+        return len(self.depths) - self._open((epochs - 1) * self._batches)
+
+    def rate_factors(self) -> Mapping[int, float]:
+        """See `Algorithm.rate_factors`."""
+        return rate_factors(self.depths, self._how.depth_decay)
 
     def train(self, mode: bool = True) -> Self:
         """See `torch.nn.Module.train`; a fixed backbone is not trained."""
-        return super().train(mode and not self._frozen)
+        return super().train(mode and not self._how.freeze_backbone)
+
+    def begin(self, step: int, steps: int) -> None:
+        """See `Algorithm.begin`: stages are trained whose turn has come."""
+        if not self._how.unfreeze_every or self._how.freeze_backbone:
+            return
+        closed = len(self.depths) - self._open(step)
+        # Of modules inside each other the outer one may hold stages that are trained.
+        self._closed = [m for ms in self.depths[:closed] for m in ms if not any(m.children())]
+        for depth, modules in enumerate(self.depths):
+            for module in modules:
+                module.training = self.training and depth >= closed
+                for parameter in module.parameters(recurse=False):
+                    parameter.requires_grad_(depth >= closed)
 
     def accumulate(self, batch: Batch, objective: Objective, answers: Answers) -> dict[str, Tensor]:
         """See `Algorithm.accumulate`; accuracy is that on the target's classes of the batch."""
         assert isinstance(batch, ExampleBatch) and not isinstance(answers, TaskAnswers)
         # A last batch of one image has no batch statistics to speak of.
-        mode: Mode = "running" if self._frozen or len(batch.labels) < 2 else "batch"
-        with batchnorm_mode(self.network, mode):
+        frozen = self._how.freeze_backbone
+        mode: Mode = "running" if frozen or len(batch.labels) < 2 else "batch"
+        with (
+            batchnorm_mode(self.network, mode),
+            batchnorm_mode(nn.ModuleList(self._closed), "running"),
+        ):
             predicted = self.network(batch.examples, objective.stages)
             terms = objective(predicted, batch.labels, answers)
         if self._start is not None:
             terms = {**terms, "loss/l2sp": l2sp_penalty(self.network, self._start)}
-            terms["loss"] = terms["loss"] + self._l2sp * terms["loss/l2sp"]
+            terms["loss"] = terms["loss"] + self._how.l2sp * terms["loss/l2sp"]
         return descended(terms, predicted.logits, batch.labels)
+
+    def _open(self, step: int) -> int:
+        """Return how many depths are trained in an update, the head's included."""
+        epoch, every = step // self._batches, self._how.unfreeze_every
+        return min(len(self.depths), 1 + epoch // every) if every else len(self.depths)
 
 
 @torch.no_grad()

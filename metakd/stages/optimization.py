@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -61,11 +62,15 @@ class Optimization:
 
 
 def make_optimizer(
-    modules: Collection[nn.Module], how: Optimization, apart: Collection[int] = ()
+    modules: Collection[nn.Module],
+    how: Optimization,
+    apart: Collection[int] = (),
+    factors: Mapping[int, float] = {},
 ) -> torch.optim.Optimizer:
     """Return an optimiser over all parameters of `modules` that require a gradient.
 
-    Those whose `id` is in `apart` are left out: they have an optimiser of their own.
+    Those whose `id` is in `apart` are left out: they have an optimiser of their own. A group's
+    `factor` is what its rate is multiplied by, by the `id` of a parameter in `factors`.
 
     Weight decay applies to weights of two and more dimensions only: decaying biases and the
     scales of norms costs accuracy and regularises nothing. Modules with `decays = False` (learned
@@ -83,11 +88,15 @@ def make_optimizer(
     }
     decayed = [p for p in parameters if p.ndim > 1 and id(p) not in spared]
     others = [p for p in parameters if p.ndim <= 1 or id(p) in spared]
-    groups = [
-        {"params": decayed, "weight_decay": how.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    groups = [g for g in groups if g["params"]]
+    groups: list[dict[str, Any]] = []
+    for chosen, decay in ((decayed, how.weight_decay), (others, 0.0)):
+        by_factor: dict[float, list[nn.Parameter]] = {}
+        for p in chosen:
+            by_factor.setdefault(factors.get(id(p), 1.0), []).append(p)
+        groups += [
+            {"params": found, "weight_decay": decay, "factor": factor}
+            for factor, found in by_factor.items()
+        ]
     if how.optimizer == "sgd":
         return lean(torch.optim.SGD)(groups, lr=how.lr, momentum=0.9, nesterov=True)
     if how.optimizer == "plain_sgd":

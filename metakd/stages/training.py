@@ -122,7 +122,7 @@ class Training:
         self._exchange = Exchange(group, self._modules) if group.size > 1 else None
         self._others = learner.own_optimizers()
         apart = {id(p) for o in self._others.values() for g in o.param_groups for p in g["params"]}
-        self._optimizer = make_optimizer([learner, objective], how, apart)
+        self._optimizer = make_optimizer([learner, objective], how, apart, learner.rate_factors())
         self._peaks = {n: [g["lr"] for g in o.param_groups] for n, o in self._others.items()}
         self._average = WeightAverage(learner, how.ema) if how.ema else None
 
@@ -151,7 +151,7 @@ class Training:
         learner.train()
         rate = self._how.rate(self.step, steps)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("factor", 1.0)  # a run saved before has none
         share = rate / self._how.lr if self._how.lr else 1.0
         for name, own in self._others.items():
             for group, peak in zip(own.param_groups, self._peaks[name], strict=True):

@@ -152,9 +152,11 @@ RUNS: dict[str, tuple[str, ...]] = {
     "dropout": ("student=resnet12", "student.width=4", "student.dropout=0.5", "distill=embedding"),
     "finetuned": (
         "finetune=default",
-        "finetune.epochs=1",
+        "finetune.epochs=2",
         "finetune.batch_size=16",
         "finetune.l2sp=0.1",
+        "finetune.unfreeze_every=1",
+        "finetune.depth_decay=0.5",
         "algorithm=anil",
     ),
     "regression": (

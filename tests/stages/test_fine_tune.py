@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from metakd.data.class_examples import PreparedData
 from metakd.data.images import ImageData
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Answer
+from metakd.models.conv4 import Conv4
 from metakd.models.network import Network
-from metakd.stages.fine_tune import TargetResult, fine_tune, l2sp_penalty
+from metakd.stages.depth import by_depth, rate_factors
+from metakd.stages.fine_tune import TargetResult, Transfer, fine_tune, l2sp_penalty
 from metakd.stages.fit import StageContext
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
@@ -23,8 +27,6 @@ def tune(backbone: nn.Module, data: ImageData, **changes: Any) -> TargetResult:
     settings: dict[str, Any] = {
         "epochs": 5,
         "batch_size": 8,
-        "freeze_backbone": False,
-        "l2sp": 0.0,
         "optimization": Optimization(lr=1e-2),
         "seed": 0,
         "recorder": Recorder(),
@@ -38,6 +40,8 @@ def tune(backbone: nn.Module, data: ImageData, **changes: Any) -> TargetResult:
         settings.pop("seed"),
     )
     shots = settings.pop("shots", None)
+    kept = {f.name: settings.pop(f.name) for f in fields(Transfer) if f.name in settings}
+    settings["how"] = Transfer(**kept)
     return fine_tune(backbone, data, data.target("novel", shots, 0), context, **settings)
 
 
@@ -104,11 +108,8 @@ def test_distillation_follows_the_teacher(tiny: ImageData, backbone: nn.Module) 
     assert result.top1 == pytest.approx(1 / 6)
 
 
-def test_statistics_are_estimated_when_asked(tiny: ImageData) -> None:
-    from metakd.models.conv4 import Conv4
-
-    torch.manual_seed(0)
-    net = Conv4((1, 16, 16), width=4)
+def test_statistics_are_estimated_when_asked(tiny: ImageData, conv4: nn.Module) -> None:
+    net = conv4
     tiny_16 = _resized(tiny)
     settings: dict[str, Any] = {"freeze_backbone": True, "epochs": 0}
     kept = tune(net, tiny_16, **settings)
@@ -118,11 +119,77 @@ def test_statistics_are_estimated_when_asked(tiny: ImageData) -> None:
     assert not torch.equal(estimated.network.backbone.state_dict()[name], net.state_dict()[name])
 
 
+def deltas(result: TargetResult, net: nn.Module) -> dict[str, Tensor]:
+    """Return by stage how far it moved."""
+    before, moved = dict(net.named_parameters()), dict[str, Tensor]()
+    for name, p in result.network.backbone.named_parameters():
+        stage = ".".join(name.split(".")[:2])
+        part = (p - before[name]).detach().flatten()
+        moved[stage] = torch.cat([moved.get(stage, part[:0]), part])
+    return moved
+
+
+@pytest.fixture
+def conv4() -> nn.Module:
+    torch.manual_seed(0)
+    return Conv4((1, 16, 16), width=4)
+
+
+def test_rates_fall_with_the_distance_from_the_head(tiny: ImageData, conv4: nn.Module) -> None:
+    """One update of plain gradient descent moves a stage by its factor."""
+    how = {"epochs": 1, "batch_size": 99, "optimization": Optimization("plain_sgd", 0.1)}
+    same, falling = (tune(conv4, _resized(tiny), depth_decay=d, **how) for d in (1.0, 0.5))
+    one, other = deltas(same, conv4), deltas(falling, conv4)
+    assert list(one) == [f"blocks.{i}" for i in range(4)]
+    for distance, stage in enumerate(reversed(one), 1):
+        torch.testing.assert_close(other[stage], one[stage] * 0.5**distance, rtol=1e-3, atol=1e-6)
+        assert one[stage].norm() > 0
+    torch.testing.assert_close(same.network.head.weight, falling.network.head.weight)
+
+
+def test_stages_are_unfrozen_one_by_one(
+    tiny: ImageData, conv4: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Recorder, "say", lambda self, line: said.append(line))
+    before = {n: v.clone() for n, v in conv4.state_dict().items()}
+    for epochs, trained in ((1, 0), (2, 0), (3, 1), (5, 2), (9, 4)):
+        result = tune(conv4, _resized(tiny), unfreeze_every=2, epochs=epochs, batch_size=36)
+        moved = {stage: bool(delta.any()) for stage, delta in deltas(result, conv4).items()}
+        assert list(moved.values()) == [False] * (4 - trained) + [True] * trained
+        # Nor do batch norm's statistics change before.
+        after = result.network.backbone.state_dict()
+        kept = {n for n in before if "running" in n and torch.equal(before[n], after[n])}
+        assert len(kept) == 2 * (4 - trained)
+        assert result.network.head.weight.requires_grad
+    assert said[0].startswith("finetune: 4 of 4 stages are never trained")
+    assert [line.split()[1] for line in said] == ["4", "4", "3", "2"]
+
+
+def test_depths_of_a_network() -> None:
+    class Odd(nn.Module):
+        """A parameter of its own, a stage without any, one module after all stages."""
+
+        stage_paths: ClassVar[dict[str, str]] = {"a": "first", "b": "empty", "c": "last"}
+        embedding_size = 2
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+            self.first, self.empty, self.last = nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)
+            self.norm = nn.LayerNorm(2)
+
+    network = Network(Odd(), 3)
+    depths = by_depth(network)
+    odd = network.backbone
+    assert depths == [[odd, odd.first, odd.empty], [odd.last, odd.norm], [network.head]]
+    factors = rate_factors(depths, 0.1)
+    assert factors[id(odd.scale)] == factors[id(odd.first.weight)] == pytest.approx(0.01)
+    assert factors[id(odd.norm.weight)] == pytest.approx(0.1)
+    assert factors[id(network.head.weight)] == 1
+
+
 def _resized(data: ImageData) -> ImageData:
-    from dataclasses import replace
-
-    from metakd.data.class_examples import PreparedData
-
     parts = {
         name: replace(
             part, examples=part.examples.repeat_interleave(2, -1).repeat_interleave(2, -2)

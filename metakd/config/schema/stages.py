@@ -138,6 +138,12 @@ class FinetuneConfig(OptimizerConfig):
     """Training images of each target class; null: all but the target's test images."""
     freeze_backbone: bool = False
     """Train the new head alone."""
+    unfreeze_every: int = setting(0, least=0)
+    """Gradual unfreezing: the head alone at first; after so many epochs each one stage more is
+    trained, from the last to the first; 0: all from the start."""
+    depth_decay: float = setting(1.0, above=0, most=1)
+    """Discriminative rates: each stage has this share of the learning rate of the one after it, the
+    head the whole (ULMFiT: 0.385)."""
     l2sp: float = setting(0.0, least=0)
     """λ of L2-SP: λ ‖φ - φ_pre‖² over the parameters that existed before."""
     distill: bool = False
