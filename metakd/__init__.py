@@ -191,6 +191,7 @@ def evaluate(
     run: str | Path,
     *overrides: str,
     images: str | Path | None = None,
+    ensemble: Sequence[str | Path] = (),
     config_dir: str | Path | None = None,
     quiet: bool = True,
     **settings: Any,
@@ -201,6 +202,8 @@ def evaluate(
         run: the run's folder.
         overrides: what is to be different, e.g. ``"task.shots=5"``, ``"dataset=omniglot"``.
         images: a folder that holds a folder of pictures for each new class (`--images`).
+        ensemble: folders of further runs, whose students' answers are averaged with this one's
+            (`--ensemble`).
         config_dir: folder of the user's own config files (`--config-dir`).
         quiet: neither progress nor the final table.
         settings: the same by name.
@@ -218,6 +221,9 @@ def evaluate(
         from metakd.config.recorded import images_overrides
 
         words = [*images_overrides(str(images)), *words]
+    if ensemble:
+        runs = [Path(one) for one in (run, *ensemble)]
+        return Results(pipeline.evaluate_ensemble(runs, words, config_dir, quiet=quiet))
     return Results(pipeline.evaluate_run(Path(run), words, config_dir, quiet=quiet))
 
 

@@ -78,7 +78,7 @@ def groups(runs: Iterable[Run], apart: Mapping[Run, Hashable]) -> list[tuple[Run
     times: dict[Hashable, int] = {}
     for run in runs:
         rest = {k: v for k, v in run.settings.items() if k == "name" or _is_setting(k)}
-        same = (_word(rest), apart[run], run.is_evaluation)
+        same = (_word(rest), apart[run], run.is_evaluation, run.members)
         nth = times[(same, run.seed)] = times.get((same, run.seed), 0) + 1
         # Without a recorded seed two runs may be the same one.
         found.setdefault((same, nth, run if run.seed is None else None), []).append(run)

@@ -65,7 +65,13 @@ class Run:
     def name(self) -> str:
         """Return the run's name, or its folder's if it recorded none."""
         name = self.settings.get("name")
-        return name if isinstance(name, str) and name and "${" not in name else self.path.name
+        named = name if isinstance(name, str) and name and "${" not in name else self.path.name
+        return f"{named} (ensemble of {len(self.members)})" if self.members else named
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Return the runs of whose students an ensemble consists; empty: it is none."""
+        return tuple(self.info.members or ())
 
     @property
     def seed(self) -> int | None:
@@ -284,5 +290,6 @@ def _with_the_evaluated(path: Path, info: RunInfo, place: str) -> RunInfo:
     except UserError:
         return info
     return RunInfo.of(
-        {k: evaluated[k] for k in ("seed", "teacher") if k in evaluated} | info.content
+        {k: evaluated[k] for k in ("seed", "teacher") if k in evaluated and not info.members}
+        | info.content
     )

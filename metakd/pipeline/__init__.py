@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from metakd.pipeline.again import evaluate_run
+from metakd.pipeline.ensemble import evaluate_ensemble
 from metakd.pipeline.prepare import Prepared, prepare
 from metakd.pipeline.replay import replay
 from metakd.pipeline.reproduce import reproduce
@@ -10,4 +11,14 @@ from metakd.pipeline.resume import resume
 from metakd.pipeline.run import train
 from metakd.pipeline.use import load
 
-__all__ = ["Prepared", "evaluate_run", "load", "prepare", "replay", "reproduce", "resume", "train"]
+__all__ = [
+    "Prepared",
+    "evaluate_ensemble",
+    "evaluate_run",
+    "load",
+    "prepare",
+    "replay",
+    "reproduce",
+    "resume",
+    "train",
+]

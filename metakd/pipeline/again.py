@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-
-from metakd.adaptation.algorithm import Algorithm
 from metakd.config.checks import outside_lines
 from metakd.config.compose import Composed
 from metakd.config.recorded import for_evaluation, recorded_composed
 from metakd.data.reading_progress import reading_shown_by
-from metakd.distillation.teacher import FrozenTeacher
 from metakd.errors import UserError, nearest
-from metakd.models.network import Network
 from metakd.pipeline.cards import card_of_run, inputs_of, known_of, seen_pictures
 from metakd.pipeline.deployed import cost_of
 from metakd.pipeline.draw import class_rows
 from metakd.pipeline.inputs import Known, without_card
-from metakd.pipeline.judging import judged, kept_means, means_of
+from metakd.pipeline.judging import judged
 from metakd.pipeline.measure import (
     Evaluated,
     evaluate_learner,
@@ -35,10 +29,10 @@ from metakd.pipeline.measure import (
 )
 from metakd.pipeline.measure_teacher import evaluate_teacher
 from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.restored import has, learner_of, means_for, teacher_of
 from metakd.pipeline.seen import left_out
 from metakd.pipeline.suspicion import doubts_of, keep
 from metakd.pipeline.teacher_view import embedded_by
-from metakd.pipeline.teaching import adapting_teacher
 from metakd.reports.summary import summary
 from metakd.runs.checkpoints import load_weights
 from metakd.runs.folder import RunFolder, open_run
@@ -192,7 +186,7 @@ def _check_scale(prepared: Prepared, run: RunFolder) -> None:
     data, ways = prepared.data, prepared.config.task.ways
     if not data.has_classes or data.split("validate").classes >= ways:
         return
-    if _has(run, "teacher") and "head.weight" in load_weights(run.checkpoints, "teacher"):
+    if has(run, "teacher") and "head.weight" in load_weights(run.checkpoints, "teacher"):
         raise UserError(
             f"the run '{run.path}' does not record the scale of its teacher's answers (an older "
             f"version wrote it), and it cannot be fitted here: {ways}-way tasks need as many "
@@ -211,14 +205,14 @@ def _evaluate_all(
     evaluated: dict[str, Evaluated] = {}
     results: dict[str, Any] = {}
     students = {
-        name: _learner(prepared, run, name)
+        name: learner_of(prepared, run, name)
         for name in ("student", "student_alone")
-        if name == "student" or _has(run, name)
+        if name == "student" or has(run, name)
     }
-    teacher = _teacher(prepared, run) if _has(run, "teacher") else None
+    teacher = teacher_of(prepared, run) if has(run, "teacher") else None
     view = None if teacher is None else embedded_by(prepared, teacher, recorder)
     models = {**students, **({} if teacher is None else {"teacher": teacher})}
-    means = _means(models, prepared, run, recorder, view, own)
+    means = means_for(models, prepared, run, recorder, view, own)
     precision = precision_of(config, prepared.precision)
     for name, learner in students.items():
         judge = judged(learner, config, means.get(name))
@@ -242,67 +236,3 @@ def _evaluate_all(
     if "student_alone" in evaluated:
         results["gains"] = paired_gains(evaluated["student"], evaluated["student_alone"])
     return evaluated, results
-
-
-def _learner(prepared: Prepared, run: RunFolder, name: str) -> Algorithm:
-    """Return a run's trained student, or its twin."""
-    weights = load_weights(run.checkpoints, name)
-    head = weights.get("network.head.weight")
-    outputs = None if head is None else len(head)
-    algorithm = prepared.algorithm(copy.deepcopy(prepared.student), outputs=outputs)
-    _restore(algorithm, weights, name)
-    return algorithm
-
-
-def _teacher(prepared: Prepared, run: RunFolder) -> Network | Algorithm:
-    """Return a run's teacher."""
-    backbone = prepared.backbone_of_teacher()
-    weights = load_weights(run.checkpoints, "teacher")
-    if "head.weight" not in weights:  # it adapts to tasks
-        adapting = adapting_teacher(prepared, backbone)
-        _restore(adapting, weights, "teacher")
-        return adapting
-    head = weights["head.weight"]
-    teacher = Network(backbone, len(head)).to(head.device)
-    _restore(teacher, weights, "teacher")
-    return teacher.to(prepared.device)
-
-
-def _means(
-    models: Mapping[str, Algorithm | Network],
-    prepared: Prepared,
-    run: RunFolder,
-    recorder: Recorder,
-    view: FrozenTeacher | None,
-    own: bool,
-) -> dict[str, Tensor]:
-    """Return the means by which the models are centred: those that the run keeps, or made now."""
-    if not prepared.config.evaluate.centre:
-        return {}
-    kept = {name: mean.to(prepared.device) for name, mean in kept_means(run).items()}
-    if kept:
-        return kept
-    if not own:
-        raise UserError(
-            "evaluate.centre=true: the mean embedding is that of the images that the run was "
-            f"trained on, '{run.path}' keeps none, and this is other data; train with "
-            "evaluate.centre=true, or type evaluate.centre=false"
-        )
-    return means_of(models, prepared, recorder, view)
-
-
-def _has(run: RunFolder, name: str) -> bool:
-    return (run.checkpoints / f"{name}.safetensors").exists()
-
-
-def _restore(module: nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    own = module.state_dict()
-    for key, tensor in weights.items():
-        if key not in own or own[key].shape != tensor.shape:
-            mine = "missing" if key not in own else str(list(own[key].shape))
-            raise UserError(
-                f"the run's {name} does not fit this dataset or task: '{key}' is "
-                f"{list(tensor.shape)} in the run and {mine} here; choose images of the same "
-                "size and, for a learner with a head of fixed size, the same ways"
-            )
-    module.load_state_dict(weights)

@@ -11,7 +11,6 @@ from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.config.schema import Config
 from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
-from metakd.distillation.calibration import fit_scale
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.network import Network
 from metakd.models.normalization import has_batchnorm
@@ -20,18 +19,13 @@ from metakd.pipeline.measure import (
     Evaluated,
     evaluate_settings,
     setting_of_plan,
-    validation_setting,
-    versions_of,
 )
-from metakd.reports.divergence import are_finite
+from metakd.pipeline.scale import scale_fitted_to
 from metakd.stages.evaluate import embed_split, embeds_alone, evaluate, images_of
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
 
 __all__ = ["evaluate_teacher"]
-
-CALIBRATION_TASKS = 100
-"""Tasks of the meta-validation classes on which the teacher's scale is fitted."""
 
 
 def evaluate_teacher(
@@ -100,37 +94,7 @@ def _evaluate_embedding(
                 group=recorder.group,
             )
     if scale is None:
-        scale = _teacher_scale(head, data, config, precision, recorder, own)
+        scale = scale_fitted_to(head, data, config, precision, recorder, own)
     evaluated.scale = scale
     evaluated.measurements = [replace(m, logits=scale * m.logits) for m in evaluated.measurements]
     return evaluated
-
-
-def _teacher_scale(
-    head: MetricAlgorithm,
-    data: ClassData,
-    config: Config,
-    precision: Precision,
-    recorder: Recorder,
-    own: FrozenTeacher | None,
-) -> float:
-    """Fit by likelihood on meta-validation what the cosines are multiplied by (no rank changes)."""
-    setting = replace(
-        validation_setting(config, head, CALIBRATION_TASKS),
-        stage="calibrate",
-        steps=None,
-        batchnorm="inductive",
-        versions=versions_of(config),
-    )
-    measured = evaluate(
-        head,
-        data,
-        setting,
-        precision=precision,
-        embeddings=None if own is None else own.clean(setting.split),
-        changed=None if own is None else own.changed,
-        group=recorder.group,
-    )[0]
-    if not are_finite(measured.logits).any():
-        return 1.0  # the teacher has no answers: there is nothing to scale
-    return fit_scale(measured.logits.flatten(0, 1), measured.targets.flatten())

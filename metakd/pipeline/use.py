@@ -41,7 +41,7 @@ from metakd.using.recipe import Part, Recipe, build_learner, centred_weights
 from metakd.using.regressor import FewShotRegressor
 from metakd.using.saved_folder import FILE
 
-__all__ = ["CALIBRATION", "calibrate_run", "load", "recipe_of"]
+__all__ = ["CALIBRATION", "calibrate_run", "calibration_of", "load", "recipe_of"]
 
 CALIBRATION = "calibration.json"
 """In a run's folder of checkpoints."""
@@ -136,7 +136,7 @@ def _of_run(run: RunFolder, which: str, plugins: Sequence[str]) -> Trained:
         recipe,
         build_learner(recipe, weights, plugins),
         None if card is None else card.preprocessing,
-        _calibration(run, which),
+        calibration_of(run, which),
         config.dataset.name if card is None or not card.dataset else card.dataset,
         tuple(plugins),
     )
@@ -223,7 +223,7 @@ def _numbers(config: Config) -> tuple[int, ...]:
     return shape
 
 
-def _calibration(run: RunFolder, which: str) -> Calibration | None:
+def calibration_of(run: RunFolder, which: str) -> Calibration | None:
     """Return what the run found of the model's confidence; None, said in a line, if nothing."""
     path = run.checkpoints / CALIBRATION
     if not path.is_file():

@@ -50,6 +50,10 @@ def summary(results: Results, console: Console, warnings: Sequence[str] = ()) ->
     for name, model in present.items():
         cells = [_figure(measures[name][k]) if k in measures[name] else "" for k in shots]
         table.add_row(names[name], *cells, *[_COLUMNS[c](model) for c in columns])
+    for number, member in enumerate(results.members, 1):
+        known = member.headlines()
+        cells = [_figure(known[k]) if k in known else "" for k in shots]
+        table.add_row(f"member {number}", *cells, *[_COLUMNS[c](member) for c in columns])
     console.print(_title(results), style="bold", highlight=False, soft_wrap=True)
     print_uncut(table, console)
     for line in _lines_below(results, names):
@@ -128,6 +132,8 @@ def _name(model: str, results: Results) -> str:
     """Return what a model is called; beside its undistilled twin the student is the distilled."""
     if model == "student" and results.student_alone is not None:
         return "student (distilled)"
+    if model == "student" and results.members:
+        return f"ensemble of {len(results.members)}"
     return MODELS[model]
 
 
@@ -199,7 +205,9 @@ def _ratios(results: Results) -> Iterable[str]:
 def _gain(gain: Gain, difference: float, called: Mapping[str, str]) -> str:
     """Return e.g. ``student minus student alone, 1-shot: +2.1 ± 0.3 points on …``."""
     scale, unit = (1.0, "") if gain.measure == "mse" else (100.0, " points")
-    names = [called.get(name, name) for name in (gain.model or "", gain.baseline or "")]
+    names = [
+        called.get(name, name.replace("_", " ")) for name in (gain.model or "", gain.baseline or "")
+    ]
     shots = f", {gain.shots}-shot" if gain.shots else ""
     half = f" ± {scale * gain.ci95:.2f}" if gain.ci95 is not None else ""
     tasks = f" on the same {gain.tasks} tasks" if gain.tasks else ""

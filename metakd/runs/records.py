@@ -35,6 +35,7 @@ __all__ = [
     "Gain",
     "Measure",
     "Measurement",
+    "Member",
     "MetricsLine",
     "Model",
     "ModelResults",
@@ -233,6 +234,19 @@ class ModelResults(Part):
         return found
 
 
+class Member(ModelResults):
+    """The figures of one student of an ensemble."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"required": ["fewshot", "fewshot_all", "cost", "run", "scale"]}
+    )
+
+    run: Maybe[str] = None
+    """Its run, relative to the folder of the ensemble's evaluation."""
+    scale: Maybe[Amount] = None
+    """By which its logits are multiplied before its probabilities are averaged with the others'."""
+
+
 class Fidelity(Part):
     """How near the student's answers are to the teacher's, over the headline's queries."""
 
@@ -260,6 +274,8 @@ class Results(File):
     student: ModelResults = ModelResults()
     student_alone: Maybe[ModelResults] = None
     teacher: Maybe[ModelResults] = None
+    members: tuple[Member, ...] = ()
+    """Of an ensemble (`metakd evaluate RUN RUN --ensemble`), which is `student` then."""
     fidelity: Fidelity = Fidelity()
     gains: tuple[Gain, ...] = ()
     timing: dict[str, Amount] = Field(default_factory=dict)

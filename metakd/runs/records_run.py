@@ -214,6 +214,8 @@ class RunInfo(File):
     """An entry for each time that the run was resumed."""
     evaluates: Maybe[str] = None
     """Of an evaluation: the run that it evaluated, relative to its folder."""
+    members: Maybe[list[str]] = None
+    """Of the evaluation of an ensemble: the runs whose students it consists of, likewise."""
     reproduces: Maybe[str] = None
     """Of a run made by `metakd reproduce`: the run that it repeats, relative to its folder."""
     wandb_run_id: Maybe[str] = None

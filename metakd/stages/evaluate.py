@@ -44,6 +44,7 @@ __all__ = [
     "images_of",
     "in_order",
     "mean_embedding",
+    "task_values",
 ]
 
 TASKS_PER_STEP = 20
@@ -376,7 +377,7 @@ def evaluate(
     all_targets, all_classes = torch.cat(targets), torch.cat(classes)
     return [
         Measurement(
-            values=_values(all_logits[i], all_targets),
+            values=task_values(all_logits[i], all_targets),
             kind=data.kind,
             ways=setting.spec.ways,
             shots=setting.spec.shots,
@@ -392,7 +393,7 @@ def evaluate(
     ]
 
 
-def _values(outputs: Tensor, targets: Tensor) -> Tensor:
+def task_values(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return accuracy or mean squared error of each task, [tasks] float64."""
     if targets.is_floating_point():
         return (outputs.double() - targets.double()).pow(2).flatten(1).mean(1)

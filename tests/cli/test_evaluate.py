@@ -65,6 +65,8 @@ def test_recorded_paths_are_relative_to_where_the_run_was_begun(
         (["/nope"], "no such run folder"),
         (["task.shots=5"], "name the run's folder first"),
         ([], "which run?"),
+        (["{}", "{}"], "2 runs; type --ensemble"),
+        (["{}", "/nope", "--ensemble"], "/nope: there is no such run folder"),
     ],
 )
 def test_refused(metakd, pipeline, run_folder: Path, words: list[str], message: str) -> None:
@@ -73,3 +75,9 @@ def test_refused(metakd, pipeline, run_folder: Path, words: list[str], message: 
     assert message in answer.err
     assert answer.err.count("\n") == 1
     assert pipeline.calls == []
+
+
+def test_several_runs_are_averaged(metakd, pipeline, run_folder: Path, tmp_path: Path) -> None:
+    words = [str(run_folder), str(run_folder), "--ensemble", "task.shots=5"]
+    assert metakd("evaluate", *words).status == 0
+    assert pipeline.calls == [([run_folder, run_folder], ("task.shots=5",), None)]
