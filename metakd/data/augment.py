@@ -6,18 +6,21 @@ whatever else is in the batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from metakd.data.colour_jitter import colour_jittered
 from metakd.data.counter_random import bits_at, uniform_from_bits
 
-__all__ = ["KINDS", "augment_images"]
+__all__ = ["KINDS", "augment_images", "crop_boxes", "resized_crops"]
 
-KINDS = ("crop", "flip", "affine", "jitter")
-"""Padded random crop; mirror image; small rotation, scale and shift; brightness and contrast."""
+KINDS = ("crop", "flip", "affine", "jitter", "resized_crop", "colour")
+"""Padded random crop; mirror image; small rotation, scale and shift; brightness and contrast;
+part of the picture, scaled to its size; brightness, contrast, saturation and hue."""
 
 ROTATION = 0.26
 """Largest rotation of `affine`, in radians (15 degrees)."""
@@ -27,11 +30,17 @@ SHIFT = 0.1
 """Largest shift of `affine`, in parts of the picture's size."""
 STRENGTH = 0.4
 """Largest relative change of brightness and of contrast of `jitter`."""
+SMALLEST_AREA = 0.2
+"""Smallest part of a picture that `resized_crop` takes (MoCo); torchvision's 0.08, made for large
+photographs, would leave 9 x 9 of 32 x 32 pixels."""
+RATIO = 4 / 3
+"""Largest width : height of it, and height : width."""
 
 # Where each kind's random numbers stand in the stream of an image's key; fixed, so that leaving
 # one kind out does not change what the others do.
-_NUMBERS = 10
+_NUMBERS = 18
 _CROP, _FLIP, _AFFINE, _JITTER = slice(0, 2), 2, slice(3, 7), slice(7, 9)
+_RESIZED_CROP, _COLOUR = slice(10, 14), slice(14, 18)
 
 
 def augment_images(
@@ -59,13 +68,16 @@ def augment_images(
             (numbers[:, _FLIP] < 0.5) & active if "flip" in kinds else None,
             active,
         )
-    images = pixels.to(torch.float32)
+    images, changes = pixels.to(torch.float32), active[:, None, None, None]
+    if "resized_crop" in kinds:
+        boxes = crop_boxes(numbers[:, _RESIZED_CROP], *images.shape[2:])
+        images = torch.where(changes, resized_crops(images, boxes), images)
     if "affine" in kinds:
-        images = torch.where(
-            active[:, None, None, None], _affine(images, numbers[:, _AFFINE]), images
-        )
+        images = torch.where(changes, _affine(images, numbers[:, _AFFINE]), images)
     if "jitter" in kinds:
         images = _jitter(images, numbers[:, _JITTER] * active[:, None] + 0.5 * ~active[:, None])
+    if "colour" in kinds:
+        images = torch.where(changes, colour_jittered(images, numbers[:, _COLOUR]), images)
     return images
 
 
@@ -96,6 +108,52 @@ def _crop_and_flip(
     at = rows[:, :, None] * (width + 2 * pad) + columns[:, None, :]
     at = at.view(n, 1, -1).expand(n, channels, -1)
     return pixels.reshape(n, channels, -1).gather(2, at).view(n, channels, height, width)
+
+
+def crop_boxes(numbers: Tensor, height: int, width: int) -> Tensor:
+    """Return parts of a picture: (top, left, height, width) in pixels, [n, 4] int64.
+
+    As torchvision's `RandomResizedCrop` draws them (Szegedy et al. 2015), but sides that would be
+    longer than the picture's are as long as these, where it draws again.
+
+    Args:
+        numbers: [n, 4] in [0, 1): area, logarithm of the ratio, place down, place across.
+        height: of the picture.
+        width: of the picture.
+    """
+    area, ratio, down, across = numbers.unbind(1)
+    area = height * width * (SMALLEST_AREA + (1.0 - SMALLEST_AREA) * area)
+    ratio = ((2.0 * ratio - 1.0) * math.log(RATIO)).exp()
+    rows = (area / ratio).sqrt().round().clamp(1, height)
+    columns = (area * ratio).sqrt().round().clamp(1, width)
+    top = (down * (height - rows + 1)).floor()
+    left = (across * (width - columns + 1)).floor()
+    return torch.stack([top, left, rows, columns], dim=1).long()
+
+
+def resized_crops(images: Tensor, boxes: Tensor) -> Tensor:
+    """Cut out parts of pictures and scale them to the pictures' size, bilinearly.
+
+    Args:
+        images: [n, channels, height, width] float.
+        boxes: [n, 4] int64, see `crop_boxes`.
+    """
+    height, width = images.shape[2:]
+    boxes = boxes.to(images.dtype)
+
+    def places(start: Tensor, length: Tensor, size: int) -> Tensor:
+        """Return [n, size] coordinates in the picture, of grid_sample: its edges are -1 and 1."""
+        at = (torch.arange(size, device=images.device) + 0.5) * (length / size)[:, None] - 0.5
+        # No neighbour from outside the part, whose outermost pixels go on.
+        at = start[:, None] + at.clamp(min=0).minimum(length[:, None] - 1)
+        return (2.0 * at + 1.0) / size - 1.0
+
+    top, left, rows, columns = boxes.unbind(1)
+    down, across = places(top, rows, height), places(left, columns, width)
+    grid = torch.stack(
+        [across[:, None, :].expand(-1, height, -1), down[:, :, None].expand(-1, -1, width)], dim=3
+    )
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _affine(images: Tensor, numbers: Tensor) -> Tensor:

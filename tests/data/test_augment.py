@@ -3,8 +3,20 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as T
 
-from metakd.data.augment import KINDS, SCALE, SHIFT, augment_images
+from metakd.data.augment import (
+    KINDS,
+    RATIO,
+    SCALE,
+    SHIFT,
+    SMALLEST_AREA,
+    augment_images,
+    crop_boxes,
+    resized_crops,
+)
+from metakd.data.colour_jitter import HUE, STRENGTH, colour_jittered, hue_turned
+from metakd.data.counter_random import uniform
 
 
 def pictures(n: int, size: int = 16, channels: int = 3) -> torch.Tensor:
@@ -86,6 +98,65 @@ def test_jitter_changes_brightness_and_contrast_and_clips() -> None:
     assert 1.1 < float(ratio.max()) < 1.45
     spread = out.std(dim=(1, 2, 3)) / pixels.float().std(dim=(1, 2, 3))
     assert float(spread.std()) > 0.1
+
+
+def test_parts_of_pictures_are_torchvision_s_scaled_crops() -> None:
+    pixels = pictures(40, size=20)[..., :14].double()
+    boxes = crop_boxes(uniform(1, (40, 4), dtype=torch.float64), 20, 14)
+    out = resized_crops(pixels, boxes)
+    for one, picture, box in zip(out, pixels, boxes.tolist(), strict=True):
+        expected = T.resized_crop(picture, *box, size=[20, 14], antialias=True)
+        torch.testing.assert_close(one, expected)
+
+
+def test_parts_have_the_areas_ratios_and_places_that_were_asked_for() -> None:
+    numbers = uniform(3, (4000, 4), dtype=torch.float64)
+    top, left, rows, columns = crop_boxes(numbers, 100, 100).unbind(1)
+    area, ratio = rows * columns / 1e4, columns / rows
+    assert SMALLEST_AREA - 0.01 < float(area.min()) < SMALLEST_AREA + 0.01
+    assert float(area.max()) == 1.0
+    small = area < 0.7  # of larger ones a side may be cut
+    assert float((area[small] < 0.45).double().mean()) == pytest.approx(0.5, abs=0.03)
+    assert float(ratio.max()) == pytest.approx(RATIO, abs=0.03)
+    assert float((ratio > 1).double().mean()) == pytest.approx(0.5, abs=0.05)
+    assert int(top.min()) == int(left.min()) == 0
+    assert int((top + rows).max()) == int((left + columns).max()) == 100
+    by_hand = crop_boxes(torch.tensor([[0.0, 0.5, 0.999, 0.0]]), 10, 10)  # √(0.2 · 100) = 4.47
+    assert by_hand.tolist() == [[6, 0, 4, 4]]
+
+
+def test_colours_are_torchvision_s() -> None:
+    pixels, numbers = pictures(40).double(), uniform(5, (40, 4), dtype=torch.float64)
+    out = colour_jittered(pixels, numbers)
+    for one, picture, number in zip(out, pixels / 255, numbers.tolist(), strict=True):
+        brightness, contrast, saturation = (1 + STRENGTH * (2 * x - 1) for x in number[:3])
+        expected = T.adjust_brightness(picture, brightness)
+        expected = T.adjust_contrast(expected, contrast)
+        expected = T.adjust_saturation(expected, saturation)
+        expected = T.adjust_hue(expected, HUE * (2 * number[3] - 1))
+        torch.testing.assert_close(one / 255, expected, atol=1e-5, rtol=0)
+
+
+def test_grey_pictures_have_brightness_and_contrast_alone() -> None:
+    pixels, numbers = pictures(9, channels=1).double(), uniform(5, (9, 4), dtype=torch.float64)
+    out = colour_jittered(pixels, numbers)
+    for one, picture, number in zip(out, pixels / 255, numbers.tolist(), strict=True):
+        expected = T.adjust_brightness(picture, 1 + STRENGTH * (2 * number[0] - 1))
+        expected = T.adjust_contrast(expected, 1 + STRENGTH * (2 * number[1] - 1))
+        torch.testing.assert_close(one / 255, expected)
+
+
+def test_hues_by_hand() -> None:
+    red, grey = [200.0, 50.0, 50.0], [90.0, 90.0, 90.0]
+    pixels = torch.tensor([red, grey]).view(2, 3, 1, 1)
+    for turn, expected in (
+        (1 / 3, [50, 200, 50]),
+        (-1 / 3, [50, 50, 200]),
+        (1 / 6, [200, 200, 50]),
+    ):
+        out = hue_turned(pixels, torch.tensor(turn))
+        assert out[0].flatten().tolist() == pytest.approx(expected, abs=1e-3)
+        assert out[1].flatten().tolist() == grey
 
 
 @pytest.mark.parametrize("kind", KINDS)

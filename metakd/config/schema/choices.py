@@ -11,7 +11,10 @@ KINDS = ("classification", "regression")
 DISTANCES = ("euclidean", "euclidean_root", "cosine")
 FROZEN_MODES = ("prototype", "linear", "head")
 LEARNED_MODES = ("per_task", "co_meta", "feedback")
-AUGMENTATIONS = ("crop", "flip", "affine", "jitter", "drop", "swap", "paraphrase")
+AUGMENTATIONS = (
+    *("crop", "flip", "affine", "jitter", "resized_crop", "colour"),
+    *("drop", "swap", "paraphrase"),
+)
 REGRESSION_MODES = ("per_task", "co_meta")
 """Those that need no classes: the teacher adapts to the task."""
 
@@ -70,8 +73,8 @@ class DatasetConfig:
         words=AUGMENTATIONS,
         pipeline=True,
     )
-    """Random changes of training images; of texts: `drop` (words left out), `swap` (neighbours
-    exchanged), `paraphrase` (from a file)."""
+    """Random changes of training images (docs/training.md); of texts: `drop` (words left out),
+    `swap` (neighbours exchanged), `paraphrase` (from a file)."""
     views: int = setting(1, least=0, pipeline=True)
     """Fixed views of each training image: view 0 is the clean image, the others are augmented once.
     0: augmented afresh each time. A frozen teacher's answers are cached per view."""
