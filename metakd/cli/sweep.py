@@ -156,6 +156,7 @@ class _Job:
             kind = "" if isinstance(error, UserError | RunError) else f"{type(error).__name__}: "
             words = " ".join([kind + str(error), *getattr(error, "__notes__", ())])
             raise RunError(f"job {hydra.runtime.output_dir}: {words}") from None
-        fewshot = results.get("student", {}).get("fewshot", {})
+        student = results.get("student", {})
+        head = student.get("whole", student.get("fewshot", {}))
         # What a sweeper that searches maximises (accuracy) or minimises (mse).
-        return fewshot.get("accuracy", fewshot.get("mse"))
+        return head.get("accuracy", head.get("mse"))

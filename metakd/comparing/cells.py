@@ -14,6 +14,7 @@ from metakd.comparing.pairing import Row, RowPair
 from metakd.comparing.sentences import probability
 from metakd.reports.doubts import MARK, WARNED
 from metakd.reports.summary import MODELS
+from metakd.runs.records import shots_word
 from metakd.runs.records_compare import CostName
 
 __all__ = [
@@ -153,7 +154,7 @@ def figure_cells(comparison: Comparison, comparable: Comparable) -> list[Cells]:
                     return f"{'diverged' if figure is None else _figure(figure)} {MARK}"
                 return "" if figure is None else _figure(figure)
 
-            found.append((Column(f"{MODELS[model]} {k}-shot", numeric=True), text))
+            found.append((Column(f"{MODELS[model]} {shots_word(k)}", numeric=True), text))
     return found
 
 
@@ -183,7 +184,7 @@ def difference_cells(comparison: Comparison, comparable: Comparable) -> list[Cel
             pair = comparison.pair(row, base, k)
             return "" if pair is None else probability_text(pair)
 
-        several = f" {k}-shot" if len(comparable.shots) > 1 else ""
+        several = f" {shots_word(k)}" if len(comparable.shots) > 1 else ""
         found.append((Column(f"difference{several}", numeric=True), difference))
         found.append((Column(f"p{several}", numeric=True), p))
     return found

@@ -16,7 +16,7 @@ from metakd.comparing.frame import Frame, frame_of, obstacles
 from metakd.comparing.gather import Run, gather
 from metakd.comparing.pairing import Apart, Row, RowPair, pair_rows
 from metakd.errors import UserError
-from metakd.runs.records import Model
+from metakd.runs.records import Model, shots_word
 from metakd.runs.records_compare import CostName
 
 __all__ = [
@@ -237,7 +237,7 @@ def _remarks(
 ) -> Iterator[str]:
     more = sorted({k for r in finished for k in r.headlines.get(model, {})} - set(shots))
     if more:
-        words = ", ".join(f"{k}-shot" for k in more)
+        words = ", ".join(shots_word(k) for k in more)
         everything = ",".join(str(k) for k in sorted({*more, *shots}))
         yield f"also measured: {words} (--shots {everything})"
     for comparable in sets:

@@ -9,7 +9,7 @@ import math
 from metakd.comparing.gather import Run
 from metakd.plain_data import UnreadableError, read_text
 from metakd.reports.doubts import share
-from metakd.runs.records import Measurement
+from metakd.runs.records import Measurement, shots_word
 
 __all__ = ["EpisodesError", "figures_by_task"]
 
@@ -34,7 +34,7 @@ def figures_by_task(run: Run, model: str, shots: int) -> dict[int, float]:
     """
     entry = run.headlines.get(model, {}).get(shots)
     if entry is None:
-        raise EpisodesError(f"no {shots}-shot figure of the {model.replace('_', ' ')}")
+        raise EpisodesError(f"no {shots_word(shots)} figure of the {model.replace('_', ' ')}")
     measure, figure = entry.measure, entry.value
     if figure is None:
         raise EpisodesError(
@@ -58,18 +58,27 @@ def figures_by_task(run: Run, model: str, shots: int) -> dict[int, float]:
     return found
 
 
-def _key(model: str, shots: int, entry: Measurement) -> tuple[str, str, str, str]:
+def _key(model: str, shots: int, entry: Measurement) -> tuple[str, ...]:
     steps = "" if entry.steps is None else str(entry.steps)
-    return model, str(shots), steps, entry.batchnorm or ""
+    return (
+        model,
+        str(shots or ""),
+        steps,
+        entry.batchnorm or "",
+        getattr(entry, "state", None) or "",
+    )
 
 
-def _rows(text: str, key: tuple[str, str, str, str], measure: str) -> dict[int, float]:
+def _rows(text: str, key: tuple[str, ...], measure: str) -> dict[int, float]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header = next(reader, [])
     missing = [c for c in ("model", "shots", "steps", "batchnorm", "task") if c not in header]
     if missing or measure not in header:
         raise ValueError(f"no column '{(missing or [measure])[0]}'")
     wanted = [header.index(c) for c in ("model", "shots", "steps", "batchnorm")]
+    if "state" in header:  # of a network on a whole dataset
+        wanted.append(header.index("state"))
+    key = key[: len(wanted)]
     task, value = header.index("task"), header.index(measure)
     found: dict[int, float] = {}
     for row in reader:

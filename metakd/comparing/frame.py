@@ -7,8 +7,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from metakd.comparing.gather import Run
+from metakd.runs.records import WholeMeasurement
 
-__all__ = ["Frame", "frame_of", "obstacles", "reasons"]
+__all__ = ["WHOLE", "Frame", "frame_of", "obstacles", "reasons"]
+
+
+FEW_SHOT, WHOLE = "few-shot tasks", "a whole dataset"
+"""Protocols of evaluation."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Frame:
             independently) or `transductive`.
         centre: `evaluate.centre`.
         versions: of each support image, how many and changed how; None: the image alone.
+        protocol: `few-shot tasks`, or `a whole dataset`, whose test images count as tasks here.
     """
 
     dataset: str | None
@@ -48,6 +54,7 @@ class Frame:
     batchnorm: str
     centre: bool
     versions: tuple[int, str] | None
+    protocol: str = FEW_SHOT
 
 
 NAMES = {
@@ -97,7 +104,8 @@ def frame_of(run: Run, model: str) -> Frame | None:
     measure = entry.measure
     ways, queries = settings.get("task.ways"), settings.get("task.queries")
     part = settings.get("evaluate.part")
-    return Frame(
+    whole = entry if isinstance(entry, WholeMeasurement) else None
+    frame = Frame(
         dataset=settings.get("dataset.name"),
         classes=tuple(settings.get(key) for key in SPLIT),
         data=run.info.data_checksum,
@@ -113,6 +121,18 @@ def frame_of(run: Run, model: str) -> Frame | None:
         batchnorm=entry.batchnorm or "inductive",
         centre=settings.get("evaluate.centre") is True,
         versions=_versions(settings),
+    )
+    if whole is None:
+        return frame
+    # The images are those of the data; neither seed nor queries decide which.
+    return replace(
+        frame,
+        ways=whole.classes,
+        tasks=whole.images,
+        queries=0,
+        seed=0,
+        held_out=False,
+        protocol=WHOLE,
     )
 
 
@@ -130,6 +150,8 @@ def reasons(one: Frame, other: Frame) -> list[str]:
     Values that are not recorded count as different.
     """
     found: list[str] = []
+    if one.protocol != other.protocol:
+        return [f"other protocol: {one.protocol} and {other.protocol}"]
     # Other data have another checksum: only the most specific cause is given.
     for name in ("dataset", "classes", "data"):
         if getattr(one, name) != getattr(other, name):

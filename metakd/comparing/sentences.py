@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from metakd.comparing.compare import Comparable, Comparison
 from metakd.comparing.figures import diverged_of, figure_of
+from metakd.comparing.frame import WHOLE
 from metakd.comparing.pairing import Row, RowPair
 from metakd.reports.doubts import MARK, WARNED, share
 from metakd.reports.summary import MODELS
+from metakd.runs.records import NO_SHOTS, shots_word
 
 __all__ = ["RESOLVED", "outside_pretraining", "probability", "sentences", "title"]
 
@@ -27,6 +29,11 @@ def title(comparable: Comparable) -> str:
     frame = comparable.frame
     if frame is None:
         return "without figures of that model"
+    if frame.protocol == WHOLE:
+        which = {"test": "test", "validate": "validation"}.get(str(frame.part), "")
+        of = f" of {frame.dataset}" if frame.dataset else ""
+        images = f"{frame.tasks} {which} images{of}"
+        return f"accuracy (%) of {frame.ways} classes, {images}, ± 95 % interval"
     ways = f"{frame.ways}-way " if frame.ways is not None and frame.measure == "accuracy" else ""
     what = "accuracy (%)" if frame.measure == "accuracy" else "mean squared error"
     part = {"test": "meta-test", "validate": "meta-validation"}.get(str(frame.part), "")
@@ -117,15 +124,15 @@ def _sentence(pair: RowPair, comparison: Comparison, label: Label, shots: int) -
         first, second = second, first
     half = scale * pair.corrected_half
     size = f"{scale * abs(pair.difference):.{digits}f} ± {half:.{digits}f}{unit}"
-    what = f"{comparison.model.replace('_', ' ')}, {shots}-shot"
+    what = f"{comparison.model.replace('_', ' ')}, {shots_word(shots)}"
     how = probability(pair.p_adjusted)
     if len(comparison.pairs) > 1:
         how += f"; interval and p corrected for {len(comparison.pairs)} comparisons"
-    tasks = pair.pairs[0].tasks
+    tasks = f"{pair.pairs[0].tasks} {'test images' if shots == NO_SHOTS else 'tasks'}"
     if pair.is_over_seeds:
-        on = f"over {len(pair.pairs)} seeds, each on the same {tasks} tasks"
+        on = f"over {len(pair.pairs)} seeds, each on the same {tasks}"
     else:
-        on = f"on the same {tasks} tasks"
+        on = f"on the same {tasks}"
     if pair.p_adjusted >= RESOLVED:
         return (
             f"{what}: no difference between {label(first)} and {label(second)} is resolved "
@@ -157,7 +164,7 @@ def _reading(comparison: Comparison) -> Iterator[str]:
 def _diverged(comparison: Comparison, label: Label) -> Iterator[str]:
     """Yield what the mark behind a figure means, and how many tasks of each row it concerns."""
     found = [
-        (row, comparable.frame, f"{MODELS[model]} {k}-shot", diverged_of(row, model, k))
+        (row, comparable.frame, f"{MODELS[model]} {shots_word(k)}", diverged_of(row, model, k))
         for comparable in comparison.comparable
         for row in comparable.rows
         for model in MODELS

@@ -11,6 +11,7 @@ from metakd.config.judging import check_judging
 from metakd.config.locate import Choices, supports_of
 from metakd.config.needs import check_needs, declared_needs
 from metakd.config.schema import LEARNED_MODES, REGRESSION_MODES, Config
+from metakd.config.whole import check_whole
 from metakd.errors import UserError, nearest
 
 __all__ = [
@@ -33,7 +34,9 @@ def check(config: Config) -> None:
     _check_kind(config)
     _check_start(config)
     _check_game(config)
-    if config.dataset.supports.kind == "classification":
+    if config.task.whole:
+        check_whole(config)
+    elif config.dataset.supports.kind == "classification":
         _check_classes(config)
         _check_images(config)
     _check_distillation(config)
@@ -77,6 +80,11 @@ def _check_values(config: Config) -> None:
     for stage in (config.pretrain, config.warmstart, config.meta_train, config.finetune):
         if stage.schedule == "step" and stage.halve_every is None:
             raise UserError("schedule=step needs halve_every=NUMBER in the same stage")
+        if stage.schedule == "milestones" and not stage.milestones:
+            raise UserError(
+                "schedule=milestones needs milestones=[0.5,0.75], shares of the stage, in the same "
+                "stage"
+            )
 
 
 def _check_kind(config: Config) -> None:

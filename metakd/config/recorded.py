@@ -178,7 +178,7 @@ def for_evaluation(config: Config) -> None:
         config.teacher.checkpoint = None
     config.student.pretrained = config.teacher.pretrained = False
     config.pretrain.enabled = True  # the run has its teacher
-    config.meta_train.iterations = 0
+    config.meta_train.iterations, config.meta_train.epochs = 0, None
     config.finetune.enabled = False
 
 

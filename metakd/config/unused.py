@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from metakd.config.declared import declaration, is_fact
 from metakd.config.schema import Config
+from metakd.config.whole import idle_in_whole
 
 __all__ = ["idle_settings", "unused_settings"]
 
@@ -34,6 +35,10 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
     episodes = config.algorithm.supports.trains_on == "episodes"
     nothing = {
         "task.meta_batch": not episodes and "whole batches are trained on",
+        "meta_train.epochs": episodes and "episodes are trained on",
+        "meta_train.iterations": not episodes
+        and config.meta_train.epochs is not None
+        and "meta_train.epochs decides",
         "meta_train.batch_size": episodes and "episodes are trained on",
         "meta_train.label_smoothing": episodes and "episodes are trained on",
         "evaluate.steps": not config.algorithm.supports.adapts and "the algorithm takes no steps",
@@ -54,6 +59,7 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         "finetune.distill": not config.distill.supports.uses_teacher and "nothing is distilled",
         "dataset.views": not config.dataset.augment and "images are not augmented",
         "task.fit": regression and "tasks are functions, without classes",
+        **idle_in_whole(config),
     }
     if regression and config.distill.supports.uses_teacher:
         for name in ("temperature", "standardise"):

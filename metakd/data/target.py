@@ -12,7 +12,7 @@ from metakd.data.counter_random import bits_at, smallest, stream_key
 from metakd.data.on_disk import is_mapped, joined
 from metakd.errors import UserError, check_word
 
-__all__ = ["TARGETS", "TargetTask", "target_task"]
+__all__ = ["TARGETS", "TargetTask", "pooled", "target_task"]
 
 TARGETS = ("novel", "all")
 _ROWS = 512  # examples that are copied together
@@ -58,9 +58,9 @@ def target_task(
             f"finetune.target={which}: the split 'test' (meta-test) holds no classes: give it "
             "some, or type finetune.target=all"
         )
-    pooled = _pool([train, validate, test], names)
-    evaluated = pooled.select(pooled.held_out)
-    learned = pooled.select(~pooled.held_out)
+    found = pooled([train, validate, test], names)
+    evaluated = found.select(found.held_out)
+    learned = found.select(~found.held_out)
     for examples, what in ((evaluated, "test"), (learned, "training")):
         fewest = int(examples.members[1].min())
         needed = shots if shots is not None and what == "training" else 1
@@ -75,7 +75,7 @@ def target_task(
     return TargetTask(learned, evaluated)
 
 
-def _pool(splits: list[ClassExamples], names: tuple[str, ...]) -> ClassExamples:
+def pooled(splits: list[ClassExamples], names: tuple[str, ...]) -> ClassExamples:
     """Return all examples of the classes `names`, numbered in the order of `names`."""
     number = {name: i for i, name in enumerate(names)}
     taken = []

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from metakd.runs.interrupts import Stop
 
-__all__ = ["ALONE", "Group"]
+__all__ = ["ALONE", "Group", "in_order"]
 
 Value = TypeVar("Value")
 
@@ -88,3 +88,9 @@ class Group:
 
 
 ALONE = Group()
+
+
+def in_order(dealt: Sequence[Sequence[Value]]) -> list[Value]:
+    """Put pieces that were dealt out to processes in turn (`Group.mine`) in order again."""
+    count = sum(len(hand) for hand in dealt)
+    return [dealt[i % len(dealt)][i // len(dealt)] for i in range(count)]

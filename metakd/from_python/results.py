@@ -22,10 +22,14 @@ class Results(dict[str, Any]):
     def __repr__(self) -> str:
         """Return the headline of each model, and the run's folder."""
         found = self.record
-        head = found.student.fewshot or records.Measurement()
+        head = found.student.headline or records.Measurement()
         models = found.models.items()
-        words = [f"{MODELS[k]} {said}" for k, m in models if (said := headline(m.fewshot))]
-        said = f"{_title(head)}: {', '.join(words)} ({head.tasks} tasks)" if words else "no figures"
+        words = [f"{MODELS[k]} {said}" for k, m in models if (said := headline(m.headline))]
+        said = (
+            f"{_title(head)}: {', '.join(words)} ({head.over or 'unknown'})"
+            if words
+            else "no figures"
+        )
         return f"<{said}; {self.get('folder', 'no folder')}>"
 
     def _repr_html_(self) -> str:
@@ -33,10 +37,10 @@ class Results(dict[str, Any]):
         rows = [
             (MODELS[name], said, "" if count is None else f"{count:,.0f}")
             for name, model in found.models.items()
-            for said, count in [(headline(model.fewshot), model.cost.parameters)]
+            for said, count in [(headline(model.headline), model.cost.parameters)]
             if said
         ]
-        titles = ("", _title(found.student.fewshot or records.Measurement()), "parameters")
+        titles = ("", _title(found.student.headline or records.Measurement()), "parameters")
         folder = escape(str(self.get("folder", "")))
         return f"{html_table(titles, rows)}<p><code>{folder}</code></p>"
 
@@ -67,5 +71,7 @@ def html_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _title(head: records.Measurement) -> str:
+    if isinstance(head, records.WholeMeasurement):
+        return f"top-1 of {head.classes} classes"
     ways = f"{head.ways}-way " if head.ways else ""
     return f"{ways}{head.shots or '?'}-shot"

@@ -139,7 +139,7 @@ def _said(quiet: bool) -> Iterator[None]:
 
 def _said_of(job: dict[str, Any]) -> str:
     """Return the student's headline of a job, or why there is none."""
-    found = headline(job["results"].record.student.fewshot) if "results" in job else ""
+    found = headline(job["results"].record.student.headline) if "results" in job else ""
     return found or str(job.get("reason", ""))
 
 

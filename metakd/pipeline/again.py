@@ -29,7 +29,7 @@ from metakd.pipeline.measure import (
 )
 from metakd.pipeline.measure_teacher import evaluate_teacher
 from metakd.pipeline.prepare import Prepared, prepare
-from metakd.pipeline.restored import has, learner_of, means_for, teacher_of
+from metakd.pipeline.restored import check_classes, has, learner_of, means_for, teacher_of
 from metakd.pipeline.seen import left_out
 from metakd.pipeline.suspicion import doubts_of, keep
 from metakd.pipeline.teacher_view import embedded_by
@@ -84,10 +84,11 @@ def evaluate_run(
         recorder.warn(line)
     data, ways = prepared.data, composed.config.task.ways
     own = data.checksum == info.data_checksum
+    whole = composed.config.task.whole  # its teacher answers with its own head
     fitted = own and data.has_classes and data.split("validate").classes >= ways
     # On other data, or where meta-validation has too few classes, the recorded scale holds.
     scale = None if fitted else info.teacher_scale
-    if scale is None and not fitted:
+    if scale is None and not fitted and not whole:
         _check_scale(prepared, run)
     evaluated, results = _evaluate_all(prepared, run, recorder, scale, own)
     folder = RunFolder.create(run.path / "evaluations" / moment)
@@ -216,9 +217,14 @@ def _evaluate_all(
     precision = precision_of(config, prepared.precision)
     for name, learner in students.items():
         judge = judged(learner, config, means.get(name))
-        evaluated[name] = evaluate_learner(judge, data, config, precision, recorder, name)
+        check_classes(prepared, run, name)
+        best = None
+        if config.task.whole and has(run, f"{name}_best"):
+            best = load_weights(run.checkpoints, f"{name}_best")
+        evaluated[name] = evaluate_learner(judge, data, config, precision, recorder, name, best)
         results[name] = {**evaluated[name].figures(), "cost": cost_of(judge, data, config)}
     if teacher is not None:
+        check_classes(prepared, run, "teacher")
         evaluated["teacher"] = evaluate_teacher(
             teacher,
             data,

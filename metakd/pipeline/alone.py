@@ -27,6 +27,8 @@ from metakd.stages.recorder import Recorder
 __all__ = ["STAGES", "keep_as_student_alone", "student_alone", "validated_alone"]
 
 SUFFIX = "_alone"
+BEST = "best/"
+"""Before the names of the tensors of the state that was best on validation (whole datasets)."""
 STAGES = ("warmstart", "meta_train")
 """Of which a student's training consists."""
 
@@ -101,7 +103,8 @@ def _keep(folder: Path, key: str, student: Student, recorder: Recorder, suffix: 
         if line["stage"] in stages
     ]
     meta = {"seconds": student.seconds, "validated": student.validated, "lines": lines}
-    write_checked(folder, key, student.algorithm.state_dict(), meta)
+    best = {f"{BEST}{name}": value for name, value in (student.best or {}).items()}
+    write_checked(folder, key, {**student.algorithm.state_dict(), **best}, meta)
 
 
 def _restored(
@@ -109,6 +112,7 @@ def _restored(
 ) -> Student:
     torch.manual_seed(prepared.config.seed)  # as in training, for its head
     algorithm = prepared.algorithm(copy.deepcopy(prepared.student))
-    algorithm.load_state_dict(weights)
+    best = {n.removeprefix(BEST): w for n, w in weights.items() if n.startswith(BEST)}
+    algorithm.load_state_dict({n: w for n, w in weights.items() if not n.startswith(BEST)})
     objective = Objective().to(prepared.device)
-    return Student(algorithm, objective, dict(meta["seconds"]), meta["validated"])
+    return Student(algorithm, objective, dict(meta["seconds"]), meta["validated"], best or None)

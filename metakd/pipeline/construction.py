@@ -19,6 +19,7 @@ from metakd.data.load import data_root_from, load_dataset
 from metakd.data.own_classes import OwnClasses
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.splits import SPLITS
+from metakd.data.whole import as_whole
 from metakd.errors import UserError
 from metakd.models.card import folder_mark
 from metakd.registry import build, resolve, settings_used
@@ -113,7 +114,10 @@ def load_data(
     )
     if expected is not None and typed:  # the constructor has checked them
         expected = expected.with_options(typed)
-    if split is not None and hasattr(dataset, "recorded_split"):
+    whole = config.task.whole
+    if whole and hasattr(dataset, "by_examples"):
+        dataset.by_examples = True
+    if split is not None and hasattr(dataset, "recorded_split") and not whole:
         dataset.recorded_split = {name: list(classes) for name, classes in split.items()}
         dataset.may_lack = tuple(may_lack)
     data = load_dataset(
@@ -130,6 +134,9 @@ def load_data(
             f"dataset={config.dataset.name}: {dataset_class.__name__} loads {data.kind} data, but "
             f"its file says {config.dataset.supports.kind}; write supports: {{kind: {data.kind}}}"
         )
+    if whole and data.has_classes:
+        share, seed = config.task.validate_share, config.dataset.split_seed
+        return as_whole(data, share, seed, measured=expected is None)
     return data
 
 

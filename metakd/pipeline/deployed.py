@@ -14,6 +14,7 @@ from metakd.models.cost import cost, task_cost
 from metakd.models.network import Network
 from metakd.pipeline.measure import batchnorm_modes, evaluation_stage, steps_at_test, versions_of
 from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.whole import cost_of_network
 from metakd.reports.summary import short_count
 from metakd.stages.evaluate import evaluation_tasks
 from metakd.stages.versions import with_versions
@@ -28,10 +29,13 @@ def cost_of(
 
     Args:
         model: a learner, of which the modules count that it says are deployed; of a network, such
-            as a frozen teacher, the backbone alone.
+            as a frozen teacher, the backbone alone. Of a whole dataset the head counts, too.
         data: the first evaluation task of it is solved, with the headline's shots and steps.
         config: of the run.
     """
+    if config.task.whole:
+        assert data.has_classes
+        return cost_of_network(model, data, config)
     if not isinstance(model, Algorithm):
         return cost(model.backbone, data.example_shape, data.device)
     part, spec = config.evaluate.part, config.task.evaluation()

@@ -28,6 +28,7 @@ from metakd.runs.folder import RunFolder
 from metakd.runs.records import Results
 from metakd.stages.evaluate import Measurement, evaluation_tasks
 from metakd.stages.recorder import Recorder
+from metakd.stages.whole import WholeMeasurement
 
 __all__ = ["class_rows", "draw_figures"]
 
@@ -106,6 +107,9 @@ def _scales(prepared: Prepared) -> dict[str, StageScale]:
     task, bases = config.task, data.split("train").classes
     splits = ("test",) if config.finetune.target == "novel" else ("train", "validate", "test")
     targets = len({name for split in splits for name in data.split(split).class_names})
+    if config.task.whole:
+        learned = StageScale(_guess(bases), _guess(bases))
+        return dict.fromkeys(("pretrain", "warmstart", "meta_train"), learned)
     ways = bases if config.algorithm.supports.trains_on == "batches" else task.training().ways
     return {
         "pretrain": StageScale(_guess(bases), _guess(bases)),
@@ -124,7 +128,9 @@ def _by_class(measured: Measurement) -> Any:
 
 
 def _setting(measured: Measurement, tasks: str) -> str:
-    """Return e.g. ``5-way 1-shot, 600 test tasks``."""
+    """Return e.g. ``5-way 1-shot, 600 test tasks``; of a whole dataset ``2000 test images``."""
+    if isinstance(measured, WholeMeasurement):
+        return f"{len(measured.values)} {measured.unit}"
     which = {"test": "test ", "validate": "meta-validation "}.get(tasks, "")
     return f"{measured.ways}-way {measured.shots}-shot, {len(measured.values)} {which}tasks"
 
@@ -167,7 +173,7 @@ def _confusion(prepared: Prepared, evaluated: Mapping[str, Evaluated], out: Path
 def _samples(prepared: Prepared, evaluated: Mapping[str, Evaluated], out: Path) -> Path | None:
     """Draw the first evaluation tasks with each model's answers, as they were counted."""
     config, data = prepared.config, prepared.data
-    if data.has_classes and not data.has_pictures:
+    if config.task.whole or (data.has_classes and not data.has_pictures):
         return None
     task, count = config.task, min(SAMPLES, config.evaluate.tasks)
     batch = next(

@@ -235,6 +235,12 @@ def _check_runs(runs: Sequence[RunFolder]) -> None:
 
 def _check_same(runs: Sequence[RunFolder], composed: Sequence[Composed]) -> None:
     """Refuse members that would be evaluated on other tasks, or otherwise."""
+    for run, own in zip(runs, composed, strict=True):
+        if own.config.task.whole:
+            raise UserError(
+                f"'{run.path}' is a run on a whole dataset (task=classes); an ensemble answers "
+                "few-shot tasks: name runs of those, or type task=5way_1shot"
+            )
     first = composed[0].config
     for run, own in zip(runs[1:], composed[1:], strict=True):
         for key in SHARED:

@@ -98,7 +98,9 @@ def key_of_student_alone(prepared: Prepared, processes: int) -> str:
             "first_order": algorithm.first_order,
             "steps_at_test": steps_at_test(config),
         },
-        "validation": [task.ways, task.shots, task.queries, config.evaluate.seed],
+        "validation": "whole"
+        if task.whole
+        else [task.ways, task.shots, task.queries, config.evaluate.seed],
         "tasks": [
             drawn.ways,
             drawn.shots,
@@ -164,6 +166,9 @@ def _stage(section: OptimizerConfig, *irrelevant: str) -> dict[str, Any]:
         found.pop(name, None)
     if section.schedule != "step":
         found.pop("halve_every", None)
+    if section.schedule != "milestones":
+        found.pop("milestones", None)
+        found.pop("milestone_factor", None)
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.config.checks import teacher_learns
@@ -30,6 +30,7 @@ from metakd.pipeline.teacher_view import (
     view_of_teacher,
 )
 from metakd.pipeline.teaching import adapting_teacher, join
+from metakd.pipeline.whole import validated, whole_network
 from metakd.stages.contrast import contrast
 from metakd.stages.exchange import part_of
 from metakd.stages.fit import Fitted, StageContext, fit
@@ -57,12 +58,14 @@ class Student:
         objective: what it minimised (with the learned projection, if there is one).
         seconds: by stage.
         validated: best value on meta-validation, None if not validated.
+        best: the algorithm's state then, where it is in its last one (whole datasets).
     """
 
     algorithm: Algorithm
     objective: Objective
     seconds: dict[str, float] = field(default_factory=dict)
     validated: float | None = None
+    best: dict[str, Tensor] | None = None
 
 
 @dataclass
@@ -167,7 +170,7 @@ def _pretrain(prepared: Prepared, network: Network, recorder: Recorder) -> Fitte
             updates=stage.updates,
             batch_size=stage.batch_size,
             label_smoothing=stage.label_smoothing,
-            validate_fraction=stage.validate_fraction,
+            validate_fraction=None if prepared.config.task.whole else stage.validate_fraction,
             added=ingredients_of(stage),
         )
 
@@ -354,7 +357,6 @@ def _meta_train(
         return teacher.answer_batch(batch, needs)
 
     precision = precision_of(config, prepared.precision)
-    setting = validation_setting(config, student.algorithm, stage.validate_tasks)
     if stage.iterations >= LONG and episodes:
         first, _ = part_of(stream.batch(0), recorder.group.rank, recorder.group.size)
         answers = None if teacher is None else answers_to(first)
@@ -367,19 +369,27 @@ def _meta_train(
             autocast=precision.autocast,
         )
         _say(estimate, recorder)
+    context = StageContext(
+        "meta_train" + suffix, recorder, precision, optimization_of(stage), config.seed
+    )
+    if config.task.whole:
+        network = whole_network(student.algorithm, config)
+        context = replace(context, epoch=stream.batches_per_epoch)
+        validation = validated(network, prepared.class_data, context.epoch, precision)
+    else:
+        setting = validation_setting(config, student.algorithm, stage.validate_tasks)
+        validation = chosen_by(
+            student.algorithm, data, setting, stage.validate_every, precision, recorder
+        )
     fitted = fit(
         joined,
         student.objective,
         mixing(stream.batch, added, seed=config.seed, stage="meta_train"),
-        StageContext(
-            "meta_train" + suffix, recorder, precision, optimization_of(stage), config.seed
-        ),
+        context,
         steps=stage.iterations,
         answers_to=None if teacher is None else answers_to,
-        validation=chosen_by(
-            student.algorithm, data, setting, stage.validate_every, precision, recorder
-        ),
+        validation=validation,
     )
     student.objective.label_smoothing = 0.0
     student.seconds["meta_train"] = fitted.seconds
-    student.validated = fitted.best
+    student.validated, student.best = fitted.best, fitted.best_learner

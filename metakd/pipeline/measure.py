@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.config.schema import Config
@@ -15,6 +16,7 @@ from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
 from metakd.models.normalization import has_batchnorm
 from metakd.pipeline.evaluation_cost import task_cost
+from metakd.pipeline.whole import measured_states
 from metakd.reports.fidelity import expected_calibration_error
 from metakd.reports.fidelity import fidelity as fidelity_of
 from metakd.reports.statistics import paired_difference
@@ -72,9 +74,9 @@ class Evaluated:
         return self.measurements[0]
 
     def figures(self) -> dict[str, Any]:
-        """Return `fewshot`, `fewshot_all` and `calibration` of results.json."""
-        found = [self._entry(m) for m in self.measurements]
-        entry: dict[str, Any] = {"fewshot": found[0], "fewshot_all": found}
+        """Return `fewshot`, `fewshot_all` (or `whole` …) and `calibration` of results.json."""
+        found, name = [self._entry(m) for m in self.measurements], self.headline.called
+        entry: dict[str, Any] = {name: found[0], f"{name}_all": found}
         if self.headline.kind == "classification":
             entry["calibration"] = {
                 "ece": expected_calibration_error(self.headline.logits, self.headline.targets)
@@ -198,8 +200,16 @@ def evaluate_learner(
     precision: Precision,
     recorder: Recorder,
     title: str,
+    best: Mapping[str, Tensor] | None = None,
 ) -> Evaluated:
-    """Measure `algorithm` on every setting that the config asks for, the headline first."""
+    """Measure `algorithm` on every setting that the config asks for, the headline first.
+
+    Of a whole dataset these are its last state and `best`, that of the best validation.
+    """
+    if config.task.whole:
+        assert data.has_classes
+        states = measured_states(algorithm, data, config, precision, recorder, best)
+        return Evaluated([*states])
     return evaluate_settings(
         algorithm, data, config, precision, recorder, title, steps_at_test(config)
     )
@@ -281,7 +291,7 @@ def paired_gains(student: Evaluated, alone: Evaluated) -> list[dict[str, Any]]:
     for mine, other in zip(student.measurements, alone.measurements, strict=True):
         entry = mine.figures()
         measure = "mse" if "mse" in entry else "accuracy"
-        for own in (measure, "mse_median"):
+        for own in (measure, "mse_median", "top5", "loss"):
             entry.pop(own, None)
         diverged = mine.diverged | other.diverged
         if diverged.any():

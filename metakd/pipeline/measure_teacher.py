@@ -21,6 +21,7 @@ from metakd.pipeline.measure import (
     setting_of_plan,
 )
 from metakd.pipeline.scale import scale_fitted_to
+from metakd.pipeline.whole import measured_teacher
 from metakd.stages.evaluate import embed_split, embeds_alone, evaluate, images_of
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
@@ -53,6 +54,8 @@ def evaluate_teacher(
     """
     if isinstance(teacher, Network):
         assert data.has_classes
+        if config.task.whole:
+            return Evaluated([measured_teacher(teacher, data, config, precision, recorder, own)])
         head = judged(centroid_learner(teacher, data), config, mean)
         return _evaluate_embedding(head, data, config, precision, recorder, scale, own)
     steps = teacher.test_steps if isinstance(teacher, GradientLearner) else None

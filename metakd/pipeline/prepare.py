@@ -64,6 +64,7 @@ from metakd.pipeline.loss import build_objective, needs_of_loss
 from metakd.pipeline.seen import change_both, without_learned
 from metakd.pipeline.task_sizes import check_tasks, fit_queries
 from metakd.pipeline.unlabelled import check_contrast, read_unlabelled
+from metakd.pipeline.whole import whole_network, with_epochs
 from metakd.registry import build, resolve
 from metakd.stages.evaluate import embeds_alone
 from metakd.stages.optimization import Optimization
@@ -269,10 +270,12 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     if student_file is not None and silent and data.has_classes:
         warnings.append(without_card(student_file.source, data.preprocessing))
     if data.has_classes:
-        composed, fitted = fit_queries(composed, data, evaluating=known.evaluating)
+        composed = with_epochs(composed, data)
+        if not config.task.whole:
+            composed, fitted = fit_queries(composed, data, evaluating=known.evaluating)
+            warnings += fitted
+            check_tasks(composed.config, data, evaluating=known.evaluating)
         config = composed.config
-        warnings += fitted
-        check_tasks(config, data, evaluating=known.evaluating)
     if not second_order:
         lay_out_channels_last(student)
     dealt = dealt_out(everything)
@@ -380,7 +383,9 @@ def _try_out(prepared: Prepared) -> None:
             "statistics: what this teacher says of an image would depend on which others it sees "
             "with it; save one that keeps them (track_running_stats=True), or type distill=none"
         )
-    prepared.algorithm(copy.deepcopy(prepared.student))
+    algorithm = prepared.algorithm(copy.deepcopy(prepared.student))
+    if config.task.whole:
+        whole_network(algorithm, config)
     if prepared.teacher is not None and config.distill.supports.uses_teacher:
         prepared.objective(prepared.teacher, torch.zeros(prepared.teacher.head.in_features))
     if prepared.everything.has_classes and config.finetune.enabled:

@@ -11,6 +11,7 @@ from metakd.adaptation.algorithm import Algorithm
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.errors import UserError
 from metakd.models.network import Network
+from metakd.pipeline.cards import card_of_run
 from metakd.pipeline.judging import kept_means, means_of
 from metakd.pipeline.prepare import Prepared
 from metakd.pipeline.teaching import adapting_teacher
@@ -18,12 +19,29 @@ from metakd.runs.checkpoints import load_weights
 from metakd.runs.folder import RunFolder
 from metakd.stages.recorder import Recorder
 
-__all__ = ["has", "learner_of", "means_for", "teacher_of"]
+__all__ = ["check_classes", "has", "learner_of", "means_for", "teacher_of"]
 
 
 def has(run: RunFolder, name: str) -> bool:
     """Tell whether a run has the weights of a model."""
     return (run.checkpoints / f"{name}.safetensors").exists()
+
+
+def check_classes(prepared: Prepared, run: RunFolder, name: str) -> None:
+    """Refuse a whole dataset of other classes than those of a network's head.
+
+    Raises:
+        UserError: it has learned others.
+    """
+    if not prepared.config.task.whole:
+        return
+    card, own = card_of_run(run, name), prepared.class_data.split("train").class_names
+    if card is None or tuple(card.classes) != own:
+        raise UserError(
+            f"task={prepared.config.task.name}: the run's {name} has learned other classes than "
+            f"the {len(own)} of dataset {prepared.data.name}; type a few-shot task, such as "
+            "task=5way_1shot, or data of its own classes"
+        )
 
 
 def learner_of(prepared: Prepared, run: RunFolder, name: str) -> Algorithm:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.config.brings import described
@@ -238,7 +238,7 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     student = train_student(prepared, recorder, taught)
     if taught is not None and taught.learned is not None:
         _save_teacher(prepared, folder, taught.learned)
-    _save(folder, "student", student.algorithm, student_card(prepared))
+    _save(folder, "student", student.algorithm.state_dict(), student_card(prepared))
     models: dict[str, Student] = {"student": student}
     if config.student_alone and not _distils(config):
         if whole:
@@ -248,9 +248,13 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
         _save(
             folder,
             "student_alone",
-            models["student_alone"].algorithm,
+            models["student_alone"].algorithm.state_dict(),
             student_card(prepared, alone=True),
         )
+    for name, model in models.items():
+        if model.best is not None:
+            card = student_card(prepared, alone=name == "student_alone")
+            _save(folder, f"{name}_best", model.best, card)
     began = time.perf_counter()
     precision = precision_of(config, prepared.precision)
     final = None if taught is None else taught.learned or taught.network
@@ -261,7 +265,7 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     means = means_of(known, prepared, recorder, frozen)
     judges = {n: judged(m.algorithm, config, means.get(n)) for n, m in models.items()}
     evaluated = {
-        name: evaluate_learner(judge, data, config, precision, recorder, name)
+        name: evaluate_learner(judge, data, config, precision, recorder, name, models[name].best)
         for name, judge in judges.items()
     }
     own = None if taught is None else taught.own
@@ -325,17 +329,15 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
 
 
 def _save_teacher(prepared: Prepared, folder: RunFolder | None, teacher: nn.Module) -> None:
-    _save(folder, "teacher", teacher, teacher_card(prepared, teacher))
+    _save(folder, "teacher", teacher.state_dict(), teacher_card(prepared, teacher))
     if folder is not None:
         folder.update(teacher=content_checksum(teacher.state_dict(), {}))
 
 
-def _save(folder: RunFolder | None, name: str, module: nn.Module, card: Card) -> None:
+def _save(folder: RunFolder | None, name: str, weights: dict[str, Tensor], card: Card) -> None:
     """Write a model's weights, with a checksum and a card that go along with a copy of the file."""
-    if folder is None:
-        return
-    weights = module.state_dict()
-    save_weights(folder.checkpoints, name, weights, header(weights, card))
+    if folder is not None:
+        save_weights(folder.checkpoints, name, weights, header(weights, card))
 
 
 def _distils(config: Config) -> bool:
@@ -361,5 +363,5 @@ def _fine_tune_all(
             seconds = tuned.seconds
             if recorder.folder is not None:
                 card = tuned_card(prepared, tuned.class_names)
-                _save(recorder.folder, "student_target", tuned.network, card)
+                _save(recorder.folder, "student_target", tuned.network.state_dict(), card)
     return seconds

@@ -69,7 +69,7 @@ def doubt_teacher(prepared: Prepared, recorder: Recorder, taught: Taught | None)
     helps = config.distill.supports.uses_teacher or config.algorithm.supports.teaches
     if frozen is None or not helps or recorder.group.rank or not data.has_classes:
         return
-    if config.task.ways > data.split("validate").classes:
+    if config.task.whole or config.task.ways > data.split("validate").classes:
         return  # no such task can be drawn; what needs one says so
     tasks = min(TASKS, max(2, config.meta_train.validate_tasks))
     state = random_state()
@@ -95,14 +95,14 @@ def doubts_of(evaluated: Mapping[str, Evaluated], config: Config) -> list[str]:
     if evaluated["student"].headline.kind == "regression":
         return _doubts_of_errors(evaluated, config)
     values = {name: one.headline.values.tolist() for name, one in evaluated.items()}
-    alone = values.get("student_alone")
+    alone, unit = values.get("student_alone"), evaluated["student"].headline.unit
     found = []
     if alone is not None:
         said = f"the student alone, without a teacher ({_percent(alone)})"
         gain, half = paired_difference(values["student"], alone)
         if values["student"] == alone:
             found.append(
-                f"the teacher had no effect: on each of the {len(alone)} tasks the distilled "
+                f"the teacher had no effect: on each of the {len(alone)} {unit} the distilled "
                 "student is right exactly as often as the student alone (+0.00 ± 0.00 points); "
                 f"type {_stronger(config)}"
             )
@@ -113,22 +113,21 @@ def doubts_of(evaluated: Mapping[str, Evaluated], config: Config) -> list[str]:
             found.append(
                 f"distillation does harm: the distilled student ({_percent(values['student'])}) "
                 f"is worse than {said}, by {-100 * gain:.1f} ± {100 * half:.1f} points on the "
-                f"same {len(alone)} tasks; type {remedy}"
+                f"same {len(alone)} {unit}; type {remedy}"
             )
         if "teacher" in values:
             gain, half = paired_difference(values["teacher"], alone)
             if gain + half < 0:
                 found.append(
                     f"the teacher ({_percent(values['teacher'])}) is worse than {said}, by "
-                    f"{-100 * gain:.1f} ± {100 * half:.1f} points on the same {len(alone)} tasks; "
+                    f"{-100 * gain:.1f} ± {100 * half:.1f} points on the same {len(alone)} {unit}; "
                     f"type {_instead(config)}"
                 )
     for name, one in evaluated.items():
         chance = 1.0 / one.headline.ways
         mean, half = mean_ci95(values[name])
         if mean - half <= chance and not one.headline.diverged.any():
-            iterations = 4 * config.meta_train.iterations or 1000
-            more = f"meta_train.iterations={iterations}, or another meta_train.lr"
+            more = f"{_longer(config)}, or another meta_train.lr"
             remedy = _instead(config) if name == "teacher" else more
             found.append(
                 f"the {MODELS[name]} is at chance: {_percent(values[name])}, where guessing gives "
@@ -243,8 +242,16 @@ def _stronger(config: Config) -> str:
         for name in ("embedding_weight", "kd_weight")
         if config.distill.name.startswith(name.split("_")[0])
     ]
-    found += [f"meta_train.iterations={4 * config.meta_train.iterations or 1000}", "distill=none"]
+    found += [_longer(config), "distill=none"]
     return ", or ".join(found)
+
+
+def _longer(config: Config) -> str:
+    """Return what to type to train the student four times as long."""
+    stage = config.meta_train
+    if stage.epochs is not None:
+        return f"meta_train.epochs={4 * stage.epochs}"
+    return f"meta_train.iterations={4 * stage.iterations or 1000}"
 
 
 def _gentler(config: Config) -> str:

@@ -246,7 +246,8 @@ def calibrate_run(
 ) -> None:
     """Calibrate a run's models on meta-validation tasks and keep what was found in its folder.
 
-    Nothing is written for a regression, or where meta-validation has too few classes.
+    Nothing is written for a regression, a whole dataset, or where meta-validation has too few
+    classes.
 
     Args:
         prepared: the run.
@@ -257,7 +258,7 @@ def calibrate_run(
         means: by model, by which its embeddings are centred.
     """
     config, data, task = prepared.config, prepared.data, prepared.config.task
-    if not data.has_classes or data.split("validate").classes < task.ways:
+    if task.whole or not data.has_classes or data.split("validate").classes < task.ways:
         return
     tasks = min(TASKS, config.evaluate.tasks)
     found: dict[str, Calibration] = {}

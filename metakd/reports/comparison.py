@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metakd.reports.drawing import COLORS, INK, NAMES, canvas, drawing, mark_chance, save, tidy
-from metakd.runs.records import Measurement, Results
+from metakd.runs.records import Measurement, Results, WholeMeasurement, shots_word
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,15 +57,21 @@ def models_compared(results: Results, out: Path) -> Path | None:
             axes.errorbar(x, value, half, color="black", capsize=3, lw=1.1)
             axes.annotate(f"{value:.{digits}f}", (x, value + half), (0, 3), ha="center", fontsize=9,
                           textcoords="offset points", color=INK)  # fmt: skip
-    axes.set_xticks(range(len(shots)), [f"{k}-shot" for k in shots])
+    axes.set_xticks(range(len(shots)), [shots_word(k) for k in shots])
     axes.margins(y=0.12)
     axes.set_xlim(-0.55, len(shots) - 0.32)
-    if first.ways is not None:
+    if isinstance(first, WholeMeasurement):
+        title, label = f"all {first.classes} classes", "accuracy (%)"
+        if first.classes:
+            mark_chance(axes, 100.0 / first.classes)
+    elif first.ways is not None:
         mark_chance(axes, 100.0 / first.ways)
         title, label = f"{first.ways}-way tasks of unseen classes", "accuracy (%)"
     else:
         title, label = "unseen tasks", "mean squared error"
-    title += f"\n{_tasks(e for found in measures.values() for e in found.values())}, 95 % intervals"
+    entries = [entry for found in measures.values() for entry in found.values()]
+    over = first.over if isinstance(first, WholeMeasurement) else _tasks(entries)
+    title += f"\n{over}, 95 % intervals"
     tidy(axes, title=title, ylabel=label)
     axes.tick_params(axis="x", length=0, labelsize=10)
     handles, labels = axes.get_legend_handles_labels()

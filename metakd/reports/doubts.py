@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from metakd.runs.records import Measurement, Results
+from metakd.runs.records import Measurement, Results, WholeMeasurement
 
 __all__ = ["MARK", "WARNED", "divergence", "divergence_lines", "remedy", "share"]
 
@@ -36,10 +36,10 @@ def divergence_lines(results: Results, names: Mapping[str, str]) -> Iterator[str
     """
     for model, name in names.items():
         measured = results.models[model]
-        found = [entry for entry in measured.fewshot_all if entry.diverged]
+        found = [entry for entry in measured.measurements if entry.diverged]
         if not found:
             continue
-        head = measured.fewshot
+        head = measured.headline
         worst = head if head and head.diverged else max(found, key=lambda e: e.diverged or 0.0)
         yield f"{MARK} {name}: {divergence(model, worst)}"
 
@@ -51,6 +51,9 @@ def divergence(model: str, entry: Measurement) -> str:
         model: `student`, `student_alone` or `teacher`.
         entry: the measurement.
     """
+    if isinstance(entry, WholeMeasurement):
+        lost = f"its answers to {share(entry.diverged or 0.0)} of the test images are not finite"
+        return f"{lost}; they count as wrong answers; lower {remedy(model, entry)}"
     words = f"{share(entry.diverged or 0.0)} of its {entry.shots}-shot tasks diverged"
     if entry.steps:
         words += f" at {_steps(entry.steps)}"

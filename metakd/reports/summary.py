@@ -11,7 +11,14 @@ from rich.text import Text
 
 from metakd.reports.doubts import MARK, divergence_lines
 from metakd.reports.uncut import print_uncut
-from metakd.runs.records import Gain, Measurement, ModelResults, Results
+from metakd.runs.records import (
+    Gain,
+    Measurement,
+    ModelResults,
+    Results,
+    WholeMeasurement,
+    shots_word,
+)
 
 __all__ = ["MODELS", "short_count", "summary"]
 
@@ -26,10 +33,10 @@ MODELS = {
 def summary(results: Results, console: Console, warnings: Sequence[str] = ()) -> None:
     """Print a run's results.
 
-    Rows: the student, its undistilled twin, the teacher; columns: few-shot figures with 95 %
-    intervals, the target's top-1, cost. Below it, what is not in the table: other batch-norm modes
-    and steps, teacher : student ratios, fidelity, the paired gain (`gains` in results.json). Last,
-    warnings on these figures.
+    Rows: the student, its undistilled twin, the teacher; columns: few-shot figures (of a whole
+    dataset top-1) with 95 % intervals, the target's top-1, cost. Below it, what is not in the
+    table: other batch-norm modes, steps and states, teacher : student ratios, fidelity, the paired
+    gain (`gains` in results.json). Last, warnings on these figures.
 
     Args:
         results: the run's.
@@ -43,7 +50,7 @@ def summary(results: Results, console: Console, warnings: Sequence[str] = ()) ->
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", style="bold", no_wrap=True)
     for k in shots:
-        table.add_column(f"{k}-shot", justify="right", no_wrap=True)
+        table.add_column(shots_word(k), justify="right", no_wrap=True)
     columns = [c for c in _COLUMNS if any(map(_COLUMNS[c], present.values()))]
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
@@ -65,7 +72,9 @@ def summary(results: Results, console: Console, warnings: Sequence[str] = ()) ->
 def _title(results: Results) -> str:
     """Return e.g. ``5-way accuracy, 600 test tasks, 95 % intervals``."""
     for model in results.models.values():
-        head = model.fewshot
+        head = model.headline
+        if isinstance(head, WholeMeasurement):
+            return f"accuracy (%) of {head.classes} classes, {head.over}, ± 95 % interval"
         if head is not None:
             what = f"{head.ways}-way accuracy (%)" if head.ways else "squared error"
             tasks = f", {head.tasks} tasks" if head.tasks else ""
@@ -152,10 +161,11 @@ def _lines_below(results: Results, names: Mapping[str, str]) -> Iterable[str]:
         words.append(f"mean squared difference {fidelity.mse:.3f}")
     if words:
         yield f"teacher and student: {', '.join(words)}"
-    head = results.student.fewshot or Measurement()
+    head = results.student.headline or Measurement()
     for gain in results.gains:
         # Those of the table's columns; the rest stands in results.json.
-        if gain.is_like(head) and gain.difference is not None:
+        same = gain.state == getattr(head, "state", None)
+        if gain.is_like(head) and same and gain.difference is not None:
             yield _gain(gain, gain.difference, names)
 
 
@@ -164,6 +174,9 @@ def _variants(name: str, model: ModelResults) -> Iterable[str]:
 
     One for each other batch-norm mode, over shots; one for each curve, over steps.
     """
+    if model.whole_all:
+        yield f"{name}: {', '.join(map(_state, model.whole_all))}"
+        return
     head, shown = model.fewshot or Measurement(), model.headlines()
     lines: dict[str, list[tuple[int, str]]] = {}
     for entry in model.fewshot_all:
@@ -180,6 +193,12 @@ def _variants(name: str, model: ModelResults) -> Iterable[str]:
         lines.setdefault(label, []).append((order, f"{what} {_figure(entry)}"))
     for label, figures in lines.items():
         yield f"{name}, {label}: " + "   ".join(text for _, text in sorted(figures))
+
+
+def _state(entry: WholeMeasurement) -> str:
+    """Return e.g. ``last epoch 71.20 ± 0.89, top-5 91.3``."""
+    words = f"{(entry.state or 'as it was given').replace('_', ' ')} {_figure(entry)}"
+    return words if entry.top5 is None else f"{words}, top-5 {100 * entry.top5:.1f}"
 
 
 def _ratios(results: Results) -> Iterable[str]:
@@ -211,4 +230,5 @@ def _gain(gain: Gain, difference: float, called: Mapping[str, str]) -> str:
     shots = f", {gain.shots}-shot" if gain.shots else ""
     half = f" ± {scale * gain.ci95:.2f}" if gain.ci95 is not None else ""
     tasks = f" on the same {gain.tasks} tasks" if gain.tasks else ""
+    tasks = f" on the same {gain.images} test images" if gain.images else tasks
     return f"{names[0]} minus {names[1]}{shots}: {scale * difference:+.2f}{half}{unit}{tasks}"

@@ -7,16 +7,15 @@ these classes. What it asks of a file beyond what a reader needs is in `json_sch
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from metakd.runs.record import (
     Amount,
     Count,
     File,
-    Flag,
     Maybe,
     Number,
     Part,
@@ -26,9 +25,19 @@ from metakd.runs.record import (
     Share,
     reason_of,
 )
+from metakd.runs.records_measured import (
+    NO_SHOTS,
+    Measure,
+    Measured,
+    Measurement,
+    State,
+    WholeMeasurement,
+    shots_word,
+)
 
 __all__ = [
     "MODELS",
+    "NO_SHOTS",
     "ClassSplit",
     "ClassesOfSplit",
     "Cost",
@@ -40,109 +49,27 @@ __all__ = [
     "Model",
     "ModelResults",
     "Results",
+    "WholeMeasurement",
     "check_line",
+    "shots_word",
 ]
 
 Model = Literal["student", "student_alone", "teacher"]
-Measure = Literal["accuracy", "mse"]
 
 MODELS: tuple[Model, ...] = ("student", "student_alone", "teacher")
 """Models of results.json, in the order in which they are shown."""
 
-BatchNorm = Literal["inductive", "transductive"]
 
 # --- results.json
 
 
-class Measured(Part):
-    """On which tasks something was measured, and how."""
-
-    tasks: Maybe[Positive] = None
-    ways: Maybe[Positive] = None
-    shots: Maybe[Positive] = None
-    queries: Maybe[Positive] = None
-    """Of each class."""
-    steps: Maybe[Count] = None
-    """Adaptation steps; absent where the model takes none."""
-    batchnorm: Maybe[BatchNorm] = None
-    centred: Maybe[Annotated[Flag, Field(json_schema_extra={"const": True})]] = None
-    """Embeddings were centred by the meta-train mean and scaled to length 1 (`evaluate.centre`);
-    absent where they were not."""
-    augmented_shots: Maybe[Positive] = None
-    """Versions of each support image over which its embedding was averaged; absent: the image
-    alone."""
-    ci95: Maybe[Amount] = None
-    """Half-width of the 95 % interval over tasks."""
-    diverged: Maybe[Share] = None
-    """Share of tasks that diverged.
-
-    Predictions that are not finite, or a squared error above 1e6 times the variance of the targets.
-    Absent where none did. In accuracy they count as wrong answers; of errors there is no mean then,
-    nor a difference, if they diverged for either model.
-    """
-    diverged_from_step: Maybe[Count] = None
-    """The smallest measured number of adaptation steps after which any task had diverged, where
-    several were measured."""
-
-    def is_like(self, other: Measured) -> bool:
-        """Tell whether both were measured after as many steps, in the same batch-norm mode."""
-        return (self.steps, self.batchnorm) == (other.steps, other.batchnorm)
-
-
-class Measurement(Measured):
-    """Mean accuracy or mean squared error over tasks.
-
-    Where it was not finite there is neither it nor an interval, and `not_finite` names it.
-    """
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "required": ["tasks", "shots"],
-            "oneOf": [
-                {"required": ["accuracy", "ci95", "ways", "queries"]},
-                {"required": ["mse"]},
-                {
-                    "not": {
-                        "anyOf": [
-                            {"required": ["accuracy"]},
-                            {"required": ["mse"]},
-                            {"required": ["ci95"]},
-                        ]
-                    }
-                },
-            ],
-        }
-    )
-
-    accuracy: Maybe[Share] = None
-    mse: Maybe[Amount] = None
-    mse_median: Maybe[Amount] = None
-    """Median over all tasks, of a regression in which tasks diverged (there is then no `mse`);
-    those count as infinite."""
-
-    @model_validator(mode="after")
-    def _interval_of_something(self) -> Self:
-        if self.ci95 is not None and self.value is None:
-            raise ValueError("has an interval and neither 'accuracy' nor 'mse'")
-        return self
-
-    @property
-    def measure(self) -> Measure:
-        """Return `accuracy` (0 to 1) or `mse`."""
-        return "mse" if self.accuracy is None else "accuracy"
-
-    @property
-    def value(self) -> float | None:
-        """Return the accuracy or the error; None if there is no figure."""
-        return self.mse if self.accuracy is None else self.accuracy
-
-
 class Gain(Measured):
-    """Student minus its undistilled twin on the same tasks."""
+    """Student minus its undistilled twin on the same tasks, or the same test images."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "required": ["model", "baseline", "measure", "tasks", "shots"],
+            "required": ["model", "baseline", "measure"],
+            "anyOf": [{"required": ["tasks", "shots"]}, {"required": ["images", "classes"]}],
             "if": {"properties": {"measure": {"const": "accuracy"}}},
             "then": {"required": ["difference", "ci95"]},
         }
@@ -152,6 +79,11 @@ class Gain(Measured):
     baseline: Maybe[str] = None
     measure: Maybe[Annotated[str, Field(json_schema_extra={"enum": ["accuracy", "mse"]})]] = None
     difference: Maybe[Number] = None
+    images: Maybe[Positive] = None
+    """Of a whole dataset, in place of tasks."""
+    classes: Maybe[Positive] = None
+    state: Maybe[State] = None
+    """Of both networks."""
 
 
 class Cost(Part):
@@ -205,11 +137,24 @@ class ModelCalibration(Part):
 class ModelResults(Part):
     """The figures of one model."""
 
-    model_config = ConfigDict(json_schema_extra={"required": ["fewshot", "fewshot_all", "cost"]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "required": ["cost"],
+            "anyOf": [
+                {"required": ["fewshot", "fewshot_all"]},
+                {"required": ["whole", "whole_all"]},
+            ],
+        }
+    )
 
     fewshot: Maybe[Measurement] = None
     """The headline."""
     fewshot_all: Annotated[tuple[Measurement, ...], Field(json_schema_extra={"minItems": 1})] = ()
+    whole: Maybe[WholeMeasurement] = None
+    """The headline of a whole dataset (`task=classes`), of the last epoch; then there is no
+    `fewshot`."""
+    whole_all: tuple[WholeMeasurement, ...] = ()
+    """The same of every state that was measured."""
     calibration: Maybe[ModelCalibration] = None
     cost: Cost = Cost()
     validated: Maybe[Number] = None
@@ -218,12 +163,25 @@ class ModelResults(Part):
     """Which generated start was evaluated (algorithm=adversarial)."""
     target: Maybe[Target] = None
 
+    @property
+    def headline(self) -> Measurement | None:
+        """Return the figure that stands for the model."""
+        return self.fewshot if self.whole is None else self.whole
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """Return everything that was measured."""
+        return self.whole_all or self.fewshot_all
+
     def headlines(self) -> dict[int, Measurement]:
         """Return the figure that stands for the model, for each number of shots.
 
         That is the headline itself and, for other shots, the measurement that differs from it in
-        nothing but the shots (ways, steps, batch-norm mode).
+        nothing but the shots (ways, steps, batch-norm mode). Of a whole dataset the number is
+        `NO_SHOTS`.
         """
+        if self.whole is not None:
+            return {NO_SHOTS: self.whole}
         head = self.fewshot
         if head is None or head.shots is None:
             return {}

@@ -82,7 +82,8 @@ class PairOfRuns(Part):
     run: str
     baseline: str
     model: Model
-    shots: Positive
+    shots: Count
+    """0: all training images of a whole dataset, whose test images count as tasks."""
     measure: Measure
     tasks: Several
     """Those that both were evaluated on."""
@@ -103,7 +104,8 @@ class FigureRecord(Part):
     """What a group reached."""
 
     model: Model
-    shots: Positive
+    shots: Count
+    """0: all training images of a whole dataset, whose test images count as tasks."""
     accuracy: Maybe[Share] = None
     mse: Maybe[Amount] = None
     ci95: Maybe[Amount] = None
@@ -136,7 +138,8 @@ class PairOfGroups(Part):
     runs: list[str]
     baselines: list[str]
     model: Model
-    shots: Positive
+    shots: Count
+    """0: all training images of a whole dataset, whose test images count as tasks."""
     measure: Measure
     over: Literal["seeds", "tasks"]
     seeds: list[Whole | None]

@@ -155,7 +155,7 @@ def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def _interval(folder: Path) -> float | None:
     try:
-        head = open_run(folder).read_results().student.fewshot
+        head = open_run(folder).read_results().student.headline
     except UserError:
         return None
     return None if head is None else head.ci95

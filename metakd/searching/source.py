@@ -121,10 +121,11 @@ def measured(run: Path, objectives: Sequence[str]) -> list[float]:
     student = open_run(run).read_results().student
     found = []
     for name in objectives:
-        value = getattr(student.fewshot, name, None) if name in MEASURES else student.cost.of(name)
+        head = student.headline
+        value = getattr(head, name, None) if name in MEASURES else student.cost.of(name)
         if value is None:
-            if name in MEASURES and student.fewshot is not None and student.fewshot.diverged:
-                raise UserError(divergence("student", student.fewshot))
+            if name in MEASURES and head is not None and head.diverged:
+                raise UserError(divergence("student", head))
             raise UserError(f"'{run}': its results do not hold the objective {name}")
         found.append(float(value))
     return found

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
 from metakd.data.tasks import TaskBatch
-from metakd.distributed.group import ALONE, Group
+from metakd.distributed.group import ALONE, Group, in_order
 from metakd.models.normalization import batchnorm_mode, has_batchnorm, has_running_statistics
 from metakd.reports.divergence import answers, diverged_tasks
 from metakd.reports.statistics import mean_ci95
@@ -31,8 +31,6 @@ from metakd.stages.versions import (
 )
 from metakd.task_spec import TaskSpec
 
-Piece = TypeVar("Piece")
-
 __all__ = [
     "TASKS_PER_STEP",
     "EvaluationSetting",
@@ -42,7 +40,6 @@ __all__ = [
     "evaluate",
     "evaluation_tasks",
     "images_of",
-    "in_order",
     "mean_embedding",
     "task_values",
 ]
@@ -81,6 +78,11 @@ class Measurement:
     targets: Tensor
     classes: Tensor
     judging: Mapping[str, Any] = field(default_factory=dict)
+
+    called: ClassVar[str] = "fewshot"
+    """Its name in results.json."""
+    unit: ClassVar[str] = "tasks"
+    """What `values` are of."""
 
     @cached_property
     def diverged(self) -> Tensor:
@@ -264,12 +266,6 @@ def images_of(data: ClassData, settings: Sequence[EvaluationSetting]) -> Tensor 
         if 2 * len(used) >= len(data.split(one.split)):
             return None
     return used
-
-
-def in_order(dealt: Sequence[Sequence[Piece]]) -> list[Piece]:
-    """Put pieces that were dealt out to processes in turn (`Group.mine`) in order again."""
-    count = sum(len(hand) for hand in dealt)
-    return [dealt[i % len(dealt)][i // len(dealt)] for i in range(count)]
 
 
 @dataclass(frozen=True)

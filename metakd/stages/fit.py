@@ -32,6 +32,7 @@ class StageContext:
         precision: number format of forward passes.
         optimization: optimiser and schedule.
         seed: decides order and augmentation, by name of the stream.
+        epoch: updates of an epoch, after each of which a line says how far it is; 0: none does.
     """
 
     stage: str
@@ -39,6 +40,7 @@ class StageContext:
     precision: Precision
     optimization: Optimization = field(default_factory=Optimization)
     seed: int = 0
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,16 @@ class Validation:
         measure: returns the validation value of the learner as it is now.
         every: steps between validations; 0: only at the end.
         higher_is_better: false for errors (regression).
-        keep_best: go back to the best validated state at the end.
+        keep_best: remember the best validated state.
+        goes_back: at the end the learner holds that state; otherwise its last one, and the best
+            is returned.
     """
 
     measure: Callable[[], float]
     every: int = 0
     higher_is_better: bool = True
     keep_best: bool = True
+    goes_back: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,13 @@ class Fitted:
         seconds: wall-clock time of the loop, validations included.
         best: the best validation value, or None if nothing was validated.
         best_step: the step after which it was reached.
+        best_learner: the learner's state then, where it did not go back to it.
     """
 
     seconds: float
     best: float | None = None
     best_step: int | None = None
+    best_learner: dict[str, Any] | None = None
 
 
 def fit(
@@ -114,7 +121,8 @@ def fit(
         with _fitting(stage):
             learner.load_state_dict(finished["learner"])
             objective.load_state_dict(finished["objective"])
-        return Fitted(finished["seconds"], finished["best"], finished["best_step"])
+        known = [finished[name] for name in ("seconds", "best", "best_step")]
+        return Fitted(known[0], known[1], known[2], finished.get("best_learner"))
     training = Training(learner, objective, optimization, stage, recorder.group)
     found = recorder.last(stage)
     if found is not None:
@@ -131,6 +139,9 @@ def fit(
         if validation is None:
             return False
         return step == steps or bool(validation.every and step % validation.every == 0)
+
+    def ends_epoch(step: int) -> bool:
+        return bool(context.epoch) and step % context.epoch == 0
 
     def save() -> None:
         # The undistilled twin must not take the student's place.
@@ -166,7 +177,8 @@ def fit(
                             training.skipped += 1
                             recorder.warn(f"{stage}: step {step} was skipped: {problem}")
                         training.pending = {}
-                        if step % log_every == 0 or step + 1 == steps or validates(step + 1):
+                        ends = step + 1 == steps or ends_epoch(step + 1)
+                        if step % log_every == 0 or ends or validates(step + 1):
                             training.pending = _named(terms, learner_is) | floats(further)
                             training.pending |= training.mean(_teacher_accuracy(mine, answers))
                             training.pending["lr"] = optimization.rate(step, steps)
@@ -189,6 +201,8 @@ def fit(
                     training.pending, torn = None, False
                     if recorder.due(training.step) and training.step < steps:
                         save()
+                if ends_epoch(training.step):
+                    recorder.say(_epoch_line(context, training.step, steps, logged))
                 # Beside the bar there is room for the total, not for its terms.
                 bar.advance(1, {n: v for n, v in logged.items() if "/" not in n or "accuracy" in n})
     except KeyboardInterrupt:
@@ -199,10 +213,14 @@ def fit(
         recorder.warn(line)
     with recorder.whole():
         save()
-        training.take_best()
+        best = None
+        if validation is not None and not validation.goes_back:
+            best = training.best_learner()
+        training.take_best(goes_back=best is None)
         kept = ("learner", "objective", "seconds", "best", "best_step")
-        recorder.finish(stage, {k: v for k, v in state().items() if k in kept})
-    return Fitted(training.seconds, training.best, training.best_step)
+        ended = {k: v for k, v in state().items() if k in kept}
+        recorder.finish(stage, ended if best is None else {**ended, "best_learner": best})
+    return Fitted(training.seconds, training.best, training.best_step, best)
 
 
 @contextmanager
@@ -225,6 +243,19 @@ def _fitting(stage: str) -> Iterator[None]:
 def _named(terms: Mapping[str, torch.Tensor], learner_is: str) -> dict[str, float]:
     """Return the learner's terms as floats, its accuracy under its own name."""
     return {n.replace("student/", f"{learner_is}/"): v for n, v in floats(terms).items()}
+
+
+def _epoch_line(context: StageContext, step: int, steps: int, metrics: Mapping[str, float]) -> str:
+    """Return e.g. ``meta_train epoch 12 of 240: loss 1.31, validate/accuracy 61.2 %, lr 0.05``."""
+    shown = [name for name in metrics if name in ("loss", "lr") or name.endswith("accuracy")]
+    words = [
+        f"{name} {100 * metrics[name]:.1f} %"
+        if "accuracy" in name
+        else f"{name} {metrics[name]:.3g}"
+        for name in shown
+    ]
+    epoch = context.epoch
+    return f"{context.stage} epoch {step // epoch} of {steps // epoch}: {', '.join(words)}"
 
 
 def _teacher_accuracy(batch: Batch, answers: Answers) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,11 @@ class Optimization:
         lr: peak learning rate.
         weight_decay: L2 penalty (decoupled for `adamw`); not applied to biases and norms.
         schedule: `constant`, `cosine` (to 0), `one_cycle` (linear rise over the first quarter
-            from a tenth, then cosine to 0), `linear` (to 0), `step` (halved every `halve_every`).
+            from a tenth, then cosine to 0), `linear` (to 0), `step` (halved every `halve_every`),
+            `milestones` (times `milestone_factor` at each of `milestones`).
         halve_every: steps between halvings (`step`).
+        milestones: shares of the stage's updates (`milestones`).
+        milestone_factor: of the rate, at each of them.
         clip: each gradient entry is clipped to ± this value; None: not clipped.
         skip_nonfinite: so many updates may be skipped because their loss or gradient is not
             finite, before the stage fails.
@@ -38,6 +41,8 @@ class Optimization:
     weight_decay: float = 0.0
     schedule: str = "constant"
     halve_every: int | None = None
+    milestones: Sequence[float] = ()
+    milestone_factor: float = 0.1
     clip: float | None = None
     skip_nonfinite: int = 0
     ema: float = 0.0
@@ -58,6 +63,10 @@ class Optimization:
             return self.lr * 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
         if self.schedule == "step":
             return self.lr * 0.5 ** (step // (self.halve_every or steps))
+        if self.schedule == "milestones":
+            # A product such as 0.7 · 10 may miss the step by a rounding.
+            passed = sum(step >= share * steps - 1e-6 for share in self.milestones)
+            return self.lr * self.milestone_factor**passed
         raise ValueError(f"unknown schedule '{self.schedule}'")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -42,15 +43,15 @@ def hold_out(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def base_accuracy(
-    network: nn.Module, data: ClassData, index: Tensor, precision: Precision
+    network: nn.Module, data: ClassData, index: Tensor, precision: Precision, split: str = "train"
 ) -> float:
-    """Return the accuracy of `network` on the clean meta-train images `index`."""
+    """Return the accuracy of `network` on the clean images `index` of classes that it learns."""
     network.eval()
     right = 0
     with batchnorm_mode(network, "running"), precision.autocast():
         for part in index.split(data.at_once):
-            logits = network(data.examples("train", part, None)).logits
-            right += int((answers(logits) == data.split("train").labels[part]).sum())
+            logits = network(data.examples(split, part, None)).logits
+            right += int((answers(logits) == data.split(split).labels[part]).sum())
     return right / max(len(index), 1)
 
 
@@ -62,14 +63,15 @@ def pretrain(
     epochs: int,
     batch_size: int,
     label_smoothing: float,
-    validate_fraction: float,
+    validate_fraction: float | None,
     updates: int | None = None,
     added: Ingredients = NOTHING,
 ) -> Fitted:
     """Train `network` in place to tell the meta-train classes apart.
 
-    The network's own validation uses held-out images of the meta-train classes; the last state is
-    kept (its learning rate has fallen to 0), not the best one.
+    The network's own validation uses held-out images of the meta-train classes, or those of the
+    split `validate` where it has the same classes; the last state is kept (its learning rate has
+    fallen to 0), not the best one.
 
     Args:
         network: backbone and a head of all meta-train classes.
@@ -78,7 +80,8 @@ def pretrain(
         epochs: passes over the meta-train images.
         batch_size: images of an update.
         label_smoothing: of the loss.
-        validate_fraction: share of each class held out for validation.
+        validate_fraction: share of each class held out for validation; None: the images of the
+            split `validate` are of the same classes.
         updates: at least so many, in further passes; None: `epochs` alone decides.
         added: to each update.
 
@@ -90,7 +93,10 @@ def pretrain(
     learner.to(data.device)
     objective = Objective()
     objective.label_smoothing = label_smoothing
-    train, held = hold_out(data.split("train").labels, validate_fraction)
+    train, held = hold_out(data.split("train").labels, validate_fraction or 0.0)
+    held_in = "train"
+    if validate_fraction is None:
+        held_in, held = "validate", torch.arange(len(data.validate), device=data.device)
     batches = data.batches(
         "train",
         batch_size=batch_size,
@@ -100,10 +106,12 @@ def pretrain(
         index=train,
     )
     validation = Validation(
-        lambda: base_accuracy(network, data, held, context.precision),
+        lambda: base_accuracy(network, data, held, context.precision, held_in),
         batches.batches_per_epoch,
         keep_best=False,
     )
+    if validate_fraction is None:
+        context = replace(context, epoch=batches.batches_per_epoch)
     return fit(
         enriched(learner, added, seed=context.seed, stage="pretrain"),
         objective,

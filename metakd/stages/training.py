@@ -223,9 +223,13 @@ class Training:
         found = {"best": self.best, "step": self.best_step}
         return {"stage": self.stage, **self._best_state, **found}
 
-    def take_best(self) -> None:
-        """Go back to the best state, if one is remembered; else be as one is judged."""
-        state = self._best_state
+    def best_learner(self) -> dict[str, Any] | None:
+        """Return the learner's best state; None: none is remembered."""
+        return None if self._best_state is None else self._best_state["learner"]
+
+    def take_best(self, *, goes_back: bool = True) -> None:
+        """Go back to the best state, if that is wanted and remembered; else be as one is judged."""
+        state = self._best_state if goes_back else None
         if state is None and self._average is not None:
             state = self._judged_state()
         if state is not None:

@@ -136,7 +136,7 @@ def run_info(folder: Path) -> RunInfo:
 def result_of(folder: Path) -> str:
     """Return a finished run's main result as text; empty if there is none."""
     try:
-        head = open_run(folder).read_results().student.fewshot
+        head = open_run(folder).read_results().student.headline
     except UserError:
         return ""
     if head is None or head.value is None:

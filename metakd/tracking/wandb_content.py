@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metakd.config.declared import is_fact
-from metakd.runs.records import Results
+from metakd.runs.records import NO_SHOTS, Results, WholeMeasurement
 
 __all__ = ["Place", "config_of", "place_of", "summary_of", "table_of"]
 
@@ -21,6 +21,8 @@ LONGEST = 128
 SWEEP = "sweep.json"
 COLUMNS = ("model", "ways", "shots", "queries", "steps", "batchnorm", "measure", "value", "ci95",
            "tasks")  # fmt: skip
+WHOLE = ("model", "classes", "state", "measure", "value", "ci95", "top5", "loss", "images")
+"""Of a whole dataset."""
 
 Place = tuple[str | None, str]
 
@@ -73,7 +75,7 @@ def summary_of(results: Results) -> dict[str, Any]:
     """
     found = dict(_flat(results.content, ""))
     for name, model in results.models.items():
-        head = model.fewshot
+        head = model.headline
         if head is None:
             continue
         found |= _numbers(
@@ -85,6 +87,8 @@ def summary_of(results: Results) -> dict[str, Any]:
             }
         )
         for shots, entry in model.headlines().items():
+            if shots == NO_SHOTS:
+                continue
             short = f"{name}/{head.measure}_{shots}shot"
             found |= _numbers({short: entry.value if entry.measure == head.measure else None})
     if results.gains:
@@ -99,10 +103,12 @@ def table_of(results: Results) -> tuple[list[str], list[list[Any]]]:
 
     The share of tasks that diverged is a column where any did.
     """
-    entries = [(name, e) for name, model in results.models.items() for e in model.fewshot_all]
-    columns = [*COLUMNS, *(["diverged"] if any(e.diverged for _, e in entries) else [])]
+    entries = [(name, e) for name, model in results.models.items() for e in model.measurements]
+    whole = any(isinstance(e, WholeMeasurement) for _, e in entries)
+    columns = [*(WHOLE if whole else COLUMNS)]
+    columns += ["diverged"] if any(e.diverged for _, e in entries) else []
     rows = [
-        [name if column == "model" else getattr(entry, column) for column in columns]
+        [name if column == "model" else getattr(entry, column, None) for column in columns]
         for name, entry in entries
     ]
     return columns, rows

@@ -54,7 +54,7 @@ def test_what_says_on_what_a_run_is_evaluated() -> None:
         if decides_evaluation(key) and not key.startswith("evaluate")
     }
     assert evaluated == {
-        *("seed", "task.ways", "task.shots", "task.queries", "dataset.supports.kind"),
+        *("seed", "task.whole", "task.ways", "task.shots", "task.queries", "dataset.supports.kind"),
         *("dataset.splits", "dataset.split_seed", "dataset.folder", "dataset.rotations"),
     }
     assert decides_evaluation("evaluate.steps")

@@ -7,13 +7,12 @@ import torch
 
 import metakd
 from metakd.data.tasks import ExampleBatch, TaskBatch
-from metakd.distributed.group import ALONE, Group
+from metakd.distributed.group import ALONE, Group, in_order
 from metakd.distributed.join import launched, own_device
 from metakd.errors import UserError
 from metakd.models.normalization import BatchNorm2d, shared_statistics
 from metakd.pipeline.prepare import prepare
 from metakd.pipeline.shared import _check_sharing
-from metakd.stages.evaluate import in_order
 from metakd.stages.exchange import part_of
 
 

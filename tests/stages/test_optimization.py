@@ -29,11 +29,24 @@ from metakd.stages.optimization import Optimization, make_optimizer
         ("step", 39, 0.2),
         ("step", 40, 0.1),
         ("step", 99, 0.05),
+        ("milestones", 69, 0.2),
+        ("milestones", 70, 0.02),
+        ("milestones", 99, 0.002),
     ],
 )
 def test_rate(schedule: str, step: int, expected: float) -> None:
-    how = Optimization(lr=0.2, schedule=schedule, halve_every=40)
+    how = Optimization(lr=0.2, schedule=schedule, halve_every=40, milestones=(0.7, 0.9))
     assert how.rate(step, 100) == pytest.approx(expected, abs=1e-12)
+
+
+def test_milestones_are_passed_at_the_published_epochs() -> None:
+    """÷ 10 at 150, 180 and 210 of 240 epochs of 782 updates."""
+    how = Optimization(lr=1.0, schedule="milestones", milestones=[0.625, 0.75, 0.875])
+    rates = {epoch: how.rate(782 * epoch, 782 * 240) for epoch in (149, 150, 180, 210, 239)}
+    assert rates == pytest.approx({149: 1.0, 150: 0.1, 180: 0.01, 210: 0.001, 239: 0.001})
+    assert how.rate(782 * 150 - 1, 782 * 240) == 1.0
+    halves = Optimization(lr=1.0, schedule="milestones", milestones=[0.5], milestone_factor=0.5)
+    assert halves.rate(5, 10) == 0.5
 
 
 def test_unknown_names_are_refused() -> None:

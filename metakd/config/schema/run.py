@@ -28,6 +28,12 @@ class TaskConfig:
     """How tasks are made from classes (`task=`)."""
 
     name: str = MISSING
+    whole: bool = setting(False, evaluation=True)
+    """One task of all classes in place of few-shot tasks: the dataset's images are split into
+    training, validation and test images of the same classes (`task=classes`)."""
+    validate_share: float = setting(0.1, least=0, below=1)
+    """`whole`: share of each class's training images that are kept for validation, at least one;
+    0: none, so that there is no best state, only the last one."""
     ways: int = setting(5, least=2, evaluation=True)
     """Classes of an evaluation task."""
     shots: int = setting(1, least=1, evaluation=True)

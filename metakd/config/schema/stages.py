@@ -26,10 +26,18 @@ class OptimizerConfig:
     """`sgd` has momentum 0.9 (Nesterov)."""
     weight_decay: float = setting(0.0, least=0)
     """L2 penalty on weights; biases and norms have none."""
-    schedule: str = setting("constant", words=("constant", "cosine", "one_cycle", "linear", "step"))
-    """Of the rate; `linear` falls to 0, `step` halves it every `halve_every` updates."""
+    schedule: str = setting(
+        "constant", words=("constant", "cosine", "one_cycle", "linear", "step", "milestones")
+    )
+    """Of the rate; `linear` falls to 0, `step` halves it every `halve_every` updates, `milestones`
+    multiplies it by `milestone_factor` at each of `milestones`."""
     halve_every: int | None = setting(None, least=1)
     """Updates between halvings (`schedule=step`)."""
+    milestones: list[float] = setting([], above=0, below=1)
+    """Shares of the stage's updates (`schedule=milestones`): 150, 180 and 210 of 240 epochs are
+    [0.625,0.75,0.875]."""
+    milestone_factor: float = setting(0.1, above=0)
+    """What the rate is multiplied by at each of `milestones`."""
     clip: float | None = setting(None, above=0)
     """Gradients are clipped to ± this value; null: not clipped."""
     skip_nonfinite: int = setting(0, least=0)
@@ -112,6 +120,9 @@ class MetaTrainConfig(IngredientsConfig):
     name: str = MISSING
     iterations: int = setting(1000, least=0)
     """Updates of the student; 0 leaves it as it was before."""
+    epochs: int | None = setting(None, least=1)
+    """Passes over the training images in place of `iterations`, of algorithms that train on whole
+    batches."""
     validate_every: int = setting(200, least=1)
     """Meta-iterations between validations; the best student on meta-validation is kept."""
     validate_tasks: int = setting(200, least=2)

@@ -105,7 +105,7 @@
           const write = (value) => (measure === "mse" ? value.toFixed(4) : value.toFixed(2));
           const field = `a:${measure}:${model}:${k}`;
           made.push(
-            column(field, `${k}-shot${measure === "mse" ? " mse" : ", %"}`, MODELS[model], {
+            column(field, `${metakd.shots(k)}${measure === "mse" ? " mse" : ", %"}`, MODELS[model], {
               ...number,
               ...calculation(write, { overTasks: true }),
               sorter: withinSets,

@@ -34,7 +34,7 @@
     const figure = metakd.headline(row);
     const found = { status: row.status, reason: row.reason, seed: row.seed, tags: row.tags.join(", ") };
     if (metakd.head.sets.length > 1 && row.set !== undefined) found.tasks = `${metakd.head.sets[row.set].letter}: ${metakd.head.sets[row.set].title}`;
-    if (figure) found[`student, ${figure.shots}-shot ${metakd.unit(figure.measure)}`] = metakd.figure(figure.mean, figure.half, figure.measure);
+    if (figure) found[`student, ${metakd.shots(figure.shots)} ${metakd.unit(figure.measure)}`] = metakd.figure(figure.mean, figure.half, figure.measure);
     if (row.outside) found["outside pre-training"] = row.outside.join(", ");
     if (row.warnings) found["warnings ‡"] = row.warnings.join("\n");
     if (row.start) found.started = metakd.moment(row.start);
@@ -83,7 +83,7 @@
     const rows = shown.map((pair) => {
       const [scale, digits, unit] = pair.measure === "mse" ? [1, 4, ""] : [100, 2, " points"];
       const sign = pair.difference >= 0 ? "+" : "−";
-      return [name(pair.run), `${sign}${Math.abs(scale * pair.difference).toFixed(digits)} ± ${(scale * pair.ci95_adjusted).toFixed(digits)}${unit}`, `${pair.shots}`, String(pair.tasks), metakd.probability(pair.p_adjusted)];
+      return [name(pair.run), `${sign}${Math.abs(scale * pair.difference).toFixed(digits)} ± ${(scale * pair.ci95_adjusted).toFixed(digits)}${unit}`, metakd.shots(pair.shots), String(pair.tasks), metakd.probability(pair.p_adjusted)];
     });
     const apart = found.apart.filter((one) => metakd.isChosen(one.run)).map((one) => element("p", { class: "hint" }, `${name(one.run)}: not comparable: ${one.reason}`));
     return [

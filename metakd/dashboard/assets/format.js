@@ -20,6 +20,9 @@ metakd.figure = (value, half, measure) => {
   return half === undefined || half === null ? text : `${text} ± ${(scale * half).toFixed(digits)}`;
 };
 
+// 0 stands for all training images of a whole dataset.
+metakd.shots = (k) => (Number(k) === 0 ? "top-1" : `${k}-shot`);
+
 metakd.unit = (measure) => (measure === "mse" ? "mean squared error" : "accuracy (%)");
 
 metakd.short = (value) => {
