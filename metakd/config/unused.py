@@ -40,7 +40,8 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         and config.meta_train.epochs is not None
         and "meta_train.epochs decides",
         "meta_train.batch_size": episodes and "episodes are trained on",
-        "meta_train.label_smoothing": episodes and "episodes are trained on",
+        "meta_train.label_smoothing": config.algorithm.supports.adapts
+        and "the algorithm adapts to labels as they are",
         "evaluate.steps": not config.algorithm.supports.adapts and "the algorithm takes no steps",
         "evaluate.curve_tasks": not config.algorithm.supports.adapts
         and "the algorithm takes no steps",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metakd.models.dropblock import drop_block
 from metakd.models.normalization import make_norm
 from metakd.models.pooling import max_pool_2x2
 from metakd.models.widths import channels_of, image_shape
@@ -15,7 +16,9 @@ __all__ = ["Conv4"]
 
 
 class _Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, strided: bool, norm: str) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, strided: bool, norm: str, drop: nn.Module | None
+    ) -> None:
         super().__init__()
         self.strided = strided
         # Batch norm subtracts the mean, so that a bias before it would never do anything.
@@ -23,6 +26,7 @@ class _Block(nn.Module):
             inputs, outputs, 3, stride=2 if strided else 1, padding=1, bias=norm != "batch"
         )
         self.norm = make_norm(norm, outputs)
+        self.drop = drop
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.conv(x))
@@ -30,7 +34,8 @@ class _Block(nn.Module):
             # Pooling first gives the same values and gradients as ReLU first, on a quarter of
             # the pixels.
             x = max_pool_2x2(x)
-        return F.relu(x)
+        x = F.relu(x)
+        return x if self.drop is None else self.drop(x)
 
 
 class Conv4(nn.Module):
@@ -46,11 +51,14 @@ class Conv4(nn.Module):
         widths: channels of each of the four blocks.
         strided: stride 2 in the convolutions in place of pooling (MAML on Omniglot).
         norm: `batch`, `group`, `layer` or `none`.
+        dropblock: probability of DropBlock after the last two blocks; null: none.
         average: average the last map over its pixels rather than flatten it; published MAML does
             so on Omniglot.
+        block_size: side of DropBlock's squares; null: 5 pixels for images of 64 pixels or more, 2
+            for smaller ones.
 
     Raises:
-        UserError: unusable widths, norm or input shape.
+        UserError: unusable widths, norm, input shape or DropBlock.
 
     Attributes:
         embedding_size: numbers of an embedding.
@@ -69,14 +77,17 @@ class Conv4(nn.Module):
         widths: Sequence[int] | None = None,
         strided: bool = False,
         norm: str = "batch",
+        dropblock: float | None = None,
         average: bool = False,
+        block_size: int | None = None,
     ) -> None:
         super().__init__()
         channels, height, breadth = image_shape("conv4", input_shape, smallest=16)
         outputs = channels_of("conv4", width, widths, ratios=(1, 1, 1, 1), default=64)
+        drop = drop_block("conv4", dropblock, block_size, (height, breadth))
         blocks = []
-        for n in outputs:
-            blocks.append(_Block(channels, n, strided, norm))
+        for i, n in enumerate(outputs):
+            blocks.append(_Block(channels, n, strided, norm, drop if i >= 2 else None))
             channels = n
             height, breadth = ((-(-s // 2) if strided else s // 2) for s in (height, breadth))
         self.blocks = nn.Sequential(*blocks)

@@ -6,7 +6,40 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["DropBlock"]
+from metakd.errors import UserError
+
+__all__ = ["DropBlock", "drop_block", "usual_block_size"]
+
+
+def usual_block_size(height: int, breadth: int) -> int:
+    """Return the side of a square for images of a size.
+
+    As published for ResNet-12: 5 for images of 64 pixels or more, 2 for smaller ones.
+    """
+    return 5 if min(height, breadth) >= 64 else 2
+
+
+def drop_block(
+    who: str, share: float | None, size: int | None, image: tuple[int, int]
+) -> nn.Module:
+    """Return DropBlock, or what drops nothing.
+
+    Args:
+        who: the network, for errors.
+        share: of the pixels that is dropped; null: 0.
+        size: side of a square; null: `usual_block_size`.
+        image: height and width of the images.
+
+    Raises:
+        UserError: no such share or size.
+    """
+    if share is not None and not 0.0 <= share < 1.0:
+        raise UserError(f"{who}: dropblock={share} must be at least 0 and below 1")
+    if size is not None and size < 1:
+        raise UserError(f"{who}: options.block_size={size} must be at least 1; type null or 5")
+    if not share:
+        return nn.Identity()
+    return DropBlock(share, usual_block_size(*image) if size is None else size)
 
 
 class DropBlock(nn.Module):

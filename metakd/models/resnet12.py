@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metakd.errors import UserError, check_word
-from metakd.models.dropblock import DropBlock
+from metakd.models.dropblock import drop_block
 from metakd.models.normalization import make_norm
 from metakd.models.pooling import max_pool_2x2
 from metakd.models.residual import he_initialise
@@ -59,6 +59,7 @@ class ResNet12(nn.Module):
         norm: `batch`, `group`, `layer` or `none`.
         dropout: probability, constant over training: plain dropout after the first two blocks,
             DropBlock after the last two. 0: none.
+        dropblock: probability of DropBlock; null: as `dropout`.
         variant: `wide` or `plain`.
         block_size: side of DropBlock's squares; null: as published, 5 pixels for images of
             64 pixels or more, 2 for smaller ones (whose last maps are 4x4 and 2x2).
@@ -77,6 +78,7 @@ class ResNet12(nn.Module):
         widths: Sequence[int] | None = None,
         norm: str = "batch",
         dropout: float = 0.0,
+        dropblock: float | None = None,
         variant: str = "wide",
         block_size: int | None = None,
     ) -> None:
@@ -86,11 +88,12 @@ class ResNet12(nn.Module):
             raise UserError(f"resnet12: dropout={dropout} must be at least 0 and below 1")
         channels, height, breadth = image_shape("resnet12", input_shape, smallest=16)
         outputs = channels_of("resnet12", width, widths, ratios=_RATIOS[variant], default=64)
-        if block_size is None:
-            block_size = 5 if min(height, breadth) >= 64 else 2
+        squares = drop_block(
+            "resnet12", dropout if dropblock is None else dropblock, block_size, (height, breadth)
+        )
         blocks = []
         for i, n in enumerate(outputs):
-            drop = nn.Dropout(dropout) if i < 2 else DropBlock(dropout, block_size)
+            drop = nn.Dropout(dropout) if i < 2 else squares
             blocks.append(_Block(channels, n, norm, drop))
             channels = n
         self.blocks = nn.Sequential(*blocks)

@@ -344,8 +344,8 @@ def _meta_train(
         stream = prepared.class_data.batches(
             "train", batch_size=stage.batch_size, seed=config.seed, stage="meta_train"
         )
+    if not config.algorithm.supports.adapts:  # what it adapts to would be smoothed, too
         student.objective.label_smoothing = stage.label_smoothing
-
     added = ingredients_of(stage)
     joined = enriched(joined, added, seed=config.seed, stage="meta_train")
     needs = student.objective.reads

@@ -11,6 +11,15 @@ def test_idle_settings_are_named() -> None:
     assert warnings == ("pretrain.lr changes nothing: pretrain is switched off",)
 
 
+def test_labels_that_are_adapted_to_are_not_smoothed() -> None:
+    def lines(algorithm: str) -> tuple[str, ...]:
+        return compose([f"algorithm={algorithm}", "meta_train.label_smoothing=0.1"]).warnings
+
+    why = "meta_train.label_smoothing changes nothing: the algorithm adapts to labels as they are"
+    assert lines("maml") == (why,)
+    assert lines("protonet") == lines("supervised") == ()
+
+
 def test_on_regression_a_temperature_and_passes_over_images_are_idle() -> None:
     words = ("distill.temperature=2", "pretrain.epochs=3", "finetune.epochs=2")
     found = compose(["dataset=sinusoid", "distill=kd", "pretrain.updates=5", *words]).warnings

@@ -438,3 +438,22 @@ def test_words_are_not_mixed(tmp_path: Path) -> None:
     more = ("task.ways=2", "task.queries=3", "evaluate.shots=[]", "distill=none")
     with pytest.raises(UserError, match=r"warmstart.mixup=1: dataset=text_table holds texts"):
         prepare(metakd.compose(*texts, *more, "warmstart.mixup=1"))
+
+
+# --- label smoothing of episodes
+
+
+def test_labels_of_episodes_are_smoothed(tmp_path: Path, photos: Path) -> None:
+    torch.set_default_dtype(torch.float32)
+    losses = []
+    for smoothing in (0, 0.4):
+        folder = tmp_path / str(smoothing)
+        metakd.train(
+            *SHORT,
+            *("distill=none", "algorithm=protonet", "warmstart=none"),
+            f"meta_train.label_smoothing={smoothing}",
+            *(f"dataset.folder={photos}", f"hydra.run.dir={folder}"),
+        )
+        (first, *_) = open_run(folder).read_metrics()
+        losses.append(first["metrics"]["loss/ce"])
+    assert losses[0] != losses[1]

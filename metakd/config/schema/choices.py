@@ -118,6 +118,9 @@ class ArchitectureConfig:
     """Normalisation layers."""
     dropout: float = setting(0.0, least=0, below=1)
     """Share of activations that training sets to 0 (`resnet12`, `wrn`)."""
+    dropblock: float | None = setting(None, least=0, below=1)
+    """Share of the pixels that training sets to 0 in squares, after the last two stages (`conv4`,
+    `resnet12`, `wrn`); null: none, of `resnet12` `dropout`."""
     model: str | None = None
     """Name of a model in its library (`torchvision`, `timm`, `huggingface`, `open_clip`)."""
     pretrained: bool = False

@@ -130,7 +130,8 @@ class MetaTrainConfig(IngredientsConfig):
     batch_size: int = setting(128, least=1)
     """Images of an update, of algorithms that train on whole batches."""
     label_smoothing: float = setting(0.0, least=0, below=1)
-    """Share of each label that is spread over all classes (whole batches)."""
+    """Share of each label that is spread over all classes; not of algorithms that adapt by
+    gradient."""
 
 
 @dataclass
