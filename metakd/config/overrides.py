@@ -42,6 +42,9 @@ FUNCTION = re.compile(r"\w+\(.*\)", re.DOTALL)
 TERMS = ("distill.terms.", "distill.settings.", "distill.schedules.")
 """What settings of the losses that `distill=combine` adds, and schedules, begin with."""
 
+WEIGHTS = ("distill.terms.", "meta_train.group_weights.")
+"""What weights by name begin with."""
+
 NULLABLE_GROUPS = frozenset({"experiment", "sweep"})
 """Groups that may be left without a choice."""
 
@@ -202,9 +205,9 @@ def check_override(override: Override, choices: Choices) -> str:
             raise UserError(
                 f"{key}: no choice of '{group}' has the option '{option}'." + nearest(option, known)
             )
-    elif key.startswith(TERMS[0]):
+    elif key.startswith(WEIGHTS):
         if not isinstance(override.value(), float | int) or isinstance(override.value(), bool):
-            raise UserError(f"{text}: expected a number, the weight of this loss")
+            raise UserError(f"{text}: expected a number, a weight")
     elif key in field_types():
         _check_type(key, override.value(), text)
         return text.lstrip("+")

@@ -42,6 +42,10 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         "meta_train.batch_size": episodes and "episodes are trained on",
         "meta_train.label_smoothing": config.algorithm.supports.adapts
         and "the algorithm adapts to labels as they are",
+        "meta_train.draw": episodes and "episodes are trained on (task.sampling)",
+        "meta_train.group_losses": episodes and "episodes are trained on",
+        "meta_train.group_weights": config.meta_train.group_losses != "fixed"
+        and f"meta_train.group_losses={config.meta_train.group_losses}",
         "evaluate.steps": not config.algorithm.supports.adapts and "the algorithm takes no steps",
         "evaluate.curve_tasks": not config.algorithm.supports.adapts
         and "the algorithm takes no steps",
@@ -70,7 +74,10 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
             regression and "pretrain" not in idle and "the teacher is meta-trained, by updates"
         )
     lines = [
-        f"{key} changes nothing: {why}" for key, why in nothing.items() if key in typed and why
+        f"{word} changes nothing: {why}"
+        for key, why in nothing.items()
+        if why
+        for word in sorted(w for w in typed if w == key or w.startswith(f"{key}."))
     ]
     for key in sorted(typed):
         group, _, setting = key.partition(".")

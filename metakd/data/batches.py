@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -12,7 +13,7 @@ from metakd.data.counter_random import bits_at, permutation, stream_key
 from metakd.data.tasks import ExampleBatch
 from metakd.errors import UserError
 
-__all__ = ["BatchStream", "EpochOrder", "ExampleSource", "view_or_augment"]
+__all__ = ["BatchStream", "BatchesInTurn", "EpochOrder", "ExampleSource", "view_or_augment"]
 
 
 class ExampleSource(Protocol):
@@ -106,6 +107,22 @@ class BatchStream:
         key = stream_key(self._key, "views", step)
         examples, view = view_or_augment(self._data, self._split, index, self._views, key)
         return ExampleBatch(examples, self._labels[index], index, view)
+
+
+class BatchesInTurn:
+    """An `ExampleStream` that takes its batches from several streams in turn.
+
+    Args:
+        streams: at least one; batch `step` is the next one of stream `step % len(streams)`.
+    """
+
+    def __init__(self, streams: Sequence[BatchStream]) -> None:
+        self._streams = tuple(streams)
+
+    def batch(self, step: int) -> ExampleBatch:
+        """Return batch `step`: [n, *example] examples, [n] labels."""
+        own, which = divmod(step, len(self._streams))
+        return self._streams[which].batch(own)
 
 
 def view_or_augment(

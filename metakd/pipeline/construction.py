@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from metakd.config.checks import teacher_settings
-from metakd.config.compose import Composed
+from metakd.config.compose import Composed, choice_alone
+from metakd.config.locate import Choices
 from metakd.config.schema import ArchitectureConfig, Config
 from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
@@ -20,7 +21,7 @@ from metakd.data.own_classes import OwnClasses
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.splits import SPLITS
 from metakd.data.whole import as_whole
-from metakd.errors import UserError
+from metakd.errors import UserError, nearest
 from metakd.models.card import folder_mark
 from metakd.registry import build, resolve, settings_used
 
@@ -106,6 +107,11 @@ def load_data(
             typed[name] = options[name]
         elif name in options:
             options[name] = value
+    if getattr(dataset_class, "joins", False):
+        options["parts"] = {
+            name: _dataset_alone(config, name)
+            for name in _names_of_datasets(options.get("parts") or [], config.dataset.name)
+        }
     dataset = build(
         dataset_class,
         data_root_from(config.data_root),
@@ -138,6 +144,32 @@ def load_data(
         share, seed = config.task.validate_share, config.dataset.split_seed
         return as_whole(data, share, seed, measured=expected is None)
     return data
+
+
+def _names_of_datasets(given: Any, own: str) -> list[str]:
+    """Return the names in `dataset.options.parts`.
+
+    Raises:
+        UserError: it is no list of names of datasets.
+    """
+    names = [name for name in Choices().of("dataset") if name != own]
+    if not isinstance(given, list):
+        raise UserError(f"dataset.options.parts={given}: give a list, such as [omniglot,mnist]")
+    for name in given:
+        if name not in names:
+            raise UserError(
+                f"dataset.options.parts: there is no dataset '{name}'; one of {', '.join(names)}."
+                + nearest(str(name), names)
+            )
+    return given
+
+
+def _dataset_alone(config: Config, name: str) -> Any:
+    """Return a built-in dataset with the settings of its file."""
+    section = choice_alone("dataset", name)
+    cls = resolve(section._target_, "metakd.data", ())
+    root = data_root_from(config.data_root)
+    return build(cls, root, settings=settings_of(section), options=section.options)
 
 
 def choices_use(config: Config) -> dict[str, frozenset[str]]:

@@ -18,6 +18,7 @@ from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.input_adapter import unadapted
 from metakd.models.network import Network
+from metakd.pipeline.groups import apart, whole_batches
 from metakd.pipeline.identity import key_of_teacher
 from metakd.pipeline.ingredients import ingredients_of
 from metakd.pipeline.measure import chosen_by, precision_of, validation_setting
@@ -341,12 +342,11 @@ def _meta_train(
             augmented=True,
         )
     else:
-        stream = prepared.class_data.batches(
-            "train", batch_size=stage.batch_size, seed=config.seed, stage="meta_train"
-        )
+        stream = whole_batches(prepared)
     if not config.algorithm.supports.adapts:  # what it adapts to would be smoothed, too
         student.objective.label_smoothing = stage.label_smoothing
     added = ingredients_of(stage)
+    joined = apart(prepared, joined)
     joined = enriched(joined, added, seed=config.seed, stage="meta_train")
     needs = student.objective.reads
 

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.config.schema import Config
 from metakd.data.class_data import ClassData
+from metakd.data.class_examples import ClassExamples
 from metakd.data.dataset import RegressionTasks
 from metakd.models.normalization import has_batchnorm
 from metakd.pipeline.evaluation_cost import task_cost
 from metakd.pipeline.whole import measured_states
+from metakd.reports.by_group import accuracy_by_group
 from metakd.reports.fidelity import expected_calibration_error
 from metakd.reports.fidelity import fidelity as fidelity_of
 from metakd.reports.statistics import paired_difference
@@ -42,6 +44,7 @@ __all__ = [
     "evaluate_settings",
     "evaluation_stage",
     "fidelity",
+    "groups_of",
     "paired_gains",
     "precision_of",
     "setting_of_plan",
@@ -62,10 +65,12 @@ class Evaluated:
 
     Attributes:
         measurements: by shots, steps and batch-norm mode.
+        groups: examples whose classes were evaluated, where figures of each group are wanted.
         scale: what a teacher's cosines were multiplied by to become logits; None: it has none.
     """
 
     measurements: list[Measurement] = field(default_factory=list)
+    groups: ClassExamples | None = None
     scale: float | None = None
 
     @property
@@ -81,6 +86,13 @@ class Evaluated:
             entry["calibration"] = {
                 "ece": expected_calibration_error(self.headline.logits, self.headline.targets)
             }
+        if self.groups is not None and name == "fewshot":
+            entry["by_group"] = [
+                {"group": group, "shots": m.shots, **figures}
+                for m in self.measurements
+                if (m.steps, m.batchnorm) == (self.headline.steps, self.headline.batchnorm)
+                for group, figures in accuracy_by_group(m, self.groups).items()
+            ]
         return entry
 
     def _entry(self, measured: Measurement) -> dict[str, Any]:
@@ -226,7 +238,7 @@ def evaluate_settings(
 ) -> Evaluated:
     """Measure `algorithm` on every setting, the headline at so many steps (None: it takes none)."""
     e, task = config.evaluate, config.task
-    evaluated = Evaluated()
+    evaluated = Evaluated(groups=groups_of(data, config))
     shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
     modes = batchnorm_modes(algorithm, e.transductive)
     curve = curve_steps(e.steps, headline)
@@ -261,6 +273,12 @@ def evaluate_settings(
                 group=recorder.group,
             )
     return evaluated
+
+
+def groups_of(data: ClassData | RegressionTasks, config: Config) -> ClassExamples | None:
+    """Return the examples of the classes that are evaluated, where figures are by group."""
+    wanted = data.has_classes and config.dataset.supports.by_group
+    return data.split(config.evaluate.part) if wanted and data.has_classes else None
 
 
 def fidelity(student: Evaluated, teacher: Evaluated) -> dict[str, float]:

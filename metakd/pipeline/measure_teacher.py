@@ -18,6 +18,7 @@ from metakd.pipeline.judging import centroid_learner, judged
 from metakd.pipeline.measure import (
     Evaluated,
     evaluate_settings,
+    groups_of,
     setting_of_plan,
 )
 from metakd.pipeline.scale import scale_fitted_to
@@ -82,7 +83,7 @@ def _evaluate_embedding(
     elif embeds_alone(backbone):
         used = images_of(data, [setting_of_plan(config, s, e.tasks, None, None) for s in shot_list])
         embeddings = embed_split(head, data, e.part, precision, group=recorder.group, used=used)
-    evaluated = Evaluated()
+    evaluated = Evaluated(groups=groups_of(data, config))
     with recorder.bar("evaluate", len(shot_list) * e.tasks, "evaluate teacher") as bar:
         for shots in shot_list:
             mode = "inductive" if has_batchnorm(backbone) else None

@@ -48,6 +48,7 @@ from metakd.pipeline.construction import (
     settings_of,
 )
 from metakd.pipeline.device import choose_device
+from metakd.pipeline.groups import check_groups
 from metakd.pipeline.ingredients import check_ingredients
 from metakd.pipeline.inputs import (
     Known,
@@ -320,6 +321,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         _try_out(prepared)
         check_contrast(prepared)
         check_ingredients(prepared)
+        check_groups(prepared)
         read_unlabelled(prepared)
     return prepared
 

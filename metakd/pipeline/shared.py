@@ -100,6 +100,8 @@ def _check_sharing(prepared: Prepared, group: Group) -> None:
     if is_random(learner.train()):
         _refuse("a student with dropout", "shared tasks would be given other random numbers")
     _check_norms(learner)
+    if config.meta_train.group_losses != "together":
+        _refuse("meta_train.group_losses", "a group's loss is no mean over all examples")
     for name in ("warmstart", "meta_train"):
         if getattr(config, name).manifold_mixup:
             _refuse(f"{name}.manifold_mixup", "it mixes features of one process with each other")

@@ -149,6 +149,7 @@ def _name(model: str, results: Results) -> str:
 def _lines_below(results: Results, names: Mapping[str, str]) -> Iterable[str]:
     yield from divergence_lines(results, names)
     for model, name in names.items():
+        yield from _groups(name, results.models[model])
         yield from _variants(name, results.models[model])
     yield from _ratios(results)
     fidelity = results.fidelity
@@ -167,6 +168,14 @@ def _lines_below(results: Results, names: Mapping[str, str]) -> Iterable[str]:
         same = gain.state == getattr(head, "state", None)
         if gain.is_like(head) and same and gain.difference is not None:
             yield _gain(gain, gain.difference, names)
+
+
+def _groups(name: str, model: ModelResults) -> Iterable[str]:
+    """Yield a line for each number of shots with the accuracy on each group of classes."""
+    for shots in dict.fromkeys(entry.shots for entry in model.by_group):
+        own = [e for e in model.by_group if e.shots == shots and e.accuracy is not None]
+        figures = [f"{e.group} {100 * (e.accuracy or 0.0):.1f}" for e in own]
+        yield f"{name}, {shots}-shot: {'   '.join(figures)}"
 
 
 def _variants(name: str, model: ModelResults) -> Iterable[str]:

@@ -134,6 +134,22 @@ class ModelCalibration(Part):
     """Expected calibration error."""
 
 
+class GroupFigures(Part):
+    """Accuracy on the queries of one group of classes."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"required": ["group", "shots", "accuracy", "ci95", "tasks"]}
+    )
+
+    group: Maybe[str] = None
+    """A dataset of `dataset=several`."""
+    shots: Maybe[Positive] = None
+    accuracy: Maybe[Share] = None
+    ci95: Maybe[Amount] = None
+    tasks: Maybe[Positive] = None
+    """With a query of the group."""
+
+
 class ModelResults(Part):
     """The figures of one model."""
 
@@ -155,6 +171,8 @@ class ModelResults(Part):
     `fewshot`."""
     whole_all: tuple[WholeMeasurement, ...] = ()
     """The same of every state that was measured."""
+    by_group: tuple[GroupFigures, ...] = ()
+    """Of each group of classes, where the dataset is several; else absent."""
     calibration: Maybe[ModelCalibration] = None
     cost: Cost = Cost()
     validated: Maybe[Number] = None

@@ -47,6 +47,8 @@ class DatasetSupports:
     """Public training sets with classes like its own under other names; a warning says so."""
     distance: str = fact("euclidean", words=DISTANCES)
     """What `algorithm.distance=auto` is."""
+    by_group: bool = fact(False)
+    """Whether figures are given for each group of its classes, too."""
 
 
 @dataclass

@@ -132,6 +132,17 @@ class MetaTrainConfig(IngredientsConfig):
     label_smoothing: float = setting(0.0, least=0, below=1)
     """Share of each label that is spread over all classes; not of algorithms that adapt by
     gradient."""
+    draw: str = setting("proportion", words=("proportion", "turn"))
+    """Whole batches: from all examples alike, or from each group of classes in turn (datasets of
+    `several`, superclasses, scripts)."""
+    group_losses: str = setting(
+        "together", words=("together", "fixed", "uncertainty", "gradient_norm")
+    )
+    """Whole batches: one loss over all classes, or a head and a loss for each group of classes,
+    added up by `group_weights` (`fixed`) or by weights learned from their uncertainty or the norms
+    of their gradients."""
+    group_weights: dict[str, float] = setting({}, least=0)
+    """`group_losses=fixed`: by name of the group; 1 where none is given."""
 
 
 @dataclass
