@@ -91,7 +91,7 @@ class Evaluated:
                 {"group": group, "shots": m.shots, **figures}
                 for m in self.measurements
                 if (m.steps, m.batchnorm) == (self.headline.steps, self.headline.batchnorm)
-                for group, figures in accuracy_by_group(m, self.groups).items()
+                for group, figures in _by_group(m, self.groups).items()
             ]
         return entry
 
@@ -109,6 +109,10 @@ class Evaluated:
         if len(curve) > 1:  # one number of steps says nothing of where it began
             entry["diverged_from_step"] = min(s for s, m in curve.items() if m.diverged.any())
         return entry
+
+
+def _by_group(measured: Measurement, groups: ClassExamples) -> dict[str, dict[str, Any]]:
+    return accuracy_by_group(measured.logits, measured.targets, measured.classes, groups)
 
 
 def steps_at_test(config: Config) -> int | None:

@@ -9,7 +9,6 @@ from torch import Tensor
 from metakd.data.class_examples import ClassExamples
 from metakd.reports.divergence import answers
 from metakd.reports.statistics import mean_ci95
-from metakd.stages.evaluate import Measurement
 
 __all__ = ["accuracy_by_group", "share_right_by_group"]
 
@@ -27,17 +26,21 @@ def share_right_by_group(right: Tensor, of: Tensor, group: int) -> Tensor:
     return ((right & own).sum(1).double() / counts.clamp(min=1))[counts > 0]
 
 
-def accuracy_by_group(measured: Measurement, examples: ClassExamples) -> dict[str, dict[str, Any]]:
+def accuracy_by_group(
+    logits: Tensor, targets: Tensor, classes: Tensor, examples: ClassExamples
+) -> dict[str, dict[str, Any]]:
     """Return by name of a group `accuracy`, `ci95` and `tasks`, of the tasks with a query of it.
 
     A group with fewer than two such tasks has no interval and is left out.
 
     Args:
-        measured: few-shot classification.
+        logits: [tasks, queries, ways].
+        targets: [tasks, queries] int64.
+        classes: [tasks, ways] int64, the class behind each label.
         examples: of the split that was evaluated.
     """
-    right = answers(measured.logits) == measured.targets
-    of = examples.groups.cpu()[measured.classes.gather(1, measured.targets)]
+    right = answers(logits) == targets
+    of = examples.groups.cpu()[classes.gather(1, targets)]
     found = {}
     for group, name in enumerate(examples.group_names):
         values = share_right_by_group(right, of, group).tolist()
