@@ -11,6 +11,7 @@ from metakd.config.judging import check_judging
 from metakd.config.locate import Choices, supports_of
 from metakd.config.needs import check_needs, declared_needs
 from metakd.config.schema import LEARNED_MODES, REGRESSION_MODES, Config
+from metakd.config.teachers import check_teachers
 from metakd.config.whole import check_whole
 from metakd.errors import UserError, nearest
 
@@ -41,6 +42,7 @@ def check(config: Config) -> None:
         _check_images(config)
     _check_distillation(config)
     check_judging(config)
+    check_teachers(config)
     _check_leaks(config)
     _check_files(config)
 

@@ -27,6 +27,11 @@ def check_judging(config: Config) -> None:
             continue
         typed = f"evaluate.{name}={str(getattr(evaluate, name)).lower()}"
         off = "evaluate.centre=false" if name == "centre" else "evaluate.augmented_shots=1"
+        if config.task.whole:
+            raise UserError(
+                f"{typed}: task={config.task.name} has no support sets whose embeddings "
+                f"would judge queries; type {off}"
+            )
         if name not in algorithm.supports.evaluates_with:
             able = ", ".join(_able(name))
             raise UserError(

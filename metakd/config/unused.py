@@ -51,6 +51,8 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         and "the algorithm takes no steps",
         "evaluate.augment": config.evaluate.augmented_shots < 2
         and "support images are not changed (evaluate.augmented_shots=1)",
+        "teacher.seed": bool(config.teacher.seeds) and "teacher.seeds are the networks' seeds",
+        "distill.ensemble": not config.teacher.seeds and "the teacher is one network",
         "student.same_classes": "it is about the teacher",
         "warmstart.unlabelled": config.warmstart.enabled
         and not config.distill.supports.uses_teacher

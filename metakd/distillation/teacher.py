@@ -17,6 +17,7 @@ from metakd.distillation.embedding_tables import EmbeddingTables, TeacherView
 from metakd.distillation.objective import Answer, TaskAnswers, stages_among
 from metakd.distillation.teacher_modes import (
     class_means,
+    ensemble_logits,
     head_logits,
     prototype_logits,
     prototype_logits_on_support,
@@ -59,6 +60,8 @@ class FrozenTeacher:
         teacher_view: of a teacher with its own view of the examples, see `EmbeddingTables`.
         folder: of tables that are too large for memory, likewise.
         open_bar: shows how far they are, likewise.
+        by_support: of a teacher of several networks (`metakd.models.ensemble`) in mode `prototype`,
+            weight their logits for a task by each one's accuracy on its support set.
 
     Attributes:
         size: of an embedding.
@@ -82,6 +85,7 @@ class FrozenTeacher:
         teacher_view: TeacherView | None = None,
         folder: Path | None = None,
         open_bar: OpenBar | None = None,
+        by_support: bool = False,
     ) -> None:
         check_word("distill.teacher_mode", mode, MODES)
         network = copy.deepcopy(network).eval().requires_grad_(False)
@@ -97,6 +101,8 @@ class FrozenTeacher:
             open_bar=open_bar,
         )
         self._penalty = penalty
+        self._sizes: tuple[int, ...] = getattr(network.backbone, "sizes", ())
+        self._by_support = by_support
         self.mode = mode
         self.size = network.head.in_features
         self.scale = 10.0
@@ -243,6 +249,13 @@ class FrozenTeacher:
         labels, ways = tasks.support_targets, tasks.ways
         support = self._tables.directions(split, *_examples(tasks, True))
         with torch.autocast(support.device.type, enabled=False):
+            if self._sizes and self.mode == "prototype":
+                query = (
+                    None if on_support else self._tables.directions(split, *_examples(tasks, False))
+                )
+                return ensemble_logits(
+                    support, labels, query, ways, self._sizes, scale, by_support=self._by_support
+                )
             if on_support:
                 if self.mode == "linear":
                     return ridge_logits_on_support(support, labels, ways, scale, self._penalty)

@@ -12,12 +12,15 @@ support example of a class nothing is left to answer from, so that is refused.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
     "class_means",
+    "ensemble_logits",
     "head_logits",
     "prototype_logits",
     "prototype_logits_on_support",
@@ -73,6 +76,51 @@ def prototype_logits_on_support(
     own = (support * F.normalize(own_sum - support, dim=-1)).sum(-1, keepdim=True)
     cosine = cosine.scatter(-1, targets.unsqueeze(-1), own)
     return (2.0 * scale) * (cosine - 1.0)  # as in `prototype_logits`
+
+
+def ensemble_logits(
+    support: Tensor,
+    targets: Tensor,
+    query: Tensor | None,
+    ways: int,
+    sizes: Sequence[int],
+    scale: float = 1.0,
+    *,
+    by_support: bool = False,
+) -> Tensor:
+    """Return the mean of several members' `prototype_logits`, each on its part of the embedding.
+
+    Args:
+        support: [tasks, n, sum of sizes], the members' centred parts side by side.
+        targets: [tasks, n] int64 labels 0 … ways-1.
+        query: [tasks, queries, sum of sizes]; None: leave-one-out on the support set.
+        ways: number of classes.
+        sizes: of the parts, which are scaled to length 1 each.
+        scale: turns distances into logits.
+        by_support: weight members by their leave-one-out accuracy on a task's support set (evenly
+            where none is right, and where there is one example of a class); False: evenly.
+
+    Raises:
+        ValueError: leave-one-out with one support example of a class.
+    """
+    shown = [F.normalize(part, dim=-1) for part in support.split(list(sizes), dim=-1)]
+    found = left = None
+    by_support &= query is None or support.shape[-2] >= 2 * ways
+    if query is None or by_support:
+        left = torch.stack([prototype_logits_on_support(s, targets, ways, scale) for s in shown])
+    if query is not None:
+        asked = [F.normalize(part, dim=-1) for part in query.split(list(sizes), dim=-1)]
+        pairs = zip(shown, asked, strict=True)
+        found = torch.stack([prototype_logits(s, targets, q, ways, scale) for s, q in pairs])
+    logits = left if found is None else found
+    assert logits is not None
+    if not by_support:
+        return logits.mean(0)
+    assert left is not None
+    right = (left.argmax(-1) == targets).to(logits.dtype).mean(-1)  # [members, tasks]
+    total = right.sum(0)
+    weights = torch.where(total > 0, right / total.clamp_min(1e-12), 1.0 / len(shown))
+    return (weights[:, :, None, None] * logits).sum(0)
 
 
 def ridge_logits(

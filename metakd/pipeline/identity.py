@@ -44,13 +44,21 @@ CODE = fingerprint(
 """Of the sources that decide what a student is, read when the program starts."""
 
 
-def key_of_teacher(prepared: Prepared, network: nn.Module, backbone: nn.Module) -> str:
+def key_of_teacher(
+    prepared: Prepared,
+    network: nn.Module,
+    backbone: nn.Module,
+    seed: int | None = None,
+    taught_by: str | None = None,
+) -> str:
     """Return the content address of the teacher that pre-training makes of an untrained one.
 
     Args:
         prepared: the run.
         network: the whole teacher.
         backbone: of it.
+        seed: of its training; None: `teacher.seed`.
+        taught_by: content address of the teacher of the generation before; None: it is the first.
     """
     config, data, expects = prepared.config, prepared.data, prepared.teacher_input
     return teacher_key(
@@ -60,7 +68,8 @@ def key_of_teacher(prepared: Prepared, network: nn.Module, backbone: nn.Module) 
             **({"reads_larger": True} if data.has_classes and reads_larger(prepared) else {}),
         },
         training={
-            **_stage(config.pretrain, "cache"),
+            **_stage(config.pretrain, "cache", "generations"),
+            **({} if taught_by is None else {"taught_by": taught_by}),
             **_images(prepared),
             **({} if data.has_classes else _episodes(prepared)),
             "deterministic": config.deterministic,
@@ -69,7 +78,7 @@ def key_of_teacher(prepared: Prepared, network: nn.Module, backbone: nn.Module) 
         precision=prepared.precision.name,
         device_type=prepared.device.type,
         threads=torch.get_num_threads(),
-        seed=config.teacher.seed or 0,
+        seed=config.teacher.seed or 0 if seed is None else seed,
     )
 
 

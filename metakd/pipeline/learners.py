@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,17 +15,13 @@ from metakd.config.schema import LEARNED_MODES, Config
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distillation.teacher import FrozenTeacher
-from metakd.models.input_adapter import unadapted
 from metakd.models.network import Network
 from metakd.pipeline.groups import apart, whole_batches
-from metakd.pipeline.identity import key_of_teacher
 from metakd.pipeline.ingredients import ingredients_of
 from metakd.pipeline.measure import chosen_by, precision_of, validation_setting
-from metakd.pipeline.meta_pretrain import meta_pretrain
 from metakd.pipeline.prepare import Prepared, optimization_of
+from metakd.pipeline.teacher_training import train_teacher
 from metakd.pipeline.teacher_view import (
-    reads_larger,
-    shown_to_teacher,
     small_pictures,
     view_of_teacher,
 )
@@ -34,15 +29,15 @@ from metakd.pipeline.teaching import adapting_teacher, join
 from metakd.pipeline.whole import validated, whole_network
 from metakd.stages.contrast import contrast
 from metakd.stages.exchange import part_of
-from metakd.stages.fit import Fitted, StageContext, fit
+from metakd.stages.fit import StageContext, fit
 from metakd.stages.ingredients import enriched, mixing
 from metakd.stages.preflight import Estimate, preflight
-from metakd.stages.pretrain import pretrain, warm_start
+from metakd.stages.pretrain import warm_start
 from metakd.stages.recorder import Recorder
-from metakd.stages.teacher import trained_teacher
+from metakd.stages.teacher_view import CachedTeacherView
 from metakd.stages.unlabelled import follow
 
-__all__ = ["Student", "Taught", "get_teacher", "train_student"]
+__all__ = ["Student", "Taught", "frozen_teacher", "get_teacher", "train_student"]
 
 CALIBRATION_STEPS = 10
 
@@ -107,30 +102,25 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
     untrained = not prepared.teacher_is_trained and not config.pretrain.enabled
     if untrained and data.has_classes:
         return Taught(network, None, None)  # it learns from scratch, beside the student
-    kept = None if prepared.teacher_is_trained else recorder.finished("teacher")
-    if kept is not None:  # this run's own, whatever the cache holds by now
-        network.load_state_dict(kept["network"])
-        network.to(data.device)
-        seconds = kept["seconds"]
-    elif not prepared.teacher_is_trained and not untrained:
-
-        def trained(own: Recorder) -> tuple[float, bool]:
-            return trained_teacher(
-                network,
-                own,
-                lambda: _pretrain(prepared, network, own),
-                key=key_of_teacher(prepared, network, network.backbone),
-                cache_root=prepared.cache_root if config.pretrain.cache else None,
-            )[1:]
-
-        taken, cached = recorder.by_first(network, trained)
-        seconds = None if cached else taken
-        recorder.finish("teacher", {"network": network.state_dict(), "seconds": seconds})
+    if not prepared.teacher_is_trained and not untrained:
+        seconds = train_teacher(prepared, network, recorder)
     if not data.has_classes:
         whole = copy.deepcopy(network)
         own = adapting_teacher(prepared, whole.backbone, whole.head)
         return Taught(network, None, seconds, own)
     teacher_view = view_of_teacher(prepared, network, recorder)
+    teacher = frozen_teacher(prepared, network, recorder, teacher_view)
+    return Taught(network, teacher, seconds, has_own_view=teacher_view is not None)
+
+
+def frozen_teacher(
+    prepared: Prepared,
+    network: Network,
+    recorder: Recorder,
+    teacher_view: CachedTeacherView | None = None,
+) -> FrozenTeacher:
+    """Return the answers of a network that no longer changes, calibrated where they need it."""
+    config, data = prepared.config, prepared.class_data
     teacher = FrozenTeacher(
         network,
         data,
@@ -140,6 +130,7 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
         teacher_view=teacher_view,
         folder=prepared.cache_root / "embeddings",
         open_bar=recorder.progress.bar,
+        by_support=config.distill.ensemble == "support_accuracy",
     )
     if calibrates(prepared):
         teacher.calibrate(
@@ -152,28 +143,7 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
             ),
             CALIBRATION_STEPS,
         )
-    return Taught(network, teacher, seconds, has_own_view=teacher_view is not None)
-
-
-def _pretrain(prepared: Prepared, network: Network, recorder: Recorder) -> Fitted:
-    """Train the teacher before it teaches: to tell classes apart, or else on tasks."""
-    if not prepared.data.has_classes:
-        return meta_pretrain(prepared, network, recorder)
-    stage, seed = prepared.config.pretrain, prepared.config.teacher.seed or 0
-    # Larger files are read for it here as they are when it answers.
-    larger = reads_larger(prepared)
-    with unadapted(network.backbone) if larger else nullcontext():
-        return pretrain(
-            network,
-            shown_to_teacher(prepared) if larger else prepared.data,
-            StageContext("pretrain", recorder, prepared.precision, optimization_of(stage), seed),
-            epochs=stage.epochs,
-            updates=stage.updates,
-            batch_size=stage.batch_size,
-            label_smoothing=stage.label_smoothing,
-            validate_fraction=None if prepared.config.task.whole else stage.validate_fraction,
-            added=ingredients_of(stage),
-        )
+    return teacher
 
 
 def _frozen_mode(config: Config) -> str:

@@ -5,7 +5,6 @@ Nothing is written: the run's folder is made only after this has succeeded.
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -34,6 +33,7 @@ from metakd.data.splits import SPLITS
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
 from metakd.models.card import Card
+from metakd.models.ensemble import Ensemble
 from metakd.models.input_adapter import adapt_input
 from metakd.models.layout import lay_out_channels_last
 from metakd.models.network import Network
@@ -64,10 +64,10 @@ from metakd.pipeline.judging import check_judging
 from metakd.pipeline.loss import build_objective, needs_of_loss
 from metakd.pipeline.seen import change_both, without_learned
 from metakd.pipeline.task_sizes import check_tasks, fit_queries
+from metakd.pipeline.try_out import try_out
 from metakd.pipeline.unlabelled import check_contrast, read_unlabelled
-from metakd.pipeline.whole import whole_network, with_epochs
+from metakd.pipeline.whole import with_epochs
 from metakd.registry import build, resolve
-from metakd.stages.evaluate import embeds_alone
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision, choose_precision
 
@@ -149,9 +149,20 @@ class Prepared:
 
     def backbone_of_teacher(self) -> nn.Module:
         """Return the teacher's backbone at its start, on the device, laid out as in training."""
+        teacher = self.config.teacher
+        if not teacher.seeds:
+            return self._member(teacher.seed or 0)
+        return Ensemble([self._member(seed) for seed in teacher.seeds]).to(self.device)
+
+    def new_teacher(self, seed: int) -> Network:
+        """Return an untrained network like the teacher, or one of its members, on the device."""
+        backbone = self._member(seed)
+        return Network(backbone, self.class_data.split("train").classes).to(self.device)
+
+    def _member(self, seed: int) -> nn.Module:
         c, data, expects = self.config, self.data, self.teacher_input
         shape = data.example_shape if expects is None else expects.shape
-        backbone = build_backbone(c.teacher, shape, c.plugins, c.teacher.seed or 0)
+        backbone = build_backbone(c.teacher, shape, c.plugins, seed)
         if expects is not None and data.has_classes:
             adapt_input(backbone, data.preprocessing, expects)
         return lay_out_channels_last(backbone).to(self.device)
@@ -314,11 +325,14 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         prepared.teacher_card, prepared.teacher_input = built.card, built.expects
         prepared.teacher_classes = built.classes
         warnings += built.lines
+        if config.teacher.seeds:
+            backbone = prepared.backbone_of_teacher()
+            prepared.teacher = Network(backbone, prepared.teacher.head.out_features).to(device)
     _carry(prepared)
     check_judging(prepared)
     if not known.evaluating:
         _leave_out_learned(prepared)
-        _try_out(prepared)
+        try_out(prepared)
         check_contrast(prepared)
         check_ingredients(prepared)
         check_groups(prepared)
@@ -372,31 +386,3 @@ def _student_seed(config: Config) -> int:
     """
     seed = config.seed if config.student.seed is None else config.student.seed
     return stream_key(seed, "student") if seed == (config.teacher.seed or 0) else seed
-
-
-def _try_out(prepared: Prepared) -> None:
-    """Build what is built during the run once, so that a setting refused there is refused now."""
-    config = prepared.config
-    helps = config.distill.supports.uses_teacher or config.algorithm.supports.teaches
-    embeds = prepared.teacher if helps and prepared.data.has_classes else None
-    if embeds is not None and not embeds_alone(embeds):
-        raise UserError(
-            f"teacher.checkpoint: '{config.teacher.checkpoint}' has batch norm without running "
-            "statistics: what this teacher says of an image would depend on which others it sees "
-            "with it; save one that keeps them (track_running_stats=True), or type distill=none"
-        )
-    algorithm = prepared.algorithm(copy.deepcopy(prepared.student))
-    if config.task.whole:
-        whole_network(algorithm, config)
-    if prepared.teacher is not None and config.distill.supports.uses_teacher:
-        prepared.objective(prepared.teacher, torch.zeros(prepared.teacher.head.in_features))
-    if prepared.everything.has_classes and config.finetune.enabled:
-        prepared.everything.target(
-            config.finetune.target, config.finetune.shots, config.dataset.split_seed
-        )
-    if config.algorithm.supports.outer_optimizer not in (None, config.meta_train.optimizer):
-        prepared.warnings.append(
-            f"algorithm={config.algorithm.name} is published with meta_train.optimizer="
-            f"{config.algorithm.supports.outer_optimizer}, not {config.meta_train.optimizer}; "
-            "see its file in conf/algorithm for the rate and schedule"
-        )

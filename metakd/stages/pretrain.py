@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from metakd.algorithms.supervised import Supervised
 from metakd.data.class_data import ClassData
 from metakd.data.tasks import ExampleBatch
+from metakd.distillation.kd import KD
 from metakd.distillation.objective import Answer, Objective
 from metakd.models.network import Network
 from metakd.models.normalization import batchnorm_mode
@@ -66,6 +67,7 @@ def pretrain(
     validate_fraction: float | None,
     updates: int | None = None,
     added: Ingredients = NOTHING,
+    predecessor: Network | None = None,
 ) -> Fitted:
     """Train `network` in place to tell the meta-train classes apart.
 
@@ -84,6 +86,9 @@ def pretrain(
             split `validate` are of the same classes.
         updates: at least so many, in further passes; None: `epochs` alone decides.
         added: to each update.
+        predecessor: the teacher of the generation before, from whose answers to the same images it
+            learns, too: half the loss on the labels, half τ² KL with τ = 4 (Tian et al., 2020,
+            "Rethinking few-shot image classification"); None: labels alone.
 
     Returns:
         the loop's outcome, whose `best` is the best accuracy on held-out images.
@@ -92,6 +97,8 @@ def pretrain(
     learner.network.head = network.head
     learner.to(data.device)
     objective = Objective()
+    if predecessor is not None:
+        objective = KD(ce_weight=0.5, kd_weight=0.5, temperature=4.0)
     objective.label_smoothing = label_smoothing
     train, held = hold_out(data.split("train").labels, validate_fraction or 0.0)
     held_in = "train"
@@ -118,9 +125,21 @@ def pretrain(
         mixing(batches.batch, added, seed=context.seed, stage="pretrain"),
         context,
         steps=batches.steps(epochs, updates),
+        answers_to=None
+        if predecessor is None
+        else lambda batch: _answer(predecessor, batch, context.precision),
         validation=validation if len(held) else None,
         learner_is="teacher",
     )
+
+
+@torch.no_grad()
+def _answer(network: Network, batch: ExampleBatch, precision: Precision) -> Answer:
+    """Return a trained network's logits for the images of a batch, as they are or mixed."""
+    network.eval()
+    with batchnorm_mode(network, "running"), precision.autocast():
+        images = batch.examples if batch.mixed is None else batch.mixed
+        return Answer(network(images).logits.float(), None)
 
 
 def warm_start(

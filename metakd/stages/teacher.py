@@ -22,7 +22,7 @@ CODE = fingerprint(
     "data",
     *(f"stages/{name}.py" for name in STAGES),
     "algorithms/supervised.py",
-    "distillation/objective.py",
+    *(f"distillation/{name}.py" for name in ("objective", "distillation", "kd", "divergences")),
 )
 """Of the sources that decide what a pre-trained teacher is, read when the program starts: sources
 that change while it runs are not the code that it runs."""
@@ -57,6 +57,7 @@ def trained_teacher(
     *,
     key: str,
     cache_root: Path | None,
+    stage: str = "pretrain",
 ) -> tuple[Network, float, bool]:
     """Return (trained network, seconds of training, whether it came from the cache).
 
@@ -69,6 +70,7 @@ def trained_teacher(
         train: trains it in place.
         key: `teacher_key`.
         cache_root: folder of caches; None: neither read nor written.
+        stage: that trains it.
     """
     folder = None if cache_root is None else cache_root / "teachers"
     seconds = 0.0
@@ -77,7 +79,7 @@ def trained_teacher(
         network.load_state_dict(weights)
 
     # Part of what an earlier process began may have been done with other settings or sources.
-    whole = not recorder.begun("pretrain")
+    whole = not recorder.begun(stage)
 
     def make() -> None:
         nonlocal seconds

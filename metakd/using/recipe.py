@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.adaptation.judged import Judged
 from metakd.errors import UserError
+from metakd.models.ensemble import Ensemble
 from metakd.models.layout import lay_out_channels_last
 from metakd.models.normalization import has_batchnorm, set_running_statistics
 from metakd.registry import build, resolve
@@ -58,6 +59,7 @@ class Recipe:
         channels_last: memory layout of its filters.
         centred: embeddings are centred by a mean that is stored with the weights, and scaled to
             length 1 (`Judged`).
+        members: networks of which the backbone consists (`Ensemble`).
     """
 
     model: str
@@ -74,6 +76,7 @@ class Recipe:
     precision: str
     channels_last: bool
     centred: bool = False
+    members: int = 1
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON; `from_plain` reads them back."""
@@ -101,6 +104,9 @@ class Recipe:
         given["centred"] = content.get("centred", False)  # absent from those of earlier versions
         if not isinstance(given["centred"], bool):
             raise ValueError("the recipe's 'centred' is neither true nor false")
+        given["members"] = content.get("members", 1)
+        if type(given["members"]) is not int or given["members"] < 1:
+            raise ValueError("the recipe's 'members' is no number of networks")
         shape = tuple(given["example_shape"])
         if not shape or not all(isinstance(n, int) and n > 0 for n in shape):
             raise ValueError("the recipe's 'example_shape' is no list of sizes")
@@ -142,12 +148,16 @@ def build_learner(
     """
     with torch.random.fork_rng(devices=[]):  # the initial weights are replaced
         body = resolve(recipe.backbone.target, "metakd.models", plugins)
-        backbone = build(
-            body,
-            recipe.example_shape,
-            settings=recipe.backbone.settings,
-            options=recipe.backbone.options,
-        )
+        networks: list[nn.Module] = [
+            build(
+                body,
+                recipe.example_shape,
+                settings=recipe.backbone.settings,
+                options=recipe.backbone.options,
+            )
+            for _ in range(recipe.members)
+        ]
+        backbone = networks[0] if recipe.members == 1 else Ensemble(networks)
         if recipe.channels_last:
             lay_out_channels_last(backbone)
         learner: Algorithm = build(
@@ -164,7 +174,8 @@ def build_learner(
         set_running_statistics(learner, any(k.endswith(_STATISTICS) for k in weights))
     if recipe.centred:
         assert isinstance(learner, MetricAlgorithm)  # others are refused
-        learner = Judged(learner, torch.zeros(int(backbone.embedding_size)))
+        size = int(backbone.embedding_size)  # type: ignore[arg-type]
+        learner = Judged(learner, torch.zeros(size))
     try:
         learner.load_state_dict(dict(weights))
     except RuntimeError as error:

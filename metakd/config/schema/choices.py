@@ -137,6 +137,9 @@ class ArchitectureConfig:
     seed: int | None = setting(None, **SEED, pipeline=True)
     """Seed of the initial weights (and of the teacher's training); null: `seed` for the student, 0
     for the teacher, so that students of different seeds learn from the same teacher."""
+    seeds: list[int] = setting([], **SEED, pipeline=True)
+    """Of the teacher: a network for each of these seeds, trained and cached each by itself, which
+    teach together as an ensemble. Empty: one network, of `seed`."""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -266,6 +269,9 @@ class DistillConfig:
     """`feedback`: rate of the student's trial step, plain gradient descent."""
     hypergradient: str = setting("finite_differences", words=("finite_differences", "unrolled"))
     """`feedback`: `unrolled` is exact and takes more memory."""
+    ensemble: str = setting("average", words=("average", "support_accuracy"), pipeline=True)
+    """How the logits of a teacher of several networks (`teacher.seeds`) are joined for a task:
+    `average`, or weighted by each one's leave-one-out accuracy on the support set (`prototype`)."""
     schedules: dict[str, Any] = setting({}, pipeline=True)
     """How a weight or the temperature changes in each stage, by its name: `linear`, `cosine`,
     `ramp_up`, or `{shape: cosine, start: 8, end: 1, share: 0.5}`."""

@@ -82,6 +82,9 @@ class PretrainConfig(IngredientsConfig):
     """Share of each label that is spread over all classes."""
     validate_fraction: float = setting(0.05, least=0, below=1)
     """Share of each class's images held out for the teacher's own validation."""
+    generations: int = setting(1, least=1)
+    """Teachers trained one after another, the same architecture from new initial weights: from the
+    second on each learns from the one before (soft targets, τ 4, half and half with the labels)."""
     cache: bool = setting(True, decides="nothing", repeated=False)
     """Keep the trained teacher and reuse it for the same config, data and code."""
 

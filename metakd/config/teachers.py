@@ -1,0 +1,86 @@
+"""Whether there can be a teacher of several networks, and several generations of it."""
+
+from __future__ import annotations
+
+from metakd.config.schema import LEARNED_MODES, Config
+from metakd.errors import UserError
+
+__all__ = ["check_teachers"]
+
+
+def check_teachers(config: Config) -> None:
+    """Refuse teachers of several networks or generations where nothing trains them so.
+
+    Raises:
+        UserError: one line with what to type instead.
+    """
+    if config.student.seeds:
+        raise UserError(
+            f"student.seeds={_word(config.student.seeds)}: it is about the teacher; of several "
+            "students type seed=0,1 with -m, then metakd evaluate RUN RUN --ensemble"
+        )
+    if not (config.distill.supports.uses_teacher or config.algorithm.supports.teaches):
+        return
+    seeds, generations = config.teacher.seeds, config.pretrain.generations
+    if seeds:
+        _check_seeds(config)
+    for typed, off in (
+        (f"teacher.seeds={_word(seeds)}" if seeds else "", "teacher.seeds=[]"),
+        (
+            f"pretrain.generations={generations}" if generations > 1 else "",
+            "pretrain.generations=1",
+        ),
+    ):
+        why = _obstacle(config)
+        if typed and why:
+            raise UserError(f"{typed}: {why}; type {off}")
+    if config.distill.ensemble == "support_accuracy" and seeds:
+        _check_weights(config)
+
+
+def _obstacle(config: Config) -> str:
+    """Return why the teacher is not trained on classes from its first weights; empty: it is."""
+    teacher = config.teacher
+    if config.dataset.supports.kind == "regression":
+        return f"dataset={config.dataset.name} is regression, where one teacher adapts to tasks"
+    if not config.pretrain.enabled:
+        return "the teacher is not trained here (pretrain=none)"
+    if teacher.checkpoint is not None:
+        return "the teacher is that of teacher.checkpoint"
+    if teacher.pretrained or teacher.supports.outside:
+        return f"teacher={teacher.name} begins with the weights of others"
+    return ""
+
+
+def _check_seeds(config: Config) -> None:
+    seeds, distill = config.teacher.seeds, config.distill
+    if len({*seeds}) < max(2, len(seeds)):
+        raise UserError(
+            f"teacher.seeds={_word(seeds)}: an ensemble has two different seeds or more; type "
+            f"teacher.seeds=[0,1], or teacher.seed={seeds[0]} for one network"
+        )
+    if config.algorithm.supports.teaches or distill.teacher_mode in LEARNED_MODES:
+        mode = distill.teacher_mode
+        raise UserError(
+            f"teacher.seeds={_word(seeds)}: a teacher that adapts or learns (algorithm="
+            f"{config.algorithm.name}, distill.teacher_mode={mode}) is one network; type "
+            f"teacher.seed={seeds[0]}"
+        )
+
+
+def _check_weights(config: Config) -> None:
+    distill, shots = config.distill, config.task.training().shots
+    if distill.teacher_mode != "prototype":
+        raise UserError(
+            f"distill.ensemble=support_accuracy: distill.teacher_mode={distill.teacher_mode} has "
+            "no prototypes of a task to judge its networks by; type distill.ensemble=average"
+        )
+    if shots < 2 and config.algorithm.supports.trains_on == "episodes":
+        raise UserError(
+            "distill.ensemble=support_accuracy: with one example of a class nothing is left out to "
+            "judge by; type task.train_shots=2 or distill.ensemble=average"
+        )
+
+
+def _word(seeds: list[int]) -> str:
+    return f"[{','.join(map(str, seeds))}]"

@@ -1,0 +1,47 @@
+"""Teachers of several networks and generations are refused where nothing trains them so."""
+
+from __future__ import annotations
+
+import pytest
+
+from metakd.config.checks import check
+from metakd.config.compose import compose
+from metakd.errors import UserError
+
+SEEDS = "teacher.seeds=[0,1]"
+REFUSED = {
+    "student.seeds=[0,1]": "it is about the teacher",
+    "teacher.seeds=[3]": "type teacher.seeds=[0,1], or teacher.seed=3",
+    "teacher.seeds=[1,1]": "two different seeds",
+    f"{SEEDS} pretrain=none teacher.checkpoint=conf/config.yaml": "not trained here",
+    f"{SEEDS} teacher.checkpoint=conf/config.yaml": "the teacher is that of teacher.checkpoint",
+    f"{SEEDS} teacher=torchvision teacher.pretrained=true": "the weights of others",
+    f"{SEEDS} dataset=sinusoid distill=kd": "adapts or learns",
+    f"{SEEDS} distill=kd distill.teacher_mode=co_meta": "type teacher.seed=0",
+    f"{SEEDS} algorithm=adversarial": "adapts or learns",
+    "pretrain.generations=0": "at least 1",
+    "pretrain.generations=2 pretrain=none teacher.checkpoint=conf/config.yaml": "not trained here",
+    "pretrain.generations=2 dataset=sinusoid distill=kd": "type pretrain.generations=1",
+    f"{SEEDS} algorithm=protonet distill=kd distill.ensemble=support_accuracy": "train_shots=2",
+    f"{SEEDS} algorithm=protonet distill=kd distill.teacher_mode=head task.train_shots=2 "
+    "distill.ensemble=support_accuracy": "type distill.ensemble=average",
+    "distill.ensemble=mean": "average",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_refused(words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        check(compose(words.split()).config)
+    assert REFUSED[words] in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_not_refused_and_idle() -> None:
+    words = [SEEDS, "pretrain.generations=3", "algorithm=protonet", "distill=kd"]
+    check(compose(words).config)
+    assert compose([*words, "teacher.seed=4"]).warnings == (
+        "teacher.seed changes nothing: teacher.seeds are the networks' seeds",
+    )
+    (line,) = compose(["distill.ensemble=support_accuracy"]).warnings
+    assert line == "distill.ensemble changes nothing: the teacher is one network"
