@@ -45,6 +45,7 @@ from metakd.models.conv4 import Conv4
 from metakd.registry import build
 from metakd.stages.evaluate import EvaluationSetting, evaluate
 from metakd.stages.fit import StageContext, fit
+from metakd.stages.ingredients import Ingredients, enriched, mixing
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
@@ -53,10 +54,13 @@ from metakd.task_spec import TaskSpec
 from metakd.teaching.co_learning import Exchange
 from metakd.teaching.co_meta import CoLearner
 
-CASES = ("protonet", "kd", "maml", "fomaml", "reptile", "carried", "co_meta", "supervised")
+WHOLE = ("supervised", "enriched")
+"""On whole batches; `enriched`: mixed, with turned pictures beside them."""
+CASES = ("protonet", "kd", "maml", "fomaml", "reptile", "carried", "co_meta", *WHOLE)
 PROCESSES = 2
 NUDGES = 3
 CLASSES = 12
+ADDED = Ingredients(rotation_weight=1.0, mixup=1.0)
 FULL = Precision(None, "cpu")
 
 
@@ -100,8 +104,10 @@ def learner_of(case: str, width: int) -> tuple[Algorithm, Objective]:
         return ProtoNet(backbone, 5), Objective()
     if case == "kd":
         return ProtoNet(backbone, 5), KD(size, 3, torch.zeros(3), kd_weight=1.0, temperature=4.0)
-    if case == "supervised":
-        return Supervised(backbone, CLASSES), Objective()
+    if case in WHOLE:
+        learner = Supervised(backbone, CLASSES)
+        added = ADDED if case == "enriched" else Ingredients()
+        return enriched(learner, added, seed=1, stage="meta_train"), Objective()
     if case in ("reptile", "carried"):
         state = "carried" if case == "carried" else "fresh"
         return build(
@@ -180,7 +186,7 @@ class Trial:
                     ends = torch.where(up, torch.inf, -torch.inf).to(p.dtype)
                     p.copy_(torch.nextafter(p, ends))
         order = list(reversed(range(self.meta_batch))) if reverse else None
-        if case == "supervised":
+        if case in WHOLE:
             size = 4 * self.meta_batch
             order = list(reversed(range(size))) if reverse else None
             stream: Any = self.data.batches("train", batch_size=size, seed=1, stage="meta_train")
@@ -189,8 +195,11 @@ class Trial:
                 "train", TaskSpec(5, 1, 5), tasks=self.meta_batch, seed=1, stage="train"
             )
 
+        added = ADDED if case == "enriched" else Ingredients()
+        given = mixing(stream.batch, added, seed=1, stage="meta_train")
+
         def batch_at(step: int) -> Any:
-            batch = widened(stream.batch(step), dtype, order)
+            batch = widened(given(step), dtype, order)
             if poison >= 0 and step == 1:
                 batch.query[poison] = float("nan")
             return batch

@@ -68,6 +68,14 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         "task.fit": regression and "tasks are functions, without classes",
         **idle_in_whole(config),
     }
+    for name in ("rotation_weight", "mixup", "manifold_mixup", "label_smoothing"):
+        nothing[f"warmstart.{name}"] = (
+            config.warmstart.enabled
+            and not config.warmstart.epochs
+            and "with warmstart.epochs=0 it learns from no labels"
+        )
+        if not config.meta_train.iterations:
+            nothing[f"meta_train.{name}"] = "with meta_train.iterations=0 nothing is meta-trained"
     if regression and config.distill.supports.uses_teacher:
         for name in ("temperature", "standardise"):
             nothing[f"distill.{name}"] = "predictions are numbers, compared by their error"

@@ -88,8 +88,10 @@ def small_pictures(prepared: Prepared) -> str | None:
         where, instead = "beside the student", "distill.teacher_mode=auto"
     elif data.augment and data.views == 0:
         where, instead = "where training pictures are changed afresh", "dataset.views=4"
-    elif prepared.config.warmstart.mixup or prepared.config.meta_train.mixup:
-        where, instead = "where pictures are mixed", "mixup=0"
+    elif prepared.config.warmstart.mixup:
+        where, instead = "where pictures are mixed", "warmstart.mixup=0"
+    elif prepared.config.meta_train.mixup:
+        where, instead = "where pictures are mixed", "meta_train.mixup=0"
     else:
         return None
     return (

@@ -20,6 +20,16 @@ def test_labels_that_are_adapted_to_are_not_smoothed() -> None:
     assert lines("protonet") == lines("supervised") == ()
 
 
+def test_what_is_added_to_no_update_is_named() -> None:
+    words = ["warmstart.epochs=0", "warmstart.mixup=1", "meta_train.iterations=0"]
+    found = compose([*words, "meta_train.rotation_weight=1", "distill=none"]).warnings
+    assert set(found) == {
+        "warmstart.mixup changes nothing: with warmstart.epochs=0 it learns from no labels",
+        "meta_train.rotation_weight changes nothing: with meta_train.iterations=0 nothing is "
+        "meta-trained",
+    }
+
+
 def test_on_regression_a_temperature_and_passes_over_images_are_idle() -> None:
     words = ("distill.temperature=2", "pretrain.epochs=3", "finetune.epochs=2")
     found = compose(["dataset=sinusoid", "distill=kd", "pretrain.updates=5", *words]).warnings

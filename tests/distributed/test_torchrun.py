@@ -39,7 +39,11 @@ def compared() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "case", ["protonet", "kd", "maml", "fomaml", "reptile", "carried", "co_meta", "supervised"]
+    "case",
+    [
+        *("protonet", "kd", "maml", "fomaml", "reptile"),
+        *("carried", "co_meta", "supervised", "enriched"),
+    ],
 )
 def test_two_processes_train_as_one(compared: dict[str, Any], case: str) -> None:
     row = compared["cases"][case]

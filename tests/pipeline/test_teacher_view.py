@@ -18,7 +18,7 @@ from metakd.pipeline.again import evaluate_run
 from metakd.pipeline.learners import get_teacher
 from metakd.pipeline.prepare import prepare
 from metakd.pipeline.resume import resume
-from metakd.pipeline.teacher_view import shown_to_teacher
+from metakd.pipeline.teacher_view import shown_to_teacher, small_pictures
 from metakd.runs.folder import open_run
 from metakd.stages.pretrain import hold_out
 from metakd.stages.recorder import Recorder
@@ -187,6 +187,15 @@ def test_a_teacher_learns_from_what_it_will_be_shown(conf: Path, size: int, epoc
         torch.testing.assert_close(found[-1], shown.examples("train", held), rtol=0, atol=1e-6)
     lines = [line for line in said if "it is given the student's pictures of 16 pixels" in line]
     assert len(lines) == (size > 16)
+
+
+@pytest.mark.parametrize("stage", ["warmstart", "meta_train"])
+def test_mixed_pictures_are_scaled(conf: Path, stage: str) -> None:
+    words = photos(conf, "teacher.options.image_size=48", f"{stage}.mixup=0.4")
+    words += ("algorithm=supervised",)
+    line = small_pictures(prepare(metakd.compose(*words, config_dir=conf))) or ""
+    assert "where pictures are mixed it is given the student's pictures of 16 pixels" in line
+    assert line.endswith(f"type {stage}.mixup=0")
 
 
 def test_held_out_images_stay_out_of_what_is_read_again(conf: Path) -> None:
