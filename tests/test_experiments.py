@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 import metakd
+from metakd.config.checks import check
 from metakd.config.locate import conf_folder
+from metakd.data.splits import SPLITS
+from metakd.pipeline.prepare import optimization_of, prepare
 
 FILES = sorted(p for p in (conf_folder() / "experiment").rglob("*.yaml"))
 NAMES = [str(p.relative_to(conf_folder() / "experiment").with_suffix("")) for p in FILES]
+
+WHOLE = [name for name in NAMES if name.startswith("cifar100/")]
 
 each = pytest.mark.parametrize(("name", "file"), list(zip(NAMES, FILES, strict=True)), ids=NAMES)
 
@@ -37,6 +44,26 @@ SHORT = (
 )
 
 
+SHORT_WHOLE = (
+    "meta_train.epochs=1",
+    "meta_train.batch_size=8",
+    "pretrain.epochs=1",
+    "pretrain.batch_size=8",
+    "student_alone=false",
+    "task.validate_share=0.1",
+    "tracker=none",
+)
+"""Of experiments on whole datasets."""
+NARROW = {
+    **dict.fromkeys(("resnet20", "resnet56"), ("widths=null", "width=2")),
+    **dict.fromkeys(("resnet8x4", "resnet32x4"), ("widths=[2,4,4,4]",)),
+    **dict.fromkeys(("vgg8", "vgg13"), ("width=2",)),
+    "wrn": ("width=1",),
+    "shufflenet_v1": ("width=120",),
+    "mobilenet_v2": ("width=4",),
+}
+
+
 def narrow(file: Path) -> list[str]:
     """Return overrides that make the experiment's networks small, depth and kind unchanged."""
     recipe = yaml.safe_load(file.read_text())
@@ -51,9 +78,37 @@ def narrow(file: Path) -> list[str]:
 
 
 def shortened(name: str, file: Path, folder: Path, *overrides: str) -> dict[str, Any]:
+    if name in WHOLE:
+        networks = chosen_of(file)
+        small = [
+            f"{who}.{word}"
+            for who in ("teacher", "student")
+            for word in NARROW[networks[f"override /{who}"]]
+        ]
+        own = [*SHORT_WHOLE, *small, *overrides, f"hydra.run.dir={folder}"]
+        return metakd.train(f"experiment={name}", *own)
     return metakd.train(
         f"experiment={name}", *SHORT, *narrow(file), *overrides, f"hydra.run.dir={folder}"
     )
+
+
+def chosen_of(file: Path) -> dict[str, str]:
+    """Return the experiment's choices, by the word of its defaults list."""
+    entries = yaml.safe_load(file.read_text())["defaults"]
+    return {k: v for entry in entries for k, v in entry.items()}
+
+
+@pytest.fixture(scope="module")
+def few_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4 classes of 12 noisy pictures each, 32 x 32."""
+    folder, random = tmp_path_factory.mktemp("few"), np.random.default_rng(0)
+    for c in range(4):
+        (folder / f"class{c}").mkdir()
+        pattern = random.integers(0, 200, (32, 32, 3))
+        for i in range(12):
+            noisy = (pattern + random.integers(0, 55, (32, 32, 3))).astype(np.uint8)
+            Image.fromarray(noisy).save(folder / f"class{c}" / f"{i}.png", compress_level=0)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +129,20 @@ def test_there_are_experiments() -> None:
 
 
 @each
-def test_runs(name: str, file: Path, tmp_path: Path, pictures: Path, torch_home: Path) -> None:
-    recipe = yaml.safe_load(file.read_text())
-    chosen = {k: v for entry in recipe["defaults"] for k, v in entry.items()}
+def test_runs(
+    name: str, file: Path, tmp_path: Path, request: pytest.FixtureRequest, torch_home: Path
+) -> None:
+    chosen = chosen_of(file)
+    if name in WHOLE:
+        folder = request.getfixturevalue("few_pictures")
+        own = ("dataset=image_folder", f"dataset.folder={folder}", "dataset.image_size=32")
+        results = shortened(name, file, tmp_path / "run", *own)
+        last, best = results["student"]["whole_all"]
+        assert (last["images"], last["classes"]) == (4 * 2, 4)
+        assert (last["state"], best["state"]) == ("last_epoch", "best_validation")
+        assert "teacher" in results
+        return
+    pictures = request.getfixturevalue("pictures")
     images = chosen["override /dataset"] != "sinusoid"
     data = ["dataset=image_folder", f"dataset.folder={pictures}", "dataset.image_size=28"]
     results = shortened(name, file, tmp_path / "run", *(data if images else []))
@@ -101,10 +167,53 @@ def test_names_its_source_and_its_command(name: str, file: Path) -> None:
 @pytest.mark.real_data
 @pytest.mark.parametrize(
     ("name", "file"),
-    [(n, f) for n, f in zip(NAMES, FILES, strict=True) if not n.startswith("photos/")],
+    [
+        (n, f)
+        for n, f in zip(NAMES, FILES, strict=True)
+        if not n.startswith(("photos/", "cifar100/"))
+    ],
 )
 def test_runs_on_its_own_data(name: str, file: Path, tmp_path: Path, real_data: Path) -> None:
     results = shortened(
         name, file, tmp_path / "run", "pretrain=none", "distill=none", f"data_root={real_data}"
     )
     assert results["student"]["fewshot"]
+
+
+def losses_of(file: Path) -> list[list[str]]:
+    """Return what is typed for each further loss that a file's comment names."""
+    rows = [line.partition(": ")[2] for line in file.read_text().splitlines() if "#   " in line[:4]]
+    return [shlex.split(row) for row in rows]
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if n.startswith("cifar100/")], ids=lambda n: n.partition("/")[2]
+)
+def test_every_loss_that_a_file_names_can_be_typed(name: str) -> None:
+    file = FILES[NAMES.index(name)]
+    typed = losses_of(file)
+    assert len(typed) >= 6
+    for words in typed:
+        composed = metakd.compose(f"experiment={name}", *words)
+        check(composed.config)
+        assert composed.config.distill.name == words[0].removeprefix("distill=")
+        assert not composed.warnings
+
+
+@pytest.mark.parametrize("name", WHOLE, ids=lambda n: n.partition("/")[2])
+def test_the_rate_falls_at_the_published_epochs(name: str) -> None:
+    config = metakd.compose(f"experiment={name}").config
+    for stage in (config.pretrain, config.meta_train):
+        how, each = optimization_of(stage), 765  # 49,000 images, 64 an update
+        rates = [how.rate(epoch * each, 240 * each) / how.lr for epoch in (149, 150, 180, 210)]
+        assert rates == pytest.approx([1.0, 0.1, 0.01, 0.001])
+        assert (stage.epochs, stage.batch_size, stage.weight_decay) == (240, 64, 5e-4)
+
+
+@pytest.mark.real_data
+def test_cifar100_as_a_whole(real_data: Path) -> None:
+    words = ["experiment=cifar100/resnet56_resnet20", f"data_root={real_data}", "device=cpu"]
+    data = prepare(metakd.compose(*words)).class_data
+    assert [len(data.split(split)) for split in SPLITS] == [49_000, 1_000, 10_000]
+    assert [data.split(split).classes for split in SPLITS] == [100, 100, 100]
+    assert torch.bincount(data.test.labels).tolist() == [100] * 100

@@ -15,7 +15,11 @@ from typing import Any
 import pytest
 
 import metakd
+from metakd.comparing.gather import Run
+from metakd.config.checks import check
 from metakd.config.locate import Choices
+from metakd.reports.statistics import over_seeds
+from metakd.runs.records import Results
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
@@ -344,3 +348,52 @@ def test_unlabelled_texts_are_words_and_texts_with_other_words(
     assert all({*row.split()} <= {"hat", "tea"} and 2 <= len(row.split()) <= 6 for row in made[5:])
     assert made == list(unlabelled_texts.made(["hat", "tea"], texts, exchanges=2, rows=3, seed=0))
     assert len(made) == 8
+
+
+@pytest.fixture
+def ranking(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import cifar100_losses
+
+    return cifar100_losses
+
+
+def test_every_run_of_the_ranking_of_losses_can_be_composed(
+    ranking: ModuleType, tmp_path: Path
+) -> None:
+    for pair in ranking.HALF:
+        for loss, words in ranking.LOSSES.items():
+            command = ranking.command(tmp_path / "run", pair, loss, 1, 30, ["device=cpu"])
+            composed = metakd.compose(*command[4:])
+            check(composed.config)
+            assert composed.config.distill.name == words[0].removeprefix("distill=")
+            assert composed.config.meta_train.epochs == composed.config.pretrain.epochs == 30
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").touch()
+    stopped = ranking.command(tmp_path / "run", pair, "kd", 1, 30, ["device=cpu"])
+    assert stopped[4:] == [f"resume={tmp_path / 'run'}"]
+
+
+def test_the_ranking_of_losses_pairs_the_same_images(ranking: ModuleType, tmp_path: Path) -> None:
+    right = {"alone": ([1, 0, 0, 0], [1, 1, 0, 0]), "dist": ([1, 1, 0, 0], [1, 1, 1, 1])}
+    runs: dict[str, dict[int, Any]] = {}
+    for loss, seeds in right.items():
+        for seed, values in enumerate(seeds):
+            mean = sum(values) / 4
+            entry = {"accuracy": mean, "ci95": 0.1, "images": 4, "classes": 3, "loss": 1.0}
+            last = {**entry, "state": "last_epoch"}
+            states = [last, {**entry, "accuracy": 0.5, "state": "best_validation"}]
+            folder = tmp_path / loss / str(seed)
+            folder.mkdir(parents=True)
+            rows = [f"student,,,,{i},{v},last_epoch" for i, v in enumerate(values)]
+            header = "model,shots,steps,batchnorm,task,accuracy,state"
+            (folder / "episodes.csv").write_text("\n".join([header, *rows]) + "\n")
+            results = Results.of(
+                {"schema": 1, "student": {"whole": last, "whole_all": states, "cost": {}}}
+            )
+            runs.setdefault(loss, {})[seed] = Run(folder, "finished", results=results)
+    lines = ranking.table(runs).splitlines()[2:]
+    mean, half = over_seeds([0.25, 0.5])
+    assert lines[0].startswith("| dist | 2 | 75.00 ± ")
+    assert lines[0].endswith(f"| 50.00 | {100 * mean:+.2f} ± {100 * half:.2f} |")
+    assert lines[1].endswith("| 50.00 |  |")
