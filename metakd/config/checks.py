@@ -298,6 +298,8 @@ def teacher_settings(config: Config) -> frozenset[str]:
             found.add("teacher_first_order")
     if mode == "feedback":
         found |= {"teacher_lr", "trial_lr", "hypergradient"}
+    if config.distill.learned:
+        found.add("trial_lr")
     return frozenset(found)
 
 

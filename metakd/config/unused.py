@@ -63,6 +63,11 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         and "there are no unlabelled examples",
         "finetune.unfreeze_every": config.finetune.freeze_backbone and "the head alone is trained",
         "finetune.depth_decay": config.finetune.freeze_backbone and "the head alone is trained",
+        "distill.learned": not config.distill.supports.uses_teacher and "nothing is distilled",
+        **dict.fromkeys(
+            ("distill.learned_every", "distill.learned_lr", "distill.learned_span"),
+            not config.distill.learned and "nothing is learned (distill.learned=[])",
+        ),
         "finetune.distill": not config.distill.supports.uses_teacher and "nothing is distilled",
         "dataset.views": not config.dataset.augment and "images are not augmented",
         "task.fit": regression and "tasks are functions, without classes",

@@ -18,6 +18,7 @@ from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.network import Network
 from metakd.pipeline.groups import apart, whole_batches
 from metakd.pipeline.ingredients import ingredients_of
+from metakd.pipeline.learned import found_values, weighing
 from metakd.pipeline.measure import chosen_by, precision_of, validation_setting
 from metakd.pipeline.prepare import Prepared, optimization_of
 from metakd.pipeline.teacher_training import train_teacher
@@ -31,6 +32,7 @@ from metakd.stages.contrast import contrast
 from metakd.stages.exchange import part_of
 from metakd.stages.fit import StageContext, fit
 from metakd.stages.ingredients import enriched, mixing
+from metakd.stages.learned_weights import LearnsWeights
 from metakd.stages.preflight import Estimate, preflight
 from metakd.stages.pretrain import warm_start
 from metakd.stages.recorder import Recorder
@@ -318,6 +320,8 @@ def _meta_train(
     added = ingredients_of(stage)
     joined = apart(prepared, joined)
     joined = enriched(joined, added, seed=config.seed, stage="meta_train")
+    if teacher is not None:
+        joined = weighing(config, joined, student.objective)
     needs = student.objective.reads
 
     def answers_to(batch: TaskBatch | ExampleBatch) -> TaskAnswers | Answer:
@@ -360,6 +364,8 @@ def _meta_train(
         answers_to=None if teacher is None else answers_to,
         validation=validation,
     )
+    if isinstance(joined, LearnsWeights):
+        recorder.say(found_values(joined))
     student.objective.label_smoothing = 0.0
     student.seconds["meta_train"] = fitted.seconds
     student.validated, student.best = fitted.best, fitted.best_learner

@@ -61,6 +61,7 @@ from metakd.pipeline.inputs import (
     without_card,
 )
 from metakd.pipeline.judging import check_judging
+from metakd.pipeline.learned import check_learned
 from metakd.pipeline.loss import build_objective, needs_of_loss
 from metakd.pipeline.seen import change_both, without_learned
 from metakd.pipeline.task_sizes import check_tasks, fit_queries
@@ -336,6 +337,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         check_contrast(prepared)
         check_ingredients(prepared)
         check_groups(prepared)
+        check_learned(prepared)
         read_unlabelled(prepared)
     return prepared
 

@@ -266,7 +266,7 @@ class DistillConfig:
     """`co_meta`: the teacher follows KL(student || teacher), as in deep mutual learning, in place
     of KL(teacher || student)."""
     trial_lr: float = setting(0.02, above=0)
-    """`feedback`: rate of the student's trial step, plain gradient descent."""
+    """`feedback`, `learned`: rate of the student's trial step, plain gradient descent."""
     hypergradient: str = setting("finite_differences", words=("finite_differences", "unrolled"))
     """`feedback`: `unrolled` is exact and takes more memory."""
     ensemble: str = setting("average", words=("average", "support_accuracy"), pipeline=True)
@@ -275,6 +275,15 @@ class DistillConfig:
     schedules: dict[str, Any] = setting({}, pipeline=True)
     """How a weight or the temperature changes in each stage, by its name: `linear`, `cosine`,
     `ramp_up`, or `{shape: cosine, start: 8, end: 1, share: 0.5}`."""
+    learned: list[str] = setting([], pipeline=True)
+    """Names of weights and temperature (as in `schedules`) that meta-training learns: they descend
+    the loss on the labels of half a batch after a trial step (`trial_lr`) on the other half."""
+    learned_every: int = setting(10, least=1, pipeline=True)
+    """Updates between steps of what is learned."""
+    learned_lr: float = setting(0.01, above=0, pipeline=True)
+    """Adam's rate of what is learned, of its place between the bounds (before a sigmoid)."""
+    learned_span: float = setting(10.0, above=1, pipeline=True)
+    """What is learned stays between its value over this and its value times this."""
     terms: dict[str, float] = setting({}, pipeline=True)
     """`combine`: weights of the losses by name, `distill.terms.dist=0.5`; each multiplies what that
     loss adds to the labels by its own weights; 0: it takes no part."""
