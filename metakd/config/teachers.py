@@ -24,6 +24,8 @@ def check_teachers(config: Config) -> None:
     seeds, generations = config.teacher.seeds, config.pretrain.generations
     if seeds:
         _check_seeds(config)
+    if config.distill.generations > 1 and config.distill.supports.uses_teacher:
+        _check_students(config)
     for typed, off in (
         (f"teacher.seeds={_word(seeds)}" if seeds else "", "teacher.seeds=[]"),
         (
@@ -65,6 +67,26 @@ def _check_seeds(config: Config) -> None:
             f"teacher.seeds={_word(seeds)}: a teacher that adapts or learns (algorithm="
             f"{config.algorithm.name}, distill.teacher_mode={mode}) is one network; type "
             f"teacher.seed={seeds[0]}"
+        )
+
+
+def _check_students(config: Config) -> None:
+    typed, off = f"distill.generations={config.distill.generations}", "type distill.generations=1"
+    algorithm, student = config.algorithm, config.student
+    if algorithm.supports.teaches or config.distill.teacher_mode in LEARNED_MODES:
+        raise UserError(
+            f"{typed}: a teacher that adapts or learns (algorithm={algorithm.name}, "
+            f"distill.teacher_mode={config.distill.teacher_mode}) is no trained student; {off}"
+        )
+    if not algorithm.supports.evaluates_with:  # those that compare embeddings say so
+        raise UserError(
+            f"{typed}: a student of algorithm={algorithm.name} adapts to tasks, and has no "
+            f"embeddings to teach by; {off}, or algorithm=protonet"
+        )
+    if student.checkpoint is not None or student.pretrained:
+        raise UserError(
+            f"{typed}: further generations begin with new weights, not with those of "
+            f"student={student.name}; {off}"
         )
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from metakd.config.recorded import recorded_composed
 from metakd.errors import UserError
 from metakd.pipeline.cards import known_of
+from metakd.pipeline.generations import train_generations
 from metakd.pipeline.learners import get_teacher, train_student
 from metakd.pipeline.prepare import Prepared, prepare
 from metakd.pipeline.target import fine_tune_student
@@ -68,8 +69,12 @@ def _again(prepared: Prepared, recorder: Recorder, stage: str) -> None:
     """Go through the stages as a run does, up to the one that is looked at."""
     taught = get_teacher(prepared, recorder)
     suffix = "_alone" if stage.endswith("_alone") else ""
-    student = train_student(prepared, recorder, None if suffix else taught, suffix)
-    teacher = None if taught is None or suffix else taught.frozen
+    if suffix:
+        student, last = train_student(prepared, recorder, None, suffix), None
+    else:
+        students, last = train_generations(prepared, recorder, taught)
+        student = students[-1]
+    teacher = None if last is None else last.frozen
     fine_tune_student(prepared, recorder, student, teacher, suffix)
 
 

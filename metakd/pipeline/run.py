@@ -31,8 +31,9 @@ from metakd.pipeline.construction import settings_of
 from metakd.pipeline.deployed import cost_of, networks
 from metakd.pipeline.draw import class_rows, draw_figures
 from metakd.pipeline.failures import explained, resume_command
+from metakd.pipeline.generations import figures_of, named, train_generations
 from metakd.pipeline.judging import judged, keep_means, means_of
-from metakd.pipeline.learners import Student, get_teacher, train_student
+from metakd.pipeline.learners import Student, get_teacher
 from metakd.pipeline.measure import (
     evaluate_learner,
     fidelity,
@@ -229,16 +230,17 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
         recorder.say(said)
     taught = get_teacher(prepared, recorder)
     doubt_teacher(prepared, recorder, taught)
-    teacher = None
     if taught is not None:
         _save_teacher(prepared, folder, taught.learned or taught.network)
-        teacher = taught.frozen if config.distill.supports.uses_teacher else None
     # Part of what an earlier process began may have been done with other settings or sources.
     whole = not any(recorder.begun(stage) for stage in STAGES)
-    student = train_student(prepared, recorder, taught)
+    students, last = train_generations(prepared, recorder, taught)
+    student, earlier = students[-1], named(students)
     if taught is not None and taught.learned is not None:
         _save_teacher(prepared, folder, taught.learned)
     _save(folder, "student", student.algorithm.state_dict(), student_card(prepared))
+    for name, model in earlier.items():
+        _save(folder, f"student_{name}", model.algorithm.state_dict(), student_card(prepared))
     models: dict[str, Student] = {"student": student}
     if config.student_alone and not _distils(config):
         if whole:
@@ -259,13 +261,14 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     precision = precision_of(config, prepared.precision)
     final = None if taught is None else taught.learned or taught.network
     known: dict[str, Algorithm | Network]
-    known = {name: model.algorithm for name, model in models.items()}
+    measured = models | earlier
+    known = {name: model.algorithm for name, model in measured.items()}
     known |= {} if final is None else {"teacher": final}
     frozen = None if taught is None or taught.learned is not None else taught.frozen
     means = means_of(known, prepared, recorder, frozen)
-    judges = {n: judged(m.algorithm, config, means.get(n)) for n, m in models.items()}
+    judges = {n: judged(m.algorithm, config, means.get(n)) for n, m in measured.items()}
     evaluated = {
-        name: evaluate_learner(judge, data, config, precision, recorder, name, models[name].best)
+        name: evaluate_learner(judge, data, config, precision, recorder, name, measured[name].best)
         for name, judge in judges.items()
     }
     own = None if taught is None else taught.own
@@ -286,16 +289,20 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     if final is not None and evaluated["teacher"].scale is not None:
         folder.update(teacher_scale=evaluated["teacher"].scale)
     keep_means(folder, means)
+    shown = {name: found for name, found in evaluated.items() if name not in earlier}
+    known = {name: model for name, model in known.items() if name not in earlier}
     calibrate_run(prepared, folder, known, recorder, own, means)
-    keep(folder, doubts_of(evaluated, config))
+    keep(folder, doubts_of(shown, config))
     results: dict[str, Any] = {
-        name: {**evaluated[name].figures(), "cost": cost_of(judge, data, config)}
-        for name, judge in judges.items()
+        name: {**evaluated[name].figures(), "cost": cost_of(judges[name], data, config)}
+        for name in models
     }
     for name, model in models.items():
         if model.validated is not None:
             results[name]["validated"] = model.validated
     results["student"] |= start_of(config)
+    if earlier:
+        results["generations"] = figures_of(earlier, evaluated, results["student"])
     if final is not None:
         cost = cost_of(final, data, config)
         results["teacher"] = {**evaluated["teacher"].figures(), "cost": cost}
@@ -305,15 +312,17 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     timing = {"evaluate_s": time.perf_counter() - began}
     if taught is not None and taught.seconds is not None:
         timing["pretrain_s"] = taught.seconds
-    for stage, seconds in student.seconds.items():
-        timing[f"{stage}_s"] = seconds
+    for stage in student.seconds:
+        timing[f"{stage}_s"] = sum(one.seconds[stage] for one in students)
     if config.finetune.enabled and data.has_classes:
+        helps = last is not None and config.distill.supports.uses_teacher
+        teacher = last.frozen if last is not None and helps else None
         timing["finetune_s"] = _fine_tune_all(prepared, recorder, models, teacher, results)
     results["timing"] = timing
     folder.write_episodes(
         row for name, j in evaluated.items() for m in j.measurements for row in m.rows(name)
     )
-    by_class = list(class_rows(prepared, evaluated))
+    by_class = list(class_rows(prepared, shown))
     folder.write_per_class(by_class)
     written = folder.write_results(results)
     if recorder.tracker is not None:
@@ -321,7 +330,7 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     mirror_classes(by_class, recorder)
     mirror_student(prepared, folder.path, recorder)
     try:
-        draw_figures(prepared, folder, recorder, written, evaluated, student.objective)
+        draw_figures(prepared, folder, recorder, written, shown, student.objective)
     except Exception as problem:  # whatever it is, the results are complete
         logger.exception("the figures could not be drawn")
         recorder.warn(f"the figures could not be drawn ({problem}); results.json is complete")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from metakd.errors import UserError
+from metakd.pipeline.generations import check_generations
 from metakd.pipeline.whole import whole_network
 from metakd.stages.evaluate import embeds_alone
 
@@ -31,6 +32,7 @@ def try_out(prepared: Prepared) -> None:
     algorithm = prepared.algorithm(copy.deepcopy(prepared.student))
     if config.task.whole:
         whole_network(algorithm, config)
+    check_generations(prepared, algorithm)
     if prepared.teacher is not None and config.distill.supports.uses_teacher:
         prepared.objective(prepared.teacher, torch.zeros(prepared.teacher.head.in_features))
     if prepared.everything.has_classes and config.finetune.enabled:

@@ -61,6 +61,10 @@ def summary(results: Results, console: Console, warnings: Sequence[str] = ()) ->
         known = member.headlines()
         cells = [_figure(known[k]) if k in known else "" for k in shots]
         table.add_row(f"member {number}", *cells, *[_COLUMNS[c](member) for c in columns])
+    for number, one in enumerate(results.generations[:-1], 1):
+        known = one.headlines()
+        cells = [_figure(known[k]) if k in known else "" for k in shots]
+        table.add_row(f"generation {number}", *cells, *[_COLUMNS[c](one) for c in columns])
     console.print(_title(results), style="bold", highlight=False, soft_wrap=True)
     print_uncut(table, console)
     for line in _lines_below(results, names):

@@ -252,6 +252,8 @@ class Results(File):
     teacher: Maybe[ModelResults] = None
     members: tuple[Member, ...] = ()
     """Of an ensemble (`metakd evaluate RUN RUN --ensemble`), which is `student` then."""
+    generations: tuple[ModelResults, ...] = ()
+    """With `distill.generations`: each generation's figures, the student's last."""
     fidelity: Fidelity = Fidelity()
     gains: tuple[Gain, ...] = ()
     timing: dict[str, Amount] = Field(default_factory=dict)

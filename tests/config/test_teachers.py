@@ -26,6 +26,11 @@ REFUSED = {
     f"{SEEDS} algorithm=protonet distill=kd distill.teacher_mode=head task.train_shots=2 "
     "distill.ensemble=support_accuracy": "type distill.ensemble=average",
     "distill.ensemble=mean": "average",
+    "distill.generations=2 algorithm=maml": "type distill.generations=1, or algorithm=protonet",
+    "distill.generations=2 algorithm=adversarial": "is no trained student",
+    "distill.generations=2 algorithm=protonet distill=kd distill.teacher_mode=feedback": "trained",
+    "distill.generations=2 algorithm=protonet student.checkpoint=conf/config.yaml": "new weights",
+    "distill.generations=2 dataset=sinusoid distill=kd": "adapts or learns",
 }
 
 

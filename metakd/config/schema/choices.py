@@ -272,6 +272,9 @@ class DistillConfig:
     ensemble: str = setting("average", words=("average", "support_accuracy"), pipeline=True)
     """How the logits of a teacher of several networks (`teacher.seeds`) are joined for a task:
     `average`, or weighted by each one's leave-one-out accuracy on the support set (`prototype`)."""
+    generations: int = setting(1, least=1, pipeline=True)
+    """Students trained one after another, the same architecture from new initial weights: the first
+    learns from the teacher, each further one from the student before it."""
     schedules: dict[str, Any] = setting({}, pipeline=True)
     """How a weight or the temperature changes in each stage, by its name: `linear`, `cosine`,
     `ramp_up`, or `{shape: cosine, start: 8, end: 1, share: 0.5}`."""
