@@ -255,7 +255,8 @@ def test_command_composes(page: Path, line: str, reader: Path) -> None:
             metakd.compose(*job)
     elif command == "evaluate":
         evaluated = evaluate_parser().read(words)
-        job = evaluated.words[1:] + (images_overrides(evaluated.images) if evaluated.images else [])
+        job = [word for word in evaluated.words[1:] if "=" in word]  # others are runs
+        job += images_overrides(evaluated.images) if evaluated.images else []
         make_what_it_names(job)
         metakd.compose(*job)
     elif command == "copy":

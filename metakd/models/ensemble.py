@@ -69,14 +69,15 @@ def fuse(network: Network, heads: Sequence[nn.Linear], embeddings: Sequence[Tens
     """
     ensemble, head = network.backbone, network.head
     assert isinstance(ensemble, Ensemble)
-    means = [e.double().mean(0) for e in embeddings]
-    left = [e.double() - m for e, m in zip(embeddings, means, strict=True)]
+    found = [e.cpu().double() for e in embeddings]  # not every device has double precision
+    means = [e.mean(0) for e in found]
+    left = [e - m for e, m in zip(found, means, strict=True)]
     lengths = torch.stack([x.square().sum(-1).mean().sqrt() for x in left])
     ensemble.mean.copy_(torch.cat(means))
     ensemble.length.copy_(lengths.clamp_min(torch.finfo(torch.float32).tiny))
     count = len(heads)
     # Σ_m W_m e_m / M + b_m / M with e_m = length_m · part + mean_m.
-    weight = torch.cat([h.weight for h in heads], dim=1).double() / count
-    bias = torch.stack([h.bias for h in heads]).double().mean(0)
-    head.bias.copy_(bias + weight @ ensemble.mean.double())
-    head.weight.copy_(weight * ensemble.lengths().double())
+    weight = torch.cat([h.weight for h in heads], dim=1).cpu().double() / count
+    bias = torch.stack([h.bias for h in heads]).cpu().double().mean(0)
+    head.bias.copy_(bias + weight @ torch.cat(means))
+    head.weight.copy_(weight * ensemble.lengths().cpu().double())
