@@ -276,8 +276,9 @@ def _instead(config: Config) -> str:
         found.append("another teacher.checkpoint=…")
     elif config.pretrain.enabled:
         found.append(f"pretrain.epochs={max(10, 4 * config.pretrain.epochs)}")
-    if not config.teacher.pretrained and _of_pictures(config):
-        torchvision = "" if config.teacher.supports.pretrained_on else "teacher=torchvision "
+    supports = config.teacher.supports
+    if not config.teacher.pretrained and not supports.outside and _of_pictures(config):
+        torchvision = "" if supports.pretrained_on else "teacher=torchvision "
         found.append(f"{torchvision}teacher.pretrained=true")
     if not config.algorithm.supports.teaches:
         found.append("distill=none")

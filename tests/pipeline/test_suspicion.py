@@ -150,6 +150,7 @@ def evaluated(**values: list[float]) -> dict[str, Any]:
         name: SimpleNamespace(
             headline=SimpleNamespace(
                 kind="classification",
+                unit="tasks",
                 ways=5,
                 values=torch.tensor(v, dtype=torch.float64),
                 diverged=torch.zeros(len(v), dtype=torch.bool),
@@ -306,3 +307,13 @@ def metakd_backbone(folder: Path) -> Path:
     assert len(kept) < len(state)
     save_file(kept, folder / "student.safetensors")
     return folder / "student.safetensors"
+
+
+def test_another_network_is_no_remedy_for_one_from_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").touch()
+    values = evaluated(student=[0.4, 0.5, 0.45], student_alone=[0.6, 0.7, 0.65], teacher=[0.2] * 3)
+    words = ("teacher=timm", "teacher.model=resnet18", f"teacher.checkpoint={tmp_path}/weights.pth")
+    said = doubts_of(values, metakd.compose(*SMALL, *words).config)
+    assert said
+    assert not any("torchvision" in line for line in said)
+    assert any("another teacher.checkpoint=" in line for line in said)
