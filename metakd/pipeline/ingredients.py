@@ -48,6 +48,10 @@ def check_ingredients(prepared: Prepared) -> None:
 def _refusal(prepared: Prepared, stage: str, setting: str) -> str | None:
     """Return why a stage cannot add what a setting asks for, or None."""
     config = prepared.config
+    whole = config.algorithm.supports.trains_on == "batches"
+    losses = config.meta_train.group_losses
+    if stage == "meta_train" and whole and losses != "together":
+        return f"with meta_train.group_losses={losses} losses are of examples as they are"
     if setting == "rotation_weight":
         return _no_turns(prepared) or (_no_head(prepared) if stage == "meta_train" else None)
     if not prepared.data.has_classes:

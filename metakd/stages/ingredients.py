@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from metakd.adaptation.algorithm import Algorithm, descended
 from metakd.adaptation.embedding_learner import EmbeddingLearner
@@ -131,6 +132,18 @@ class Enriched(EmbeddingLearner):
         """See `Algorithm.begin`: the step decides turns and mixtures."""
         self._step = step
         self.learner.begin(step, steps)
+
+    def own_optimizers(self) -> Mapping[str, Optimizer]:
+        """See `Algorithm.own_optimizers`."""
+        return self.learner.own_optimizers()
+
+    def advance(self) -> dict[str, Tensor]:
+        """See `Algorithm.advance`."""
+        return self.learner.advance()
+
+    def concerns(self) -> list[str]:
+        """See `Algorithm.concerns`."""
+        return self.learner.concerns()
 
     def label_loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """See `Algorithm.label_loss`."""

@@ -340,6 +340,33 @@ def test_the_heads_start_leaves_other_random_numbers_alone() -> None:
     assert 0 < one.rotation.weight.abs().max() <= 18**-0.5
 
 
+def test_what_the_learner_does_by_itself_it_still_does() -> None:
+    class Own(Supervised):
+        def __init__(self) -> None:
+            super().__init__(Backbone(), 4)
+            self.begun: list[tuple[int, int]] = []
+            self.own = {"head": torch.optim.SGD(self.network.head.parameters(), 0.1)}
+
+        def begin(self, step: int, steps: int) -> None:
+            self.begun.append((step, steps))
+
+        def own_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+            return self.own  # type: ignore[return-value]
+
+        def advance(self) -> dict[str, Tensor]:
+            return {"weight/own": torch.ones(())}
+
+        def concerns(self) -> list[str]:
+            return ["it is slow"]
+
+    learner = Own()
+    found = added_to(learner, rotation_weight=1.0)
+    assert learner.begun == [(5, 10)]
+    assert found.own_optimizers() is learner.own
+    assert set(found.advance()) == {"weight/own"}
+    assert found.concerns() == ["it is slow"]
+
+
 # --- in a run
 
 SHORT = (
@@ -400,6 +427,7 @@ REFUSED = {
         ("distill=kd distill.teacher_mode=feedback", "a teacher that adapts or learns sees no"),
     ],
     "mixup": [
+        ("algorithm=supervised meta_train.group_losses=fixed", "with meta_train.group_losses=fix"),
         ("dataset=sinusoid student=mlp algorithm=maml", "dataset=sinusoid has no classes to mix"),
         ("algorithm=protonet", "algorithm=protonet trains on episodes, and whole batches are"),
         (
