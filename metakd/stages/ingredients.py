@@ -133,6 +133,10 @@ class Enriched(EmbeddingLearner):
         self._step = step
         self.learner.begin(step, steps)
 
+    def rate_factors(self) -> Mapping[int, float]:
+        """See `Algorithm.rate_factors`."""
+        return self.learner.rate_factors()
+
     def own_optimizers(self) -> Mapping[str, Optimizer]:
         """See `Algorithm.own_optimizers`."""
         return self.learner.own_optimizers()

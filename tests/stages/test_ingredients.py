@@ -353,6 +353,9 @@ def test_what_the_learner_does_by_itself_it_still_does() -> None:
         def own_optimizers(self) -> dict[str, torch.optim.Optimizer]:
             return self.own  # type: ignore[return-value]
 
+        def rate_factors(self) -> dict[int, float]:
+            return {1: 0.5}
+
         def advance(self) -> dict[str, Tensor]:
             return {"weight/own": torch.ones(())}
 
@@ -363,6 +366,7 @@ def test_what_the_learner_does_by_itself_it_still_does() -> None:
     found = added_to(learner, rotation_weight=1.0)
     assert learner.begun == [(5, 10)]
     assert found.own_optimizers() is learner.own
+    assert found.rate_factors() == {1: 0.5}
     assert set(found.advance()) == {"weight/own"}
     assert found.concerns() == ["it is slow"]
 
