@@ -87,7 +87,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             def stop(*_: Any, error: BaseException = error, **__: Any) -> None:
                 raise error
 
-            patch.setattr("metakd.pipeline.run.train_student", stop)
+            patch.setattr("metakd.pipeline.run.train_generations", stop)
             with pytest.raises(type(error)):
                 metakd.train(*SMALL, "distill=none", f"hydra.run.dir={base / name}")
         found[name] = base / name

@@ -90,7 +90,7 @@ def test_a_run_that_failed(folder: Path, tmp_path: Path) -> None:
         def fail(*_: object) -> None:
             raise ArithmeticError("so it goes")
 
-        patch.setattr("metakd.pipeline.run.train_student", fail)
+        patch.setattr("metakd.pipeline.run.train_generations", fail)
         with pytest.raises((ArithmeticError, UserError)):
             metakd.train(*SMALL, "distill=none", f"hydra.run.dir={tmp_path / 'bad'}")
     found = compare([folder / "plain", tmp_path / "bad"])

@@ -272,7 +272,7 @@ def test_an_interrupted_repetition_can_be_finished_and_compared(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "train_student", stop)
+        patch.setattr(run_module, "train_generations", stop)
         with pytest.raises(KeyboardInterrupt):
             pipeline.reproduce(run, output=Path("again"))
     assert f"metakd reproduce {run} --against {Path('again').absolute()}" in capfd.readouterr().err
