@@ -46,13 +46,6 @@ def check_whole(config: Config) -> None:
             f"distill.teacher_mode={distill.teacher_mode}: with task={config.task.name} the "
             "teacher answers with its head over the same classes; type distill.teacher_mode=head"
         )
-    judged = config.evaluate
-    for name, asked in (("centre", judged.centre), ("augmented_shots", judged.augmented_shots > 1)):
-        if asked:
-            raise UserError(
-                f"evaluate.{name}={str(getattr(judged, name)).lower()}: with "
-                f"task={config.task.name} there are no few-shot tasks; leave it out"
-            )
     if config.finetune.enabled:
         raise UserError(
             f"finetune={config.finetune.name}: with task={config.task.name} the student has "

@@ -27,7 +27,7 @@ from metakd.pipeline.teacher_view import (
     view_of_teacher,
 )
 from metakd.pipeline.teaching import adapting_teacher, join
-from metakd.pipeline.whole import validated, whole_network
+from metakd.pipeline.whole import part_of_state, validated, whole_network
 from metakd.stages.contrast import contrast
 from metakd.stages.exchange import part_of
 from metakd.stages.fit import StageContext, fit
@@ -368,4 +368,6 @@ def _meta_train(
         recorder.say(found_values(joined))
     student.objective.label_smoothing = 0.0
     student.seconds["meta_train"] = fitted.seconds
-    student.validated, student.best = fitted.best, fitted.best_learner
+    student.validated = fitted.best
+    if fitted.best_learner is not None:
+        student.best = part_of_state(joined, fitted.best_learner, student.algorithm)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import torch
 from omegaconf import OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.config.compose import Composed
@@ -28,6 +28,7 @@ __all__ = [
     "cost_of_network",
     "measured_states",
     "measured_teacher",
+    "part_of_state",
     "validated",
     "whole_network",
     "with_epochs",
@@ -83,6 +84,23 @@ def validated(
         return base_accuracy(network, data, index, precision, "validate")
 
     return Validation(measure, epoch, goes_back=False)
+
+
+def part_of_state(
+    whole: nn.Module, state: Mapping[str, Tensor], part: nn.Module
+) -> dict[str, Tensor]:
+    """Return the state of a module's part that belongs to a state of the module.
+
+    Args:
+        whole: a learner, maybe with what only its training needs; left as it is.
+        state: of it.
+        part: one of its submodules, or itself.
+    """
+    own = copy.deepcopy(whole.state_dict())
+    whole.load_state_dict(state)
+    found = copy.deepcopy(part.state_dict())
+    whole.load_state_dict(own)
+    return found
 
 
 def measured_states(

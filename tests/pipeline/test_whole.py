@@ -305,3 +305,14 @@ def test_it_is_drawn(photos: Path, tmp_path: Path, drawing: Any) -> None:
         metakd.train(*words(photos), *own, f"hydra.run.dir={tmp_path}", quiet=True)
     names = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert names == {"learning_curves", "models_compared", "confusion", "reliability"}
+
+
+def test_the_best_state_is_the_student_alone_without_training_parts(
+    photos: Path, prepared: Prepared, tmp_path: Path
+) -> None:
+    own = ["distill=none", "meta_train.rotation_weight=1", "meta_train.ema=0.5"]
+    found = metakd.train(*words(photos), *own, f"hydra.run.dir={tmp_path}", quiet=True)
+    for entry, file in zip(found["student"]["whole_all"], ("student", "student_best"), strict=True):
+        weights = load_weights(tmp_path / "checkpoints", file)
+        assert entry["accuracy"] == pytest.approx(accuracy(prepared, weights), abs=1e-6)
+    assert found["student"]["validated"] == pytest.approx(accuracy(prepared, weights, "validate"))
