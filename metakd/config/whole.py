@@ -46,6 +46,12 @@ def check_whole(config: Config) -> None:
             f"distill.teacher_mode={distill.teacher_mode}: with task={config.task.name} the "
             "teacher answers with its head over the same classes; type distill.teacher_mode=head"
         )
+    if dataset.options.get("all_test"):
+        raise UserError(
+            "dataset.options.all_test=true (--images) is for classes that are new, and with "
+            f"task={config.task.name} they are the student's own: type task=5way_1shot, or put the "
+            "pictures into FOLDER/test beside FOLDER/train and type dataset.folder=FOLDER"
+        )
     if config.finetune.enabled:
         raise UserError(
             f"finetune={config.finetune.name}: with task={config.task.name} the student has "

@@ -280,6 +280,7 @@ def test_few_shot_tasks_of_classes_that_it_has_learned_are_refused(run: Path, ph
     [
         (["algorithm=protonet"], "algorithm=protonet learns from few-shot tasks; type algorithm="),
         (["dataset=sinusoid", "algorithm=supervised"], "regression"),
+        (["dataset=image_folder", "dataset.options.all_test=true"], "they are the student's own"),
         (["finetune=default"], "finetune=default: with task=classes"),
         (["distill.teacher_mode=feedback"], "distill.teacher_mode=feedback: with task=classes"),
     ],
