@@ -53,13 +53,13 @@ def test_a_hopeless_teacher_is_told_before_the_student_trains(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told_first: list[str] = []
-    trained = story.train_student
+    trained = story.train_generations
 
     def watched(*arguments: Any, **named: Any) -> Any:
         told_first.append(capsys.readouterr().err)
         return trained(*arguments, **named)
 
-    monkeypatch.setattr(story, "train_student", watched)
+    monkeypatch.setattr(story, "train_generations", watched)
     run(tmp_path / "run", *HOPELESS, quiet=False)
     assert re.search(
         r"train \d+ classes, \d+ images; validate \d+ classes, \d+ images; test \d+", told_first[0]
@@ -86,13 +86,13 @@ def test_no_figure_depends_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     settings = (*HOPELESS, "algorithm=fomaml", "algorithm.inner_steps=1", "student_alone=false")
     settings = (*settings, "algorithm.inner_steps_test=1", "task.train_ways=5")
     state: list[torch.Tensor] = []
-    trained = story.train_student
+    trained = story.train_generations
 
     def watched(*arguments: Any, **named: Any) -> Any:
         state.append(torch.get_rng_state())
         return trained(*arguments, **named)
 
-    monkeypatch.setattr(story, "train_student", watched)
+    monkeypatch.setattr(story, "train_generations", watched)
     told = run(tmp_path / "told", *settings)
     monkeypatch.setattr(story, "doubt_teacher", lambda *_: None)
     untold = run(tmp_path / "untold", *settings)
@@ -114,7 +114,7 @@ def test_a_resumed_run_does_not_say_it_twice(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(story, "train_student", stopped)
+        patch.setattr(story, "train_generations", stopped)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "run", *HOPELESS, "student_alone=false")
     before = recorded(tmp_path / "run")
