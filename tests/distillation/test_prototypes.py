@@ -10,6 +10,7 @@ from torch import nn
 
 from metakd.algorithms.protonet import ProtoNet
 from metakd.config.compose import compose
+from metakd.data.tasks import ExampleBatch
 from metakd.distillation.objective import Answer, TaskAnswers
 from metakd.distillation.prototypes import PrototypeMatch
 from metakd.distillation.teacher import FrozenTeacher
@@ -61,10 +62,8 @@ def test_teacher_and_student_take_the_means_of_the_support(
     shown = teacher.embed(tasks.support.flatten(0, 1)).view(4, 3, 2, 5)  # in class order
     torch.testing.assert_close(answer.features["prototypes"], shown.mean(2))
     assert set(answer.parts()) == {"embeddings", "prototypes"}
-    batch = teacher.answer_batch(
-        type("Batch", (), {"index": torch.arange(3), "view": None, "examples": None})(),  # type: ignore[arg-type]
-        ("prototypes",),
-    )
+    index = torch.arange(3)
+    batch = teacher.answer_batch(ExampleBatch(torch.zeros(3, 4), index, index), ("prototypes",))
     torch.testing.assert_close(batch.features["prototypes"], network.head.weight.detach())
 
     seen: dict[str, torch.Tensor] = {}
