@@ -48,6 +48,12 @@ def check_learned(prepared: Prepared) -> None:
             "distill.learned: a batch is halved, and task.meta_batch=1 has one task; type "
             "task.meta_batch=2 or more"
         )
+    if config.meta_train.mixup and config.algorithm.supports.trains_on == "batches":
+        raise UserError(
+            "distill.learned: half a batch is held out, and with meta_train.mixup="
+            f"{config.meta_train.mixup:g} its examples are mixed into the other half; type "
+            "meta_train.mixup=0, or meta_train.manifold_mixup, which mixes within a half"
+        )
     size = teacher.head.in_features
     weighing(config, learner, prepared.objective(teacher, torch.zeros(size)))
 

@@ -13,6 +13,7 @@ from metakd.adaptation.algorithm import Algorithm
 from metakd.config.checks import teacher_learns
 from metakd.config.schema import LEARNED_MODES, Config
 from metakd.data.tasks import ExampleBatch, TaskBatch
+from metakd.distillation.distillation import Distillation
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.network import Network
@@ -366,6 +367,9 @@ def _meta_train(
     )
     if isinstance(joined, LearnsWeights):
         recorder.say(found_values(joined))
+        # Of the kept state, also where it was trained by an earlier process.
+        assert isinstance(student.objective, Distillation)
+        joined.settle(student.objective)
     student.objective.label_smoothing = 0.0
     student.seconds["meta_train"] = fitted.seconds
     student.validated = fitted.best

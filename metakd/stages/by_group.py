@@ -82,7 +82,7 @@ class ByGroup(Supervised):
     * `gradient_norm`: Σ w_j L_j. w_j is moved by Adam so that w_j ‖∇ L_j‖, the gradient that of the
       last weights that all groups share, comes near its mean over the groups times r_j^1.5; r_j is
       L_j over its first value, over the mean of these. Then Σ w_j is the number of groups again
-      (GradNorm, Chen et al. 2018).
+      (GradNorm, Chen et al. 2018). A group of one class, whose L_j is 0, keeps out of it.
 
     A teacher's terms are over all classes, as they are without it. What is learned here is saved
     with the stage, and no part of the learner.
@@ -190,10 +190,12 @@ class ByGroup(Supervised):
                 for loss in losses.values()
             ]
         )
-        weighted = self.balance.detach()[at] * norms
-        share = values / self.first[at]
-        wanted = weighted.mean() * (share / share.mean()) ** self.asymmetry
+        learns = self.first[at] > 0  # a group of one class has no loss, and no pace to compare
+        weighted = self.balance.detach()[at][learns] * norms[learns]
+        share = values[learns] / self.first[at][learns]
+        pace = share / share.mean().clamp_min(torch.finfo(share.dtype).tiny)
+        wanted = weighted.mean() * pace**self.asymmetry
         gradient = torch.zeros_like(self.balance)
-        gradient[at] = (weighted - wanted).sign() * norms
+        gradient[at[learns]] = ((weighted - wanted).sign() * norms[learns]).to(gradient.dtype)
         before = self.balance.grad
         self.balance.grad = gradient if before is None else before + gradient

@@ -16,6 +16,8 @@ from metakd.data.tasks import Batch
 from metakd.distillation.distillation import Distillation
 from metakd.distillation.objective import Answers, Objective
 from metakd.errors import UserError, nearest
+from metakd.models.randomness import random_state, restore_random_state
+from metakd.stages.ingredients import Enriched
 
 __all__ = ["LearnedValues", "LearnsWeights"]
 
@@ -54,8 +56,10 @@ class LearnsWeights(EmbeddingLearner):
     3. r descends L_labels(B, θ'), whose gradient -a ∇_r ⟨v, ∇_θ L(A, θ; w)⟩ is taken by finite
        differences: -a (∇_r L(A, θ + e v; w) - ∇_r L(A, θ - e v; w)) / 2e (Liu et al. 2019).
 
-    Then the update is made on the whole batch, as without it. The learner's batch norm and the
-    learner itself are as they were before the trial.
+    Every pass draws the same random numbers (dropout), or the difference would be that of two
+    masks. The labels' loss on B is of examples as they are, whatever else the stage learns from
+    (quarter turns, mixtures). Then the update is made on the whole batch, as without it: learner,
+    batch norm and random generators are as they were before the trial.
 
     Args:
         learner: what is trained; one whose loss is descended by backward passes.
@@ -96,6 +100,11 @@ class LearnsWeights(EmbeddingLearner):
     def backbone(self) -> nn.Module:  # type: ignore[override]
         """The student's backbone."""
         return self.learner.backbone
+
+    def settle(self, objective: Distillation) -> None:
+        """Let the loss have the values as they are now."""
+        for name, value in self.found().items():
+            objective.set_value(name, value)
 
     def values(self) -> Tensor:
         """Return the values, in the order of their names."""
@@ -139,8 +148,7 @@ class LearnsWeights(EmbeddingLearner):
         assert isinstance(objective, Distillation)
         self._due = self._step % self._learned.every == 0 and len(batch) > 1
         gradient = self._hypergradient(batch, objective, answers) if self._due else None
-        for name, value in self.found().items():
-            objective.set_value(name, value)
+        self.settle(objective)
         terms = self.learner.accumulate(batch, objective, answers)
         self.place.grad = gradient
         return terms
@@ -150,16 +158,24 @@ class LearnsWeights(EmbeddingLearner):
         half = len(batch) // 2
         ours, held = batch[:half], batch[half:]
         answer = None if answers is None else answers[:half]
-        parameters = [p for p in self.learner.parameters() if p.requires_grad]
-        others = [p for p in objective.parameters() if p.requires_grad]
+        everything = [p for m in (self.learner, objective) for p in m.parameters()]
+        # What has an optimiser of its own (weights of groups) is given no gradient of the loss.
+        steps = self.learner.own_optimizers().values()
+        apart = {id(p) for o in steps for g in o.param_groups for p in g["params"]}
+        parameters = [
+            p for p in self.learner.parameters() if p.requires_grad and id(p) not in apart
+        ]
         kept = [p.detach().clone() for p in parameters]
         buffers = {name: b.clone() for name, b in self.learner.named_buffers()}
-        smoothing, rate = objective.label_smoothing, self._learned.trial_lr
+        random, rate = random_state(), self._learned.trial_lr
 
-        def gradients(part: Batch, loss: Objective, given: Answers) -> list[Tensor]:
-            for p in (*parameters, *others):
+        def gradients(
+            learner: EmbeddingLearner, part: Batch, loss: Objective, given: Answers
+        ) -> list[Tensor]:
+            for p in everything:
                 p.grad = None
-            self.learner.accumulate(part, loss, given)
+            restore_random_state(random)
+            learner.accumulate(part, loss, given)
             return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
 
         @torch.no_grad()
@@ -167,13 +183,13 @@ class LearnsWeights(EmbeddingLearner):
             for p, start, d in zip(parameters, kept, direction, strict=True):
                 p.copy_(start + length * d)
 
-        for name, value in self.found().items():
-            objective.set_value(name, value)
-        trial = gradients(ours, objective, answer)
+        self.settle(objective)
+        trial = gradients(self.learner, ours, objective, answer)
         go(trial, -rate)
         labels = Objective()
-        labels.label_smoothing = smoothing
-        wanted = gradients(held, labels, None)
+        labels.label_smoothing = objective.label_smoothing
+        plain = self.learner.learner if isinstance(self.learner, Enriched) else self.learner
+        wanted = gradients(plain, held, labels, None)
         length = torch.stack([w.norm() for w in wanted]).norm().item()
         total = torch.zeros_like(self.place)
         if length > 0:
@@ -183,14 +199,15 @@ class LearnsWeights(EmbeddingLearner):
                 self.place.grad = torch.zeros_like(self.place)
                 for name, one in zip(self._learned.names, self.values().unbind(), strict=True):
                     objective.set_value(name, one)  # type: ignore[arg-type]
-                gradients(ours, objective, answer)
+                gradients(self.learner, ours, objective, answer)
                 total = total - rate * sign * self.place.grad / (2 * move)
         go(trial, 0.0)
         with torch.no_grad():
             for name, b in self.learner.named_buffers():
                 b.copy_(buffers[name])
-        for p in (*parameters, *others):
+        for p in everything:
             p.grad = None
+        restore_random_state(random)
         return total
 
 

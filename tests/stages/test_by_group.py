@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -152,6 +153,20 @@ def test_gradient_norms(batch: ExampleBatch) -> None:
     assert learner.balance.tolist() != pytest.approx([1.3, 0.7])
     kept = learner.state_dict()
     assert {"balance", "first"} <= kept.keys()
+
+
+def test_a_group_of_one_class_stops_no_other_weight(batch: ExampleBatch) -> None:
+    """Its loss is 0 from the start, so that its pace, 0 / 0, says nothing."""
+    groups = torch.tensor([0, 0, 1, 1, 2])
+    five = replace(batch, labels=torch.arange(len(batch)) % 5)
+    examples = ClassExamples(
+        five.examples, five.labels, tuple("abcde"), groups, five.labels < 0, ("x", "y", "z")
+    )
+    learner: Any = by_group(Supervised(Small(), 5), GroupLosses("gradient_norm"), examples)
+    learner = learner.to(batch.examples.dtype)
+    learner.accumulate(five, Objective(), None)
+    assert (learner.balance.grad != 0).tolist() == [True, True, False]
+    assert learner.balance.grad.isfinite().all()
 
 
 def test_refused() -> None:
