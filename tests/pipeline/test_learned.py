@@ -19,11 +19,15 @@ from metakd.pipeline.prepare import prepare
 from metakd.stages.recorder import Recorder
 
 TINY = (
+    "dataset.images_per_class=4",
+    "dataset.image_size=16",
     "student=conv4_small",
     "student.width=4",
     "teacher=conv4_small",
     "teacher.width=4",
     "pretrain.epochs=1",
+    "pretrain.batch_size=512",
+    "task.queries=2",
     "warmstart=none",
     "task.meta_batch=2",
     "task.train_queries=2",
