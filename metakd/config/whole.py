@@ -52,6 +52,12 @@ def check_whole(config: Config) -> None:
             f"task={config.task.name} they are the student's own: type task=5way_1shot, or put the "
             "pictures into FOLDER/test beside FOLDER/train and type dataset.folder=FOLDER"
         )
+    if config.evaluate.seen == "leave_out":
+        raise UserError(
+            f"evaluate.seen=leave_out: with task={config.task.name} the student answers with a "
+            "head over all classes, and none can be left out; type evaluate.seen=refuse or "
+            "evaluate.seen=keep"
+        )
     if config.finetune.enabled:
         raise UserError(
             f"finetune={config.finetune.name}: with task={config.task.name} the student has "

@@ -18,6 +18,7 @@ from metakd.errors import UserError
 __all__ = ["Unlabelled", "gathered", "without_labels"]
 
 SETTING = "warmstart.unlabelled"
+_NONE = torch.zeros(0, dtype=torch.int64)
 HELD = ("validate", "test")
 """Splits whose classes stay new to the student."""
 
@@ -38,29 +39,38 @@ class Unlabelled(NamedTuple):
     lines: tuple[str, ...]
 
 
-def without_labels(source: ClassData, like: ClassData, *, anyway: bool) -> Unlabelled:
+def without_labels(
+    source: ClassData, like: ClassData, *, anyway: bool, everything: ClassData | None = None
+) -> Unlabelled:
     """Return the examples of all classes of `source`, as networks that expect `like` see them.
 
     An example is of a class of `like`'s meta-validation or meta-test split if its class (of files,
-    the folder that they lie in) has the name of one, or if it equals an example of one.
+    the folder that they lie in) has the name of one, or if it equals an example of one. Of classes
+    that are meta-train classes, too (a split by examples), the examples alone count.
 
     Args:
         source: where they are from; expects what `like` expects.
         like: the data that the student is trained and evaluated on.
         anyway: keep examples of those classes; otherwise they are left out.
+        everything: `like` with the examples that a target task is tested on, which are always left
+            out; None: there are none to keep apart.
 
     Raises:
         UserError: no example is left.
     """
     of = like.preprocessing_type.of
     train = [source.prepared.splits[s] for s in SPLITS if len(source.prepared.splits[s])]
-    held = torch.cat([_named_like(part, like) for part in train]) if train else torch.zeros(0)
+    held = torch.cat([_named_like(part, source, like) for part in train]) if train else _NONE
     known = torch.cat([like.marks(like.prepared.splits[s].examples) for s in HELD])
+    target = _NONE if everything is None else _target_marks(everything)
+    tested = torch.zeros_like(held)
     if len(held):
         marks = torch.cat([source.marks(part.examples) for part in train])
         held = held | (torch.isin(marks, known) & (marks != NO_MARK))
+        tested = torch.isin(marks, target) & (marks != NO_MARK)
     count, total = int(held.sum()), len(held)
-    kept = torch.ones_like(held) if anyway else ~held
+    allowed = torch.ones_like(held) if anyway else ~held
+    kept, hidden = allowed & ~tested, int((allowed & tested).sum())
     if not bool(kept.any()):
         raise UserError(f"{SETTING}: '{source.name}' holds no {of} that may be learned from")
     lines = list(source.notes if source.name != like.name else ())
@@ -72,6 +82,11 @@ def without_labels(source: ClassData, like: ClassData, *, anyway: bool) -> Unlab
     elif count:
         lines.append(
             f"{SETTING}: {count} of {total} {of} are of meta-validation or meta-test classes, and "
+            "are left out"
+        )
+    if hidden:
+        lines.append(
+            f"{SETTING}: {hidden} of {total} {of} test the target task (finetune.target=all), and "
             "are left out"
         )
     checksum = hashlib.sha256(source.checksum.encode() + bytes(kept.to(torch.uint8).tolist()))
@@ -114,8 +129,21 @@ def gathered(source: ClassData, kept: Tensor, checksum: str) -> ClassData:
     )
 
 
-def _named_like(part: ClassExamples, like: ClassData) -> Tensor:
+def _named_like(part: ClassExamples, source: ClassData, like: ClassData) -> Tensor:
     """Return which examples [n] lie in a class, or folder, named as one that stays new."""
-    names = {name for split in HELD for name in like.split(split).class_names}
-    alike = [name in names or name.rsplit("/", 1)[-1] in names for name in part.class_names]
+    learned = {*like.split("train").class_names}
+    names = {name for split in HELD for name in like.split(split).class_names} - learned
+    # Of several datasets that are one, classes begin with the dataset's name.
+    names |= {name.removeprefix(f"{source.name}/") for name in names}
+    alike = [
+        bool({name, name.rsplit("/", 1)[-1], name.partition("/")[2]} & names)
+        for name in part.class_names
+    ]
     return torch.tensor(alike)[part.labels]
+
+
+def _target_marks(everything: ClassData) -> Tensor:
+    """Return the marks of the examples of all classes that are held out."""
+    splits = [everything.prepared.splits[s] for s in SPLITS]
+    parts = [split.examples[split.held_out] for split in splits if bool(split.held_out.any())]
+    return torch.cat([everything.marks(part) for part in parts]) if parts else _NONE

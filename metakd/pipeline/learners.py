@@ -28,7 +28,7 @@ from metakd.pipeline.teacher_view import (
     view_of_teacher,
 )
 from metakd.pipeline.teaching import adapting_teacher, join
-from metakd.pipeline.whole import part_of_state, validated, whole_network
+from metakd.pipeline.whole import part_of_state, updates_of_epoch, validated, whole_network
 from metakd.stages.contrast import contrast
 from metakd.stages.exchange import part_of
 from metakd.stages.fit import StageContext, fit
@@ -349,7 +349,7 @@ def _meta_train(
     )
     if config.task.whole:
         network = whole_network(student.algorithm, config)
-        context = replace(context, epoch=stream.batches_per_epoch)
+        context = replace(context, epoch=updates_of_epoch(config, prepared.class_data))
         validation = validated(network, prepared.class_data, context.epoch, precision)
     else:
         setting = validation_setting(config, student.algorithm, stage.validate_tasks)

@@ -56,7 +56,9 @@ def read_unlabelled(prepared: Prepared) -> None:
         raise UserError(f"{SETTING}: dataset {data.name} holds no examples; leave it out")
     _check_loss(prepared)
     source, again = _source(prepared, data, place)
-    found = without_labels(source, data, anyway=stage.unlabelled_anyway)
+    apart = None if prepared.everything is data else prepared.everything
+    assert apart is None or apart.has_classes
+    found = without_labels(source, data, anyway=stage.unlabelled_anyway, everything=apart)
     prepared.unlabelled, prepared.unlabelled_held = found.data, found.held
     prepared.warnings += found.lines
     if again is not None:

@@ -29,6 +29,7 @@ __all__ = [
     "measured_states",
     "measured_teacher",
     "part_of_state",
+    "updates_of_epoch",
     "validated",
     "whole_network",
     "with_epochs",
@@ -45,13 +46,19 @@ def with_epochs(composed: Composed, data: ClassData) -> Composed:
     stage = composed.config.meta_train
     if stage.epochs is None or composed.config.algorithm.supports.trains_on != "batches":
         return composed
-    config, count = copy.deepcopy(composed.config), len(data.filled("train"))
-    # As `BatchStream`: the last, smaller batch of an epoch is left out.
-    updates = stage.epochs * (count // min(stage.batch_size, count))
+    config = copy.deepcopy(composed.config)
+    updates = stage.epochs * updates_of_epoch(config, data)
     config.meta_train.iterations = updates
     kept = OmegaConf.create(composed.yaml)
     OmegaConf.update(kept, "meta_train.iterations", updates)
     return dataclasses.replace(composed, config=config, yaml=OmegaConf.to_yaml(kept))
+
+
+def updates_of_epoch(config: Config, data: ClassData) -> int:
+    """Return the updates of meta-training in a pass over the training images, however drawn."""
+    count = len(data.filled("train"))
+    # As `BatchStream`: the last, smaller batch of an epoch is left out.
+    return count // min(config.meta_train.batch_size, count)
 
 
 def whole_network(algorithm: Algorithm, config: Config) -> Network:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,6 +100,41 @@ def test_of_several_splits(data: ImageData) -> None:
     assert torch.equal(everything.data.split("train").examples, torch.cat(parts))
     train = without_labels(data, data, anyway=False)
     assert torch.equal(train.data.split("train").examples, parts[0])
+
+
+def changed(data: ImageData, split: str, **fields: Any) -> ImageData:
+    """Return the data with other fields of a split."""
+    own = data.prepared.splits
+    prepared = replace(data.prepared, splits={**own, split: replace(own[split], **fields)})
+    rest = (data.augment, data.views, data.checksum, data.preprocessing)
+    return ImageData(prepared, "cpu", *rest)
+
+
+def test_of_classes_split_by_examples_the_meta_train_examples_stay(data: ImageData) -> None:
+    like = changed(data, "test", class_names=("cat",))
+    found = without_labels(data, like, anyway=False)
+    assert torch.equal(found.data.split("train").examples, data.split("train").examples)
+
+
+def test_classes_of_a_dataset_among_several_are_known_by_name(data: ImageData) -> None:
+    other = data.prepared.splits["test"].examples.flip(-1)  # read at another size, say
+    like = changed(data, "test", class_names=(f"{data.name}/pig",), examples=other)
+    found = without_labels(data, like, anyway=False)
+    assert torch.equal(found.data.split("train").examples, data.split("train").examples)
+
+
+@pytest.mark.parametrize(("anyway", "tested"), [(False, 1), (True, 3)])
+def test_test_images_of_the_target_task_are_always_left_out(
+    data: ImageData, anyway: bool, tested: int
+) -> None:
+    held = torch.arange(6) == 1
+    everything = changed(data, "train", held_out=held)
+    like = everything.without_held_out()
+    found = without_labels(data, like, anyway=anyway, everything=everything)
+    # One picture each of cow and pig is held out, too.
+    assert len(found.data.split("train")) == (12 if anyway else 6) - tested
+    assert found.kept[:6].tolist() == (~held).tolist()
+    assert f"{tested} of 12 pictures test the target task" in found.lines[-1]
 
 
 def test_refused(data: ImageData, draw: Draw, tmp_path: Path) -> None:

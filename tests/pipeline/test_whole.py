@@ -275,12 +275,23 @@ def test_few_shot_tasks_of_classes_that_it_has_learned_are_refused(run: Path, ph
         metakd.evaluate(run, *few_shot, f"dataset.folder={photos / 'train'}", quiet=True)
 
 
+def test_groups_in_turn_are_validated_after_as_many_updates(photos: Path, tmp_path: Path) -> None:
+    one = ("distill=none", "meta_train.draw=turn", "meta_train.epochs=2")
+    folder = tmp_path / "run"
+    metakd.train(*words(photos), *one, f"hydra.run.dir={folder}", quiet=True)
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    at = [line["step"] for line in lines if "validate/accuracy" in line["metrics"]]
+    epoch = CLASSES * (TRAIN - 2) // 16
+    assert at == [epoch - 1, 2 * epoch - 1]
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
         (["algorithm=protonet"], "algorithm=protonet learns from few-shot tasks; type algorithm="),
         (["dataset=sinusoid", "algorithm=supervised"], "regression"),
         (["dataset=image_folder", "dataset.options.all_test=true"], "they are the student's own"),
+        (["evaluate.seen=leave_out"], "a head over all classes, and none can be left out"),
         (["finetune=default"], "finetune=default: with task=classes"),
         (["distill.teacher_mode=feedback"], "distill.teacher_mode=feedback: with task=classes"),
     ],
