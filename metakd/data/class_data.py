@@ -70,7 +70,7 @@ class ClassData(ABC):
     augmentations: ClassVar[tuple[str, ...]] = ()
     """Kinds of random change."""
     asks_readers: ClassVar[bool] = False
-    """Whether a network has to say, in an attribute `reads`, what it reads of an example."""
+    """Whether a network says what it reads of an example, in an attribute `reads`."""
     preprocessing_type: ClassVar[type[Preprocessing]]
     """What networks expect of examples of this kind is said by this class."""
     reads_unlabelled: ClassVar[str | None] = None
@@ -169,7 +169,7 @@ class ClassData(ABC):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines that the user should see each time that the data is used."""
+        """Lines for the user, each time that the data is used."""
         return self.prepared.notes
 
     def split(self, name: str) -> ClassExamples:
@@ -390,11 +390,10 @@ class ClassData(ABC):
 
     @classmethod
     def _as_expected(cls, prepared: PreparedData, preprocessing: Preprocessing) -> PreparedData:
-        where, of = f"dataset {prepared.name}", cls.preprocessing_type.of
-        if not isinstance(preprocessing, cls.preprocessing_type):
-            raise UserError(
-                f"{where} holds {of}, and the network expects {preprocessing.of}: give it those"
-            )
+        where, own = f"dataset {prepared.name}", cls.preprocessing_type
+        if not isinstance(preprocessing, own):
+            words = f"{own.of}, and the network expects {preprocessing.of}"
+            raise UserError(f"{where} holds {words}: give it those")
         try:
             return cls.fitted(prepared, preprocessing)
         except ValueError as error:
