@@ -12,12 +12,15 @@ import torch
 from metakd.data.class_examples import ClassExamples, PreparedData
 from metakd.data.dataset import Dataset
 from metakd.data.on_disk import joined
+from metakd.data.picture_marks import NO_MARK, picture_marks
 from metakd.data.picture_preprocessing import PicturePreprocessing
 from metakd.data.splits import SPLITS
 from metakd.errors import UserError
 
 __all__ = ["Several"]
 
+SHARE = 0.05
+"""Of a class's pictures that may be another dataset's: benchmarks hold some pictures twice."""
 _VERSION = 1  # raised whenever the same settings give other images
 
 
@@ -73,7 +76,8 @@ class Several:
         """See `Dataset.load`.
 
         Raises:
-            UserError: a dataset holds no pictures.
+            UserError: a dataset holds no pictures, or pictures of a class that is to be new to
+                another dataset's learner.
         """
         loaded: dict[str, PreparedData] = {}
         for name, part in self._parts.items():
@@ -85,6 +89,8 @@ class Several:
         ones = (1.0,) * channels
         form = PicturePreprocessing(channels, self._size, self._size, ones, ones)
         splits = {split: _side_by_side(loaded, split, form) for split in SPLITS}
+        for split in ("validate", "test"):
+            _check_new(splits["train"], splits[split], split)
         notes = tuple(line for data in loaded.values() for line in data.notes)
         return PreparedData(splits, "several", notes=notes)
 
@@ -107,3 +113,23 @@ def _side_by_side(
         torch.cat([part.held_out for part in parts.values()]),
         tuple(parts),
     )
+
+
+def _check_new(train: ClassExamples, found: ClassExamples, split: str) -> None:
+    """Refuse classes of a split that are meta-train pictures of another dataset."""
+    known, marks = (picture_marks(examples.examples) for examples in (train, found))
+    of, own = train.groups[train.labels], found.groups[found.labels]
+    for number, name in enumerate(found.group_names):
+        twice = torch.isin(marks, known[of != number]) & (marks != NO_MARK) & (own == number)
+        counts, sizes = (
+            torch.bincount(found.labels[which], minlength=found.classes)
+            for which in (twice, own == number)
+        )
+        classes = (counts > SHARE * sizes).nonzero().flatten().tolist()
+        if classes:
+            others = [n for i, n in enumerate(train.group_names) if i != number]
+            raise UserError(
+                f"dataset.options.parts: {len(classes)} meta-{split} classes of {name} "
+                f"('{found.class_names[classes[0]]}' …) are meta-train pictures of "
+                f"{' or '.join(others)}: they would not be new; leave one of the datasets out"
+            )

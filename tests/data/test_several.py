@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,25 @@ def test_side_by_side(tmp_path: Path) -> None:
     assert data.splits["test"].class_names == ("grey/test0", "colour/test0", "colour/test1")
     assert data.notes == ("note 10", "note 100")
     data.check(torch.uint8, 4)
+
+
+def test_classes_that_another_dataset_learns_from_are_refused(tmp_path: Path) -> None:
+    """As of CIFAR-FS and FC100, two splits of the same pictures."""
+
+    class Drawn(Made):
+        def load(self) -> PreparedData:
+            data = super().load()
+            for split, found in data.splits.items():
+                pictures = found.examples.clone()
+                pictures[:, :, 0] += 1  # a plain one says nothing
+                data.splits[split] = replace(found, examples=pictures)
+            return data
+
+    one = Drawn(10, (2, 1, 1), 1, 8)  # 10 and 11 are meta-train, 12 and 13 not
+    said = r"1 meta-test classes of two \('two/test0' …\) are meta-train pictures of one"
+    with pytest.raises(UserError, match=said):
+        Several(tmp_path, image_size=8, parts={"one": one, "two": Drawn(7, (2, 1, 1), 1, 8)}).load()
+    Several(tmp_path, image_size=8, parts={"one": one, "two": Drawn(14, (2, 1, 1), 1, 8)}).load()
 
 
 def test_grey_stays_grey(tmp_path: Path) -> None:
