@@ -15,7 +15,7 @@ from metakd.data.picture_marks import NO_MARK
 from metakd.data.splits import SPLITS
 from metakd.errors import UserError
 
-__all__ = ["Unlabelled", "gathered", "without_labels"]
+__all__ = ["SETTING", "Unlabelled", "gathered", "without_labels"]
 
 SETTING = "warmstart.unlabelled"
 _NONE = torch.zeros(0, dtype=torch.int64)

@@ -12,6 +12,7 @@ from metakd.data.class_examples import ClassExamples, PreparedData
 from metakd.data.left_out import deeper_pictures
 from metakd.data.picture_files import SUFFIXES, pictures_in, read_pictures
 from metakd.data.picture_preprocessing import PicturePreprocessing
+from metakd.data.unlabelled import SETTING
 from metakd.errors import UserError
 
 __all__ = ["UnlabelledPictures"]
@@ -37,16 +38,12 @@ class UnlabelledPictures:
 
     def __init__(self, place: Path, like: PicturePreprocessing) -> None:
         if not place.is_dir():
-            raise UserError(
-                f"warmstart.unlabelled: '{place}' is no folder, neither `train` nor a dataset"
-            )
+            raise UserError(f"{SETTING}: '{place}' is no folder, neither `train` nor a dataset")
         self._place, self._reading = place, like.reading
         self._size = max(like.height, like.width)
         self._paths = [*pictures_in(place), *deeper_pictures(place)]
         if not self._paths:
-            raise UserError(
-                f"warmstart.unlabelled: '{place}' holds no picture ({', '.join(SUFFIXES[:4])} …)"
-            )
+            raise UserError(f"{SETTING}: '{place}' holds no picture ({', '.join(SUFFIXES[:4])} …)")
 
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""
@@ -62,7 +59,7 @@ class UnlabelledPictures:
         name = f"{self._place.name}"
         read = read_pictures(name, self._paths, self._size, self._reading, unreadable="skip")
         if not read.kept:
-            raise UserError(f"warmstart.unlabelled: no picture in '{self._place}' can be read")
+            raise UserError(f"{SETTING}: no picture in '{self._place}' can be read")
         folders = [self._paths[i].parent.relative_to(self._place).as_posix() for i in read.kept]
         names = sorted({*folders})
         number = {folder: i for i, folder in enumerate(names)}
@@ -74,6 +71,6 @@ class UnlabelledPictures:
             torch.zeros(len(folders), dtype=torch.bool),
         )
         empty = whole.without(names)
-        notes = tuple(f"warmstart.unlabelled: {line}" for line in read.notes)
+        notes = tuple(f"{SETTING}: {line}" for line in read.notes)
         splits = {"train": whole, "validate": empty, "test": empty}
         return PreparedData(splits, name, self._reading, notes)

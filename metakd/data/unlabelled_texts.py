@@ -11,12 +11,12 @@ from metakd.data.table_file import read_table_file
 from metakd.data.text_preprocessing import TextPreprocessing
 from metakd.data.text_rows import ENDINGS, LONGEST, TextRow, class_file, cut, rows_of_table
 from metakd.data.texts import TextData, TextReading, packed
+from metakd.data.unlabelled import SETTING
 from metakd.errors import UserError
 
 __all__ = ["UnlabelledTexts"]
 
 TABLES = (".csv", ".tsv", ".jsonl")
-SETTING = "warmstart.unlabelled"
 
 
 class UnlabelledTexts:

@@ -8,29 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metakd.models.normalization import make_norm
-from metakd.models.residual import he_initialise
+from metakd.models.residual import BasicBlock, he_initialise
 from metakd.models.widths import channels_of, image_shape
 
 __all__ = ["ResNet8"]
-
-
-class _Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int, norm: str) -> None:
-        super().__init__()
-        bias = norm != "batch"
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=bias)
-        self.norm1 = make_norm(norm, outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=bias)
-        self.norm2 = make_norm(norm, outputs)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride=stride, bias=bias), make_norm(norm, outputs)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
 class ResNet8(nn.Module):
@@ -65,9 +46,9 @@ class ResNet8(nn.Module):
         self.conv = nn.Conv2d(channels, first, 3, padding=1, bias=norm != "batch")
         self.norm = make_norm(norm, first)
         self.stages = nn.Sequential(
-            _Block(first, first, 1, norm),
-            _Block(first, second, 2, norm),
-            _Block(second, third, 2, norm),
+            BasicBlock(first, first, 1, norm),
+            BasicBlock(first, second, 2, norm),
+            BasicBlock(second, third, 2, norm),
         )
         self.stage_paths = {f"stage{i + 1}": f"stages.{i}" for i in range(3)}
         self.embedding_size = third

@@ -9,29 +9,10 @@ from torch.nn import functional as F
 
 from metakd.errors import UserError
 from metakd.models.normalization import make_norm
-from metakd.models.residual import he_initialise
+from metakd.models.residual import BasicBlock, he_initialise
 from metakd.models.widths import channels_of, image_shape
 
 __all__ = ["ResNetCifar"]
-
-
-class _Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int, norm: str) -> None:
-        super().__init__()
-        bias = norm != "batch"
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=bias)
-        self.norm1 = make_norm(norm, outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=bias)
-        self.norm2 = make_norm(norm, outputs)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride=stride, bias=bias), make_norm(norm, outputs)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
 class ResNetCifar(nn.Module):
@@ -77,7 +58,7 @@ class ResNetCifar(nn.Module):
         for number, n in enumerate(outputs):
             blocks = []
             for i in range((depth - 2) // 6):
-                blocks.append(_Block(inputs, n, 2 if number and not i else 1, norm))
+                blocks.append(BasicBlock(inputs, n, 2 if number and not i else 1, norm))
                 inputs = n
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
