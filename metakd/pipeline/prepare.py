@@ -383,8 +383,10 @@ def _is_trained(config: Config, file: WeightsFile | None) -> bool:
 def _student_seed(config: Config) -> int:
     """Return the seed of the student's initial weights.
 
-    With the teacher's own seed the two networks would begin with the same random numbers, and with
-    equal architectures as the same network: the student then draws from another stream.
+    With the seed of the teacher, or of one of several, the two networks would begin with the same
+    random numbers, and with equal architectures as the same network: the student then draws from
+    another stream.
     """
     seed = config.seed if config.student.seed is None else config.student.seed
-    return stream_key(seed, "student") if seed == (config.teacher.seed or 0) else seed
+    taken = {config.teacher.seed or 0, *config.teacher.seeds}
+    return stream_key(seed, "student") if seed in taken else seed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -25,12 +26,16 @@ from metakd.stages.weight_average import WeightAverage
 
 __all__ = ["NotFiniteError", "Training"]
 
+_SETTINGS_OF = {"contrast": "warmstart", "unlabelled": "warmstart"}
+"""Parts of a stage that have its settings."""
+
 
 class NotFiniteError(RunError):
     """A loss or a gradient of an update is not finite; the update was not made."""
 
     def __init__(self, stage: str, step: int, what: str) -> None:
-        setting = stage.removesuffix("_alone")
+        name = re.sub(r"(_alone|_member\d+|_generation\d+)+$", "", stage)
+        setting = _SETTINGS_OF.get(name, name)
         super().__init__(
             f"{stage}, step {step}: {what}; lower {setting}.lr or algorithm.inner_lr, or let "
             f"some such updates be skipped with {setting}.skip_nonfinite=10; "

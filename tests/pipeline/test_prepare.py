@@ -148,3 +148,15 @@ def test_what_is_doubtful_about_pictures_is_warned_of_each_time_and_recorded(
         assert "1 image was left out" in lines[0]
         assert provenance_of(skipped)["data_notes"] == lines
     assert provenance_of(prepared())["data_notes"] == []
+
+
+def test_the_student_does_not_begin_as_one_of_several_teachers() -> None:
+    words = ["student=conv4", "student.width=8", "teacher.width=8", "teacher.seeds=[0,1]"]
+    for seed in (0, 1):
+        prepared = prepare(compose([*words, f"seed={seed}"]))
+        assert prepared.teacher is not None
+        start = prepared.student.state_dict()["blocks.0.conv.weight"]
+        weights = prepared.teacher.state_dict()
+        members = [v for n, v in weights.items() if n.endswith("blocks.0.conv.weight")]
+        assert len(members) == 2
+        assert not any(torch.equal(start, member) for member in members)

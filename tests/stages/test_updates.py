@@ -8,6 +8,7 @@ import pytest
 
 import metakd
 from metakd.runs.folder import open_run
+from metakd.stages.training import NotFiniteError
 
 
 def test_both_stages_make_so_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,3 +25,19 @@ def test_both_stages_make_so_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         last[line["stage"]] = line["step"] + 1
     # 901 classes of two images, one of each held out by the teacher: 3 batches an epoch, and 3.
     assert (last["pretrain"], last["warmstart"]) == (9, 6)
+
+
+@pytest.mark.parametrize(
+    ("stage", "setting"),
+    [
+        ("meta_train_alone", "meta_train"),
+        ("meta_train_generation2", "meta_train"),
+        ("pretrain_member2_generation3", "pretrain"),
+        ("unlabelled", "warmstart"),
+        ("contrast_alone", "warmstart"),
+    ],
+)
+def test_what_is_not_finite_names_a_setting_that_there_is(stage: str, setting: str) -> None:
+    said = str(NotFiniteError(stage, 3, "the loss is nan"))
+    assert said.startswith(f"{stage}, step 3: the loss is nan; lower {setting}.lr or")
+    assert f"{setting}.skip_nonfinite=10" in said
