@@ -383,6 +383,11 @@ def _check_files(config: Config) -> None:
         checkpoint = getattr(config, who).checkpoint
         if checkpoint is not None and not Path(checkpoint).expanduser().exists():
             raise UserError(f"{who}.checkpoint={checkpoint}: there is no such file or run folder")
+    for further in config.teacher.further_checkpoints:
+        if not Path(further).expanduser().exists():
+            raise UserError(
+                f"teacher.further_checkpoints: '{further}': there is no such file or run folder"
+            )
     dataset = config.dataset
     if dataset.folder is not None and not Path(dataset.folder).expanduser().exists():
         raise UserError(f"dataset.folder={dataset.folder}: there is no such folder or file")

@@ -176,6 +176,9 @@ def for_evaluation(config: Config) -> None:
     config.student.checkpoint = None
     if not config.teacher.supports.reads_checkpoint:  # of which a run keeps no copy
         config.teacher.checkpoint = None
+    if config.teacher.further_checkpoints:  # the run's own file holds them all, by their number
+        config.teacher.seeds = [*range(config.teacher.networks())]
+        config.teacher.further_checkpoints = []
     config.student.pretrained = config.teacher.pretrained = False
     config.pretrain.enabled = True  # the run has its teacher
     config.meta_train.iterations, config.meta_train.epochs = 0, None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from metakd.config.schema import LEARNED_MODES, Config
 from metakd.errors import UserError
 
@@ -19,9 +22,16 @@ def check_teachers(config: Config) -> None:
             f"student.seeds={_word(config.student.seeds)}: it is about the teacher; of several "
             "students type seed=0,1 with -m, then metakd evaluate RUN RUN --ensemble"
         )
+    if config.student.further_checkpoints:
+        raise UserError(
+            f"student.further_checkpoints={_word(config.student.further_checkpoints)}: it is about "
+            "the teacher; type metakd evaluate RUN RUN --ensemble for several students"
+        )
     if not (config.distill.supports.uses_teacher or config.algorithm.supports.teaches):
         return
     seeds, generations = config.teacher.seeds, config.pretrain.generations
+    if config.teacher.further_checkpoints:
+        _check_further(config)
     if seeds:
         _check_seeds(config)
     if config.distill.generations > 1 and config.distill.supports.uses_teacher:
@@ -36,7 +46,7 @@ def check_teachers(config: Config) -> None:
         why = _obstacle(config)
         if typed and why:
             raise UserError(f"{typed}: {why}; type {off}")
-    if config.distill.ensemble == "support_accuracy" and seeds:
+    if config.distill.ensemble == "support_accuracy" and config.teacher.networks() > 1:
         _check_weights(config)
 
 
@@ -54,20 +64,50 @@ def _obstacle(config: Config) -> str:
     return ""
 
 
+def _check_further(config: Config) -> None:
+    teacher = config.teacher
+    typed = f"teacher.further_checkpoints={_word(teacher.further_checkpoints)}"
+    if config.dataset.supports.kind == "regression":
+        raise UserError(
+            f"{typed}: dataset={config.dataset.name} is regression, where one teacher adapts to "
+            "tasks; type teacher.further_checkpoints=[]"
+        )
+    if teacher.checkpoint is None:
+        raise UserError(
+            f"{typed}: they are further than teacher.checkpoint, which is not given; type "
+            f"teacher.checkpoint={teacher.further_checkpoints[0]} and the rest here"
+        )
+    if teacher.pretrained or teacher.supports.outside:
+        raise UserError(
+            f"{typed}: an ensemble has networks that MetaKD has trained, and teacher="
+            f"{teacher.name} begins with the weights of others; type "
+            "teacher.further_checkpoints=[]"
+        )
+    named = [Path(p).expanduser() for p in (teacher.checkpoint, *teacher.further_checkpoints)]
+    for file in named:
+        if [other.resolve() for other in named].count(file.resolve()) > 1:
+            raise UserError(f"{typed}: '{file}' is named twice; name each network once")
+    _check_learns(config, typed, "teacher.further_checkpoints=[]")
+
+
+def _check_learns(config: Config, typed: str, instead: str) -> None:
+    """Refuse several networks as a teacher that does not stay as it is."""
+    mode = config.distill.teacher_mode
+    if config.algorithm.supports.teaches or mode in LEARNED_MODES:
+        raise UserError(
+            f"{typed}: a teacher that adapts or learns (algorithm={config.algorithm.name}, "
+            f"distill.teacher_mode={mode}) is one network; type {instead}"
+        )
+
+
 def _check_seeds(config: Config) -> None:
-    seeds, distill = config.teacher.seeds, config.distill
+    seeds = config.teacher.seeds
     if len({*seeds}) < max(2, len(seeds)):
         raise UserError(
             f"teacher.seeds={_word(seeds)}: an ensemble has two different seeds or more; type "
             f"teacher.seeds=[0,1], or teacher.seed={seeds[0]} for one network"
         )
-    if config.algorithm.supports.teaches or distill.teacher_mode in LEARNED_MODES:
-        mode = distill.teacher_mode
-        raise UserError(
-            f"teacher.seeds={_word(seeds)}: a teacher that adapts or learns (algorithm="
-            f"{config.algorithm.name}, distill.teacher_mode={mode}) is one network; type "
-            f"teacher.seed={seeds[0]}"
-        )
+    _check_learns(config, f"teacher.seeds={_word(seeds)}", f"teacher.seed={seeds[0]}")
 
 
 def _check_students(config: Config) -> None:
@@ -104,5 +144,5 @@ def _check_weights(config: Config) -> None:
         )
 
 
-def _word(seeds: list[int]) -> str:
-    return f"[{','.join(map(str, seeds))}]"
+def _word(values: Sequence[object]) -> str:
+    return f"[{','.join(map(str, values))}]"

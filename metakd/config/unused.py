@@ -53,7 +53,7 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         and "support images are not changed (evaluate.augmented_shots=1)",
         "teacher.seed": bool(config.teacher.seeds) and "teacher.seeds are the networks' seeds",
         "distill.generations": not config.distill.supports.uses_teacher and "nothing is distilled",
-        "distill.ensemble": not config.teacher.seeds and "the teacher is one network",
+        "distill.ensemble": config.teacher.networks() == 1 and "the teacher is one network",
         "student.same_classes": "it is about the teacher",
         "warmstart.unlabelled": config.warmstart.enabled
         and not config.distill.supports.uses_teacher

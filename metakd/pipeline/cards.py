@@ -49,7 +49,7 @@ def student_card(prepared: Prepared, *, alone: bool = False) -> Card:
         return Card(None, data.name)
     earlier = [prepared.own_card, prepared.student_card]
     if not alone and (config.distill.supports.uses_teacher or config.algorithm.supports.teaches):
-        earlier.append(prepared.teacher_card)  # what the teacher knows is passed on
+        earlier += prepared.teacher_cards  # what the teacher knows is passed on
     classes = (
         data.split("train").class_names if config.algorithm.supports.trains_on == "batches" else ()
     )
@@ -61,14 +61,14 @@ def teacher_card(prepared: Prepared, teacher: nn.Module) -> Card:
     if not prepared.data.has_classes:
         return Card(None, prepared.data.name)
     classes = prepared.teacher_classes if isinstance(teacher, Network) else ()
-    earlier = [prepared.own_card, prepared.teacher_card]
+    earlier = [prepared.own_card, *prepared.teacher_cards]
     return _card(prepared, prepared.teacher_input, classes, earlier)
 
 
 def tuned_card(prepared: Prepared, classes: tuple[str, ...]) -> Card:
     """Return the card of a student that was fine-tuned on `classes`."""
     data = prepared.class_data
-    earlier = [prepared.own_card, prepared.student_card, prepared.teacher_card]
+    earlier = [prepared.own_card, prepared.student_card, *prepared.teacher_cards]
     return _card(prepared, data.preprocessing, classes, earlier, classes)
 
 

@@ -64,8 +64,8 @@ def networks(prepared: Prepared) -> str:
         teacher = config.teacher.model or config.teacher.name
         if config.teacher.supports.reads_checkpoint and config.teacher.checkpoint:
             teacher = Path(config.teacher.checkpoint).name
-        if config.teacher.seeds:
-            teacher = f"{len(config.teacher.seeds)} {teacher}"
+        if config.teacher.networks() > 1:
+            teacher = f"{config.teacher.networks()} {teacher}"
         line += f"; teacher {teacher}, {_size(prepared.teacher.backbone)}"
     return f"{line}; on {prepared.device}"
 

@@ -34,6 +34,7 @@ __all__ = [
     "check_frozen",
     "check_reader",
     "checkpoint_of",
+    "checkpoints_of_teacher",
     "expected_by",
     "own_input",
     "reading_of",
@@ -74,6 +75,17 @@ def checkpoint_of(config: ArchitectureConfig, what: str) -> WeightsFile | None:
     if config.checkpoint is None or config.supports.reads_checkpoint:
         return None
     return read_weights(Path(config.checkpoint), "teacher" if what == "teacher" else "student")
+
+
+def checkpoints_of_teacher(config: ArchitectureConfig) -> list[WeightsFile]:
+    """Read the weights of each of the teacher's networks; empty: they come from nowhere.
+
+    Raises:
+        UserError: as `read_weights`.
+    """
+    first = checkpoint_of(config, "teacher")
+    further = [read_weights(Path(file), "teacher") for file in config.further_checkpoints]
+    return [] if first is None else [first, *further]
 
 
 def expected_by(

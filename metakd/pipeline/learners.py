@@ -22,7 +22,7 @@ from metakd.pipeline.ingredients import ingredients_of
 from metakd.pipeline.learned import found_values, weighing
 from metakd.pipeline.measure import chosen_by, precision_of, validation_setting
 from metakd.pipeline.prepare import Prepared, optimization_of
-from metakd.pipeline.teacher_training import train_teacher
+from metakd.pipeline.teacher_training import join_members, train_teacher
 from metakd.pipeline.teacher_view import (
     small_pictures,
     view_of_teacher,
@@ -107,6 +107,8 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
         return Taught(network, None, None)  # it learns from scratch, beside the student
     if not prepared.teacher_is_trained and not untrained:
         seconds = train_teacher(prepared, network, recorder)
+    if prepared.teacher_members:
+        join_members(prepared, network, prepared.teacher_members)
     if not data.has_classes:
         whole = copy.deepcopy(network)
         own = adapting_teacher(prepared, whole.backbone, whole.head)

@@ -41,7 +41,7 @@ def external_pretraining(prepared: Prepared) -> list[str]:
     for name, c in networks.items():
         if c.checkpoint is not None:
             model = f"{c.model or c.name} with " if c.pretrained else ""
-            found.append(f"{name}: {model}{c.checkpoint}")
+            found += [f"{name}: {model}{file}" for file in (c.checkpoint, *c.further_checkpoints)]
         elif c.pretrained:
             found.append(f"{name}: pretrained {c.model or c.name}")
     return found

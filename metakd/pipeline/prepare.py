@@ -6,7 +6,7 @@ Nothing is written: the run's folder is made only after this has succeeded.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from operator import methodcaller
 from pathlib import Path
@@ -56,6 +56,7 @@ from metakd.pipeline.inputs import (
     build_teacher,
     check_reader,
     checkpoint_of,
+    checkpoints_of_teacher,
     expected_by,
     reading_of,
     without_card,
@@ -95,8 +96,9 @@ class Prepared:
         needs: what the loss reads of the teacher's answer.
         teacher_is_trained: its weights come from a checkpoint, or from elsewhere and stay so.
         student_card: what the student's checkpoint says of itself, if it says anything.
-        teacher_card: likewise.
+        teacher_cards: likewise, of each of its networks.
         own_card: of networks that an earlier process of this run has begun to train.
+        teacher_members: of an ensemble of checkpoints, its networks with their heads.
         teacher_input: what the teacher expects of its input; None without one.
         teacher_classes: of the outputs of the teacher's head; empty where they are not known.
         unlabelled: further examples, without labels, as a split `train` of one class.
@@ -121,8 +123,9 @@ class Prepared:
     needs: frozenset[str] = frozenset()
     teacher_is_trained: bool = False
     student_card: Card | None = None
-    teacher_card: Card | None = None
+    teacher_cards: tuple[Card | None, ...] = ()
     own_card: Card | None = None
+    teacher_members: tuple[Network, ...] = ()
     teacher_input: Preprocessing | None = None
     teacher_classes: tuple[str, ...] = ()
     unlabelled: ClassData | None = None
@@ -247,7 +250,8 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     if expected is None and student_card is not None:
         expected = student_card.preprocessing
     wants_teacher = uses_teacher(config) and not known.evaluating
-    teacher_file = checkpoint_of(config.teacher, "teacher") if wants_teacher else None
+    teacher_files = checkpoints_of_teacher(config.teacher) if wants_teacher else []
+    teacher_file = teacher_files[0] if teacher_files else None
     everything = data = load_data(
         composed,
         cache_root,
@@ -321,14 +325,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
                 "teacher=mlp_wide, or student.widths=[16]"
             )
     elif wants_teacher and data.has_classes:
-        built = build_teacher(config, data, known.teacher, needs, teacher_file, cache_root)
-        prepared.teacher = built.network.to(device)
-        prepared.teacher_card, prepared.teacher_input = built.card, built.expects
-        prepared.teacher_classes = built.classes
-        warnings += built.lines
-        if config.teacher.seeds:
-            backbone = prepared.backbone_of_teacher()
-            prepared.teacher = Network(backbone, prepared.teacher.head.out_features).to(device)
+        _add_teacher(prepared, teacher_files, known.teacher)
     _carry(prepared)
     check_judging(prepared)
     if not known.evaluating:
@@ -340,6 +337,36 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         check_learned(prepared)
         read_unlabelled(prepared)
     return prepared
+
+
+def _add_teacher(
+    prepared: Prepared, files: Sequence[WeightsFile], known: Preprocessing | None
+) -> None:
+    """Build the teacher: one network, or several as one."""
+    config, data, device = prepared.config, prepared.class_data, prepared.device
+    built = [
+        build_teacher(config, data, known, prepared.needs, file, prepared.cache_root)
+        for file in files or (None,)
+    ]
+    first = built[0]
+    for other, file in zip(built, files, strict=False):
+        if other.expects != first.expects or other.classes != first.classes:
+            raise UserError(
+                f"{file.source}: it was trained on other classes than {files[0].source}, or reads "
+                "other pictures; an ensemble's networks share them: leave it out"
+            )
+    prepared.teacher = first.network.to(device)
+    prepared.teacher_cards = tuple(b.card for b in built)
+    prepared.teacher_input, prepared.teacher_classes = first.expects, first.classes
+    prepared.warnings += list(dict.fromkeys(line for b in built for line in b.lines))
+    if config.teacher.seeds:
+        backbone: nn.Module = prepared.backbone_of_teacher()
+    elif len(built) > 1:
+        prepared.teacher_members = tuple(b.network.to(device) for b in built)
+        backbone = Ensemble([member.backbone for member in prepared.teacher_members])
+    else:
+        return
+    prepared.teacher = Network(backbone, prepared.teacher.head.out_features).to(device)
 
 
 def _carry(prepared: Prepared) -> None:
@@ -358,7 +385,7 @@ def _leave_out_learned(prepared: Prepared) -> None:
     config = prepared.config
     cards = {
         f"student.checkpoint={config.student.checkpoint}": prepared.student_card,
-        f"teacher.checkpoint={config.teacher.checkpoint}": prepared.teacher_card,
+        **dict(zip(_teacher_checkpoints(config), prepared.teacher_cards, strict=False)),
         "this run, before it was resumed,": prepared.own_card,
     }
     for whose, card in cards.items():
@@ -370,6 +397,13 @@ def _leave_out_learned(prepared: Prepared) -> None:
             everything, data, card, config, whose
         )
         prepared.warnings += lines
+
+
+def _teacher_checkpoints(config: Config) -> list[str]:
+    """Return what names each of the teacher's checkpoints in messages."""
+    teacher = config.teacher
+    further = [f"teacher.further_checkpoints={file}" for file in teacher.further_checkpoints]
+    return [f"teacher.checkpoint={teacher.checkpoint}", *further]
 
 
 def _is_trained(config: Config, file: WeightsFile | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
@@ -22,7 +23,7 @@ from metakd.stages.pretrain import pretrain
 from metakd.stages.recorder import Recorder
 from metakd.stages.teacher import trained_teacher
 
-__all__ = ["train_teacher"]
+__all__ = ["join_members", "train_teacher"]
 
 IMAGES = 2048
 """Meta-train images, at most, by which the members of an ensemble are centred and scaled."""
@@ -51,11 +52,11 @@ def train_teacher(prepared: Prepared, network: Network, recorder: Recorder) -> f
             seconds = took + (seconds or 0.0)
         network.backbone.members[i].load_state_dict(member.backbone.state_dict())
         members.append(member)
-    _fuse(prepared, network, members)
+    join_members(prepared, network, members)
     return seconds
 
 
-def _fuse(prepared: Prepared, network: Network, members: list[Network]) -> None:
+def join_members(prepared: Prepared, network: Network, members: Sequence[Network]) -> None:
     """Join trained members, by clean meta-train images that lie evenly over the split."""
     data = prepared.class_data
     kept = (~data.filled("train").held_out).nonzero().flatten()

@@ -193,14 +193,22 @@ def recipe_of(
         precision=evaluated_in,
         channels_last=channels_last,
         centred=config.evaluate.centre,
-        members=max(1, len(config.teacher.seeds)) if which == "teacher" else 1,
+        members=config.teacher.networks() if which == "teacher" else 1,
     )
 
 
 def _architecture(config: ArchitectureConfig) -> Part:
     settings = settings_of(config)
     kept = ("checkpoint",) if config.supports.reads_checkpoint else ()  # a run has no copy
-    for start in ("checkpoint", "same_classes", "pretrained", "pretrained_anyway", "seed", "seeds"):
+    for start in (
+        "checkpoint",
+        "further_checkpoints",
+        "same_classes",
+        "pretrained",
+        "pretrained_anyway",
+        "seed",
+        "seeds",
+    ):
         if start not in kept:
             settings.pop(start, None)  # its weights are the run's own
     return Part(config._target_, settings, dict(config.options))

@@ -9,6 +9,7 @@ from metakd.config.compose import compose
 from metakd.errors import UserError
 
 SEEDS = "teacher.seeds=[0,1]"
+FURTHER = "teacher.checkpoint=conf/config.yaml teacher.further_checkpoints"
 REFUSED = {
     "student.seeds=[0,1]": "it is about the teacher",
     "teacher.seeds=[3]": "type teacher.seeds=[0,1], or teacher.seed=3",
@@ -19,6 +20,13 @@ REFUSED = {
     f"{SEEDS} dataset=sinusoid distill=kd": "adapts or learns",
     f"{SEEDS} distill=kd distill.teacher_mode=co_meta": "type teacher.seed=0",
     f"{SEEDS} algorithm=adversarial": "adapts or learns",
+    "student.further_checkpoints=[a]": "it is about the teacher",
+    "teacher.further_checkpoints=[a,b]": "type teacher.checkpoint=a and the rest here",
+    f"{FURTHER}=[conf/no]": "there is no such file",
+    f"{FURTHER}=[conf/config.yaml]": "is named twice",
+    f"{FURTHER}=[conf/dataset] dataset=sinusoid distill=kd": "is regression",
+    f"{FURTHER}=[conf/dataset] teacher=torchvision teacher.pretrained=true": "weights of others",
+    f"{FURTHER}=[conf/dataset] distill=kd distill.teacher_mode=co_meta": "is one network",
     "pretrain.generations=0": "at least 1",
     "pretrain.generations=2 pretrain=none teacher.checkpoint=conf/config.yaml": "not trained here",
     "pretrain.generations=2 dataset=sinusoid distill=kd": "type pretrain.generations=1",

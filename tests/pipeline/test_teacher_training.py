@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import metakd
+from metakd.errors import UserError
 from metakd.runs.checkpoints import load_weights
 from metakd.stages import training
 
@@ -152,3 +153,48 @@ def test_resumed_in_the_middle(run: Path, cache: Path, tmp_path: Path) -> None:
     for name in ("teacher", "student"):
         found, expected = weights(folder, name), weights(run, name)
         assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A run whose teacher is the second of the ensemble's networks."""
+    folder = tmp_path_factory.mktemp("other") / "run"
+    train(folder, cache, "teacher.seed=1")
+    return folder
+
+
+def test_checkpoints_of_several_runs_teach_as_their_seeds_do(
+    other: Path, cache: Path, tmp_path: Path
+) -> None:
+    train(tmp_path / "first", cache)
+    train(tmp_path / "seeds", cache, "teacher.seeds=[0,1]")
+    given = (f"teacher.checkpoint={tmp_path / 'first'}", f"teacher.further_checkpoints=[{other}]")
+    train(tmp_path / "given", cache, *given)
+    by_seeds, by_files = (weights(tmp_path / name) for name in ("seeds", "given"))
+    assert by_seeds.keys() == by_files.keys()
+    assert all(torch.equal(by_seeds[name], tensor) for name, tensor in by_files.items())
+    assert "pretrain" not in stages(tmp_path / "given")
+    info = json.loads((tmp_path / "given" / "run.json").read_text())
+    assert [line.split(": ")[1] for line in info["external_pretraining"]] == [
+        str(tmp_path / "first"),
+        str(other),
+    ]
+    before = json.loads((tmp_path / "given" / "results.json").read_text())["teacher"]["fewshot"]
+    assert metakd.evaluate(tmp_path / "given")["teacher"]["fewshot"] == before
+    assert metakd.load(tmp_path / "given", "teacher", device="cpu").trained.recipe.members == 2
+
+
+def test_checkpoints_that_read_other_pictures_are_no_ensemble(
+    other: Path, cache: Path, tmp_path: Path
+) -> None:
+    train(tmp_path / "first", cache, "dataset.image_size=20")
+    with pytest.raises(UserError, match="an ensemble's networks share them"):
+        train(
+            tmp_path / "given",
+            cache,
+            "evaluate.seen=keep",
+            "distill=embedding",
+            f"teacher.checkpoint={other}",
+            f"teacher.further_checkpoints=[{tmp_path / 'first'}]",
+        )
+    assert not (tmp_path / "given").exists()

@@ -131,6 +131,9 @@ class ArchitectureConfig:
     """Accept pretrained weights whose training data holds the dataset's meta-test classes."""
     checkpoint: str | None = setting(None, path=True, pipeline=True)
     """Start from this .safetensors, weights-only .pt, or run folder."""
+    further_checkpoints: list[str] = setting([], pipeline=True)
+    """Of the teacher: trained networks of the same architecture, which teach with that of
+    `checkpoint` as an ensemble."""
     same_classes: bool = setting(False, pipeline=True)
     """The teacher's checkpoint is of another dataset (or folder), but equal names mean equal
     classes."""
@@ -141,6 +144,10 @@ class ArchitectureConfig:
     """Of the teacher: a network for each of these seeds, trained and cached each by itself, which
     teach together as an ensemble. Empty: one network, of `seed`."""
     options: dict[str, Any] = field(default_factory=dict)
+
+    def networks(self) -> int:
+        """Return of how many networks it consists."""
+        return max(1, len(self.seeds), 1 + len(self.further_checkpoints))
 
 
 @dataclass
