@@ -32,7 +32,13 @@ MAKE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]\n]*\]\(([^)\s]+)\)")
-EXISTING = ("dataset.folder", "dataset.splits", "teacher.checkpoint", "student.checkpoint")
+EXISTING = (
+    "dataset.folder",
+    "dataset.splits",
+    "teacher.checkpoint",
+    "teacher.further_checkpoints",
+    "student.checkpoint",
+)
 """Settings that name what a reader has: made before the command is composed."""
 
 
@@ -279,13 +285,15 @@ def jobs_of(words: list[str], config_dir: str | None) -> list[list[str]]:
 def make_what_it_names(overrides: list[str]) -> None:
     for override in overrides:
         key, _, value = override.partition("=")
-        if key in EXISTING and not Path(value).is_absolute():
-            assert not value.startswith("~"), "name a folder that everybody could have"
-            if Path(value).suffix:
-                Path(value).parent.mkdir(parents=True, exist_ok=True)
-                Path(value).touch()
+        for path in value.strip("[]").split(",") if key in EXISTING else ():
+            if Path(path).is_absolute():
+                continue
+            assert not path.startswith("~"), "name a folder that everybody could have"
+            if Path(path).suffix:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                Path(path).touch()
             else:
-                Path(value).mkdir(parents=True, exist_ok=True)
+                Path(path).mkdir(parents=True, exist_ok=True)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
