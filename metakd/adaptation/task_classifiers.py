@@ -16,15 +16,27 @@ __all__ = [
     "centroid_logits",
     "cosine_similarities",
     "logistic_logits",
+    "members",
     "prototypes",
     "squared_distances",
 ]
 
 
+def members(targets: Tensor, ways: int, like: Tensor) -> Tensor:
+    """Return 1 where an example is of a class and else 0, [..., n, ways].
+
+    Args:
+        targets: [..., n] int64.
+        ways: number of classes.
+        like: whose number format and device the result has.
+    """
+    # Not F.one_hot: it looks at values, which neither vmap over a gradient nor torch.export can.
+    return torch.eye(ways, dtype=like.dtype, device=like.device)[targets]
+
+
 def prototypes(support: Tensor, targets: Tensor, ways: int) -> Tensor:
     """Return each class's mean support embedding, [tasks, ways, size]."""
-    # Not F.one_hot: it looks at values, which vmap over a gradient cannot.
-    member = torch.eye(ways, dtype=support.dtype, device=support.device)[targets]
+    member = members(targets, ways, support)
     return member.transpose(1, 2) @ support / member.sum(1).unsqueeze(-1)
 
 
@@ -72,7 +84,7 @@ def logistic_logits(
     with torch.autocast(query.device.type, enabled=False):
         x, asked = F.normalize(widened(support), dim=-1), F.normalize(widened(query), dim=-1)
         gram = x @ x.transpose(1, 2)
-        goal = F.one_hot(targets, ways).to(x.dtype)
+        goal = members(targets, ways, x)
         tasks, n = targets.shape
         # The Hessian of the softmax is at most 1/2; a Gram matrix is at most its largest row sum.
         bound = gram.abs().sum(-1).amax(-1) + n

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from metakd.adaptation.embedding_learner import CosineLearner
-from metakd.adaptation.task_classifiers import cosine_similarities
+from metakd.adaptation.task_classifiers import cosine_similarities, members
 from metakd.distillation.divergences import widened
 
 __all__ = ["MatchingNet"]
@@ -35,6 +34,6 @@ class MatchingNet(CosineLearner):
         with torch.autocast(query.device.type, enabled=False):
             # Of a query and an example, as much as of a query and a class centre.
             alike = self.scale * cosine_similarities(widened(query), widened(support))
-            others = ~F.one_hot(targets, ways).bool()  # [tasks, n, ways]
+            others = members(targets, ways, alike) == 0  # [tasks, n, ways]
             of_class = alike.unsqueeze(-1).masked_fill(others.unsqueeze(1), -torch.inf)
             return of_class.logsumexp(2)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metakd.adaptation.embedding_learner import EmbeddingLearner
+from metakd.adaptation.task_classifiers import members
 from metakd.distillation.divergences import widened
 from metakd.errors import UserError, check_word
 from metakd.models.normalization import make_norm
@@ -110,9 +111,9 @@ class Relation(EmbeddingLearner):
         """See `MetricAlgorithm.classify`; computes in float32 also under autocast."""
         with torch.autocast(query.device.type, enabled=False):
             support, query = widened(support), widened(query)
-            member = F.one_hot(targets, ways)
+            member = members(targets, ways, support)
             if self.score == "summed":
-                return self._scores(member.to(support.dtype).transpose(1, 2) @ support, query)
+                return self._scores(member.transpose(1, 2) @ support, query)
             return _voted(self._scores(support, query), member.bool())
 
     def _scores(self, shown: Tensor, query: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from metakd.adaptation.embedding_learner import EmbeddingLearner
+from metakd.adaptation.task_classifiers import members
 from metakd.distillation.divergences import widened
 from metakd.errors import UserError
 
@@ -82,6 +82,6 @@ class Ridge(EmbeddingLearner):
         """See `MetricAlgorithm.classify`; computes in float32 also under autocast."""
         with torch.autocast(query.device.type, enabled=False):
             support, query = widened(support), widened(query)
-            goals = F.one_hot(targets, ways).to(support.dtype)
+            goals = members(targets, ways, support)
             weights = ridge_weights(support, goals, self.log_regularizer.exp())
             return self.scale * (query @ weights) + self.bias

@@ -1,0 +1,1 @@
+"""A trained student for other runtimes: it goes on learning new classes there."""

@@ -1,0 +1,1 @@
+"""What adapts to a task and answers it, as one graph of plain tensor operations."""

@@ -1,0 +1,100 @@
+"""From a trained learner to the graph that adapts and answers as the run's evaluation does."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
+from metakd.algorithms.adversarial import Adversarial
+from metakd.algorithms.ridge import Ridge
+from metakd.data.text_preprocessing import TextPreprocessing
+from metakd.errors import UserError
+from metakd.exporting.graphs.graph import AdaptingGraph, Free, sizes_apart
+from metakd.exporting.graphs.metric import MetricHead, metric_graph
+from metakd.exporting.graphs.ridge import RidgeHead
+from metakd.models.onnx_model import OnnxModel
+from metakd.teaching.teaching_algorithm import Joined
+from metakd.using.learner import Trained
+
+__all__ = ["adapting_graph"]
+
+
+def adapting_graph(
+    trained: Trained,
+    *,
+    ways: int | None = None,
+    shots: int | None = None,
+    steps: int | None = None,
+) -> AdaptingGraph:
+    """Return a trained learner as a graph with the logits of its own evaluation.
+
+    Batch norm is inductive, numbers are float32 whatever the precision of the evaluation was.
+
+    Args:
+        trained: the learner; it is left as it is.
+        ways: classes of a task, where the graph is for one number of them; None: those of the
+            run's evaluation.
+        shots: examples of a class, where the graph is for one number of examples; None: likewise.
+        steps: of adaptation; None: likewise.
+
+    Raises:
+        UserError: what cannot be exported, and why.
+    """
+    recipe = trained.recipe
+    learner = copy.deepcopy(_learner(trained.algorithm)).cpu().float().eval()
+    for parameter in learner.parameters():
+        parameter.requires_grad_(False)
+    if any(isinstance(module, OnnxModel) for module in learner.modules()):
+        raise UserError(f"export: this {recipe.model} is an ONNX file already: copy that one")
+    ways = recipe.ways if ways is None else ways
+    given = _inputs(trained, ways, recipe.shots if shots is None else shots)
+    if isinstance(learner, MetricAlgorithm):
+        head = RidgeHead(learner) if type(learner) is Ridge else MetricHead(learner)
+        return metric_graph(learner.backbone, head, given)
+    raise UserError(
+        f"export: there is no graph of {type(learner).__name__} yet; choose a learner that "
+        "compares embeddings, such as algorithm=protonet"
+    )
+
+
+def _learner(algorithm: Algorithm) -> Algorithm:
+    """Return the learner that solves tasks, out of one that was trained with a teacher.
+
+    Raises:
+        UserError: it chooses a start for each task.
+    """
+    starts = algorithm.offsets if isinstance(algorithm, Adversarial) else None
+    if starts is not None and bool(starts.any()):
+        raise UserError(
+            "export: with algorithm.options.start=best this student tries several starts on each "
+            "task, which is no single graph; train with algorithm.options.start=mean"
+        )
+    return algorithm.student if isinstance(algorithm, Joined) else algorithm
+
+
+def _inputs(trained: Trained, ways: int, shots: int) -> AdaptingGraph:
+    """Return a graph without a module: examples of its inputs, and which sizes are free."""
+    recipe = trained.recipe
+    shape = recipe.example_shape
+    taken = [*shape, ways, recipe.outputs]
+    n, q = sizes_apart(2, ways + 1, taken)
+    texts = trained.preprocessing if isinstance(trained.preprocessing, TextPreprocessing) else None
+    generator = torch.Generator().manual_seed(0)
+
+    def examples(count: int) -> Tensor:
+        if texts is None:
+            return torch.randn(count, *shape, generator=generator)
+        return torch.randint(1, texts.vocabulary + 1, (count, *shape), generator=generator)
+
+    if recipe.kind == "regression":
+        labels = {"targets": torch.randn(n, recipe.outputs, generator=generator)}
+    else:
+        labels = {"labels": torch.eye(ways)[torch.arange(n) % ways]}
+    inputs = {"support": examples(n), **labels, "query": examples(q)}
+    free: Free = {name: {0: "examples"} for name in ("support", *labels)} | {
+        "query": {0: "queries"}
+    }
+    return AdaptingGraph(torch.nn.Identity(), inputs, free, {})
