@@ -37,7 +37,8 @@ classes, and rows to classify; columns are matched by name. A run on texts takes
 column of texts (CSV, TSV, JSONL), or folders with a file for each class and a text in each line.
 
 Instead of a run, name a folder that save(...) wrote; one that was saved with its classes needs no
---examples.
+--examples, nor does a run on a whole dataset (task=classes), which knows the classes it was
+trained for.
 
 examples:
   metakd predict outputs/NAME/DATE_TIME --examples trees/few trees/new
@@ -172,6 +173,8 @@ def _note_other_tasks(model: FewShotClassifier) -> None:
     if calibration is None:
         return
     fewest, most = min(shown), max(shown)
+    if not shown:  # the classes of its own head
+        return
     if (calibration.ways, calibration.shots, calibration.shots) != (len(shown), fewest, most):
         number = str(fewest) if fewest == most else f"{fewest} to {most}"
         _note(

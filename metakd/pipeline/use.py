@@ -139,6 +139,7 @@ def _of_run(run: RunFolder, which: str, plugins: Sequence[str]) -> Trained:
         calibration_of(run, which),
         config.dataset.name if card is None or not card.dataset else card.dataset,
         tuple(plugins),
+        card.classes if config.task.whole and card is not None else (),
     )
 
 

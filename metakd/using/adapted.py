@@ -34,6 +34,7 @@ __all__ = [
     "How",
     "adapt",
     "embed",
+    "head_outputs",
     "keeps_embeddings",
     "restored",
     "start_for",
@@ -92,6 +93,18 @@ def embed(learner: Algorithm, inputs: Tensor, how: How) -> Tensor:
     with _running(learner.backbone), how.precision.autocast():
         embeddings: Tensor = learner.backbone(inputs)
     return embeddings.float()
+
+
+@torch.no_grad()
+def head_outputs(learner: Algorithm, inputs: Tensor, how: How) -> Tensor:
+    """Return logits [n, classes] float32 of the head over the classes that it was trained on."""
+    network = learner.whole_network()
+    if network is None:
+        raise RuntimeError("it has no head over all classes")  # the run could not have been made
+    learner.eval()
+    mode: Mode = "running" if how.batchnorm == "inductive" else "batch"
+    with batchnorm_mode(network, mode), how.precision.autocast():
+        return network(inputs).logits.float()
 
 
 def adapt(

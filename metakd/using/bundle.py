@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from metakd.adaptation.algorithm import Algorithm
 from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
 from metakd.runs.records_using import Calibration
@@ -61,6 +62,9 @@ def open_bundle(
             raise ValueError("no preprocessing of its examples")
         fitted = content["fitted"]
         saved = str(content["batchnorm"]), content["steps"]
+        classes = content.get("classes", [])
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise ValueError("'classes' is no list of names")
         if saved[1] is not None and type(saved[1]) is not int:
             raise ValueError(f"'steps' is no number but {saved[1]!r}")
     except (KeyError, ValueError) as error:
@@ -73,7 +77,9 @@ def open_bundle(
         calibration,
         str(content.get("dataset", "")),
         tuple(plugins),
+        tuple(classes),
     )
+    _check_head(algorithm, trained.classes, folder)
     learner = learner_of(
         trained,
         batch_size=batch_size,
@@ -90,6 +96,13 @@ def open_bundle(
             raise
         raise damaged(folder / FITTED, error) from error
     return learner
+
+
+def _check_head(algorithm: Algorithm, classes: Sequence[str], folder: Path) -> None:
+    """Refuse names of classes that are not those of the head's outputs."""
+    network = algorithm.whole_network() if classes else None
+    if classes and (network is None or network.head.out_features != len(classes)):
+        raise damaged(folder / FILE, ValueError(f"{len(classes)} classes do not fit the head"))
 
 
 def _calibration(content: Any) -> Calibration:

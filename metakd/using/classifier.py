@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from metakd.errors import UserError
+from metakd.using.adapted import head_outputs
 from metakd.using.known import SCORES, threshold_at
 from metakd.using.labels import as_array, classes_of, labels_of, plain_labels
-from metakd.using.learner import Learner, Shown, check_rate, mean_right
+from metakd.using.learner import Learner, Shown, Trained, check_rate, mean_right
 
 __all__ = ["Answers", "FewShotClassifier"]
 
@@ -40,9 +42,16 @@ class FewShotClassifier(Learner):
 
     _classes: list[Hashable] | None = None
 
+    def __init__(self, trained: Trained, **settings: Any) -> None:
+        super().__init__(trained, **settings)
+        if trained.classes:
+            self._classes = list(trained.classes)
+
     @property
     def classes_(self) -> np.ndarray:
         """The classes that were shown: sorted where they can be, else as they appeared.
+
+        Before `fit`, those that a network of a whole dataset was trained for (`task=classes`).
 
         Raises:
             AttributeError: `fit` was not called.
@@ -83,6 +92,11 @@ class FewShotClassifier(Learner):
         Raises:
             UserError: as `fit`; or the earlier examples were not saved.
         """
+        if self._shown is None and self.trained.classes:
+            raise UserError(
+                "partial_fit: the classes that this network was trained for are in its head, and "
+                "are not learned further; call fit with examples of all classes"
+            )
         if self._shown is None:
             return self.fit(inputs, labels)
         before = self._shown.labels
@@ -105,6 +119,12 @@ class FewShotClassifier(Learner):
         self._shown = self._adapt(kept, targets, len(classes), labels)
         self._classes = classes
         return self
+
+    def _answering(self) -> Callable[[Tensor], Tensor]:
+        """See `Learner._answering`; before `fit`, a whole dataset's network answers by its head."""
+        if self._shown is None and self.trained.classes:
+            return partial(head_outputs, self.trained.algorithm, how=self.how())
+        return super()._answering()
 
     def _labels_saved(self, shown: Shown) -> tuple[dict[str, Any], dict[str, Tensor]]:
         assert self._classes is not None
@@ -201,7 +221,7 @@ class FewShotClassifier(Learner):
         algorithm = recipe.algorithm.target.rpartition(".")[2]
         body = recipe.backbone.target.rpartition(".")[2]
         shown = (
-            "nothing shown yet"
+            (f"knows {len(self._classes)} classes" if self._classes else "nothing shown yet")
             if self._shown is None
             else (f"{len(self._classes or ())} classes from {len(self._shown.labels)} examples")
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -61,6 +61,7 @@ class Trained:
         calibration: of its confidence; None: none was made.
         dataset: name of the dataset that it was trained on.
         plugins: modules that were permitted to build it.
+        classes: that its own head tells apart, where it was trained for these (`task=classes`).
     """
 
     recipe: Recipe
@@ -69,6 +70,7 @@ class Trained:
     calibration: Calibration | None
     dataset: str
     plugins: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ class Learner(ABC):
             "batchnorm": self.batchnorm,
             "steps": self.steps,
             "fitted": None,
+            "classes": list(trained.classes),
         }
         files: dict[str, Mapping[str, Tensor]] = {WEIGHTS: trained.algorithm.state_dict()}
         if self._shown is not None:
@@ -309,27 +312,36 @@ class Learner(ABC):
         adapted = adapt(learner, support, targets, ways, how, embedded=embedded)
         return Shown(adapted, start, labels, kept)
 
+    def _answering(self) -> Callable[[Tensor], Tensor]:
+        """Return what gives the outputs [m, outputs] of queries [m, *example].
+
+        Raises:
+            UserError: `fit` was not called.
+        """
+        if self._shown is None:
+            raise UserError("not fitted yet: call fit(inputs, labels) first")
+        return self._shown.adapted.outputs
+
     def _outputs(self, inputs: Any) -> Tensor:
         """Return the outputs [m, outputs] for queries, on the CPU.
 
         Raises:
             UserError: `fit` was not called, an input cannot be used, or adapting diverged.
         """
-        if self._shown is None:
-            raise UserError("not fitted yet: call fit(inputs, labels) first")
+        outputs_of = self._answering()
         found: list[Tensor] = []
         if self.batchnorm == "transductive":
             together = self._examples(inputs)
             if len(together):
-                found = [self._shown.adapted.outputs(self._as_seen(together)).cpu()]
+                found = [outputs_of(self._as_seen(together)).cpu()]
         elif not isinstance(self.trained.preprocessing, PicturePreprocessing):
             for part in self._examples(inputs).split(self.batch_size):
                 if len(part):
-                    found.append(self._shown.adapted.outputs(self._as_seen(part)).cpu())
+                    found.append(outputs_of(self._as_seen(part)).cpu())
         else:
             for pictures in chunks(pictures_of(inputs), self.batch_size):
                 seen = self._as_seen(pixels_of(pictures, self.trained.preprocessing))
-                found.append(self._shown.adapted.outputs(seen).cpu())
+                found.append(outputs_of(seen).cpu())
         if not found:
             return torch.empty(0, self.trained.recipe.outputs)
         outputs = torch.cat(found)

@@ -17,6 +17,7 @@ from PIL import Image
 
 import metakd
 from metakd import pipeline
+from metakd.cli import main
 from metakd.comparing.compare import compare
 from metakd.config.checks import check
 from metakd.dashboard.rows import rows_of
@@ -328,3 +329,27 @@ def test_the_best_state_is_the_student_alone_without_training_parts(
         weights = load_weights(tmp_path / "checkpoints", file)
         assert entry["accuracy"] == pytest.approx(accuracy(prepared, weights), abs=1e-6)
     assert found["student"]["validated"] == pytest.approx(accuracy(prepared, weights, "validate"))
+
+
+def test_its_own_classes_are_predicted_without_examples(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(run), str(photos / "test"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["accuracy"] == pytest.approx(results_of(run)["student"]["whole"]["accuracy"])
+    assert found["classes"] == [f"class{c:02d}" for c in range(CLASSES)]
+    student = metakd.load(run)
+    assert "knows 12 classes" in repr(student)
+    picture = photos / "test" / "class03" / "0.png"
+    with pytest.raises(UserError, match="call fit with examples of all classes"):
+        student.partial_fit([picture], ["new"])
+    student.save(tmp_path / "saved")
+    again = metakd.load(tmp_path / "saved")
+    assert (again.predict_proba([picture]) == student.predict_proba([picture])).all()
+    student.fit([picture, photos / "test" / "class04" / "0.png"], ["a", "b"])  # others instead
+    assert list(student.predict([picture])) == ["a"]
+    content = json.loads((tmp_path / "saved" / "bundle.json").read_text())
+    content["classes"] = content["classes"][1:]
+    (tmp_path / "saved" / "bundle.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="11 classes do not fit the head"):
+        metakd.load(tmp_path / "saved")
