@@ -1,0 +1,1 @@
+"""Smaller networks: structured pruning and integers in place of real numbers."""
