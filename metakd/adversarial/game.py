@@ -76,6 +76,8 @@ class Game(nn.Module):
         penalty: weight of the gradient penalty (Gulrajani et al., 2017), between the two
             networks' predictions for the same query.
         epsilon: of the Sinkhorn divergence under a 0/1 cost.
+        r1: γ of the penalty γ/2 · E ‖∇D‖² at the teacher's predictions (Mescheder et al., 2018).
+        spectral_norm: see `Discriminator`.
         temperature: logits are divided by it before anything sees them.
 
     Raises:
@@ -93,11 +95,18 @@ class Game(nn.Module):
         width: int = 64,
         penalty: float = 10.0,
         epsilon: float = 0.1,
+        r1: float = 0.0,
+        spectral_norm: bool = False,
         temperature: float = 1.0,
     ) -> None:
         super().__init__()
         check_word("algorithm.options.game_loss", loss, LOSSES)
         check_word("algorithm.options.discriminate", discriminate, DISCRIMINATES)
+        if discriminate == "tasks" and r1:
+            raise UserError(
+                f"algorithm.options.r1={r1} with discriminate=tasks: it is a penalty on the scores "
+                "of the teacher's predictions, and there are none; type algorithm.options.r1=0"
+            )
         if discriminate == "tasks" and loss not in ("gan", "lsgan"):
             raise UserError(
                 f"algorithm.options.discriminate=tasks with game_loss={loss}: that loss compares "
@@ -115,11 +124,14 @@ class Game(nn.Module):
         self.tasks = discriminate == "tasks"
         self.penalty = penalty
         self.epsilon = epsilon
+        self.r1 = r1
         self.temperature = temperature
         self.critic: Discriminator | None = None
         if loss != "sinkhorn":
             outputs = _TASK_EMBEDDING if self.tasks else 1
-            self.critic = Discriminator(classes, sees=sees, width=width, outputs=outputs)
+            self.critic = Discriminator(
+                classes, sees=sees, width=width, outputs=outputs, spectral_norm=spectral_norm
+            )
 
     @property
     def has_critic(self) -> bool:
@@ -173,6 +185,8 @@ class Game(nn.Module):
         value = discriminator_value(self.loss, critic.judge(seen_t), critic.judge(seen_s))
         if self.loss == "wasserstein" and self.penalty:
             value = value + self.penalty * slope_penalty(critic, seen_t, seen_s)
+        if self.r1:
+            value = value + 0.5 * self.r1 * _squared_slopes(critic, seen_t).mean()
         return value
 
     def learn(
@@ -254,12 +268,16 @@ def slope_penalty(critic: Discriminator, teacher: Tensor, student: Tensor) -> Te
     count = teacher.shape[:-1].numel()
     step = torch.arange(count, dtype=torch.float64)
     place = ((step + 0.5) * _GOLDEN).frac().to(teacher).view(*teacher.shape[:-1], 1)
-    between = torch.lerp(student, teacher, place).detach().requires_grad_()
-    with torch.enable_grad():
-        score = critic.judge(between).sum()
-        (slope,) = torch.autograd.grad(score, between, create_graph=True)
-    squares = slope[..., : critic.classes].square().sum(-1)
+    squares = _squared_slopes(critic, torch.lerp(student, teacher, place))
     return (squares.clamp_min(1e-12).sqrt() - 1.0).square().mean()
+
+
+def _squared_slopes(critic: Discriminator, seen: Tensor) -> Tensor:
+    """Return ‖∇D‖² [..., n] in the prediction, at what it sees [..., n, inputs]."""
+    place = seen.detach().requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(critic.judge(place).sum(), place, create_graph=True)
+    return slope[..., : critic.classes].square().sum(-1)
 
 
 def _on_sphere(embedded: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from metakd.errors import UserError, check_word
 __all__ = ["GameSettings", "StartSettings"]
 
 _GENERATES = ("offset", "full")
+_MOVES = ("both", "student")
 _STARTS = ("mean", "fixed", "best")
 
 
@@ -26,6 +27,13 @@ class GameSettings:
         gradient_penalty: its weight (`wasserstein`).
         epsilon: entropic regulariser (`sinkhorn`).
         discriminator_width: of the discriminator's layers.
+        moves: whose start the game moves: `both` networks', or the `student`'s alone (the teacher
+            then starts from its own parameters).
+        game_weight: of L_G in what the student's own parameters descend beside L_S.
+        r1: γ of the zero-centred penalty on the discriminator at the teacher's predictions.
+        spectral_norm: divide each of the discriminator's matrices by its largest singular value.
+        labelled_queries: of each class, query examples whose labels are known; the other ones
+            count in L_KD and the game alone. None: all.
 
     Raises:
         UserError: a number is out of range.
@@ -39,10 +47,35 @@ class GameSettings:
     gradient_penalty: float = 10.0
     epsilon: float = 0.1
     discriminator_width: int = 64
+    moves: str = "both"
+    game_weight: float = 0.0
+    r1: float = 0.0
+    spectral_norm: bool = False
+    labelled_queries: int | None = None
 
     def __post_init__(self) -> None:
         check_word("algorithm.options.game_loss", self.game_loss, (*LOSSES, "none"))
+        check_word("algorithm.options.moves", self.moves, _MOVES)
         _whole("discriminator_steps", self.discriminator_steps)
+        if self.labelled_queries is not None:
+            _whole("labelled_queries", self.labelled_queries)
+        for name in ("game_weight", "r1"):
+            if not getattr(self, name) >= 0:
+                raise UserError(
+                    f"algorithm.options.{name}={getattr(self, name)}: expected 0 or more; try 1"
+                )
+        idle = {
+            "none": ("game_weight", "r1", "spectral_norm"),
+            "sinkhorn": ("r1", "spectral_norm"),
+        }
+        for name in idle.get(self.game_loss, ()):
+            if getattr(self, name):
+                word = str(getattr(self, name)).lower()
+                what = "no game" if self.game_loss == "none" else "no discriminator"
+                raise UserError(
+                    f"algorithm.options.{name}={word} with game_loss={self.game_loss}: there is "
+                    f"{what}; type algorithm.options.game_loss=gan"
+                )
         _rate("discriminator_lr", self.discriminator_lr)
 
 

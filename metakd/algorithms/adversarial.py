@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +32,7 @@ from metakd.algorithms.anil import ANIL
 from metakd.algorithms.maml import MAML
 from metakd.algorithms.protonet import ProtoNet
 from metakd.data.tasks import ExampleBatch, TaskBatch
-from metakd.distillation.objective import Answer, Objective, TaskAnswers
+from metakd.distillation.objective import Answer, Objective, TaskAnswers, loss_on_first
 from metakd.errors import check_word
 from metakd.teaching.co_learning import Exchange, Pair, pair_gradient
 from metakd.teaching.teaching_algorithm import TeachingAlgorithm
@@ -131,6 +133,8 @@ class Adversarial(TeachingAlgorithm):
                 width=game.discriminator_width,
                 penalty=game.gradient_penalty,
                 epsilon=game.epsilon,
+                r1=game.r1,
+                spectral_norm=game.spectral_norm,
             )
             self._made = (made,)
         self._optimizers: dict[str, Optimizer] = {}
@@ -164,11 +168,16 @@ class Adversarial(TeachingAlgorithm):
             seed: of the noises, and of the generator's initial weights.
         """
         self.teacher, self.exchange, self._seed = teacher, exchange, seed
+        if self.settings.labelled_queries is not None:
+            labels = partial(loss_on_first, self.settings.labelled_queries)
+            self.exchange = replace(exchange, label_loss=labels)
         device = next(self.student.parameters()).device
         self.game = self._made[0].to(device) if self._made else None
         self.watch = GameWatch()
         settings = self.start_settings
         networks = {"teacher": teacher, "student": self.student}
+        if self.settings.moves == "student":
+            del networks["teacher"]
         self.generator = generator_for(networks, settings, seed).to(device)
         own: dict[str, tuple[nn.Module, float]] = {
             "teacher": (teacher, teacher_lr),
@@ -194,7 +203,7 @@ class Adversarial(TeachingAlgorithm):
         with torch.no_grad():
             offsets = self._offsets(1 if self.start_settings.start == "fixed" else _MEAN_OVER)
             for who, learner in (("teacher", teacher), ("student", self.student)):
-                for name, offset in offsets[who].items():
+                for name, offset in offsets.get(who, {}).items():
                     learner.get_parameter(name).add_(offset.mean(0))
             if starts is not None and self.offsets is not None:
                 mean = flat_offsets(self.student, offsets["student"]).mean(0)
@@ -234,7 +243,7 @@ class Adversarial(TeachingAlgorithm):
             "student": dict(self.student.named_parameters()),
         }
         noise = self._noise(self._seed, self._step)
-        offsets = self.generator(noise)
+        offsets: dict[str, Tensors] = {"teacher": {}, **self.generator(noise)}
         starts = {
             who: {
                 name: value.detach() + offsets[who][name].detach()
@@ -245,20 +254,29 @@ class Adversarial(TeachingAlgorithm):
             for who, values in bases.items()
         }
         pair = Pair(*self._solvers(), objective, self.exchange)
-        game = self.game
-        tells_tasks = game is not None and game.tasks
+        game, settings = self.game, self.settings
         # Without a game ψ descends L_S or nothing, and of nothing no gradient is taken.
         judged = _no_game if self.start_settings.generator_task_weight else None
-        found = pair_gradient(
-            pair,
-            starts["teacher"],
-            starts["student"],
-            tasks_of(batch, None),
-            batch.ways,
-            game=judged if game is None else game.generator_loss,
-            task_weight=self.start_settings.generator_task_weight,
-            together=tells_tasks,
-        )
+        if game is not None:
+            alone = settings.moves == "student"
+            judged = partial(_moves_student, game) if alone else game.generator_loss
+        few = settings.labelled_queries is not None
+        with objective.judged_by(self.exchange.label_loss) if few else nullcontext():
+            found = pair_gradient(
+                pair,
+                starts["teacher"],
+                starts["student"],
+                tasks_of(batch, None),
+                batch.ways,
+                game=judged,
+                task_weight=self.start_settings.generator_task_weight,
+                together=game is not None and game.tasks,
+            )
+        if settings.game_weight:
+            for name, gradient in found.student.items():
+                # The generator's loss holds L_S by its weight; here L_G alone is meant.
+                of_game = found.game[1][name] - self.start_settings.generator_task_weight * gradient
+                found.student[name] = gradient + settings.game_weight * of_game
         found.deposit(bases["teacher"], bases["student"], objective)
         moved = dict(zip(("teacher", "student"), found.game, strict=True))
         pairs = [(offsets[w][n], moved[w][n]) for w in moved for n in offsets[w] if moved[w]]
@@ -384,6 +402,11 @@ def _forget_starts(learner: nn.Module, keys: object) -> None:
     """Other weights were loaded, so the starts that were worked out belong to none."""
     assert isinstance(learner, Adversarial)
     learner._starts = None
+
+
+def _moves_student(game: Game, teacher: Tensor, student: Tensor, targets: Tensor) -> Tensor:
+    """Return L_G as a function of the student alone."""
+    return game.generator_loss(teacher.detach(), student, targets)
 
 
 def _no_game(teacher: Tensor, student: Tensor, targets: Tensor) -> Tensor:

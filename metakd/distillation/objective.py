@@ -22,6 +22,7 @@ __all__ = [
     "Needs",
     "Objective",
     "TaskAnswers",
+    "loss_on_first",
     "named_total",
     "stages_among",
     "target_loss",
@@ -101,6 +102,22 @@ def target_loss(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) 
     return F.cross_entropy(
         outputs.reshape(-1, outputs.shape[-1]), targets.reshape(-1), label_smoothing=label_smoothing
     )
+
+
+def loss_on_first(
+    count: int, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    """Return `target_loss` on the first `count` examples of each class of a task alone.
+
+    Args:
+        count: of each class.
+        outputs: logits [..., n, classes].
+        targets: [..., n] int64.
+        label_smoothing: see `target_loss`.
+    """
+    same = targets.unsqueeze(-1) == targets.unsqueeze(-2)
+    known = same.tril(-1).sum(-1) < count  # how many of its class stand before it
+    return target_loss(outputs[known], targets[known], label_smoothing)
 
 
 def named_total(weighted: Mapping[str, tuple[float, Tensor]]) -> dict[str, Tensor]:

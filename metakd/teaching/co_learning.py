@@ -17,7 +17,7 @@ from metakd.adaptation.differentiation import Tensors, detached
 from metakd.adaptation.inner_loop import Task
 from metakd.adaptation.solver import Solver
 from metakd.adaptation.task_execution import in_order, workers
-from metakd.distillation.objective import Answer, Objective, target_loss
+from metakd.distillation.objective import Answer, LabelLoss, Objective, target_loss
 from metakd.models.network import Prediction
 
 __all__ = ["Exchange", "GameLoss", "Pair", "PairGradient", "pair_gradient"]
@@ -36,12 +36,14 @@ class Exchange:
         teacher_kd: κ, weight of λ L_KD in it; 0: the student has no influence on the teacher.
         mutual: L_KD in the teacher's loss is KL(student || teacher), as in deep mutual learning
             (Zhang et al., 2018), in place of KL(teacher || student).
+        label_loss: what the teacher's labels are judged by.
     """
 
     to_student: bool = True
     teacher_ce: float = 1.0
     teacher_kd: float = 1.0
     mutual: bool = False
+    label_loss: LabelLoss = target_loss
 
     def student_terms(
         self, objective: Objective, teacher: Prediction, student: Prediction, targets: Tensor
@@ -55,7 +57,7 @@ class Exchange:
         self, objective: Objective, teacher: Prediction, student: Prediction, targets: Tensor
     ) -> dict[str, Tensor]:
         """Return the teacher's loss under `teacher/loss`, and its terms."""
-        labels = target_loss(teacher.logits, targets)
+        labels = self.label_loss(teacher.logits, targets, 0.0)
         terms = {"teacher/loss": self.teacher_ce * labels, "teacher/ce": labels}
         if not self.teacher_kd:
             return terms

@@ -67,6 +67,17 @@ def test_other_values_in_the_place_of_the_parameters() -> None:
     assert all(p.grad is None for net in (critic, other) for p in net.parameters())
 
 
+def test_spectral_norm_is_the_largest_singular_value() -> None:
+    logits, targets = _predictions()
+    plain, normed = Discriminator(5), Discriminator(5, spectral_norm=True)
+    normed.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        for layer in plain.layers:
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight /= torch.linalg.svd(layer.weight).S[0]
+    torch.testing.assert_close(normed(logits, targets), plain(logits, targets))
+
+
 def test_half_precision_is_widened() -> None:
     logits, targets = _predictions()
     assert Discriminator(5, sees="logits")(logits.half(), targets).dtype == torch.float32

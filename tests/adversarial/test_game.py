@@ -233,6 +233,19 @@ def test_penalty_of_a_linear_critic_by_hand() -> None:
     assert slope_penalty(critic, teacher, student).item() == pytest.approx(16.0)
 
 
+def test_r1_of_a_linear_critic_by_hand() -> None:
+    """γ/2 · ‖w‖² with w = (3, 4, 0): 12.5 γ, whatever the predictions are."""
+    play = _play()
+    plain, game = Game(3), Game(3, r1=0.2)
+    for each in (plain, game):
+        assert each.critic is not None
+        _linear(each.critic, [3.0, 4.0, 0.0])
+    found, without = (each.discriminator_loss(*play) for each in (game, plain))
+    assert found is not None
+    assert without is not None
+    torch.testing.assert_close(found - without, torch.tensor(0.2 * 12.5))
+
+
 def test_penalty_looks_everywhere_between_the_two_sides() -> None:
     # D's slope is 1 above a border and 0.2 below: a share of the places lies on either side.
     critic = Discriminator(1, sees="logits", width=1)

@@ -52,6 +52,9 @@ GAMES: list[dict[str, Any]] = [
     {"base": "protonet", "game_loss": "sinkhorn", "generator_task_weight": 0.3},
     {"base": "anil", "game_loss": "gan", "generator_task_weight": 0.3, "generate": "full"},
     {"base": "anil", "game_loss": "none", "generator_task_weight": 0.3},
+    {"base": "anil", "game_loss": "gan", "moves": "student", "game_weight": 0.4},
+    {"base": "anil", "game_loss": "lsgan", "game_weight": 0.4, "generator_task_weight": 0.3},
+    {"base": "protonet", "game_loss": "gan", "spectral_norm": True, "labelled_queries": 1},
 ]
 
 
@@ -70,13 +73,14 @@ def test_every_gradient_by_finite_differences(
     """
     tasks = image_tasks(tasks=2)
     weight = settings.get("generator_task_weight", 0.0)
+    game_weight = settings.get("game_weight", 0.0)
     learner = made(conv, epsilon=0.5, **settings)
     if weight:
         learner.exchange = Exchange(to_student=False)
     course(learner, tasks)
     goals = {
         "generator": lambda t: t.get("adversarial/generator_loss", 0.0) + weight * t["loss"],
-        "student": lambda t: t["loss"],
+        "student": lambda t: t["loss"] + game_weight * t.get("adversarial/generator_loss", 0.0),
         "teacher": lambda t: t["teacher/loss"],
     }
     generator = torch.Generator().manual_seed(1)
@@ -121,6 +125,27 @@ def test_tasks_can_be_told_apart(conv: Callable, image_tasks: Callable) -> None:
     assert terms["adversarial/generator_loss"] > 0
     assert learner.generator.last.weight.grad.norm() > 0
     assert learner.advance()["adversarial/discriminator_loss"] > 0
+
+
+def test_the_game_may_move_the_students_start_alone(conv: Callable, image_tasks: Callable) -> None:
+    learner = made(conv, moves="student")
+    assert set(learner.generator.shapes) == {"student"}
+    course(learner, image_tasks())
+    assert learner.generator.last.weight.grad.norm() > 0
+    start = copy.deepcopy(learner.teacher.state_dict())
+    teacher = learner.part()
+    assert all(torch.equal(start[name], value) for name, value in teacher.state_dict().items())
+
+
+def test_labels_of_the_other_queries_change_nothing(conv: Callable, image_tasks: Callable) -> None:
+    tasks = image_tasks()  # the queries of a class stand side by side
+    learner = made(conv, labelled_queries=1)
+    whole = made(conv)
+    found, other = course(learner, tasks), course(whole, tasks)
+    for name in ("loss/ce", "teacher/ce"):
+        assert found[name] != other[name]
+    assert found["loss/kd"] == other["loss/kd"]
+    assert found["adversarial/generator_loss"] == other["adversarial/generator_loss"]
 
 
 def test_without_a_game(conv: Callable, image_tasks: Callable) -> None:
@@ -433,6 +458,12 @@ class TestStarts:
         ({"generator_task_weight": -1.0}, "generator_task_weight=-1.0: expected 0 or more"),
         ({"game_loss": "gann"}, "Did you mean 'gan'"),
         ({"game_loss": "sinkhorn", "discriminate": "tasks"}, "game_loss=gan"),
+        ({"moves": "teacher"}, "expected one of both, student"),
+        ({"game_weight": -1.0}, "game_weight=-1.0: expected 0 or more"),
+        ({"game_loss": "none", "game_weight": 1.0}, "there is no game"),
+        ({"game_loss": "sinkhorn", "r1": 1.0}, "there is no discriminator"),
+        ({"discriminate": "tasks", "r1": 1.0}, "type algorithm.options.r1=0"),
+        ({"labelled_queries": 0}, "labelled_queries=0: expected at least 1"),
     ],
     ids=str,
 )
@@ -444,12 +475,14 @@ def test_refusals(settings: dict[str, Any], says: str, conv: Callable) -> None:
 def test_game_settings_reach_their_parts(conv: Callable) -> None:
     learner = made(
         conv, sees="labelled", discriminator_width=8, generator_width=24, noise_size=5,
-        gradient_penalty=3.0, epsilon=0.7, game_loss="wasserstein",
+        gradient_penalty=3.0, epsilon=0.7, game_loss="wasserstein", r1=0.2, spectral_norm=True,
     )  # fmt: skip
     assert learner.game.critic.layers[0].in_features == 6
     assert learner.game.critic.layers[0].out_features == 8
     assert learner.game.penalty == 3.0
     assert learner.game.epsilon == 0.7
+    assert learner.game.r1 == 0.2
+    assert learner.game.critic.spectral_norm
     assert learner.generator.last.in_features == 24
     assert learner.generator.noise_size == 5
 

@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from metakd.distillation.objective import Answer, Objective, named_total, target_loss
+from metakd.distillation.objective import (
+    Answer,
+    Objective,
+    loss_on_first,
+    named_total,
+    target_loss,
+)
 from metakd.models.network import Prediction
 
 
@@ -45,3 +51,15 @@ def test_one_task_of_an_answer() -> None:
     assert answer.embeddings is None
     assert answer.logits is not None
     assert answer.logits.tolist() == [3.0, 4.0, 5.0]
+
+
+def test_loss_on_the_first_examples_of_each_class_by_hand() -> None:
+    """Two classes, logits (0, log 3): -log 3/4 for class 1, -log 1/4 for class 0."""
+    logits = torch.tensor([0.0, math.log(3.0)]).expand(5, 2).clone().requires_grad_()
+    targets = torch.tensor([1, 0, 1, 0, 0])
+    found = loss_on_first(1, logits, targets)
+    assert found.item() == pytest.approx(-(math.log(0.75) + math.log(0.25)) / 2)
+    found.backward()
+    assert logits.grad is not None
+    assert logits.grad.abs().sum(-1).bool().tolist() == [True, True, False, False, False]
+    assert loss_on_first(9, logits, targets) == target_loss(logits, targets)
