@@ -18,6 +18,7 @@ from pydantic_core import core_schema
 from metakd.runs.record import Part
 from metakd.runs.records import ClassSplit, Results
 from metakd.runs.records_compare import ComparisonRecord
+from metakd.runs.records_export import BundleFile
 from metakd.runs.records_run import RunInfo
 from metakd.runs.records_sweep import SweepRecord
 from metakd.runs.records_using import CalibrationFile, Predictions
@@ -26,6 +27,7 @@ __all__ = ["FOLDER", "SCHEMAS", "main", "text_of"]
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
 SCHEMAS: Mapping[str, type[Part]] = {
+    "bundle": BundleFile,
     "calibration": CalibrationFile,
     "compare": ComparisonRecord,
     "predict": Predictions,

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "run the whole pipeline: teacher, student, evaluation",
     "evaluate": "evaluate a finished run again, also on other tasks or data",
     "predict": "adapt a trained student to examples of new classes and classify images",
+    "export": "write a trained student for another runtime: ONNX, OpenVINO, ExecuTorch",
     "compare": "compare runs: settings, accuracy, paired differences, cost",
     "ablate": "what meta-learning and distillation each contribute: a 2 x 2 ablation",
     "dashboard": "show runs in a browser, also while they train, or as one HTML file",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metakd.data.class_names import class_name
 from metakd.data.picture_files import read_pictures
-from metakd.data.picture_preprocessing import Reading
+from metakd.data.picture_reading import Reading
 from metakd.errors import UserError, check_word
 
 __all__ = ["ClassPictures", "PictureSettings", "read_class_pictures"]

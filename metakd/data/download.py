@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import lzma
 import socket
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from PIL import Image
-
+from metakd.data.picture_reading import READING
 from metakd.errors import UserError
 
 __all__ = ["READING", "at_most", "damaged", "download"]
@@ -22,25 +18,6 @@ __all__ = ["READING", "at_most", "damaged", "download"]
 class _File(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
-
-READING: tuple[type[Exception], ...] = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    SyntaxError,
-    MemoryError,
-    RuntimeError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    Image.DecompressionBombError,
-)
-"""What Pillow, NumPy and the archive formats raise for damaged files; only around reading."""
 
 _SECONDS = 20.0
 """Longest wait for a server's answer; torchvision itself would wait for ever."""

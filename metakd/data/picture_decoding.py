@@ -11,10 +11,9 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image
 
-from metakd.data.download import READING
 from metakd.data.picture_depth import depth_of, undeclared_maximum
 from metakd.data.picture_modes import as_rgb
-from metakd.data.picture_preprocessing import Reading
+from metakd.data.picture_reading import READING, Reading
 
 __all__ = ["Decoded", "Source", "decode"]
 

@@ -18,10 +18,9 @@ from torch import Tensor
 
 from metakd.data.available_memory import available_memory
 from metakd.data.class_names import class_name
-from metakd.data.download import READING
 from metakd.data.on_disk import is_large, room, taken, touched
 from metakd.data.picture_decoding import Decoded, Source, decode
-from metakd.data.picture_preprocessing import Reading
+from metakd.data.picture_reading import READING, Reading
 from metakd.data.reading_progress import reading_progress
 from metakd.data.unreadable_pictures import left_out, reason_of, refusal
 from metakd.errors import UserError

@@ -6,7 +6,7 @@ from PIL import Image
 
 from metakd.data.colour_profile import lab_in_srgb, profile_in_srgb
 from metakd.data.picture_depth import DEEP_MODES, Depth, check_deep_colour, grey_of
-from metakd.data.picture_preprocessing import Reading
+from metakd.data.picture_reading import Reading
 
 __all__ = ["as_rgb"]
 

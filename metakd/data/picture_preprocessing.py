@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metakd.data.on_disk import joined
+from metakd.data.picture_reading import Reading
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.resize import resize_chunks
 from metakd.errors import UserError
@@ -22,21 +23,6 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey: ITU-R 601-2, as in Pillow."""
 INTERPOLATIONS = ("bilinear", "bicubic")
 _CHUNK = 2048  # images resized at once: in float32 a whole dataset would take four times the memory
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a picture file becomes 8-bit pixels.
-
-    Attributes:
-        crop: cut the middle square out of a picture that is not square; otherwise squeeze it.
-        background: grey level (0 … 255) that transparent pixels lie on.
-        white: value of white in pictures with more than 8 bits; None: told by the file.
-    """
-
-    crop: bool = True
-    background: int = 255
-    white: float | None = None
 
 
 @dataclass(frozen=True)

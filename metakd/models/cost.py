@@ -19,7 +19,7 @@ from metakd.models.normalization import (
     has_running_statistics,
 )
 
-__all__ = ["cost", "multiply_adds", "saved_bytes", "task_cost"]
+__all__ = ["cost", "median_seconds", "multiply_adds", "saved_bytes", "task_cost"]
 
 _BATCH = 64
 _BATCH_LIMIT_S = 5.0
@@ -123,6 +123,15 @@ def multiply_adds(
     few = torch.zeros(4, *input_shape, device=device)
     with _as_deployed(network, few):
         return _multiply_adds(network, few[:1])
+
+
+def median_seconds(call: Callable[[], object]) -> float:
+    """Return the median time of a call on the CPU, in seconds, measured as that of an example."""
+    repeated = _Repeated(call, torch.device("cpu"))
+    repeated.warm_up()
+    for _ in range(_ROUNDS):
+        repeated.round()
+    return repeated.median
 
 
 def saved_bytes(network: nn.Module) -> int:

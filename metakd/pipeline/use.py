@@ -41,7 +41,7 @@ from metakd.using.recipe import Part, Recipe, build_learner, centred_weights
 from metakd.using.regressor import FewShotRegressor
 from metakd.using.saved_folder import FILE
 
-__all__ = ["CALIBRATION", "calibrate_run", "calibration_of", "load", "recipe_of"]
+__all__ = ["CALIBRATION", "calibrate_run", "calibration_of", "load", "recipe_of", "trained_of"]
 
 CALIBRATION = "calibration.json"
 """In a run's folder of checkpoints."""
@@ -93,14 +93,19 @@ def load(
         raise UserError(
             f"which={which}: choose one of {', '.join(MODELS)}." + nearest(which, MODELS)
         )
-    trained = _of_run(open_run(path), which, plugins)
+    trained = trained_of(open_run(path), which, plugins)
     trained.algorithm.to(where)
     return learner_of(
         trained, batch_size=batch_size, batchnorm=batchnorm or "inductive", steps=steps
     )
 
 
-def _of_run(run: RunFolder, which: str, plugins: Sequence[str]) -> Trained:
+def trained_of(run: RunFolder, which: str, plugins: Sequence[str]) -> Trained:
+    """Return one of a run's models, on the CPU.
+
+    Raises:
+        UserError: it has none of this name, or one that cannot be used here.
+    """
     found = [m for m in MODELS if (run.checkpoints / f"{m}.safetensors").is_file()]
     if which not in found:
         has = f"it has {', '.join(found)}" if found else "it has none yet: let it finish first"

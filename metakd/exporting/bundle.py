@@ -1,0 +1,118 @@
+"""Writing a bundle: graphs, bundle.json, and the script that runs them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metakd.adaptation.algorithm import MetricAlgorithm
+from metakd.exporting.copied import KIT, copied
+from metakd.exporting.graphs.graph import AdaptingGraph, Graph
+from metakd.exporting.parity import Sessions
+from metakd.exporting.runtimes.runtime import Runtime
+from metakd.runs.atomic import write_text
+from metakd.runs.record import known
+from metakd.runs.records_export import BundleFile, ExportedRun, Parity
+from metakd.using.learner import Trained
+
+__all__ = ["FILE", "bundle_of", "graphs_of", "opened", "write_graphs", "write_scripts"]
+
+FILE = "bundle.json"
+
+
+def graphs_of(graph: AdaptingGraph) -> dict[str, Graph]:
+    """Return a student's graphs by name: `model`, and `embedding` and `head` where it has them."""
+    parts = {"model": graph, "embedding": graph.embedding, "head": graph.head}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def write_graphs(folder: Path, graph: AdaptingGraph, runtime: Runtime) -> dict[str, str]:
+    """Write a student's graphs into a folder; return the file of each.
+
+    Raises:
+        UserError: the runtime cannot hold one.
+    """
+    files = {}
+    for name, part in graphs_of(graph).items():
+        files[name] = f"{name}{runtime.suffix}"
+        runtime.write(part, folder / files[name])
+    return files
+
+
+def opened(folder: Path, files: Mapping[str, str], runtime: Runtime, threads: int = 1) -> Sessions:
+    """Return a bundle's graphs, open in their runtime.
+
+    Raises:
+        UserError: see `Runtime.open`.
+    """
+    return Sessions(**{n: runtime.open(folder / file, threads) for n, file in files.items()})
+
+
+def write_scripts(folder: Path, runtime: Runtime) -> None:
+    """Write run.py and what it imports."""
+    (folder / KIT).mkdir()
+    for name, text in copied(runtime.format).items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def bundle_of(
+    folder: Path,
+    files: Mapping[str, str],
+    graph: AdaptingGraph,
+    trained: Trained,
+    runtime: Runtime,
+    *,
+    run: ExportedRun,
+    licences: list[str],
+    parity: Parity,
+) -> BundleFile:
+    """Return what bundle.json says of the files that are there, but for itself."""
+    recipe, calibration = trained.recipe, trained.calibration
+    written = sorted(path for path in folder.rglob("*") if path.is_file())
+    size = None
+    if isinstance(trained.algorithm, MetricAlgorithm):
+        size = int(trained.algorithm.backbone.embedding_size)  # type: ignore[arg-type]
+    content = dict[str, Any](
+        format=runtime.format,
+        which=recipe.model,
+        graphs=dict(files),
+        inputs={name: _inputs(part) for name, part in graphs_of(graph).items()},
+        kind=recipe.kind,
+        algorithm=recipe.algorithm.target.rpartition(".")[2],
+        architecture=recipe.backbone.target.rpartition(".")[2],
+        fixed_ways=graph.fixed_ways,
+        steps=graph.steps,
+        ways=recipe.ways,
+        shots=recipe.shots,
+        scale=1.0 if calibration is None else calibration.scale,
+        calibration=calibration,
+        preprocessing=None if trained.preprocessing is None else trained.preprocessing.plain(),
+        dataset=trained.dataset,
+        recipe=recipe.plain(),
+        licences=licences,
+        run=run,
+        versions=runtime.versions(),
+        install=runtime.install,
+        parity=parity,
+        files={
+            path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in written
+        },
+        **known(embedding_size=size),
+    )
+    return BundleFile(**content)
+
+
+def _inputs(graph: Graph) -> dict[str, list[Any]]:
+    """Return the shape of each input; free sizes by their names."""
+    return {
+        name: [graph.free.get(name, {}).get(i, size) for i, size in enumerate(tensor.shape)]
+        for name, tensor in graph.inputs.items()
+    }
+
+
+def write_content(folder: Path, content: BundleFile) -> None:
+    """Write bundle.json."""
+    write_text(folder / FILE, content.text())

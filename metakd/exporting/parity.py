@@ -1,0 +1,291 @@
+"""Whether another runtime gives PyTorch's answers: differences, ties, accuracy, time."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metakd.adaptation.algorithm import Algorithm
+from metakd.data.tasks import TaskBatch
+from metakd.errors import RunError
+from metakd.exporting.double import all_in_double, in_double
+from metakd.exporting.graphs.graph import AdaptingGraph
+from metakd.exporting.shipped.sessions import Session
+from metakd.models.cost import median_seconds
+from metakd.runs.record import known
+from metakd.runs.records_export import Accuracies, Difference, Latency
+
+__all__ = ["Sessions", "accuracy_of", "check", "difference_of", "latency_of", "solve"]
+
+SLACK = 20.0
+"""How many times as far from float64 as PyTorch's float32 another runtime may be."""
+ROUNDING, ROUNDING_ADAPTING = 1e-4, 1e-2
+"""What it may be off at least, of 1 + the largest logit. Gradients pass max-pooling and ReLU, where
+the rounding of float32 decides between ways: an adapting student may differ more."""
+ACCURACY = 0.002
+"""By how much the accuracies may differ, in which case a few answers were ties."""
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """A student's graphs, open in a runtime.
+
+    Attributes:
+        model: from support, labels, query to logits.
+        embedding: from examples to features; None: it has no such graph.
+        head: from features, labels, features to logits; likewise.
+    """
+
+    model: Session
+    embedding: Session | None = None
+    head: Session | None = None
+
+
+def solve(sessions: Sessions, task: TaskBatch, width: int) -> Iterator[np.ndarray]:
+    """Yield the logits [q, width] of a batch's tasks, by the one graph.
+
+    Args:
+        sessions: the runtime's.
+        task: float32 examples, or ids.
+        width: columns of the one-hot labels.
+    """
+    for one in _alone(task):
+        support, query = one.support[0], one.query[0]
+        yield sessions.model(
+            _array(support), _one_hot(one.support_targets[0], width), _array(query)
+        )
+
+
+def _one_hot(targets: Tensor, width: int) -> np.ndarray:
+    if targets.is_floating_point():
+        return _array(targets)
+    return np.eye(width, dtype=np.float32)[targets.cpu().numpy()]
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    found: np.ndarray = np.ascontiguousarray(tensor.detach().cpu().numpy())
+    return found
+
+
+def _alone(batch: TaskBatch) -> Iterator[TaskBatch]:
+    for i in range(len(batch)):
+        yield batch[i : i + 1]
+
+
+def _predicted(learner: Algorithm, task: TaskBatch, steps: int | None) -> Tensor:
+    """Return the logits [q, ways] of one task."""
+    return learner.predict(task, (steps or 0,), "inductive")[0, 0].detach()
+
+
+def _doubled(task: TaskBatch) -> TaskBatch:
+    def wide(tensor: Tensor) -> Tensor:
+        return tensor.double() if tensor.is_floating_point() else tensor
+
+    return replace(
+        task,
+        support=wide(task.support),
+        support_targets=wide(task.support_targets),
+        query=wide(task.query),
+        query_targets=wide(task.query_targets),
+    )
+
+
+def difference_of(
+    learner: Algorithm,
+    graph: AdaptingGraph,
+    sessions: Sessions,
+    tasks: Iterable[TaskBatch],
+    width: int,
+    part: str,
+) -> Difference:
+    """Compare the runtime's logits with the learner's own in float64.
+
+    Args:
+        learner: the trained one, on the CPU.
+        graph: what was exported of it.
+        sessions: the runtime's; both ways of asking are compared.
+        tasks: on the CPU.
+        width: columns of the one-hot labels.
+        part: whose classes they are made of.
+    """
+    double = in_double(learner)
+    largest = pytorch = top = 0.0
+    margins, missed = [], []
+    queries = count = 0
+    for batch in tasks:
+        for task in _alone(batch):
+            with all_in_double():
+                exact = _predicted(double, _doubled(task), graph.steps)
+            assert exact.dtype == torch.float64
+            single = _predicted(learner, task, graph.steps)
+            answers = [next(solve(sessions, task, width))]
+            if sessions.embedding is not None and sessions.head is not None:
+                shown, asked = (
+                    sessions.embedding(_array(x[0])) for x in (task.support, task.query)
+                )
+                labels = _one_hot(task.support_targets[0], width)
+                answers.append(sessions.head(shown, labels, asked))
+            for found in answers:
+                off = (torch.from_numpy(found).double() - exact).abs()
+                largest = max(largest, _worst(off))
+                if not task.support_targets.is_floating_point():
+                    other = torch.from_numpy(found).argmax(1)
+                    chosen = exact.gather(1, other[:, None])[:, 0]
+                    missed.append(exact.amax(1) - chosen)  # 0 where it is the same class
+            pytorch = max(pytorch, _worst((single.double() - exact).abs()))
+            top = max(top, float(exact.abs().max()))
+            if exact.shape[1] > 1:
+                best = exact.topk(2, 1).values
+                margins.append(best[:, 0] - best[:, 1])
+            queries, count = queries + len(exact), count + 1
+    rounding = ROUNDING if graph.steps is None else ROUNDING_ADAPTING
+    permitted = max(SLACK * pytorch, rounding * (1.0 + top))
+    return Difference(
+        split=part,
+        tasks=count,
+        queries=queries,
+        largest=largest,
+        pytorch=pytorch,
+        permitted=permitted,
+        other_class=int((torch.cat(missed) > 0).sum()) if missed else 0,
+        ties=int((torch.cat(margins) <= 2 * permitted).sum()) if margins else 0,
+    )
+
+
+def _worst(off: Tensor) -> float:
+    worst = float(off.max())
+    return worst if worst == worst else float("inf")  # nan is no small difference
+
+
+def accuracy_of(
+    sessions: Sessions,
+    batches: Iterable[TaskBatch],
+    pytorch: Tensor,
+    width: int,
+    run: float | None,
+) -> Accuracies:
+    """Compare few-shot accuracies on the same tasks.
+
+    Args:
+        sessions: the runtime's; where there is one, each example is embedded once.
+        batches: the tasks, on the CPU.
+        pytorch: [tasks], the accuracy of the run's own learner on each of them.
+        width: columns of the one-hot labels.
+        run: accuracy in results.json.
+    """
+    features: dict[int, np.ndarray] = {}
+    values, last = [], None
+    for batch in batches:
+        last = batch
+        for task in _alone(batch):
+            if sessions.embedding is None or sessions.head is None:
+                logits = next(solve(sessions, task, width))
+            else:
+                shown, asked = (
+                    _embedded(sessions.embedding, features, examples[0], index)
+                    for examples, index in (
+                        (task.support, task.support_index),
+                        (task.query, task.query_index),
+                    )
+                )
+                logits = sessions.head(shown, _one_hot(task.support_targets[0], width), asked)
+            right = logits.argmax(1) == task.query_targets[0].numpy()
+            values.append(float(right.mean()))
+    assert last is not None and len(values) == len(pytorch)
+    return Accuracies(
+        tasks=len(values),
+        ways=last.ways,
+        shots=last.shots,
+        queries=last.queries,
+        runtime=float(np.mean(values)),
+        pytorch=float(pytorch.double().mean()),
+        **known(run=run),
+    )
+
+
+def _embedded(
+    embedding: Session, features: dict[int, np.ndarray], examples: Tensor, index: Tensor | None
+) -> np.ndarray:
+    """Return features of examples; those of an index that was seen are not computed again."""
+    if index is None:
+        return embedding(_array(examples))
+    places = index[0].tolist()
+    new = [i for i, place in enumerate(places) if place not in features]
+    if new:
+        found = embedding(_array(examples[new]))
+        features.update({places[i]: row for i, row in zip(new, found, strict=True)})
+    return np.stack([features[place] for place in places])
+
+
+def latency_of(
+    learner: Algorithm, graph: AdaptingGraph, sessions: Sessions, task: TaskBatch, width: int
+) -> Latency:
+    """Time one image and one task with one query, in the runtime and in eager PyTorch.
+
+    Args:
+        learner: the trained one, on the CPU.
+        graph: what was exported of it.
+        sessions: opened with one thread.
+        task: one, on the CPU; its first query is asked.
+        width: columns of the one-hot labels.
+    """
+    asked = replace(task, query=task.query[:, :1], query_targets=task.query_targets[:, :1])
+    inputs = (
+        _array(asked.support[0]),
+        _one_hot(asked.support_targets[0], width),
+        _array(asked.query[0]),
+    )
+    with _one_thread():
+        found = {
+            "task_ms": _ms(lambda: sessions.model(*inputs)),
+            "pytorch_task_ms": _ms(lambda: _predicted(learner, asked, graph.steps)),
+        }
+        if sessions.embedding is not None and graph.embedding is not None:
+            embedding, module = sessions.embedding, copy.deepcopy(graph.embedding.module)
+            with torch.inference_mode():
+                found["pytorch_image_ms"] = _ms(lambda: module(asked.query[0]))
+            found["image_ms"] = _ms(lambda: embedding(inputs[2]))
+    return Latency(**found)
+
+
+def _ms(call: Callable[[], object]) -> float:
+    return 1e3 * median_seconds(call)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check(difference: Difference, accuracy: Accuracies | None, runtime: str) -> None:
+    """Refuse an export that does not answer as PyTorch does.
+
+    Raises:
+        RunError: with the figures.
+    """
+    if difference.largest > difference.permitted:
+        raise RunError(
+            f"{runtime} gives other answers than PyTorch: a logit differs by "
+            f"{difference.largest:.2g} on {difference.tasks} tasks, where PyTorch's "
+            f"float32 differs from float64 by {difference.pytorch:.2g} and "
+            f"{difference.permitted:.2g} is permitted; nothing was written"
+        )
+    if accuracy is None:
+        return
+    few = 2 / (accuracy.tasks * accuracy.ways * accuracy.queries)  # two answers of a short run
+    if abs(accuracy.runtime - accuracy.pytorch) > max(ACCURACY, few):
+        raise RunError(
+            f"{runtime} is not as accurate as PyTorch: {100 * accuracy.runtime:.2f} % and "
+            f"{100 * accuracy.pytorch:.2f} % on {accuracy.tasks} tasks; nothing was written"
+        )

@@ -1,0 +1,1 @@
+"""The runtimes that a graph can be exported for, one a file."""

@@ -1,0 +1,55 @@
+"""ExecuTorch with XNNPACK: one program (.pte) for phones and processors."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar
+
+from metakd.errors import UserError, first_line
+from metakd.exporting.graphs.graph import Graph
+from metakd.exporting.runtimes.runtime import Runtime
+from metakd.models.outside import library
+
+__all__ = ["ExecuTorch"]
+
+MOST = {"examples": 256, "ways": 64, "queries": 64, "length": 512}
+"""Memory is planned when a program is written, for so many of each."""
+
+
+class ExecuTorch(Runtime):
+    """Programs of ExecuTorch whose convolutions and matrix products XNNPACK computes."""
+
+    format: ClassVar[str] = "executorch"
+    writes: ClassVar[tuple[str, ...]] = ("executorch.exir",)
+    runs: ClassVar[tuple[str, ...]] = ("executorch.runtime",)
+    packages: ClassVar[tuple[str, ...]] = ("executorch",)
+    install: ClassVar[str] = "pip install executorch numpy pillow"
+    suffix: ClassVar[str] = ".pte"
+
+    def write(self, graph: Graph, file: Path) -> None:
+        """See `Runtime.write`."""
+        exir: Any = library("executorch.exir", "executorch")
+        xnnpack: Any = library(
+            "executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch"
+        )
+        # One more than is meant: a dimension of at most 16 would hold 15.
+        program = graph.program({name: most + 1 for name, most in MOST.items()})
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                edge = exir.to_edge_transform_and_lower(
+                    program, partitioner=[xnnpack.XnnpackPartitioner()]
+                )
+                content = edge.to_executorch().buffer
+        except Exception as error:  # its exceptions have no base class of their own
+            raise UserError(
+                f"--format executorch: ExecuTorch cannot hold this student "
+                f"({first_line(error)[:160]}); try --format onnx"
+            ) from error
+        finally:
+            logging.disable(before)
+        file.write_bytes(content)

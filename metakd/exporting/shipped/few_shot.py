@@ -1,0 +1,212 @@
+"""A bundle at work: classes from a few examples of each, and answers."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from metakd.exporting.shipped.pixels import Pictures
+from metakd.exporting.shipped.sessions import Session, open_session
+
+__all__ = ["CLASSES", "FILE", "FewShot", "WrongBundleError", "checked_file"]
+
+FILE, CLASSES = "bundle.json", "classes.npz"
+AT_ONCE = 64
+"""Pictures that a graph answers at once."""
+MOST_BYTES = 1 << 30
+"""Of what `classes.npz` unpacks to: a file may claim more than there is memory for."""
+
+
+class WrongBundleError(ValueError):
+    """A bundle, an example or a question that cannot be used: one line for people."""
+
+
+class FewShot:
+    """A student in another runtime.
+
+    Args:
+        folder: of the bundle.
+        threads: of an operation; 0: the runtime's own choice.
+
+    Raises:
+        WrongBundleError: it is damaged, or its runtime is not installed.
+    """
+
+    def __init__(self, folder: Path, threads: int = 0) -> None:
+        self.folder, self.threads = folder, threads
+        self.said = _content(folder)
+        try:
+            kind = self.said["preprocessing"].get("kind", "pictures")
+            if kind != "pictures":
+                raise ValueError(f"run.py shows it no {kind}")
+            self.examples = Pictures(self.said["preprocessing"])
+            self.scale = float(self.said.get("scale", 1.0))
+            ways = self.said["fixed_ways"]
+            self.fixed_ways = None if ways is None else int(ways)
+            self.parts = {name: str(file) for name, file in self.said["graphs"].items()}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise WrongBundleError(f"{folder / FILE}: {error}") from None
+        self._open: dict[str, Session] = {}
+        self.names: list[str] = []
+        self.labels = np.zeros(0, np.int64)
+        self.kept: np.ndarray | None = None
+
+    @property
+    def embeds(self) -> bool:
+        """Whether features of the examples are kept, not the examples."""
+        return "embedding" in self.parts
+
+    def read(self, files: Sequence[Path]) -> np.ndarray:
+        """Return pictures as they are kept before the network sees them.
+
+        Raises:
+            WrongBundleError: one cannot be read.
+        """
+        try:
+            return np.stack([self.examples.read(file) for file in files])
+        except ValueError as error:
+            raise WrongBundleError(str(error)) from None
+
+    def add(self, name: str, files: Sequence[Path]) -> None:
+        """Learn examples of a class, one that is known or a new one.
+
+        Raises:
+            WrongBundleError: one cannot be read, or it is a class too many.
+        """
+        if name not in self.names:
+            if self.fixed_ways is not None and len(self.names) == self.fixed_ways:
+                raise WrongBundleError(
+                    f"this student tells {self.fixed_ways} classes apart, and '{name}' is one more"
+                )
+            self.names.append(name)
+        shown = self.read(files)
+        if self.embeds:
+            shown = self._features(shown)
+        self.kept = shown if self.kept is None else np.concatenate([self.kept, shown])
+        number = np.full(len(files), self.names.index(name), np.int64)
+        self.labels = np.concatenate([self.labels, number])
+
+    def probabilities(self, files: Sequence[Path]) -> np.ndarray:
+        """Return the probabilities [n, classes] of pictures.
+
+        Raises:
+            WrongBundleError: a file cannot be read, no class is known, or answers that are not
+                finite.
+        """
+        if self.kept is None:
+            raise WrongBundleError("which classes? give --examples FOLDER, a folder for each class")
+        order = np.argsort(self.labels, kind="stable")  # by class, as in training
+        kept, width = self.kept[order], self.fixed_ways or len(self.names)
+        one_hot = np.eye(width, dtype=np.float32)[self.labels[order]]
+        if not self.embeds:
+            kept = self.examples.seen(kept)
+        found = []
+        for first in range(0, len(files), AT_ONCE):
+            asked = self.read(files[first : first + AT_ONCE])
+            if self.embeds:
+                logits = self._run("head", kept, one_hot, self._features(asked))
+            else:
+                logits = self._run("model", kept, one_hot, self.examples.seen(asked))
+            if logits.shape != (len(asked), width) or not np.isfinite(logits).all():
+                raise WrongBundleError("the answers are not finite numbers of each class")
+            found.append(logits[:, : len(self.names)])
+        scaled = self.scale * np.concatenate(found).astype(np.float64)
+        powers = np.exp(scaled - scaled.max(1, keepdims=True))
+        result: np.ndarray = powers / powers.sum(1, keepdims=True)
+        return result
+
+    def load(self) -> None:
+        """Take up the classes that lie beside the graphs, if there are any.
+
+        Raises:
+            WrongBundleError: the file is damaged.
+        """
+        file = self.folder / CLASSES
+        if not file.exists():
+            return
+        try:
+            content = checked_file(self.folder, CLASSES).read_bytes()
+            with zipfile.ZipFile(io.BytesIO(content)) as packed:
+                if sum(one.file_size for one in packed.infolist()) > MOST_BYTES:
+                    raise ValueError("it unpacks to more than a GiB")
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+                kept, labels = stored["kept"], stored["labels"]
+                names = [str(name) for name in stored["names"]]
+            whole = labels.dtype == np.int64 and labels.shape == kept.shape[:1]
+            if not whole or not len(labels) or not 0 <= labels.min() <= labels.max() < len(names):
+                raise ValueError("labels and examples do not belong together")
+            if kept.dtype != (np.float32 if self.embeds else np.uint8):
+                raise ValueError(f"examples of {kept.dtype}")
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
+            raise WrongBundleError(f"{file}: {' '.join(str(error).split())[:160]}") from None
+        self.kept, self.labels, self.names = kept, labels, names
+
+    def save(self) -> None:
+        """Write the classes beside the graphs: the old file or the new one, never half of it."""
+        assert self.kept is not None
+        new = self.folder / f".{CLASSES}.{os.getpid()}"
+        try:
+            with new.open("wb") as file:
+                np.savez(file, kept=self.kept, labels=self.labels, names=np.array(self.names))
+            os.replace(new, self.folder / CLASSES)
+        except OSError as error:
+            raise WrongBundleError(f"{self.folder / CLASSES} cannot be written: {error}") from None
+
+    def _features(self, shown: np.ndarray) -> np.ndarray:
+        parts = [
+            self._run("embedding", self.examples.seen(shown[first : first + AT_ONCE]))
+            for first in range(0, len(shown), AT_ONCE)
+        ]
+        return np.concatenate(parts)
+
+    def _run(self, part: str, *inputs: np.ndarray) -> np.ndarray:
+        try:
+            if part not in self._open:
+                file = checked_file(self.folder, self.parts[part], self.said["files"])
+                self._open[part] = open_session(self.said["format"], file, self.threads)
+            return self._open[part](*inputs)
+        except ImportError as error:
+            raise WrongBundleError(f"needs a runtime: {self.said.get('install')} ({error})") from (
+                None
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+            raise WrongBundleError(f"the graph '{part}' cannot be used ({error})") from None
+
+
+def checked_file(folder: Path, name: str, sums: Any = None) -> Path:
+    """Return a file of a bundle.
+
+    Args:
+        folder: of the bundle.
+        name: of the file in it, with `/`.
+        sums: SHA-256 by name; None: the content may change.
+
+    Raises:
+        ValueError: it leads out of the bundle, is missing, or is not what was written.
+    """
+    parts = PurePosixPath(name).parts
+    file = folder.joinpath(*parts)
+    inside = file.resolve().is_relative_to(folder.resolve())
+    if not parts or ".." in parts or "\\" in name or not inside or not file.is_file():
+        raise ValueError(f"'{name}' is no file of the bundle")
+    if sums is not None and hashlib.sha256(file.read_bytes()).hexdigest() != sums.get(name):
+        raise ValueError(f"'{name}' is not what was exported: its checksum differs")
+    return file
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WrongBundleError(f"{folder / FILE} cannot be read ({error})") from None
+    if not isinstance(content, dict) or content.get("schema") != 1 or "format" not in content:
+        raise WrongBundleError(f"{folder / FILE} is no exported bundle of schema 1")
+    return content

@@ -1,0 +1,121 @@
+"""Picture files as a network sees them, with NumPy and Pillow.
+
+What `metakd.data.picture_preprocessing` does with torch, to the same 8-bit pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metakd.data.picture_decoding import decode
+from metakd.data.picture_reading import READING, Reading
+
+__all__ = ["SUFFIXES", "Pictures"]
+
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".avif", ".heic", ".heif"),
+    *(".jfif", ".jpe", ".mpo", ".apng", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+)
+LUMA = np.array((0.299, 0.587, 0.114), np.float32)
+"""Weights of red, green and blue in grey: ITU-R 601-2."""
+
+
+class Pictures:
+    """How pictures are prepared for a network.
+
+    Args:
+        said: `preprocessing` of bundle.json.
+
+    Raises:
+        KeyError, TypeError, ValueError: it says something else.
+    """
+
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        self.channels, self.height, self.width = (
+            int(said[name]) for name in ("channels", "height", "width")
+        )
+        reading = said["reading"]
+        white = reading["white"]
+        self.reading = Reading(
+            crop=bool(reading["crop"]),
+            background=int(reading["background"]),
+            white=None if white is None else float(white),
+        )
+        self.central = float(said.get("central", 1.0))
+        self.cubic = said.get("interpolation", "bilinear") == "bicubic"
+        mean, std = (np.array(said[name], np.float32) for name in ("mean", "std"))
+        if self.channels not in (1, 3) or mean.shape != (self.channels,) or mean.shape != std.shape:
+            raise ValueError("preprocessing: expected 1 or 3 channels, each with mean and std")
+        # Term by term as MetaKD computes it, so that the floats are the same.
+        self.scale = (np.float32(1.0) / (np.float32(255.0) * std)).reshape(-1, 1, 1)
+        self.shift = (-mean / std).reshape(-1, 1, 1)
+
+    def files(self, folder: Path) -> list[Path]:
+        """Return the picture files that lie directly in a folder, by name."""
+        with os.scandir(folder) as entries:
+            names = sorted(e.name for e in entries if e.is_file())
+        return [folder / n for n in names if n.lower().endswith(SUFFIXES) and n[0] != "."]
+
+    def read(self, file: Path) -> np.ndarray:
+        """Return a picture [channels, height, width] uint8.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = decode(file, (self.height, self.width), self.reading).pixels
+        except READING as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"the image {file} cannot be read ({reason})") from None
+        pixels = found.transpose(2, 0, 1)
+        if self.channels == 1:
+            weighted = pixels.astype(np.float32) * LUMA.reshape(3, 1, 1)
+            grey = (weighted[0] + weighted[1]) + weighted[2]
+            pixels = np.clip(np.rint(grey), 0, 255).astype(np.uint8)[None]
+        return np.ascontiguousarray(self._middle(pixels) if self.central < 1 else pixels)
+
+    def seen(self, pixels: np.ndarray) -> np.ndarray:
+        """Return pictures [n, channels, height, width] as the network sees them, float32."""
+        found: np.ndarray = pixels.astype(np.float32) * self.scale + self.shift
+        return found
+
+    def _middle(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the middle of a picture at the picture's own size."""
+        height, width = (max(1, round(self.central * side)) for side in pixels.shape[1:])
+        top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
+        part = pixels[:, top : top + height, left : left + width].astype(np.float32)
+        kernel = _cubic if self.cubic else _linear
+        down = _enlarging(height, self.height, kernel, 2 if self.cubic else 1)
+        across = _enlarging(width, self.width, kernel, 2 if self.cubic else 1)
+        found = down @ (part @ across.T)
+        return np.clip(np.rint(found), 0, 255).astype(np.uint8)
+
+
+def _enlarging(given: int, wanted: int, kernel: Callable[..., Any], support: int) -> np.ndarray:
+    """Return the matrix [wanted, given] that enlarges a line of pixels."""
+    centre = (np.arange(wanted, dtype=np.float64)[:, None] + 0.5) * given / wanted
+    weights = kernel(np.arange(given)[None] + 0.5 - centre)
+    weights *= np.abs(np.arange(given)[None] + 0.5 - centre) < support
+    found: np.ndarray = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return found
+
+
+def _linear(x: np.ndarray) -> np.ndarray:
+    return np.maximum(0.0, 1.0 - np.abs(x))
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    """Return Keys' kernel with a = -0.5, as Pillow and torch (antialiased) have it."""
+    a, x = -0.5, np.abs(x)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    found: np.ndarray = np.where(x < 1, near, np.where(x < 2, far, 0.0))
+    return found

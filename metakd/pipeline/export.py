@@ -1,0 +1,152 @@
+"""From a finished run to a bundle for another runtime, checked before it is there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from metakd.config.overrides import quoted
+from metakd.data.reading_progress import reading_shown_by
+from metakd.errors import UserError
+from metakd.exporting.bundle import (
+    bundle_of,
+    opened,
+    write_content,
+    write_graphs,
+    write_scripts,
+)
+from metakd.exporting.graphs.adapting import adapting_graph
+from metakd.exporting.new_folder import check_free, new_folder
+from metakd.exporting.runtimes.runtime import runtime_of
+from metakd.pipeline.again import evaluation_composed, prepare_evaluation
+from metakd.pipeline.compared import Compared
+from metakd.pipeline.measure import versions_of
+from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.use import trained_of
+from metakd.runs.folder import RunFolder, open_run
+from metakd.runs.record import known
+from metakd.runs.records_export import BundleFile, ExportedRun, Parity
+from metakd.tracking.progress import Progress
+from metakd.using.learner import Trained
+
+__all__ = ["Exported", "export_run"]
+
+
+class Exported(NamedTuple):
+    """A bundle.
+
+    Attributes:
+        folder: where it is.
+        content: what its bundle.json says.
+    """
+
+    folder: Path
+    content: BundleFile
+
+
+def export_run(
+    path: Path,
+    which: str = "student",
+    *,
+    runtime: str,
+    output: Path | None = None,
+    tasks: int | None = None,
+    plugins: Sequence[str] = (),
+    quiet: bool = False,
+) -> Exported:
+    """Write a run's model as a bundle for another runtime; without parity nothing is written.
+
+    Args:
+        path: the run's folder.
+        which: `student`, `student_alone`, `compressed` or `teacher`.
+        runtime: a format (`metakd.exporting.runtimes.runtime.FORMATS`).
+        output: the bundle's folder, which must not be there; None: `exports/<which>_<format>` in
+            the run's.
+        tasks: of the run's evaluation tasks, the first so many; None: all.
+        plugins: modules whose classes the caller permits.
+        quiet: no progress.
+
+    Raises:
+        UserError: not a run, a model that cannot be exported, a missing runtime, an output that is
+            there already, or data that is missing.
+        RunError: the runtime's answers are not PyTorch's.
+    """
+    target = runtime_of(runtime)
+    run = open_run(path.expanduser())
+    place = run.path / "exports" / f"{which}_{runtime}" if output is None else output.expanduser()
+    check_free(place)
+    trained = trained_of(run, which, plugins)
+    target.check()
+    words = ["device=cpu", *([quoted(f"plugins=[{','.join(plugins)}]")] if plugins else [])]
+    composed = evaluation_composed(run, words)
+    if composed.config.task.whole:
+        raise UserError(
+            f"run '{run.path}' learned a whole dataset: it tells its own classes apart and learns "
+            "no others, and what is exported is a student that learns"
+        )
+    progress = Progress(quiet=quiet)
+    with reading_shown_by(progress.bar):
+        prepared = prepare_evaluation(run, composed)
+    graph = adapting_graph(trained)
+    with new_folder(place) as folder:
+        files = write_graphs(folder, graph, target)
+        sessions = opened(folder, files, target)
+        measured = Compared(trained, graph, prepared, sessions, target.format)
+        parity = measured.parity(tasks, _recorded(run, which, prepared))
+        sizes = {name: target.bytes(folder / file) for name, file in files.items()}
+        write_scripts(folder, target)
+        content = bundle_of(
+            folder,
+            files,
+            graph,
+            trained,
+            target,
+            run=_origin(run, which),
+            licences=_licences(run, trained),
+            parity=Parity(bytes=sizes, **parity),
+        )
+        write_content(folder, content)
+    return Exported(place, content)
+
+
+def _recorded(run: RunFolder, which: str, prepared: Prepared) -> float | None:
+    """Return the accuracy in a run's results.json; None: of a regression, or judged otherwise."""
+    if versions_of(prepared.config) is not None:
+        return None
+    found = getattr(run.read_results(), which, None)
+    fewshot = None if found is None else found.fewshot
+    return None if fewshot is None else fewshot.accuracy
+
+
+def _origin(run: RunFolder, which: str) -> ExportedRun:
+    info = run.read_run()
+    weights = (run.checkpoints / f"{which}.safetensors").read_bytes()
+    return ExportedRun(
+        name=run.path.resolve().name,
+        sha256=hashlib.sha256(weights).hexdigest(),
+        **known(
+            seed=info.seed,
+            command=info.command,
+            git_commit=info.git_commit,
+            data_checksum=info.data_checksum,
+        ),
+    )
+
+
+def _licences(run: RunFolder, trained: Trained) -> list[str]:
+    """Return what is known of the licences of what a bundle holds."""
+    found = ["run.py and kit: Apache-2.0 (MetaKD)"]
+    for module in trained.algorithm.modules():  # timm says it of a network
+        said = getattr(module, "pretrained_cfg", None)
+        licence = said.get("license") if isinstance(said, dict) else None
+        if licence:
+            found.append(f"the network's own weights, from which it was trained: {licence}")
+    outside = run.read_run().external_pretraining or []
+    found += [f"weights from elsewhere, under their publisher's licence: {one}" for one in outside]
+    found.append(
+        f"weights: trained by this run on dataset {trained.dataset}, under the licence of whoever "
+        "made them; that of the data is its publisher's"
+    )
+    return list(dict.fromkeys(found))

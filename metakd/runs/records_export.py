@@ -1,0 +1,158 @@
+"""bundle.json of a student that was exported for another runtime."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, MinLen
+from pydantic import ConfigDict, Field
+
+from metakd.runs.record import (
+    Amount,
+    Count,
+    File,
+    Maybe,
+    Part,
+    Positive,
+    PositiveNumber,
+    RoundedShare,
+)
+from metakd.runs.records_using import Calibration
+
+__all__ = [
+    "Accuracies",
+    "BundleFile",
+    "Difference",
+    "ExportedRun",
+    "Latency",
+    "Parity",
+    "RuntimeName",
+]
+
+RuntimeName = Literal["onnx", "executorch", "openvino", "torch"]
+Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Difference(Part):
+    """Logits against PyTorch's in float64, on a few tasks."""
+
+    split: Annotated[str, Field(alias="part")]
+    """Whose classes the tasks were made of: meta-validation's where there are enough."""
+    tasks: Positive
+    queries: Positive
+    largest: Amount
+    """Largest difference of a logit."""
+    pytorch: Amount
+    """The same of PyTorch in float32."""
+    permitted: PositiveNumber
+    """What would have been too large."""
+    other_class: Count
+    """Queries of which another class came first; only where two lie closer than is permitted."""
+    ties: Count
+    """Queries whose best two logits in float64 lie closer than twice what is permitted."""
+
+
+class Accuracies(Part):
+    """Few-shot accuracy on the first of the run's own evaluation tasks."""
+
+    tasks: Positive
+    ways: Positive
+    shots: Positive
+    queries: Positive
+    runtime: RoundedShare
+    """In the runtime."""
+    pytorch: RoundedShare
+    """The run's own learner in PyTorch, on the same tasks."""
+    run: Maybe[RoundedShare] = None
+    """In results.json, over all of its tasks."""
+
+
+class Latency(Part):
+    """Median times on one thread of the machine that exported, in ms; of PyTorch not compiled."""
+
+    task_ms: PositiveNumber
+    """A task: adapting to its support set and answering one query."""
+    pytorch_task_ms: PositiveNumber
+    image_ms: Maybe[PositiveNumber] = None
+    """The embedding of one example; absent for a student that adapts its network."""
+    pytorch_image_ms: Maybe[PositiveNumber] = None
+
+
+class Parity(Part):
+    """What was measured before the export ended."""
+
+    difference: Difference
+    accuracy: Maybe[Accuracies] = None
+    """Absent for a regression."""
+    bytes: dict[str, Positive]
+    """Of each graph's files."""
+    latency: Latency
+
+
+class ExportedRun(Part):
+    """Where the weights come from."""
+
+    name: str
+    sha256: Sum
+    """Of the file of weights in its folder of checkpoints."""
+    seed: Maybe[int] = None
+    command: Maybe[str] = None
+    git_commit: Maybe[str] = None
+    data_checksum: Maybe[str] = None
+
+
+class BundleFile(File):
+    """A student as graphs of another runtime, and what is needed to use them."""
+
+    model_config = ConfigDict(
+        title="bundle.json of an exported MetaKD student",
+        json_schema_extra={
+            "required": ["schema", "format", "which", "graphs", "recipe", "preprocessing", "files"]
+        },
+    )
+    remedy: ClassVar[str] = "export the run again"
+    needed: ClassVar[tuple[str, ...]] = (
+        *("format", "which", "graphs", "recipe", "preprocessing", "fixed_ways", "files"),
+    )
+
+    format: RuntimeName
+    """The runtime that its graphs are for."""
+    which: str
+    """`student`, `student_alone`, `compressed` or `teacher`."""
+    graphs: dict[str, str]
+    """File of each graph: `model` (support, one-hot labels, query to logits); where features are
+    compared, `embedding` (examples to features) and `head` (features, labels, features to
+    logits)."""
+    inputs: dict[str, dict[str, list[str | int]]]
+    """By graph, the shape of each input; a name is a size that may differ."""
+    kind: Literal["classification", "regression"]
+    algorithm: str
+    architecture: str
+    fixed_ways: Annotated[int, Ge(1)] | None
+    """Number of classes that it tells apart; null: any."""
+    steps: Annotated[int, Ge(0)] | None
+    """Of adaptation; null: it takes none."""
+    ways: Positive
+    """Of the tasks that it was evaluated on."""
+    shots: Positive
+    embedding_size: Maybe[Positive] = None
+    scale: PositiveNumber
+    """By which logits are multiplied before the softmax; 1 if the run was not calibrated."""
+    calibration: Calibration | None
+    preprocessing: dict[str, Any] | None
+    """What the network expects of an example; null: numbers."""
+    classes: Maybe[Annotated[list[str], MinLen(1)]] = None
+    """Names of the classes that were learned at the export; those learned later are in
+    classes.npz."""
+    dataset: str
+    recipe: dict[str, Any]
+    """How MetaKD builds the learner."""
+    licences: list[str]
+    run: ExportedRun
+    versions: dict[str, str]
+    install: str
+    """What to type where it is to run."""
+    parity: Maybe[Parity] = None
+    """Absent until it was measured."""
+    files: dict[str, Sum]
+    """SHA-256 of each file but this one and classes.npz."""
