@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
+from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.algorithms.adversarial import Adversarial
+from metakd.algorithms.reptile import Reptile
 from metakd.algorithms.ridge import Ridge
 from metakd.data.text_preprocessing import TextPreprocessing
 from metakd.errors import UserError
-from metakd.exporting.graphs.graph import AdaptingGraph, Free, sizes_apart
+from metakd.exporting.graphs.gradient import gradient_graph
+from metakd.exporting.graphs.graph import AdaptingGraph, sizes_apart
 from metakd.exporting.graphs.metric import MetricHead, metric_graph
 from metakd.exporting.graphs.ridge import RidgeHead
 from metakd.models.onnx_model import OnnxModel
@@ -50,13 +53,18 @@ def adapting_graph(
     if any(isinstance(module, OnnxModel) for module in learner.modules()):
         raise UserError(f"export: this {recipe.model} is an ONNX file already: copy that one")
     ways = recipe.ways if ways is None else ways
-    given = _inputs(trained, ways, recipe.shots if shots is None else shots)
+    shots = recipe.shots if shots is None else shots
+    # Which examples a step of Reptile sees is a function of how many there are.
+    batched = isinstance(learner, Reptile) and learner.inner_batch is not None
+    given = _inputs(trained, ways, ways * shots if batched else None)
     if isinstance(learner, MetricAlgorithm):
         head = RidgeHead(learner) if type(learner) is Ridge else MetricHead(learner)
         return metric_graph(learner.backbone, head, given)
+    if isinstance(learner, GradientLearner):
+        return gradient_graph(learner, given, (recipe.steps or 0) if steps is None else steps)
     raise UserError(
-        f"export: there is no graph of {type(learner).__name__} yet; choose a learner that "
-        "compares embeddings, such as algorithm=protonet"
+        f"export: no graph is known of {type(learner).__name__}, a learner that neither compares "
+        "embeddings nor adapts by gradient steps"
     )
 
 
@@ -75,26 +83,33 @@ def _learner(algorithm: Algorithm) -> Algorithm:
     return algorithm.student if isinstance(algorithm, Joined) else algorithm
 
 
-def _inputs(trained: Trained, ways: int, shots: int) -> AdaptingGraph:
-    """Return a graph without a module: examples of its inputs, and which sizes are free."""
+def _inputs(trained: Trained, ways: int, examples: int | None) -> AdaptingGraph:
+    """Return a graph without a module: examples of its inputs, and which sizes are free.
+
+    Args:
+        trained: the learner.
+        ways: classes of a task.
+        examples: the number of support examples, where it is fixed.
+    """
     recipe = trained.recipe
-    shape = recipe.example_shape
-    taken = [*shape, ways, recipe.outputs]
+    taken = [*recipe.example_shape, ways, recipe.outputs, examples or 0]
     n, q = sizes_apart(2, ways + 1, taken)
+    n = examples or n
     texts = trained.preprocessing if isinstance(trained.preprocessing, TextPreprocessing) else None
     generator = torch.Generator().manual_seed(0)
 
-    def examples(count: int) -> Tensor:
+    def made(count: int) -> Tensor:
+        shape = (count, *recipe.example_shape)
         if texts is None:
-            return torch.randn(count, *shape, generator=generator)
-        return torch.randint(1, texts.vocabulary + 1, (count, *shape), generator=generator)
+            return torch.randn(shape, generator=generator)
+        return torch.randint(1, texts.vocabulary + 1, shape, generator=generator)
 
     if recipe.kind == "regression":
         labels = {"targets": torch.randn(n, recipe.outputs, generator=generator)}
     else:
         labels = {"labels": torch.eye(ways)[torch.arange(n) % ways]}
-    inputs = {"support": examples(n), **labels, "query": examples(q)}
-    free: Free = {name: {0: "examples"} for name in ("support", *labels)} | {
-        "query": {0: "queries"}
-    }
-    return AdaptingGraph(torch.nn.Identity(), inputs, free, {})
+    inputs = {"support": made(n), **labels, "query": made(q)}
+    free = {"query": {0: "queries"}}
+    if examples is None:
+        free |= {name: {0: "examples"} for name in ("support", *labels)}
+    return AdaptingGraph(torch.nn.Identity(), inputs, free, {}, fixed_examples=examples)

@@ -89,7 +89,7 @@ def metric_graph(backbone: nn.Module, head: MetricHead, graph: AdaptingGraph) ->
     whole = Metric(backbone, head).eval()
     free = {name: dict(dims) for name, dims in graph.free.items()}
     free["labels"][1] = "ways"
-    found = AdaptingGraph(whole, graph.inputs, free, graph.limits)
+    found = replace(graph, module=whole, free=free)
     if not whole.alone:
         return found
     support, labels, query = graph.example_inputs()

@@ -1,0 +1,92 @@
+"""Any inner loop as a graph: its steps one after the other, gradients as plain operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+from metakd.adaptation.differentiation import detached
+from metakd.adaptation.gradient_learner import GradientLearner
+from metakd.adaptation.inner_loop import Examples, Task
+from metakd.distillation.objective import Objective
+from metakd.exporting.graphs.backward_rules import rules
+from metakd.exporting.graphs.graph import AdaptingGraph
+
+__all__ = ["Unrolled", "UnrolledGraph"]
+
+
+class Unrolled(nn.Module):
+    """A learner that adapts by gradient steps, to one task.
+
+    Args:
+        learner: the learner; its inner loop is used as it is.
+        steps: of adaptation.
+        classes: the labels are classes, not numbers.
+    """
+
+    def __init__(self, learner: GradientLearner, steps: int, *, classes: bool) -> None:
+        super().__init__()
+        loop = learner.inner_loop(Objective(), "inductive", first_order=True)
+        self.loop = replace(loop.replica(), dtype=None)
+        self.network, self.rule = self.loop.network, self.loop.rule
+        self.order_at_use = learner.order_at_use
+        self.steps, self.classes = steps, classes
+
+    def forward(self, support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
+        """Return logits [q, ways], or outputs [q, outputs]; see `AdaptingGraph`."""
+        targets, ways = (labels.argmax(1), labels.shape[1]) if self.classes else (labels, 1)
+        order = self.order_at_use(support.shape[0], self.steps, support.device)
+        loop, values = self.loop, detached(self.loop.values())
+        task = Task(Examples(support, targets), Examples(query, targets), order, ways)
+        task = loop.prepare(values, task)
+        for moment in loop.adapt(values, task, self.steps):
+            values = moment.values
+        return loop.predict_query(values, task).logits[:, : labels.shape[1]]
+
+
+@dataclass(frozen=True)
+class UnrolledGraph(AdaptingGraph):
+    """The graph of an `Unrolled`.
+
+    `torch.export` refuses gradients, so the module is traced first: to the operations that
+    autograd calls. The backward passes among them become others that runtimes know.
+    """
+
+    @torch.no_grad()
+    def program(self, most: Mapping[str, int] | None = None) -> torch.export.ExportedProgram:
+        """See `Graph.program`."""
+        traced = make_fx(self.module, rules(), _allow_non_fake_inputs=True)(*self._symbols())
+        _without_copies(traced)
+        return torch.export.export(
+            traced, self.example_inputs(), dynamic_shapes=self.shapes(most or {}), strict=False
+        )
+
+    def _symbols(self) -> list[Tensor]:
+        """Return the inputs without values, free sizes as symbols and the others as they are."""
+        mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+        found: list[Tensor] = []
+        for name, given in self.inputs.items():
+            free = self.free.get(name, {})
+            kinds = [
+                DimDynamic.DYNAMIC if i in free else DimDynamic.STATIC for i in range(given.dim())
+            ]
+            context: Any = StatelessSymbolicContext(dynamic_sizes=kinds)
+            found.append(mode.from_tensor(given, symbolic_context=context))
+        return found
+
+
+def _without_copies(traced: GraphModule) -> None:
+    """Take out what only autograd needs: names for the same tensor."""
+    for node in traced.graph.nodes:
+        if node.target in (torch.ops.aten.alias.default, torch.ops.aten.detach.default):
+            node.replace_all_uses_with(node.args[0])
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
