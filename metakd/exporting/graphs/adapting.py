@@ -47,7 +47,7 @@ def adapting_graph(
         UserError: what cannot be exported, and why.
     """
     recipe = trained.recipe
-    learner = copy.deepcopy(_learner(trained.algorithm)).cpu().float().eval()
+    learner = copy.deepcopy(_learner(trained.algorithm)).cpu().eval()
     for parameter in learner.parameters():
         parameter.requires_grad_(False)
     if any(isinstance(module, OnnxModel) for module in learner.modules()):
