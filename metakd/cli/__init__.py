@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "train": "run the whole pipeline: teacher, student, evaluation",
     "evaluate": "evaluate a finished run again, also on other tasks or data",
+    "compress": "make a finished run's student smaller: fewer channels, integers",
     "predict": "adapt a trained student to examples of new classes and classify images",
     "export": "write a trained student for another runtime: ONNX, OpenVINO, ExecuTorch",
     "compare": "compare runs: settings, accuracy, paired differences, cost",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compare_parser", "run", "shots_of"]
 
-MODELS = ("student", "student_alone", "teacher")
+MODELS = ("student", "compressed", "student_alone", "teacher")
 
 HELP = """\
 usage: metakd compare RUN_OR_FOLDER ... [--baseline RUN] [OPTIONS]

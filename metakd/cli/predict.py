@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["predict_parser", "run"]
 
-MODELS = ("student", "student_alone", "teacher")
+MODELS = ("student", "compressed", "student_alone", "teacher")
 WIDEST = 12
 """Most classes for which a confusion matrix is printed."""
 

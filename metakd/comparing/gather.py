@@ -25,7 +25,7 @@ from metakd.runs.records_sweep import JobRecord, SweepRecord
 
 __all__ = ["Run", "gather", "read"]
 
-OWN_FOLDERS = frozenset({"checkpoints", "figures", "evaluations", "wandb"})
+OWN_FOLDERS = frozenset({"checkpoints", "figures", "evaluations", "compressions", "wandb"})
 """Subfolders of a run that are not searched for runs."""
 
 SWEEP = "sweep.json"

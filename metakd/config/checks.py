@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from metakd.config.compressing import check_compress
 from metakd.config.declared import declaration, known_settings, value_of
 from metakd.config.judging import check_judging
 from metakd.config.locate import Choices, supports_of
@@ -42,6 +43,7 @@ def check(config: Config) -> None:
         _check_images(config)
     _check_distillation(config)
     check_judging(config)
+    check_compress(config)
     check_teachers(config)
     _check_leaks(config)
     _check_files(config)
@@ -79,7 +81,9 @@ def _check_values(config: Config) -> None:
     name = config.name
     if not name.strip() or "\0" in name or {"", ".", ".."} & {*name.split("/")}:
         raise UserError(f"name='{name}': cannot be used as the run folder's name")
-    for stage in (config.pretrain, config.warmstart, config.meta_train, config.finetune):
+    for stage in (
+        config.pretrain, config.warmstart, config.meta_train, config.finetune, config.compress
+    ):  # fmt: skip
         if stage.schedule == "step" and stage.halve_every is None:
             raise UserError("schedule=step needs halve_every=NUMBER in the same stage")
         if stage.schedule == "milestones" and not stage.milestones:

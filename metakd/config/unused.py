@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from metakd.config.compressing import idle_in_compress
 from metakd.config.declared import declaration, is_fact
 from metakd.config.schema import Config
 from metakd.config.whole import idle_in_whole
@@ -18,7 +19,7 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
     """Return a line for each typed setting of a stage that this configuration does not run."""
     idle: dict[str, str] = {
         stage: f"{stage} is switched off"
-        for stage in ("pretrain", "warmstart", "finetune", "tracker")
+        for stage in ("pretrain", "warmstart", "finetune", "compress", "tracker")
         if not getattr(config, stage).enabled
     }
     regression = config.dataset.supports.kind == "regression"
@@ -73,6 +74,7 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         "dataset.views": not config.dataset.augment and "images are not augmented",
         "task.fit": regression and "tasks are functions, without classes",
         **idle_in_whole(config),
+        **idle_in_compress(config),
     }
     for name in ("rotation_weight", "mixup", "manifold_mixup", "label_smoothing"):
         nothing[f"warmstart.{name}"] = (

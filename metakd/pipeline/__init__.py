@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from metakd.pipeline.again import evaluate_run
+from metakd.pipeline.compress_again import compress_run
 from metakd.pipeline.ensemble import evaluate_ensemble
 from metakd.pipeline.prepare import Prepared, prepare
 from metakd.pipeline.replay import replay
@@ -13,6 +14,7 @@ from metakd.pipeline.use import load
 
 __all__ = [
     "Prepared",
+    "compress_run",
     "evaluate_ensemble",
     "evaluate_run",
     "load",

@@ -15,10 +15,15 @@ from metakd.config.recorded import for_evaluation, recorded_composed
 from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError, nearest
 from metakd.pipeline.cards import card_of_run, inputs_of, known_of, seen_pictures
+from metakd.pipeline.compressed_file import (
+    compressed_learner,
+    cost_as_recorded,
+    run_with_compressed,
+)
 from metakd.pipeline.deployed import cost_of
 from metakd.pipeline.draw import class_rows
 from metakd.pipeline.inputs import Known, without_card
-from metakd.pipeline.judging import judged
+from metakd.pipeline.judging import judged, kept_means
 from metakd.pipeline.measure import (
     Evaluated,
     evaluate_learner,
@@ -210,14 +215,19 @@ def _evaluate_all(
         for name in ("student", "student_alone")
         if name == "student" or has(run, name)
     }
+    smaller = run_with_compressed(run)
+    if smaller is not None and not config.task.whole:
+        students["compressed"] = compressed_learner(prepared, smaller)
     teacher = teacher_of(prepared, run) if has(run, "teacher") else None
     view = None if teacher is None else embedded_by(prepared, teacher, recorder)
     models = {**students, **({} if teacher is None else {"teacher": teacher})}
     means = means_for(models, prepared, run, recorder, view, own)
+    if "compressed" in students and means and "compressed" not in means and smaller is not None:
+        means |= kept_means(smaller)
     precision = precision_of(config, prepared.precision)
     for name, learner in students.items():
         judge = judged(learner, config, means.get(name))
-        check_classes(prepared, run, name)
+        check_classes(prepared, run, "student" if name == "compressed" else name)
         best = None
         if config.task.whole and has(run, f"{name}_best"):
             best = load_weights(run.checkpoints, f"{name}_best")
@@ -241,4 +251,10 @@ def _evaluate_all(
     results["student"] |= start_of(config)
     if "student_alone" in evaluated:
         results["gains"] = paired_gains(evaluated["student"], evaluated["student_alone"])
+    if smaller is not None and "compressed" in evaluated:
+        lost = paired_gains(evaluated["compressed"], evaluated["student"], "compressed", "student")
+        results["gains"] = [*results.get("gains", ()), *lost]
+        recorded = smaller.read_results().compressed
+        if recorded is not None:
+            results["compressed"] |= cost_as_recorded(results["compressed"]["cost"], recorded)
     return evaluated, results

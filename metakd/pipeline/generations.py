@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from metakd.pipeline.prepare import Prepared
     from metakd.stages.recorder import Recorder
 
-__all__ = ["check_generations", "figures_of", "named", "train_generations"]
+__all__ = ["as_teacher", "check_generations", "figures_of", "named", "train_generations"]
 
 
 def check_generations(prepared: Prepared, algorithm: Algorithm) -> None:
@@ -52,7 +52,7 @@ def check_generations(prepared: Prepared, algorithm: Algorithm) -> None:
             f"and a student of algorithm={config.algorithm.name} has no outputs for them; type "
             "warmstart=none, distill=embedding, or algorithm=supervised"
         )
-    network = _network(prepared, algorithm)
+    network = as_teacher(prepared, algorithm)
     prepared.objective(network, torch.zeros(network.head.in_features))  # its stages are there
 
 
@@ -78,7 +78,7 @@ def train_generations(
     for generation in range(2, config.distill.generations + 1):
         # The student before it is given what the student is given: it has no view of its own.
         own = replace(prepared, student=_born_again(prepared, generation), teacher_input=None)
-        network = _network(own, students[-1].algorithm)
+        network = as_teacher(own, students[-1].algorithm)
         taught = Taught(network, frozen_teacher(own, network, recorder), None)
         students.append(train_student(own, recorder, taught, f"_generation{generation}"))
     return students, taught
@@ -123,7 +123,7 @@ def _born_again(prepared: Prepared, generation: int) -> torch.nn.Module:
     return student
 
 
-def _network(prepared: Prepared, algorithm: Algorithm) -> Network:
+def as_teacher(prepared: Prepared, algorithm: Algorithm) -> Network:
     """Return a trained student as a teacher: with its head, or one that is not asked."""
     whole = algorithm.whole_network()
     if whole is not None:

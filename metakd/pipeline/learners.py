@@ -40,7 +40,7 @@ from metakd.stages.recorder import Recorder
 from metakd.stages.teacher_view import CachedTeacherView
 from metakd.stages.unlabelled import follow
 
-__all__ = ["Student", "Taught", "frozen_teacher", "get_teacher", "train_student"]
+__all__ = ["Student", "Taught", "frozen_teacher", "get_teacher", "meta_train", "train_student"]
 
 CALIBRATION_STEPS = 10
 
@@ -205,10 +205,10 @@ def train_student(
     if config.meta_train.iterations:
         if taught is not None and teacher_learns(config):
             joined = join(prepared, algorithm, taught.network, taught.frozen)
-            _meta_train(prepared, recorder, None, student, joined, suffix)
+            meta_train(prepared, recorder, None, student, joined, "meta_train" + suffix)
             taught.learned = joined.part()
         else:
-            _meta_train(prepared, recorder, teacher, student, algorithm, suffix)
+            meta_train(prepared, recorder, teacher, student, algorithm, "meta_train" + suffix)
     return student
 
 
@@ -295,14 +295,24 @@ def _say(estimate: Estimate | None, recorder: Recorder) -> None:
         recorder.warn(warning)
 
 
-def _meta_train(
+def meta_train(
     prepared: Prepared,
     recorder: Recorder,
     teacher: FrozenTeacher | None,
     student: Student,
     joined: Algorithm,
-    suffix: str,
+    name: str,
 ) -> None:
+    """Train a student on the meta-train classes, as `meta_train` of the config says.
+
+    Args:
+        prepared: the run.
+        recorder: where metrics and checkpoints go.
+        teacher: answers to episodes and batches; None: labels alone.
+        student: trained in place; its seconds and best validation are noted.
+        joined: its algorithm, maybe with a teacher that learns beside it.
+        name: of the stage, under which metrics and checkpoints go.
+    """
     config, data = prepared.config, prepared.data
     task, stage = config.task, config.meta_train
     episodes = config.algorithm.supports.trains_on == "episodes"
@@ -346,9 +356,7 @@ def _meta_train(
             autocast=precision.autocast,
         )
         _say(estimate, recorder)
-    context = StageContext(
-        "meta_train" + suffix, recorder, precision, optimization_of(stage), config.seed
-    )
+    context = StageContext(name, recorder, precision, optimization_of(stage), config.seed)
     if config.task.whole:
         network = whole_network(student.algorithm, config)
         context = replace(context, epoch=updates_of_epoch(config, prepared.class_data))
@@ -373,7 +381,7 @@ def _meta_train(
         assert isinstance(student.objective, Distillation)
         joined.settle(student.objective)
     student.objective.label_smoothing = 0.0
-    student.seconds["meta_train"] = fitted.seconds
+    student.seconds[name.split("_generation")[0].removesuffix("_alone")] = fitted.seconds
     student.validated = fitted.best
     if fitted.best_learner is not None:
         student.best = part_of_state(joined, fitted.best_learner, student.algorithm)

@@ -304,13 +304,30 @@ def evaluation_stage(split: str) -> str:
     return "evaluate" if split == "test" else f"evaluate_{split}"
 
 
-def paired_gains(student: Evaluated, alone: Evaluated) -> list[dict[str, Any]]:
-    """Return student minus undistilled twin on the same tasks, with 95 % interval, per setting.
+def paired_gains(
+    student: Evaluated,
+    alone: Evaluated,
+    model: str = "student",
+    baseline: str = "student_alone",
+) -> list[dict[str, Any]]:
+    """Return one model minus another on the same tasks, with 95 % interval, per setting.
 
-    Where tasks of either diverged, `diverged` is their share; of errors there is no mean then.
+    A network that has no batch norm any more has no modes of it: its figure stands beside the
+    other's inductive one. Where tasks of either diverged, `diverged` is their share; of errors
+    there is no mean then.
+
+    Args:
+        student: measured.
+        alone: measured on the same tasks.
+        model: name of the first.
+        baseline: name of the second.
     """
     gains = []
-    for mine, other in zip(student.measurements, alone.measurements, strict=True):
+    others = {_like(m, alone): m for m in reversed(alone.measurements)}
+    for mine in student.measurements:
+        other = others.get(_like(mine, alone))
+        if other is None:
+            continue
         entry = mine.figures()
         measure = "mse" if "mse" in entry else "accuracy"
         for own in (measure, "mse_median", "top5", "loss"):
@@ -322,6 +339,13 @@ def paired_gains(student: Evaluated, alone: Evaluated) -> list[dict[str, Any]]:
             mean = half = math.nan
         else:
             mean, half = paired_difference(mine.values.tolist(), other.values.tolist())
-        names = {"model": "student", "baseline": "student_alone", "measure": measure}
+        names = {"model": model, "baseline": baseline, "measure": measure}
         gains.append({**names, **entry, "difference": mean, "ci95": half})
     return gains
+
+
+def _like(measured: Measurement, beside: Evaluated) -> tuple[Any, ...]:
+    """Return what two measurements share that are on the same tasks."""
+    mode = measured.batchnorm or beside.headline.batchnorm
+    shots = getattr(measured, "shots", None), len(measured.values)
+    return (*shots, measured.steps, mode, getattr(measured, "state", None))

@@ -39,6 +39,7 @@ from metakd.models.layout import lay_out_channels_last
 from metakd.models.network import Network
 from metakd.models.weights import fill
 from metakd.models.weights_file import WeightsFile
+from metakd.pipeline.compression_plan import check_compression
 from metakd.pipeline.construction import (
     build_backbone,
     choices_use,
@@ -336,6 +337,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         check_groups(prepared)
         check_learned(prepared)
         read_unlabelled(prepared)
+        check_compression(prepared)
     return prepared
 
 

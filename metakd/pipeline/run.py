@@ -27,6 +27,7 @@ from metakd.models.network import Network
 from metakd.models.weights_file import header
 from metakd.pipeline.alone import STAGES, keep_as_student_alone, student_alone
 from metakd.pipeline.cards import record_data, student_card, teacher_card, tuned_card
+from metakd.pipeline.compressing import compress_student, figures_of_compressed
 from metakd.pipeline.construction import settings_of
 from metakd.pipeline.deployed import cost_of, networks
 from metakd.pipeline.draw import class_rows, draw_figures
@@ -257,6 +258,10 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
         if model.best is not None:
             card = student_card(prepared, alone=name == "student_alone")
             _save(folder, f"{name}_best", model.best, card)
+    smaller = None
+    if config.compress.enabled and folder is not None:
+        smaller = compress_student(prepared, recorder, folder, student, taught)
+        models["compressed"] = smaller.student
     began = time.perf_counter()
     precision = precision_of(config, prepared.precision)
     final = None if taught is None else taught.learned or taught.network
@@ -297,6 +302,10 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
         name: {**evaluated[name].figures(), "cost": cost_of(judges[name], data, config)}
         for name in models
     }
+    if smaller is not None:
+        results["compressed"] |= figures_of_compressed(
+            prepared, recorder, smaller, results["compressed"]["cost"]
+        )
     for name, model in models.items():
         if model.validated is not None:
             results[name]["validated"] = model.validated
@@ -309,11 +318,17 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
         results["fidelity"] = fidelity(evaluated["student"], evaluated["teacher"])
     if "student_alone" in evaluated:
         results["gains"] = paired_gains(evaluated["student"], evaluated["student_alone"])
+    if smaller is not None:
+        lost = paired_gains(evaluated["compressed"], evaluated["student"], "compressed", "student")
+        results["gains"] = [*results.get("gains", ()), *lost]
     timing = {"evaluate_s": time.perf_counter() - began}
     if taught is not None and taught.seconds is not None:
         timing["pretrain_s"] = taught.seconds
     for stage in student.seconds:
         timing[f"{stage}_s"] = sum(one.seconds[stage] for one in students)
+    for stage, seconds in ({} if smaller is None else smaller.student.seconds).items():
+        timing[f"{stage}_s"] = seconds
+    models.pop("compressed", None)  # only the whole student is fine-tuned
     if config.finetune.enabled and data.has_classes:
         helps = last is not None and config.distill.supports.uses_teacher
         teacher = last.frozen if last is not None and helps else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -20,6 +21,7 @@ from metakd.distillation.teacher import FrozenTeacher
 from metakd.errors import UserError, nearest
 from metakd.models.network import Network
 from metakd.pipeline.cards import card_of_run
+from metakd.pipeline.compressed_file import NAME, read_structure, run_with_compressed
 from metakd.pipeline.construction import settings_of
 from metakd.pipeline.device import choose_device
 from metakd.pipeline.judging import centroid_learner, mean_of
@@ -47,7 +49,7 @@ CALIBRATION = "calibration.json"
 """In a run's folder of checkpoints."""
 TASKS = 100
 """Most meta-validation tasks that a model is calibrated on."""
-MODELS = ("student", "student_alone", "teacher")
+MODELS = ("student", "compressed", "student_alone", "teacher")
 NO_MEANS: Mapping[str, Tensor] = {}
 
 logger = logging.getLogger(__name__)
@@ -67,7 +69,8 @@ def load(
 
     Args:
         path: a run's folder, or one that `save` wrote.
-        which: `student`, `student_alone` or `teacher`, of a run.
+        which: `student`, `compressed`, `student_alone` or `teacher`, of a run; `compressed` is the
+            run's own, else that of its newest `metakd compress`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         batch_size: pictures that are read and asked about at once.
         batchnorm: `inductive` or `transductive`; None: as saved, else inductive.
@@ -106,6 +109,8 @@ def trained_of(run: RunFolder, which: str, plugins: Sequence[str]) -> Trained:
     Raises:
         UserError: it has none of this name, or one that cannot be used here.
     """
+    if which == NAME:
+        run = run_with_compressed(run) or run
     found = [m for m in MODELS if (run.checkpoints / f"{m}.safetensors").is_file()]
     if which not in found:
         has = f"it has {', '.join(found)}" if found else "it has none yet: let it finish first"
@@ -126,6 +131,8 @@ def trained_of(run: RunFolder, which: str, plugins: Sequence[str]) -> Trained:
         shape = card.preprocessing.shape
     precision = run.read_run().precision or "float32"
     recipe = recipe_of(config, which, shape, weights, precision)
+    if which == NAME:
+        recipe = replace(recipe, structure=asdict(read_structure(run)))
     if which == "teacher" and "head.weight" in weights:
         weights = {f"network.{name}": tensor for name, tensor in weights.items()}
     if recipe.centred:
@@ -159,7 +166,7 @@ def recipe_of(
 
     Args:
         config: the run's.
-        which: `student`, `student_alone` or `teacher`.
+        which: `student`, `compressed`, `student_alone` or `teacher`.
         example_shape: of an example.
         weights: the model's, which tell how many outputs it has.
         precision: what the run recorded: `float32` or `bfloat16`.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["accuracy_against_steps", "models_compared"]
 
-ORDER = ("student_alone", "student", "teacher")
+ORDER = ("student_alone", "student", "compressed", "teacher")
 
 
 @drawing

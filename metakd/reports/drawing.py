@@ -27,10 +27,20 @@ __all__ = [
     "tidy",
 ]
 
-COLORS = {"student": "#0b6bb3", "student_alone": "#e08a00", "teacher": "#4d4d4d"}
+COLORS = {
+    "student": "#0b6bb3",
+    "compressed": "#7a3fa0",
+    "student_alone": "#e08a00",
+    "teacher": "#4d4d4d",
+}
 """A colour for each model, the same in every figure, safe for colour blindness."""
 
-NAMES = {"student": "student", "student_alone": "student alone", "teacher": "teacher"}
+NAMES = {
+    "student": "student",
+    "compressed": "compressed",
+    "student_alone": "student alone",
+    "teacher": "teacher",
+}
 INK = "#333333"
 GRID = "#e3e3e3"
 

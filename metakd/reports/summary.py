@@ -24,6 +24,7 @@ __all__ = ["MODELS", "short_count", "summary"]
 
 MODELS = {
     "student": "student",
+    "compressed": "compressed",
     "student_alone": "student alone",
     "teacher": "teacher",
 }

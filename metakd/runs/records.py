@@ -54,9 +54,9 @@ __all__ = [
     "shots_word",
 ]
 
-Model = Literal["student", "student_alone", "teacher"]
+Model = Literal["student", "compressed", "student_alone", "teacher"]
 
-MODELS: tuple[Model, ...] = ("student", "student_alone", "teacher")
+MODELS: tuple[Model, ...] = ("student", "compressed", "student_alone", "teacher")
 """Models of results.json, in the order in which they are shown."""
 
 
@@ -64,7 +64,10 @@ MODELS: tuple[Model, ...] = ("student", "student_alone", "teacher")
 
 
 class Gain(Measured):
-    """Student minus its undistilled twin on the same tasks, or the same test images."""
+    """One model minus another on the same tasks, or the same test images.
+
+    The student minus its undistilled twin; the compressed student minus the student.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -109,11 +112,19 @@ class Cost(Part):
     """Multiply-adds of a task of the headline: adapting to its support set and answering."""
     task_latency_ms: Maybe[Amount] = None
     peak_memory_bytes: Maybe[Amount] = None
+    runtime: Maybe[str] = None
+    """Which library latency_ms was measured in; absent: PyTorch."""
+    latency_float_ms: Maybe[Amount] = None
+    """Of a network of integers: what the same one of real numbers takes in that library."""
+    onnx_bytes: Maybe[Amount] = None
+    """Of a network of integers: of its ONNX file."""
+    onnx_float_bytes: Maybe[Amount] = None
+    """Of the ONNX file of the same network of real numbers."""
 
     def of(self, name: str) -> float | None:
         """Return one of the costs by its name; None: not measured."""
-        value: float | None = getattr(self, name) if name in Cost.model_fields else None
-        return value
+        value = getattr(self, name) if name in Cost.model_fields else None
+        return None if isinstance(value, str) else value
 
 
 class Target(Part):
@@ -150,6 +161,29 @@ class GroupFigures(Part):
     """With a query of the group."""
 
 
+class LayerStrategy(Part):
+    """What was done to a layer."""
+
+    keep: Maybe[RoundedShare] = None
+    """Share of its output channels that was to stay."""
+    bits: Maybe[Positive] = None
+    """Of its weights; 32: real numbers."""
+
+
+class Compression(Part):
+    """How a student was made smaller (`compress=`)."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["method", "asked", "reached"]})
+
+    method: Maybe[str] = None
+    asked: dict[str, RoundedShare] = Field(default_factory=dict)
+    """Largest shares of the student's costs, by name."""
+    reached: dict[str, Amount] = Field(default_factory=dict)
+    """Shares of the costs of the student's backbone that were reached: macs, parameters, bytes."""
+    strategy: dict[str, LayerStrategy] = Field(default_factory=dict)
+    """By name of a layer."""
+
+
 class ModelResults(Part):
     """The figures of one model."""
 
@@ -180,6 +214,8 @@ class ModelResults(Part):
     start: Maybe[str] = None
     """Which generated start was evaluated (algorithm=adversarial)."""
     target: Maybe[Target] = None
+    compression: Maybe[Compression] = None
+    """Of `compressed`: what was done to the student."""
 
     @property
     def headline(self) -> Measurement | None:
@@ -248,6 +284,8 @@ class Results(File):
     needed: ClassVar[tuple[str, ...]] = ("student",)
 
     student: ModelResults = ModelResults()
+    compressed: Maybe[ModelResults] = None
+    """The student made smaller (`compress=`)."""
     student_alone: Maybe[ModelResults] = None
     teacher: Maybe[ModelResults] = None
     members: tuple[Member, ...] = ()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.adaptation.judged import Judged
+from metakd.compression.structure import Structure, rebuilt
 from metakd.errors import UserError
 from metakd.models.ensemble import Ensemble
 from metakd.models.layout import lay_out_channels_last
@@ -43,7 +44,7 @@ class Recipe:
     """A learner in plain values.
 
     Attributes:
-        model: `student`, `student_alone` or `teacher`.
+        model: `student`, `compressed`, `student_alone` or `teacher`.
         kind: `classification` or `regression`.
         example_shape: of one example.
         backbone: the network.
@@ -60,6 +61,8 @@ class Recipe:
         centred: embeddings are centred by a mean that is stored with the weights, and scaled to
             length 1 (`Judged`).
         members: networks of which the backbone consists (`Ensemble`).
+        structure: what of the backbone differs from what its class builds
+            (`metakd.compression.structure`); None: nothing.
     """
 
     model: str
@@ -77,6 +80,7 @@ class Recipe:
     channels_last: bool
     centred: bool = False
     members: int = 1
+    structure: dict[str, Any] | None = None
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON; `from_plain` reads them back."""
@@ -107,6 +111,9 @@ class Recipe:
         given["members"] = content.get("members", 1)
         if type(given["members"]) is not int or given["members"] < 1:
             raise ValueError("the recipe's 'members' is no number of networks")
+        given["structure"] = content.get("structure")
+        if given["structure"] is not None:
+            Structure.from_plain(given["structure"])  # raises
         shape = tuple(given["example_shape"])
         if not shape or not all(isinstance(n, int) and n > 0 for n in shape):
             raise ValueError("the recipe's 'example_shape' is no list of sizes")
@@ -130,6 +137,16 @@ def centred_weights(weights: Mapping[str, Tensor], mean: Tensor) -> dict[str, Te
     """Return the state dict of a learner whose embeddings are centred by a mean [size]."""
     own = {f"learner.{name}": tensor for name, tensor in weights.items()}
     return {**own, "sphere.mean": mean}
+
+
+def _smaller(backbone: nn.Module, recipe: Recipe) -> nn.Module:
+    try:
+        return rebuilt(backbone, Structure.from_plain(recipe.structure))
+    except ValueError as error:
+        raise UserError(
+            f"the sizes of the {recipe.model}'s layers belong to another network ({error}); take "
+            "another copy"
+        ) from error
 
 
 def build_learner(
@@ -158,6 +175,8 @@ def build_learner(
             for _ in range(recipe.members)
         ]
         backbone = networks[0] if recipe.members == 1 else Ensemble(networks)
+        if recipe.structure is not None:
+            backbone = _smaller(backbone, recipe)
         if recipe.channels_last:
             lay_out_channels_last(backbone)
         learner: Algorithm = build(

@@ -24,6 +24,7 @@ from metakd.config.schema.choices import (
     DistillConfig,
     DistillSupports,
 )
+from metakd.config.schema.compress import CompressConfig, CompressSupports
 from metakd.config.schema.field import Setting
 from metakd.config.schema.run import Config, EvaluateConfig, SweepConfig, TaskConfig, TrackerConfig
 from metakd.config.schema.stages import (
@@ -43,6 +44,8 @@ __all__ = [
     "AlgorithmSupports",
     "ArchitectureConfig",
     "ArchitectureSupports",
+    "CompressConfig",
+    "CompressSupports",
     "Config",
     "DatasetConfig",
     "DatasetSupports",

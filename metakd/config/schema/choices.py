@@ -166,6 +166,8 @@ class AlgorithmSupports:
     """The head has a fixed number of outputs, so training and test ways are equal."""
     adapts: bool = fact(False)
     """Adapts by gradient steps, so that accuracy depends on the number of steps."""
+    adapts_head: bool = fact(False)
+    """These steps move the head alone: the backbone embeds a task's examples as they are."""
     teaches: bool = fact(False)
     """The algorithm trains a teacher of its own beside the student."""
     outer_optimizer: str | None = fact(None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from metakd.config.schema.choices import (
     AUGMENTATIONS,
@@ -11,6 +11,7 @@ from metakd.config.schema.choices import (
     DatasetConfig,
     DistillConfig,
 )
+from metakd.config.schema.compress import CompressConfig
 from metakd.config.schema.field import MISSING, SEED, setting
 from metakd.config.schema.stages import (
     FinetuneConfig,
@@ -207,5 +208,6 @@ class Config:
     warmstart: WarmstartConfig = MISSING
     meta_train: MetaTrainConfig = MISSING
     finetune: FinetuneConfig = MISSING
+    compress: CompressConfig = field(default_factory=CompressConfig)
     evaluate: EvaluateConfig = setting(MISSING, evaluation=True)
     tracker: TrackerConfig = setting(MISSING, decides="nothing")

@@ -3,7 +3,7 @@
 
 (() => {
   const { element } = metakd;
-  const MODELS = { student: "student", student_alone: "student alone", teacher: "teacher" };
+  const MODELS = { student: "student", compressed: "compressed", student_alone: "student alone", teacher: "teacher" };
   const COSTS = {
     parameters: ["parameters", metakd.whole],
     macs: ["multiply-adds", metakd.whole],

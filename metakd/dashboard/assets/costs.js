@@ -41,7 +41,7 @@
   const draw = () => {
     metakd.options(set, metakd.head.sets.map((one, i) => [String(i), `${one.letter}: ${one.title} (${one.runs} runs)`]), set.value);
     metakd.options(cost, COSTS, cost.value);
-    metakd.options(model, [["student", "student"], ["student_alone", "student alone"], ["teacher", "teacher"]], model.value);
+    metakd.options(model, [["student", "student"], ["compressed", "compressed"], ["student_alone", "student alone"], ["teacher", "teacher"]], model.value);
     const names = ["", ...metakd.settings(), "name"];
     metakd.options(by, names.map((name) => [name, name || "nothing"]), by.value || (metakd.head.settings.includes("algorithm") ? "algorithm" : ""));
     const one = metakd.head.sets[Number(set.value)];

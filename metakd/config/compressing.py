@@ -1,0 +1,83 @@
+"""What `compress` can do with which algorithm and task, before torch is imported."""
+
+from __future__ import annotations
+
+from metakd.config.schema import Config
+from metakd.errors import UserError
+
+__all__ = ["check_compress", "compress_only", "idle_in_compress"]
+
+BUDGETS = ("macs", "parameters", "bytes", "latency")
+
+
+def check_compress(config: Config) -> None:
+    """Refuse a student that cannot be made smaller in the way that is asked for.
+
+    Raises:
+        UserError: with what to type.
+    """
+    compress, algorithm = config.compress, config.algorithm
+    if not compress.enabled:
+        return
+    typed = f"compress={compress.name}"
+    if config.task.whole:
+        raise UserError(
+            f"{typed}: with task={config.task.name} there are no few-shot tasks by which a "
+            "smaller student is judged; type compress=none"
+        )
+    if algorithm.supports.teaches:
+        raise UserError(
+            f"{typed}: algorithm={algorithm.name} trains two networks and what generates their "
+            "starts, which cannot be made smaller; type compress=none, or algorithm=protonet"
+        )
+    if not compress.supports.quantizes:
+        return
+    if algorithm.supports.adapts and not algorithm.supports.adapts_head:
+        raise UserError(
+            f"{typed}: algorithm={algorithm.name} adapts the weights of the network by gradient "
+            "steps, and integers cannot take them; type compress=prune, or algorithm=anil or "
+            "protonet, which adapt on its embeddings"
+        )
+    if compress.supports.prunes:
+        return
+    for name in BUDGETS:
+        if name != "bytes" and getattr(compress, name) is not None:
+            raise UserError(
+                f"compress.{name}={getattr(compress, name)}: integers do not change this; type "
+                "compress=prune_quantize, which takes channels away, too"
+            )
+
+
+def idle_in_compress(config: Config) -> dict[str, str | bool]:
+    """Return the settings that change nothing, and why, by name; False where they do."""
+    compress = config.compress
+    if not compress.enabled:
+        return {}
+    prunes, quantizes = compress.supports.prunes, compress.supports.quantizes
+    trains = compress.iterations > 0 and (prunes or compress.qat)
+    found: dict[str, str | bool] = {
+        f"compress.{name}": not prunes and f"compress={compress.name} takes no channels away"
+        for name in ("importance", "embedding", "strategy")
+    }
+    for name in ("bits", "qat"):
+        found[f"compress.{name}"] = not quantizes and f"compress={compress.name} has no integers"
+    for name in (
+        *("teacher", "lr", "optimizer", "weight_decay", "schedule", "halve_every", "milestones"),
+        *("milestone_factor", "clip", "skip_nonfinite", "ema"),
+        *("validate_every", "validate_tasks"),
+    ):
+        found[f"compress.{name}"] = not trains and "nothing is trained on"
+    if not prunes:
+        found["compress.iterations"] = not compress.qat and "compress.qat=false: nothing is trained"
+    return found
+
+
+def compress_only(config: Config) -> None:
+    """Take out of a run's configuration what only the training before needed."""
+    config.student.checkpoint = None  # its weights are the run's own
+    if not config.teacher.supports.reads_checkpoint:
+        config.teacher.checkpoint = None
+    config.student.pretrained = config.teacher.pretrained = False
+    config.pretrain.enabled = True  # the run has its teacher, if it had one
+    config.warmstart.unlabelled = None
+    config.distill.generations = 1

@@ -1,0 +1,137 @@
+"""What is done to a student to make it smaller, and whether that can be done at all."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from metakd.adaptation.algorithm import Algorithm
+from metakd.compression.budget import Budget, uniform
+from metakd.compression.pruning import prune
+from metakd.compression.quantize import quantizable_layers
+from metakd.compression.strategy import FLOAT, Strategy
+from metakd.compression.structure import Structure, rebuilt, structure_of
+from metakd.data.counter_random import permutation
+from metakd.errors import UserError
+
+if TYPE_CHECKING:
+    from metakd.pipeline.prepare import Prepared
+
+__all__ = [
+    "DEFAULT_MACS",
+    "backbone_like",
+    "check_compression",
+    "examples_of",
+    "learner_around",
+    "strategy_of",
+]
+
+BATCH = 64
+"""Calibration examples of a pass."""
+DEFAULT_MACS = 0.5
+"""Share of the multiply-adds where no budget is named."""
+
+
+def check_compression(prepared: Prepared) -> None:
+    """Refuse, before anything is trained, a budget or network with which it cannot be done.
+
+    Channels are counted on the untrained student: how many stay depends on no weight.
+
+    Raises:
+        UserError: with the smallest budget that can be met, or what cannot be pruned.
+    """
+    config = prepared.config
+    if not config.compress.enabled:
+        return
+    algorithm = prepared.algorithm(copy.deepcopy(prepared.student))
+    smaller = copy.deepcopy(algorithm.backbone).eval()
+    if config.compress.supports.prunes:
+        strategy = strategy_of(prepared, smaller)
+        examples = examples_of(prepared, 2)[0]
+        prune(smaller, strategy, examples, embedding=config.compress.embedding)
+        learner_around(prepared, smaller, algorithm)
+        backbone_like(prepared, structure_of(smaller, prepared.student))
+        return
+    if not quantizable_layers(smaller):
+        raise UserError(
+            f"compress={config.compress.name}: student={config.student.name} has no layer that "
+            "can be integers; type compress=none"
+        )
+    strategy_of(prepared, smaller)
+
+
+def strategy_of(prepared: Prepared, backbone: nn.Module) -> Strategy:
+    """Return what is done to each layer of a backbone, within the budget.
+
+    Raises:
+        UserError: nothing is within it.
+    """
+    how = prepared.config.compress
+    budget = Budget(how.macs, how.parameters, how.bytes, how.latency)
+    if how.supports.prunes and not budget.shares:
+        budget = Budget(macs=DEFAULT_MACS)
+    return uniform(
+        backbone,
+        examples_of(prepared, 2)[0],
+        budget,
+        prunes=how.supports.prunes,
+        bits=how.bits if how.supports.quantizes else FLOAT,
+        embedding=how.embedding,
+    )
+
+
+def examples_of(prepared: Prepared, count: int) -> list[Tensor]:
+    """Return clean meta-train examples in passes; of a regression, points of its tasks."""
+    data, config = prepared.data, prepared.config
+    if not data.has_classes:
+        stream = data.tasks("train", config.task.training(), tasks=8, seed=0, stage="compress")
+        points = torch.cat([b.support.flatten(0, 1) for b in map(stream.batch, range(8))])
+        return list(points[:count].split(BATCH))
+    kept = (~data.filled("train").held_out).nonzero().flatten()
+    chosen = permutation(0, len(kept), kept.device)[:count]
+    return [data.examples("train", one) for one in kept[chosen].split(BATCH)]
+
+
+def learner_around(prepared: Prepared, backbone: nn.Module, trained: Algorithm) -> Algorithm:
+    """Return the config's algorithm around a smaller backbone, with what else is trained of it.
+
+    Raises:
+        UserError: something else belongs to the channels that are gone.
+    """
+    config = prepared.config
+    state = trained.state_dict()
+    heads = [w for name, w in state.items() if f".{name}".endswith(".network.head.weight")]
+    learner = prepared.algorithm(backbone, outputs=len(heads[0]) if heads else None)
+    inside = next(n for n, m in learner.named_modules() if m is learner.backbone)
+    own = learner.state_dict()
+    for name in own:
+        if name.startswith(f"{inside}."):
+            continue
+        if name not in state or state[name].shape != own[name].shape:
+            how = "compress.embedding=false" if config.compress.embedding else "compress=none"
+            raise UserError(
+                f"compress={config.compress.name}: algorithm={config.algorithm.name} has learned "
+                f"'{name}' for the channels of the whole student, and with fewer it fits no more; "
+                f"type {how}, or algorithm=protonet"
+            )
+        own[name] = state[name]
+    learner.load_state_dict(own)
+    return learner
+
+
+def backbone_like(prepared: Prepared, structure: Structure) -> nn.Module:
+    """Return the student's backbone with the sizes of a smaller one, its weights to be loaded.
+
+    Raises:
+        UserError: the structure is of another network.
+    """
+    try:
+        return rebuilt(copy.deepcopy(prepared.student), structure).to(prepared.device)
+    except ValueError as error:
+        raise UserError(
+            f"student={prepared.config.student.name}: the compressed student is of another "
+            f"network ({error})"
+        ) from error
