@@ -142,7 +142,7 @@ class QuantizedLayer(nn.Module):
         return int(2 ** (self.bits - 1)) - 1
 
     @property
-    def parameters_of_layer(self) -> int:
+    def integer_weights(self) -> int:
         """How many weights there are; once frozen, they are no parameters of PyTorch's."""
         return math.prod(self.shape) if self.weight is None else 0
 

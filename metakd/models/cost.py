@@ -60,7 +60,7 @@ def cost(
     # One that another library runs says what torch cannot see; nobody counts its multiply-adds.
     foreign: dict[str, float] | None = getattr(network, "costs", None)
     measured: dict[str, float] = foreign or {
-        "parameters": sum(p.numel() for p in kept.parameters()),
+        "parameters": sum(p.numel() for p in kept.parameters()) + _integers(kept),
         "bytes": saved_bytes(kept),
     }
     measured = dict(measured)
@@ -170,6 +170,11 @@ def _multiply_adds(network: nn.Module, example: Tensor) -> int:
         mode.__torch_dispatch__ = inspect.unwrap(mode.__torch_dispatch__)
         network(example)
     return int(counter.get_total_flops()) // 2
+
+
+def _integers(network: nn.Module) -> int:
+    """Return the number of weights that are integers, which PyTorch counts as buffers."""
+    return sum(int(getattr(m, "integer_weights", 0)) for m in network.modules())
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:

@@ -16,7 +16,8 @@ from metakd.data.reading_progress import reading_shown_by
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError, nearest
 from metakd.models.network import Network
-from metakd.pipeline.cards import inputs_of, known_of, other_data
+from metakd.models.weights_file import header
+from metakd.pipeline.cards import inputs_of, known_of, other_data, student_card
 from metakd.pipeline.compressed_file import FOLDER
 from metakd.pipeline.compressing import compress_student, figures_of_compressed
 from metakd.pipeline.deployed import cost_of
@@ -29,6 +30,7 @@ from metakd.pipeline.suspicion import doubts_of, keep
 from metakd.pipeline.teacher_view import view_of_teacher
 from metakd.pipeline.use import calibrate_run
 from metakd.reports.summary import summary
+from metakd.runs.checkpoints import load_weights, save_weights
 from metakd.runs.folder import RunFolder, open_run
 from metakd.runs.interrupts import Stop, interrupts
 from metakd.runs.log import log_to
@@ -84,6 +86,11 @@ def compress_run(
         raise UserError(
             f"run '{path}' was trained on other data (checksum {then}, now {now}); give it the old "
             "ones with data_root=…"
+        )
+    who = prepared.config.compress.teacher
+    if who in ("teacher", "both") and not has(run, "teacher"):
+        raise UserError(
+            f"compress.teacher={who}: run '{path}' has no teacher; type compress.teacher=student"
         )
     moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     check_writable(run.path / FOLDER)
@@ -153,6 +160,8 @@ def _carry_out(
     for line in prepared.warnings:
         recorder.warn(line)
     student = Student(learner_of(prepared, run, "student"), Objective())
+    weights = load_weights(run.checkpoints, "student")  # the folder can be used by itself
+    save_weights(folder.checkpoints, "student", weights, header(weights, student_card(prepared)))
     taught = _taught(prepared, run, recorder)
     smaller = compress_student(prepared, recorder, folder, student, taught)
     learners = {"student": student.algorithm, "compressed": smaller.student.algorithm}

@@ -11,7 +11,6 @@ from metakd.errors import UserError
 from metakd.pipeline.compression_plan import backbone_like
 from metakd.runs.checkpoints import load_weights
 from metakd.runs.folder import RunFolder, open_run
-from metakd.runs.record import Part
 from metakd.runs.records import ModelResults
 
 if TYPE_CHECKING:
@@ -97,9 +96,5 @@ def cost_as_recorded(cost: Mapping[str, float], recorded: ModelResults) -> dict[
     if recorded.compression is None:
         return {}
     integers = any(layer.bits not in (None, 32) for layer in recorded.compression.strategy.values())
-    own = _plain(recorded.cost) if integers else dict(cost)
-    return {"cost": own, "compression": _plain(recorded.compression)}
-
-
-def _plain(part: Part) -> dict[str, Any]:
-    return part.model_dump(mode="json", exclude_unset=True)
+    own = recorded.cost.plain() if integers else dict(cost)
+    return {"cost": own, "compression": recorded.compression.plain()}

@@ -81,26 +81,28 @@ def compress_student(
     shown = examples_of(prepared, how.examples)
     strategy, learner = _pruned(prepared, recorder, student, shown)
     seconds: dict[str, float] = {}
+    best = None
     if strategy.prunes and how.iterations:
-        seconds["compress"] = _train(prepared, recorder, student, taught, learner, "compress")
+        trained = _train(prepared, recorder, student, taught, learner, "compress")
+        seconds["compress"], best = trained.seconds["compress"], trained.validated
     plain = None
     if strategy.quantizes:
         plain = copy.deepcopy(learner.backbone)
         backbone = copy.deepcopy(learner.backbone)
         if config.algorithm.supports.adapts:  # its statistics were each support set's
             recalibrate(backbone, shown)
+        best = None  # it was of real numbers
         whole = learner_around(prepared, _quantized(backbone, strategy, shown), learner)
         if how.qat and how.iterations:
-            seconds["compress_qat"] = _train(
-                prepared, recorder, student, taught, whole, "compress_qat"
-            )
+            trained = _train(prepared, recorder, student, taught, whole, "compress_qat")
+            seconds["compress_qat"], best = trained.seconds["compress_qat"], trained.validated
         freeze(whole)
         learner = whole
     structure = structure_of(learner.backbone, prepared.student)
     weights = learner.state_dict()
     head = header(weights, student_card(prepared)) | {KEY: structure.text()}
     save_weights(folder.checkpoints, NAME, weights, head)
-    found = Student(compressed_learner(prepared, folder), Objective(), seconds)
+    found = Student(compressed_learner(prepared, folder), Objective(), seconds, best)
     return Compressed(found, _record(prepared, student, found, strategy, plain), plain)
 
 
@@ -187,13 +189,13 @@ def _train(
     taught: Taught | None,
     learner: Algorithm,
     stage: str,
-) -> float:
-    """Train a smaller learner in place, taught as the config says; return the seconds."""
+) -> Student:
+    """Train a smaller learner in place, taught as the config says; return it."""
     own, frozen, objective, said = recovery_of(prepared, recorder, student, taught, learner)
     recorder.say(f"{stage}: {said}")
     trained = Student(learner, objective)
     meta_train(own, recorder, frozen, trained, learner, stage)
-    return trained.seconds[stage]
+    return trained
 
 
 def _gradients(prepared: Prepared, algorithm: Algorithm) -> dict[str, Tensor]:

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from metakd.adaptation.algorithm import Algorithm
+from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.compression.budget import Budget, uniform
 from metakd.compression.pruning import prune
 from metakd.compression.quantize import quantizable_layers
 from metakd.compression.strategy import FLOAT, Strategy
 from metakd.compression.structure import Structure, rebuilt, structure_of
+from metakd.config.schema import LEARNED_MODES
 from metakd.data.counter_random import permutation
 from metakd.errors import UserError
+from metakd.stages.evaluate import embeds_alone
 
 if TYPE_CHECKING:
     from metakd.pipeline.prepare import Prepared
@@ -27,6 +29,7 @@ __all__ = [
     "examples_of",
     "learner_around",
     "strategy_of",
+    "who_teaches",
 ]
 
 BATCH = 64
@@ -47,6 +50,9 @@ def check_compression(prepared: Prepared) -> None:
     if not config.compress.enabled:
         return
     algorithm = prepared.algorithm(copy.deepcopy(prepared.student))
+    if config.compress.iterations:
+        trained = prepared.teacher_is_trained or config.pretrain.enabled
+        who_teaches(prepared, algorithm, prepared.teacher is not None and trained)
     smaller = copy.deepcopy(algorithm.backbone).eval()
     if config.compress.supports.prunes:
         strategy = strategy_of(prepared, smaller)
@@ -135,3 +141,50 @@ def backbone_like(prepared: Prepared, structure: Structure) -> nn.Module:
             f"student={prepared.config.student.name}: the compressed student is of another "
             f"network ({error})"
         ) from error
+
+
+def who_teaches(prepared: Prepared, algorithm: Algorithm, helps: bool) -> str:
+    """Return who teaches in the recovery: `student`, `teacher`, `both`, `none`.
+
+    Args:
+        prepared: the run.
+        algorithm: the student as it is before.
+        helps: the run has a teacher whose answers stay as they are.
+
+    Raises:
+        UserError: `compress.teacher` names one that cannot teach here.
+    """
+    config = prepared.config
+    asked = config.compress.teacher
+    if asked == "none" or not prepared.data.has_classes:
+        if asked not in ("auto", "none"):
+            raise UserError(
+                f"compress.teacher={asked}: on regression nobody teaches in the recovery; type "
+                "compress.teacher=none"
+            )
+        return "none"
+    able = isinstance(algorithm, MetricAlgorithm) and embeds_alone(algorithm.backbone)
+    helped = (
+        helps
+        and config.distill.supports.uses_teacher
+        and config.distill.teacher_mode not in LEARNED_MODES
+    )
+    if asked == "auto":
+        return "student" if able else "teacher" if helped else "none"
+    if asked in ("student", "both") and not able:
+        raise UserError(
+            f"compress.teacher={asked}: what a student of algorithm={config.algorithm.name} says "
+            "of an image depends on other images, and a teacher's embeddings may not; type "
+            "compress.teacher=none"
+        )
+    if asked in ("teacher", "both") and not helped:
+        raise UserError(
+            f"compress.teacher={asked}: this run has no teacher whose answers stay as they are; "
+            "type distill=embedding, or compress.teacher=student"
+        )
+    if asked == "both" and prepared.teacher_input not in (None, prepared.class_data.preprocessing):
+        raise UserError(
+            "compress.teacher=both: teacher and student look at pictures in two ways; type "
+            "compress.teacher=teacher or compress.teacher=student"
+        )
+    return asked

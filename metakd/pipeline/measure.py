@@ -332,6 +332,8 @@ def paired_gains(
         measure = "mse" if "mse" in entry else "accuracy"
         for own in (measure, "mse_median", "top5", "loss"):
             entry.pop(own, None)
+        if other.batchnorm is not None:
+            entry["batchnorm"] = other.batchnorm
         diverged = mine.diverged | other.diverged
         if diverged.any():
             entry["diverged"] = float(diverged.double().mean())

@@ -7,20 +7,19 @@ from dataclasses import fields, replace
 
 import torch
 
-from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
+from metakd.adaptation.algorithm import Algorithm
 from metakd.config.compose import choice_alone
 from metakd.config.schema import LEARNED_MODES, Config, MetaTrainConfig, OptimizerConfig
 from metakd.data.counter_random import stream_key
 from metakd.distillation.objective import Objective
 from metakd.distillation.teacher import FrozenTeacher
-from metakd.errors import UserError
 from metakd.models.ensemble import Ensemble, fuse
 from metakd.models.network import Network
+from metakd.pipeline.compression_plan import who_teaches
 from metakd.pipeline.generations import as_teacher
 from metakd.pipeline.learners import Student, Taught, frozen_teacher
 from metakd.pipeline.loss import needs_of_loss
 from metakd.pipeline.prepare import Prepared
-from metakd.stages.evaluate import embeds_alone
 from metakd.stages.recorder import Recorder
 
 __all__ = ["recovery_of"]
@@ -45,7 +44,8 @@ def recovery_of(
     Raises:
         UserError: `compress.teacher` names one that cannot teach here.
     """
-    who = _who(prepared, student, taught)
+    helps = taught is not None and taught.frozen is not None
+    who = who_teaches(prepared, student.algorithm, helps)
     config = _settings(prepared.config, distils=who != "none")
     own = replace(prepared, config=config, student=smaller.backbone)
     if who == "none":
@@ -65,46 +65,6 @@ def recovery_of(
     objective = own.objective(network, frozen.mean)
     named = {"student": "the student as it was", "teacher": "the teacher", "both": "both"}
     return own, frozen, objective, f"taught by {named[who]}, distill={config.distill.name}"
-
-
-def _who(prepared: Prepared, student: Student, taught: Taught | None) -> str:
-    """Return who teaches: `student`, `teacher`, `both`, `none`."""
-    config = prepared.config
-    asked = config.compress.teacher
-    if asked == "none" or not prepared.data.has_classes:
-        if asked not in ("auto", "none"):
-            raise UserError(
-                f"compress.teacher={asked}: on regression nobody teaches in the recovery; type "
-                "compress.teacher=none"
-            )
-        return "none"
-    algorithm = student.algorithm
-    able = isinstance(algorithm, MetricAlgorithm) and embeds_alone(algorithm.backbone)
-    helped = (
-        taught is not None
-        and taught.frozen is not None
-        and config.distill.supports.uses_teacher
-        and config.distill.teacher_mode not in LEARNED_MODES
-    )
-    if asked == "auto":
-        return "student" if able else "teacher" if helped else "none"
-    if asked in ("student", "both") and not able:
-        raise UserError(
-            f"compress.teacher={asked}: what a student of algorithm={config.algorithm.name} says "
-            "of an image depends on other images, and a teacher's embeddings may not; type "
-            "compress.teacher=none"
-        )
-    if asked in ("teacher", "both") and not helped:
-        raise UserError(
-            f"compress.teacher={asked}: this run has no teacher whose answers stay as they are; "
-            "type distill=embedding, or compress.teacher=student"
-        )
-    if asked == "both" and prepared.teacher_input not in (None, prepared.class_data.preprocessing):
-        raise UserError(
-            "compress.teacher=both: teacher and student look at pictures in two ways; type "
-            "compress.teacher=teacher or compress.teacher=student"
-        )
-    return asked
 
 
 def _settings(config: Config, *, distils: bool) -> Config:

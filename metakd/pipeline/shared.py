@@ -102,6 +102,10 @@ def _check_sharing(prepared: Prepared, group: Group) -> None:
     _check_norms(learner)
     if config.meta_train.group_losses != "together":
         _refuse("meta_train.group_losses", "a group's loss is no mean over all examples")
+    if config.compress.enabled:
+        _refuse(
+            f"compress={config.compress.name}", "it is done by one; metakd compress RUN does it"
+        )
     if config.distill.learned and config.distill.supports.uses_teacher:
         _refuse("distill.learned", "its trial step is made on half a batch")
     for name in ("warmstart", "meta_train"):

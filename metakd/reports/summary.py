@@ -123,7 +123,8 @@ def _count(value: float | None) -> str:
 
 def _latency(model: ModelResults) -> str:
     value = model.cost.latency_ms
-    return "" if value is None else f"{value:.2f} ms"
+    where = f" ({model.cost.runtime})" if model.cost.runtime else ""
+    return "" if value is None else f"{value:.2f} ms{where}"
 
 
 _COLUMNS: Mapping[str, Callable[[ModelResults], str]] = {
