@@ -51,6 +51,11 @@ def spread(values: Sequence[float]) -> str:
     return percent(*over_seeds(values))
 
 
+def _own(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the student's gains over its twin."""
+    return [e for e in results.get("gains", []) if e["model"] == "student"]
+
+
 def table(runs: Sequence[dict[str, Any]]) -> str:
     """Return a markdown table of several runs' results.json contents (classification)."""
     present = [m for m in MODELS if all(m in r for r in runs)]
@@ -63,7 +68,7 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
                 e["accuracy"] for r in runs for e in r[model]["fewshot_all"] if setting(e) == key
             ]
             cells.append(spread(values) if len(values) == len(runs) else "")
-        gains = [e for r in runs for e in r.get("gains", []) if setting(e) == key]
+        gains = [e for r in runs for e in _own(r) if setting(e) == key]
         by_seed = "; ".join(f"{100 * g['difference']:+.1f} ± {100 * g['ci95']:.1f}" for g in gains)
         overall = ""
         if len(gains) > 1:

@@ -20,7 +20,7 @@ from metakd.compression.quantize import running
 from metakd.errors import UserError, first_line
 from metakd.models.outside import library
 
-__all__ = ["deployed_cost", "onnx_bytes", "session"]
+__all__ = ["call_ms", "deployed_cost", "onnx_bytes", "session"]
 
 ROUNDS = 5
 """In turn, so that what slows the machine for a moment falls on both."""
@@ -97,6 +97,18 @@ def onnx_bytes(network: nn.Module, shape: tuple[int, ...]) -> bytes:
         raise UserError(f"this network cannot be exported ({first_line(error)})") from error
     finally:
         quiet.setLevel(level)
+
+
+def call_ms(file: bytes, shape: tuple[int, ...]) -> float:
+    """Return the median milliseconds of one example [*shape] in ONNX Runtime, on one thread.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    call = _call(session(file), np.zeros((1, *shape), dtype=np.float32))
+    for _ in range(5):
+        call()
+    return 1e3 * statistics.median(_seconds(call) for _ in range(ROUNDS * CALLS))
 
 
 def session(file: bytes) -> Any:

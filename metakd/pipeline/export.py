@@ -22,6 +22,8 @@ from metakd.exporting.new_folder import check_free, new_folder
 from metakd.exporting.runtimes.runtime import runtime_of
 from metakd.pipeline.again import evaluation_composed, prepare_evaluation
 from metakd.pipeline.compared import Compared
+from metakd.pipeline.compressed_file import NAME as COMPRESSED
+from metakd.pipeline.compressed_file import run_with_compressed
 from metakd.pipeline.measure import versions_of
 from metakd.pipeline.prepare import Prepared
 from metakd.pipeline.use import trained_of
@@ -78,6 +80,7 @@ def export_run(
     place = run.path / "exports" / f"{which}_{runtime}" if output is None else output.expanduser()
     check_free(place)
     trained = trained_of(run, which, plugins)
+    made = (run_with_compressed(run) or run) if which == COMPRESSED else run
     target.check()
     words = ["device=cpu", *([quoted(f"plugins=[{','.join(plugins)}]")] if plugins else [])]
     composed = evaluation_composed(run, words)
@@ -94,7 +97,7 @@ def export_run(
         files = write_graphs(folder, graph, target)
         sessions = opened(folder, files, target)
         measured = Compared(trained, graph, prepared, sessions, target.format)
-        parity = measured.parity(tasks, _recorded(run, which, prepared))
+        parity = measured.parity(tasks, _recorded(made, which, prepared))
         sizes = {name: target.bytes(folder / file) for name, file in files.items()}
         write_scripts(folder, target)
         content = bundle_of(
@@ -103,7 +106,7 @@ def export_run(
             graph,
             trained,
             target,
-            run=_origin(run, which),
+            run=_origin(made, which),
             licences=_licences(run, trained),
             parity=Parity(bytes=sizes, **parity),
         )

@@ -56,6 +56,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
     module = ModuleType("metakd.pipeline")
     module.train = fake.train  # type: ignore[attr-defined]
     module.evaluate_run = fake.evaluate_run  # type: ignore[attr-defined]
+    module.compress_run = fake.evaluate_run  # type: ignore[attr-defined]
     module.evaluate_ensemble = fake.evaluate_run  # type: ignore[attr-defined]
     module.reproduce = fake.reproduce  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "metakd.pipeline", module)
