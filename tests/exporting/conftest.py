@@ -1,13 +1,16 @@
-"""Tiny trained learners, made of plain values."""
+"""Tiny trained learners, made of plain values, and what they say of a task."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from metakd.data.tasks import TaskBatch
 from metakd.registry import build, resolve
 from metakd.using.learner import Trained
 from metakd.using.recipe import Part, Recipe, build_learner
@@ -65,6 +68,50 @@ def made_up_trained() -> Callable[..., Trained]:
         return Trained(recipe, build_learner(recipe, weights), preprocessing, None, "made up")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def made_up_task() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """Return a factory of support, one-hot labels and queries; the last class has the fewest."""
+
+    def make(ways: int, examples: int, queries: int, shape: tuple[int, ...]) -> Any:
+        generator = torch.Generator().manual_seed(examples)
+        labels = torch.eye(ways)[torch.arange(examples) % ways]
+        support, query = (torch.randn(n, *shape, generator=generator) for n in (examples, queries))
+        return support, labels, query
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def own_outputs() -> Callable[..., Tensor]:
+    """Return what a learner itself says of a task, computed in float64, as float32."""
+
+    def predict(
+        trained: Trained, support: Tensor, labels: Tensor, query: Tensor, steps: int = 0
+    ) -> Tensor:
+        classes = trained.recipe.kind == "classification"
+
+        def wide(x: Tensor) -> Tensor:
+            return x.double() if x.is_floating_point() else x
+
+        batch = TaskBatch(
+            support=wide(support[None]),
+            support_targets=(labels.argmax(1) if classes else labels.double())[None],
+            query=wide(query[None]),
+            query_targets=torch.zeros(1, len(query), dtype=torch.int64),
+            ways=labels.shape[1],
+            shots=1,
+            queries=len(query),
+        )
+        learner = copy.deepcopy(trained.algorithm)
+        for module in learner.modules():
+            if hasattr(module, "dtype"):  # of a learner that computes in bfloat16
+                module.dtype = None
+        found = learner.double().predict(batch, (steps,), "inductive")
+        return found[0, 0, :, : labels.shape[1]].float()
+
+    return predict
 
 
 def _shaken(name: str, value: torch.Tensor) -> torch.Tensor:

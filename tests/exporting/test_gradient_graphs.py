@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from metakd.data.tasks import TaskBatch
 from metakd.errors import UserError
 from metakd.exporting.graphs.adapting import adapting_graph
+from metakd.exporting.graphs.graph import AdaptingGraph
 from metakd.exporting.graphs.head_steps import HeadSteps
 from metakd.exporting.graphs.unrolled import UnrolledGraph
 from metakd.using.learner import Trained
@@ -37,38 +37,13 @@ LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def given(ways: int, examples: int, queries: int, shape: tuple[int, ...] = (1, 16, 16)) -> Any:
-    generator = torch.Generator().manual_seed(examples)
-    labels = torch.eye(ways)[torch.arange(examples) % ways]
-    return (
-        torch.randn(examples, *shape, generator=generator),
-        labels,
-        torch.randn(queries, *shape, generator=generator),
-    )
-
-
-def own_outputs(trained: Trained, steps: int, task: tuple[Tensor, ...], targets: Any) -> Tensor:
-    """Return what the learner itself says of a task, computed in float64."""
-    support, labels, query = task
-    batch = TaskBatch(
-        support=support[None].double(),
-        support_targets=targets[None],
-        query=query[None].double(),
-        query_targets=torch.zeros(1, len(query), dtype=torch.int64),
-        ways=labels.shape[1],
-        shots=1,
-        queries=len(query),
-    )
-    learner = copy.deepcopy(trained.algorithm)
-    for module in learner.modules():
-        if hasattr(module, "dtype"):
-            module.dtype = None
-    found = learner.double().predict(batch, (steps,), "inductive")
-    return found[0, 0, :, : labels.shape[1]].float()
-
-
 @pytest.mark.parametrize("name", LEARNERS)
-def test_same_logits(name: str, made_up_trained: Callable[..., Trained]) -> None:
+def test_same_logits(
+    name: str,
+    made_up_trained: Callable[..., Trained],
+    made_up_task: Callable[..., Any],
+    own_outputs: Callable[..., Tensor],
+) -> None:
     algorithm, options = LEARNERS[name]
     trained = made_up_trained(algorithm, steps=2, statistics=False, **options)
     graph = adapting_graph(trained)
@@ -78,18 +53,23 @@ def test_same_logits(name: str, made_up_trained: Callable[..., Trained]) -> None
     assert closed == name.startswith("anil")
     assert graph.fixed_ways == (None if closed else 3)
     for ways, queries in ((3, 4), (2, 1)) if closed else ((3, 4), (3, 1)):
-        task = given(ways, examples, queries)
-        wanted = own_outputs(trained, 2, task, task[1].argmax(1))
+        given = made_up_task(ways, examples, queries, (1, 16, 16))
+        wanted = own_outputs(trained, *given, steps=2)
         with torch.no_grad():
-            found = graph.module(*task)
+            found = graph.module(*given)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
         with torch.no_grad():
-            other = adapting_graph(trained, steps=0).module(*task)
+            other = adapting_graph(trained, steps=0).module(*given)
         assert not torch.allclose(other, wanted, rtol=1e-3)  # the steps matter
 
 
 @pytest.mark.parametrize("algorithm", ["anil.ANIL", "maml.MAML"])
-def test_regression(algorithm: str, made_up_trained: Callable[..., Trained]) -> None:
+def test_regression(
+    algorithm: str,
+    made_up_trained: Callable[..., Trained],
+    made_up_task: Callable[..., Any],
+    own_outputs: Callable[..., Tensor],
+) -> None:
     trained = made_up_trained(
         algorithm,
         shape=(2,),
@@ -100,26 +80,84 @@ def test_regression(algorithm: str, made_up_trained: Callable[..., Trained]) -> 
     )
     graph = adapting_graph(trained)
     assert list(graph.inputs) == ["support", "targets", "query"]
-    support, _, query = given(2, 5, 3, (2,))
-    task = (support, given(2, 5, 3, (2,))[0].flip(0), query)
-    wanted = own_outputs(trained, 2, task, task[1].double())
+    support, _, query = made_up_task(2, 5, 3, (2,))
+    given = (support, support.flip(0), query)  # any numbers
+    wanted = own_outputs(trained, *given, steps=2)
     with torch.no_grad():
-        found = graph.module(*task)
+        found = graph.module(*given)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_the_traced_program_adapts(made_up_trained: Callable[..., Trained]) -> None:
-    trained = made_up_trained("maml.MAML", steps=1, statistics=False, inner_lr=0.1)
+SMALL = Part("metakd.models.cnn.CNN", options={"widths": [2, 3, 4]})
+
+
+@pytest.fixture(scope="module")
+def adapting(made_up_trained: Callable[..., Trained]) -> tuple[Trained, AdaptingGraph, Any]:
+    """A learner whose whole network takes a step, its graph, and that as a program."""
+    trained = made_up_trained(
+        "maml.MAML", shape=(1, 8, 8), backbone=SMALL, steps=1, statistics=False, inner_lr=0.1
+    )
     graph = adapting_graph(trained)
     assert isinstance(graph, UnrolledGraph)
-    program = graph.program()
+    return trained, graph, graph.program()
+
+
+OTHER_SIZES = ((6, 1), (9, 5))
+"""Examples and queries, not those that were traced."""
+
+
+def test_the_traced_program_adapts(
+    adapting: tuple[Trained, AdaptingGraph, Any],
+    made_up_task: Callable[..., Any],
+    own_outputs: Callable[..., Tensor],
+) -> None:
+    trained, _, program = adapting
     names = {str(node.target) for node in program.graph.nodes}
     assert not [name for name in names if "backward" in name]
-    for examples, queries in ((6, 1), (9, 5)):  # other sizes than it was traced with
-        task = given(3, examples, queries)
-        wanted = own_outputs(trained, 1, task, task[1].argmax(1))
-        found = program.module()(*task)
+    for examples, queries in OTHER_SIZES:
+        given = made_up_task(3, examples, queries, (1, 8, 8))
+        wanted = own_outputs(trained, *given, steps=1)
+        torch.testing.assert_close(program.module()(*given), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_onnx_runtime_adapts(
+    adapting: tuple[Trained, AdaptingGraph, Any],
+    made_up_task: Callable[..., Any],
+    own_outputs: Callable[..., Tensor],
+    tmp_path: Path,
+) -> None:
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(module, reason="needs pip install 'metakd[onnx]'")
+    import onnxruntime
+
+    trained, graph, program = adapting
+    written = torch.onnx.export(
+        program, dynamo=True, input_names=list(graph.inputs), optimize=False, verbose=False
+    )
+    assert written is not None
+    written.save(str(tmp_path / "model.onnx"))
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    for examples, queries in OTHER_SIZES:
+        given = made_up_task(3, examples, queries, (1, 8, 8))
+        named = {name: x.numpy() for name, x in zip(graph.inputs, given, strict=True)}
+        found = torch.from_numpy(session.run(None, named)[0])
+        wanted = own_outputs(trained, *given, steps=1)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_alone_has_any_ways(
+    made_up_trained: Callable[..., Trained],
+    made_up_task: Callable[..., Any],
+    own_outputs: Callable[..., Tensor],
+) -> None:
+    trained = made_up_trained("anil.ANIL", shape=(1, 8, 8), backbone=SMALL, steps=1)
+    graph = adapting_graph(trained)
+    assert graph.limits == {"ways": 3}
+    program = graph.program()
+    for ways, examples, queries in ((2, 5, 1), (3, 3, 6)):
+        given = made_up_task(ways, examples, queries, (1, 8, 8))
+        wanted = own_outputs(trained, *given, steps=1)
+        torch.testing.assert_close(program.module()(*given), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_more_classes_than_outputs_are_refused(made_up_trained: Callable[..., Trained]) -> None:

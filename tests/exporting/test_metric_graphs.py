@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from metakd.data.tasks import TaskBatch
+from metakd.data.text_preprocessing import Ngrams
 from metakd.errors import UserError
 from metakd.exporting.graphs.adapting import adapting_graph
 from metakd.exporting.graphs.ridge import inverse
 from metakd.using.learner import Trained
+from metakd.using.recipe import Part
 
 METRIC: dict[str, tuple[str, dict[str, Any]]] = {
     "protonet": ("protonet.ProtoNet", {}),
@@ -32,37 +32,19 @@ METRIC: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def task(shape: tuple[int, ...], ways: int, examples: int, queries: int) -> tuple[Tensor, ...]:
-    """Return support, one-hot labels and queries; the last class has the fewest examples."""
-    generator = torch.Generator().manual_seed(examples)
-    labels = torch.eye(ways)[torch.arange(examples) % ways]
-    support, query = (torch.randn(n, *shape, generator=generator) for n in (examples, queries))
-    return support, labels, query
-
-
-def own_logits(trained: Trained, support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
-    """Return what the learner itself says of a task, computed in float64."""
-    batch = TaskBatch(
-        support=support[None].double(),
-        support_targets=labels.argmax(1)[None],
-        query=query[None].double(),
-        query_targets=torch.zeros(1, len(query), dtype=torch.int64),
-        ways=labels.shape[1],
-        shots=1,
-        queries=len(query),
-    )
-    found = copy.deepcopy(trained.algorithm).double().predict(batch, (0,), "inductive")
-    return found[0, 0].float()
-
-
 @pytest.mark.parametrize("name", METRIC)
-def test_same_logits(name: str, made_up_trained: Callable[..., Trained]) -> None:
+def test_same_logits(
+    name: str,
+    made_up_trained: Callable[..., Trained],
+    made_up_task: Callable[..., Any],
+    own_outputs: Callable[..., Tensor],
+) -> None:
     algorithm, options = METRIC[name]
     trained = made_up_trained(algorithm, **options)
     graph = adapting_graph(trained)
     for ways, examples, queries in ((3, 7, 4), (5, 5, 1)):
-        given = task((1, 16, 16), ways, examples, queries)
-        wanted = own_logits(trained, *given)
+        given = made_up_task(ways, examples, queries, (1, 16, 16))
+        wanted = own_outputs(trained, *given)
         with torch.no_grad():
             torch.testing.assert_close(graph.module(*given), wanted, rtol=1e-4, atol=1e-4)
             if name == "without_statistics":
@@ -93,7 +75,11 @@ def test_the_learner_stays_as_it_is(made_up_trained: Callable[..., Trained]) -> 
     assert all(p.requires_grad for p in trained.algorithm.parameters())
 
 
-def test_a_start_for_each_task_is_refused(made_up_trained: Callable[..., Trained]) -> None:
+def test_a_start_for_each_task_is_refused(
+    made_up_trained: Callable[..., Trained],
+    made_up_task: Callable[..., Any],
+    own_outputs: Callable[..., Tensor],
+) -> None:
     from metakd.algorithms.adversarial import Adversarial
 
     options = {"base": "protonet", "start": "best", "noises": 2}
@@ -102,7 +88,45 @@ def test_a_start_for_each_task_is_refused(made_up_trained: Callable[..., Trained
     with pytest.raises(UserError, match="start=best"):
         adapting_graph(trained)
     trained.algorithm.offsets.zero_()
-    given = task((1, 16, 16), 3, 7, 4)
+    given = made_up_task(3, 7, 4, (1, 16, 16))
     with torch.no_grad():
         found = adapting_graph(trained).module(*given)
-    torch.testing.assert_close(found, own_logits(trained, *given), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, own_outputs(trained, *given), rtol=1e-4, atol=1e-4)
+
+
+TEXTS = Part("metakd.models.text_bag.TextBag", options={"vector": 3, "buckets": 20, "length": 16})
+
+
+def test_texts_of_any_length(
+    made_up_trained: Callable[..., Trained], own_outputs: Callable[..., Tensor]
+) -> None:
+    reads = Ngrams(length=16, buckets=20)
+    trained = made_up_trained("protonet.ProtoNet", shape=(16,), backbone=TEXTS, preprocessing=reads)
+    graph = adapting_graph(trained)
+    assert graph.free["support"] == {0: "examples", 1: "length"}
+    program = graph.program()
+    generator = torch.Generator().manual_seed(0)
+    for examples, ways, queries, length in ((5, 2, 1, 16), (7, 3, 4, 8)):
+        ids = torch.randint(1, 21, (examples + queries, length), generator=generator)
+        ids[1:, length - 3 :] = 0
+        labels = torch.eye(ways)[torch.arange(examples) % ways]
+        given = (ids[:examples], labels, ids[examples:])
+        found, wanted = program.module()(*given), own_outputs(trained, *given)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+        assert graph.embedding is not None
+        with torch.no_grad():
+            assert len(graph.embedding.module(given[2])) == queries
+
+
+def test_a_network_of_timm(
+    made_up_trained: Callable[..., Trained],
+    made_up_task: Callable[..., Any],
+    own_outputs: Callable[..., Tensor],
+) -> None:
+    pytest.importorskip("timm", reason="needs pip install 'metakd[timm]'")
+    network = Part("metakd.models.timm_model.TimmModel", options={"model": "test_resnet"})
+    trained = made_up_trained("metabaseline.MetaBaseline", shape=(3, 32, 32), backbone=network)
+    program = adapting_graph(trained).program()
+    given = made_up_task(2, 5, 3, (3, 32, 32))
+    wanted = own_outputs(trained, *given)
+    torch.testing.assert_close(program.module()(*given), wanted, rtol=1e-3, atol=1e-3)

@@ -92,24 +92,27 @@ def _inputs(trained: Trained, ways: int, examples: int | None) -> AdaptingGraph:
         examples: the number of support examples, where it is fixed.
     """
     recipe = trained.recipe
-    taken = [*recipe.example_shape, ways, recipe.outputs, examples or 0]
-    n, q = sizes_apart(2, ways + 1, taken)
-    n = examples or n
     texts = trained.preprocessing if isinstance(trained.preprocessing, TextPreprocessing) else None
+    shape, limits = recipe.example_shape, {}
+    if texts is not None:  # below the limit: at the limit tracing takes a size for fixed
+        shape, limits = (texts.length - 1,), {"length": texts.length}
+    n, q = sizes_apart(2, ways + 1, [*shape, ways, recipe.outputs, examples or 0])
+    n = examples or n
     generator = torch.Generator().manual_seed(0)
 
     def made(count: int) -> Tensor:
-        shape = (count, *recipe.example_shape)
         if texts is None:
-            return torch.randn(shape, generator=generator)
-        return torch.randint(1, texts.vocabulary + 1, shape, generator=generator)
+            return torch.randn(count, *shape, generator=generator)
+        return torch.randint(1, texts.vocabulary + 1, (count, *shape), generator=generator)
 
     if recipe.kind == "regression":
         labels = {"targets": torch.randn(n, recipe.outputs, generator=generator)}
     else:
         labels = {"labels": torch.eye(ways)[torch.arange(n) % ways]}
     inputs = {"support": made(n), **labels, "query": made(q)}
-    free = {"query": {0: "queries"}}
+    free = {"query": {0: "queries"}} | {name: {} for name in ("support", *labels)}
     if examples is None:
         free |= {name: {0: "examples"} for name in ("support", *labels)}
-    return AdaptingGraph(torch.nn.Identity(), inputs, free, {}, fixed_examples=examples)
+    if texts is not None:
+        free["support"][1] = free["query"][1] = "length"
+    return AdaptingGraph(torch.nn.Identity(), inputs, free, limits, fixed_examples=examples)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.errors import UserError
 from metakd.exporting.graphs.graph import AdaptingGraph
@@ -34,13 +32,14 @@ def gradient_graph(learner: GradientLearner, graph: AdaptingGraph, steps: int) -
             f"ways={ways}: the head of this student tells {outputs} classes apart; give {outputs} "
             f"or fewer, or train with task.ways={ways}"
         )
-    if learner.adapted == "head" and learner.start_of is None and not learner.proximal:
-        free = {name: dict(dims) for name, dims in graph.free.items()}
-        limits = dict(graph.limits)
-        if classes:
-            free["labels"][1], limits["ways"] = "ways", outputs
-        of_head = HeadSteps(learner, steps, classes=classes).eval()
-        return replace(graph, module=of_head, free=free, limits=limits, steps=steps)
-    module = Unrolled(learner, steps, classes=classes).eval()
-    given = {**vars(graph), "module": module, "fixed_ways": ways, "steps": steps}
+    limits = dict(graph.limits)
+    free = {name: dict(dims) for name, dims in graph.free.items()}
+    of_head = learner.adapted == "head" and learner.start_of is None and not learner.proximal
+    if of_head and classes:
+        free["labels"][1], limits["ways"], ways = "ways", outputs, None
+    given = {**vars(graph), "free": free, "limits": limits, "fixed_ways": ways, "steps": steps}
+    if of_head:
+        given["module"] = HeadSteps(learner, steps, classes=classes).eval()
+        return AdaptingGraph(**given)
+    given["module"] = Unrolled(learner, steps, classes=classes).eval()
     return UnrolledGraph(**given)

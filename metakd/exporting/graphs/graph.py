@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,9 +46,11 @@ class Graph:
         Args:
             most: the largest size by name (`examples`, `ways`, `queries`, `length`).
         """
-        largest = {**self.limits, **most}
         names = {name for of_one in self.free.values() for name in of_one.values()}
-        dims = {name: torch.export.Dim(name, max=largest.get(name)) for name in names}
+        dims = {}
+        for name in names:
+            limits = [limit[name] for limit in (self.limits, most) if name in limit]
+            dims[name] = torch.export.Dim(name, max=min(limits, default=None))
         return tuple(
             {place: dims[name] for place, name in self.free.get(one, {}).items()}
             for one in self.inputs
@@ -77,7 +78,8 @@ class AdaptingGraph(Graph):
     Its module's inputs are support [n, *example], labels one-hot [n, ways] float32 (regression:
     targets [n, outputs]), query [q, *example]; it returns logits [q, ways] (regression: outputs
     [q, outputs]). Classes may have different numbers of examples. Pictures and rows are float32
-    as the network sees them, normalised; texts are int64 ids [n, length], 0 where one has ended.
+    as the network sees them, normalised; texts are int64 ids [n, length], 0 where one has ended,
+    support and query of one length.
 
     Attributes:
         fixed_ways: the number of classes that the graph is for; None: any.
@@ -108,5 +110,4 @@ def sizes_apart(count: int, least: int, taken: Sequence[int]) -> list[int]:
         if size not in taken:
             found.append(size)
         size += 1
-    assert math.prod(found) > 0
     return found

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metakd.adaptation.gradient_learner import GradientLearner
+from metakd.adaptation.task_classifiers import members
 from metakd.exporting.graphs.metric import embed_both
 
 __all__ = ["HeadSteps"]
@@ -38,9 +39,9 @@ class HeadSteps(nn.Module):
         weight, bias = self.network.head.weight, self.network.head.bias
         values = {_WEIGHT: weight, _BIAS: bias}
         state = self.rule.start(values)
-        outputs, columns = len(bias), labels.shape[1]
+        outputs = len(bias)
         # A head may have more outputs than the task has classes.
-        goal = labels @ torch.eye(outputs, dtype=labels.dtype, device=labels.device)[:columns]
+        goal = members(labels.argmax(1), outputs, labels) if self.classes else labels
         for step in range(self.steps):
             found = F.linear(shown, values[_WEIGHT], values[_BIAS])
             if self.classes:
@@ -51,4 +52,6 @@ class HeadSteps(nn.Module):
                 loss = F.mse_loss(found, goal)
             gradients = {_WEIGHT: error.T @ shown, _BIAS: error.sum(0)}
             values, state = self.rule(step, values, gradients, loss, state)
-        return F.linear(asked, values[_WEIGHT], values[_BIAS])[:, :columns]
+        found = F.linear(asked, values[_WEIGHT], values[_BIAS])
+        # No slice, whose end torch.export would compare with the number of outputs.
+        return found.index_select(1, torch.arange(labels.shape[1], device=labels.device))
