@@ -242,7 +242,7 @@ def load(
     Neither the data that it was trained on nor its folder is needed.
 
     Args:
-        path: a run's folder, or one that the object's `save` wrote.
+        path: a run's folder, or one that the object's `save` or `metakd export` wrote.
         which: `student`, `student_alone` or `teacher`, of a run.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         batch_size: pictures that are read and asked about at once.

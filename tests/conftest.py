@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -106,6 +107,83 @@ def onnx_encoder() -> Callable[..., Path]:
         model = make.make_model(graph, opset_imports=[make.make_opsetid("", 18)], ir_version=10)
         onnx.save(model, str(path))
         return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def handmade_bundle() -> Callable[[Path], Path]:
+    """Write an exported bundle without a run: features are pixels, logits their products."""
+    onnx: Any = pytest.importorskip("onnx", reason="needs pip install 'metakd[onnx]'")
+    pytest.importorskip("onnxruntime", reason="needs pip install 'metakd[onnx]'")
+    make, number = onnx.helper, onnx.TensorProto.FLOAT
+
+    def graph(file: Path, nodes: list[Any], inputs: dict[str, list[Any]], out: list[Any]) -> None:
+        given = [make.make_tensor_value_info(n, number, shape) for n, shape in inputs.items()]
+        result = [make.make_tensor_value_info("result", number, out)]
+        made = make.make_graph(nodes, "graph", given, result)
+        opset = [make.make_opsetid("", 18)]
+        onnx.save(make.make_model(made, opset_imports=opset, ir_version=10), str(file))
+
+    def compared(features: str, query: str) -> list[Any]:
+        return [
+            make.make_node("Transpose", ["labels"], ["by_class"]),
+            make.make_node("MatMul", ["by_class", features], ["sums"]),
+            make.make_node("Transpose", ["sums"], ["columns"]),
+            make.make_node("MatMul", [query, "columns"], ["result"]),
+        ]
+
+    def flat(name: str, to: str) -> Any:
+        return make.make_node("Flatten", [name], [to])
+
+    def write(folder: Path) -> Path:
+        """Write the bundle, for grey pictures of 4 x 4 pixels."""
+        folder.mkdir(parents=True)
+        shape, free = {"support": ["n", 1, 4, 4], "query": ["q", 1, 4, 4]}, ["n", "ways"]
+        whole = [flat("support", "shown"), flat("query", "asked"), *compared("shown", "asked")]
+        inputs: dict[str, list[Any]] = {"support": shape["support"], "labels": free}
+        graph(folder / "model.onnx", whole, {**inputs, "query": shape["query"]}, ["q", "ways"])
+        one = {"examples": shape["support"]}
+        graph(folder / "embedding.onnx", [flat("examples", "result")], one, ["n", 16])
+        parts = {"features": ["n", 16], "labels": free, "query": ["q", 16]}
+        graph(folder / "head.onnx", compared("features", "query"), parts, ["q", "ways"])
+        names = ("model", "embedding", "head")
+        reading = {"crop": True, "background": 255, "white": None}
+        said = {"channels": 1, "height": 4, "width": 4, "mean": [0.5], "std": [0.25]}
+        part = {"target": "metakd.models.cnn.CNN", "settings": {}, "options": {}}
+        recipe: dict[str, Any] = {"model": "student", "kind": "classification", "steps": None}
+        recipe |= {"example_shape": [1, 4, 4], "backbone": part, "algorithm": part, "outputs": 5}
+        recipe |= {"fixed_ways": False, "base_only": False, "ways": 5, "shots": 1}
+        recipe |= {"precision": "float32", "channels_last": False}
+        content: dict[str, Any] = {
+            "schema": 1,
+            "format": "onnx",
+            "which": "student",
+            "graphs": {name: f"{name}.onnx" for name in names},
+            "inputs": {"embedding": {"examples": ["n", 1, 4, 4]}},
+            "kind": "classification",
+            "algorithm": "ProtoNet",
+            "architecture": "CNN",
+            "fixed_ways": None,
+            "steps": None,
+            "ways": 5,
+            "shots": 1,
+            "scale": 1.0,
+            "calibration": None,
+            "preprocessing": {**said, "reading": reading},
+            "dataset": "tiny",
+            "recipe": recipe,
+            "licences": [],
+            "run": {"name": "made", "sha256": "0" * 64},
+            "versions": {},
+            "install": "pip install onnxruntime",
+            "files": {
+                f"{name}.onnx": hashlib.sha256((folder / f"{name}.onnx").read_bytes()).hexdigest()
+                for name in names
+            },
+        }
+        (folder / "bundle.json").write_text(json.dumps(content))
+        return folder
 
     return write
 

@@ -21,7 +21,7 @@ from metakd.models.cost import median_seconds
 from metakd.runs.record import known
 from metakd.runs.records_export import Accuracies, Difference, Latency
 
-__all__ = ["Sessions", "accuracy_of", "check", "difference_of", "latency_of", "solve"]
+__all__ = ["Sessions", "accuracy_of", "check", "difference_of", "latency_of", "one_hot", "solve"]
 
 SLACK = 20.0
 """How many times as far from float64 as PyTorch's float32 another runtime may be."""
@@ -57,12 +57,11 @@ def solve(sessions: Sessions, task: TaskBatch, width: int) -> Iterator[np.ndarra
     """
     for one in _alone(task):
         support, query = one.support[0], one.query[0]
-        yield sessions.model(
-            _array(support), _one_hot(one.support_targets[0], width), _array(query)
-        )
+        yield sessions.model(_array(support), one_hot(one.support_targets[0], width), _array(query))
 
 
-def _one_hot(targets: Tensor, width: int) -> np.ndarray:
+def one_hot(targets: Tensor, width: int) -> np.ndarray:
+    """Return labels [n] as [n, width] float32; targets of a regression as they are."""
     if targets.is_floating_point():
         return _array(targets)
     return np.eye(width, dtype=np.float32)[targets.cpu().numpy()]
@@ -129,7 +128,7 @@ def difference_of(
                 shown, asked = (
                     sessions.embedding(_array(x[0])) for x in (task.support, task.query)
                 )
-                labels = _one_hot(task.support_targets[0], width)
+                labels = one_hot(task.support_targets[0], width)
                 answers.append(sessions.head(shown, labels, asked))
             for found in answers:
                 off = (torch.from_numpy(found).double() - exact).abs()
@@ -194,7 +193,7 @@ def accuracy_of(
                         (task.query, task.query_index),
                     )
                 )
-                logits = sessions.head(shown, _one_hot(task.support_targets[0], width), asked)
+                logits = sessions.head(shown, one_hot(task.support_targets[0], width), asked)
             right = logits.argmax(1) == task.query_targets[0].numpy()
             values.append(float(right.mean()))
     assert last is not None and len(values) == len(pytorch)
@@ -238,7 +237,7 @@ def latency_of(
     asked = replace(task, query=task.query[:, :1], query_targets=task.query_targets[:, :1])
     inputs = (
         _array(asked.support[0]),
-        _one_hot(asked.support_targets[0], width),
+        one_hot(asked.support_targets[0], width),
         _array(asked.query[0]),
     )
     with _one_thread():

@@ -19,6 +19,7 @@ from metakd.config.schema import ArchitectureConfig, Config
 from metakd.data.load import data_root_from
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.errors import UserError, nearest
+from metakd.exporting.loading import is_exported, open_exported
 from metakd.models.network import Network
 from metakd.pipeline.cards import card_of_run
 from metakd.pipeline.compressed_file import NAME, read_structure, run_with_compressed
@@ -65,10 +66,10 @@ def load(
     steps: int | None = None,
     plugins: Sequence[str] = (),
 ) -> FewShotClassifier | FewShotRegressor:
-    """Return a model of a run, or a saved learner, ready for `fit` or `predict`.
+    """Return a model of a run, a saved learner or an exported one, ready for `fit` or `predict`.
 
     Args:
-        path: a run's folder, or one that `save` wrote.
+        path: a run's folder, or one that `save` or `metakd export` wrote.
         which: `student`, `compressed`, `student_alone` or `teacher`, of a run; `compressed` is the
             run's own, else that of its newest `metakd compress`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
@@ -81,6 +82,8 @@ def load(
         UserError: neither a run nor a saved learner, or one that cannot be used here.
     """
     path = path.expanduser()
+    if (path / FILE).is_file() and is_exported(path):
+        return open_exported(path, device, batch_size=batch_size, batchnorm=batchnorm, steps=steps)
     where = choose_device(device)
     if (path / FILE).is_file():
         return open_bundle(

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import os
-import zipfile
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from metakd.exporting.shipped.classes import CLASSES, read_classes, write_classes
+from metakd.exporting.shipped.files import checked_file
 from metakd.exporting.shipped.pixels import Pictures
 from metakd.exporting.shipped.sessions import Session, open_session
 
-__all__ = ["CLASSES", "FILE", "FewShot", "WrongBundleError", "checked_file"]
+__all__ = ["FewShot", "WrongBundleError"]
 
-FILE, CLASSES = "bundle.json", "classes.npz"
+FILE = "bundle.json"
 AT_ONCE = 64
 """Pictures that a graph answers at once."""
-MOST_BYTES = 1 << 30
-"""Of what `classes.npz` unpacks to: a file may claim more than there is memory for."""
 
 
 class WrongBundleError(ValueError):
@@ -44,7 +40,7 @@ class FewShot:
         self.folder, self.threads = folder, threads
         self.said = _content(folder)
         try:
-            kind = self.said["preprocessing"].get("kind", "pictures")
+            kind = (self.said["preprocessing"] or {"kind": "numbers"}).get("kind", "pictures")
             if kind != "pictures":
                 raise ValueError(f"run.py shows it no {kind}")
             self.examples = Pictures(self.said["preprocessing"])
@@ -129,36 +125,24 @@ class FewShot:
         Raises:
             WrongBundleError: the file is damaged.
         """
-        file = self.folder / CLASSES
-        if not file.exists():
+        if not (self.folder / CLASSES).exists():
             return
         try:
-            content = checked_file(self.folder, CLASSES).read_bytes()
-            with zipfile.ZipFile(io.BytesIO(content)) as packed:
-                if sum(one.file_size for one in packed.infolist()) > MOST_BYTES:
-                    raise ValueError("it unpacks to more than a GiB")
-            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-                kept, labels = stored["kept"], stored["labels"]
-                names = [str(name) for name in stored["names"]]
-            whole = labels.dtype == np.int64 and labels.shape == kept.shape[:1]
-            if not whole or not len(labels) or not 0 <= labels.min() <= labels.max() < len(names):
-                raise ValueError("labels and examples do not belong together")
-            if kept.dtype != (np.float32 if self.embeds else np.uint8):
-                raise ValueError(f"examples of {kept.dtype}")
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
-            raise WrongBundleError(f"{file}: {' '.join(str(error).split())[:160]}") from None
-        self.kept, self.labels, self.names = kept, labels, names
+            self.kept, self.labels, self.names = read_classes(self.folder, self.embeds)
+        except (OSError, ValueError) as error:
+            raise WrongBundleError(f"{self.folder / CLASSES} cannot be used ({error})") from None
 
     def save(self) -> None:
-        """Write the classes beside the graphs: the old file or the new one, never half of it."""
+        """Write the classes beside the graphs: the old file or the new one, never half of it.
+
+        Raises:
+            WrongBundleError: it cannot be written.
+        """
         assert self.kept is not None
-        new = self.folder / f".{CLASSES}.{os.getpid()}"
         try:
-            with new.open("wb") as file:
-                np.savez(file, kept=self.kept, labels=self.labels, names=np.array(self.names))
-            os.replace(new, self.folder / CLASSES)
+            write_classes(self.folder, self.kept, self.labels, self.names)
         except OSError as error:
-            raise WrongBundleError(f"{self.folder / CLASSES} cannot be written: {error}") from None
+            raise WrongBundleError(f"{self.folder / CLASSES} cannot be written ({error})") from None
 
     def _features(self, shown: np.ndarray) -> np.ndarray:
         parts = [
@@ -179,27 +163,6 @@ class FewShot:
             )
         except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
             raise WrongBundleError(f"the graph '{part}' cannot be used ({error})") from None
-
-
-def checked_file(folder: Path, name: str, sums: Any = None) -> Path:
-    """Return a file of a bundle.
-
-    Args:
-        folder: of the bundle.
-        name: of the file in it, with `/`.
-        sums: SHA-256 by name; None: the content may change.
-
-    Raises:
-        ValueError: it leads out of the bundle, is missing, or is not what was written.
-    """
-    parts = PurePosixPath(name).parts
-    file = folder.joinpath(*parts)
-    inside = file.resolve().is_relative_to(folder.resolve())
-    if not parts or ".." in parts or "\\" in name or not inside or not file.is_file():
-        raise ValueError(f"'{name}' is no file of the bundle")
-    if sums is not None and hashlib.sha256(file.read_bytes()).hexdigest() != sums.get(name):
-        raise ValueError(f"'{name}' is not what was exported: its checksum differs")
-    return file
 
 
 def _content(folder: Path) -> dict[str, Any]:

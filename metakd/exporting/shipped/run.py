@@ -19,7 +19,8 @@ from typing import Any
 
 sys.dont_write_bytecode = True
 
-from metakd.exporting.shipped.few_shot import CLASSES, FewShot, WrongBundleError  # noqa: E402
+from metakd.exporting.shipped.classes import CLASSES  # noqa: E402
+from metakd.exporting.shipped.few_shot import FewShot, WrongBundleError  # noqa: E402
 
 
 def main() -> int:

@@ -10,6 +10,8 @@ import numpy as np
 
 __all__ = ["Session", "open_session"]
 
+RUNTIMES = ("onnx", "openvino", "executorch", "torch")
+
 
 class Session(Protocol):
     """A graph in memory."""
@@ -31,6 +33,8 @@ def open_session(runtime: str, file: Path, threads: int = 0) -> Session:
         ImportError: the runtime is not installed.
         ValueError: the file is no graph of this runtime.
     """
+    if runtime not in RUNTIMES:
+        raise ValueError(f"no such runtime: {str(runtime)[:40]!r}")
     module: Any = importlib.import_module(f"{__package__}.session_{runtime}")
     opened: Session = module.open_graph(file, threads)
     return opened

@@ -1,0 +1,184 @@
+"""A bundle as the object that `metakd.load` returns; nothing in it is executed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from metakd.data.preprocessing import Preprocessing
+from metakd.errors import UserError
+from metakd.exporting.bundle import FILE
+from metakd.exporting.by_runtime import ByGraph, ByHead
+from metakd.exporting.new_folder import new_folder
+from metakd.exporting.parity import Sessions
+from metakd.exporting.runtimes.runtime import runtime_of
+from metakd.exporting.shipped.classes import CLASSES, read_classes, write_classes
+from metakd.exporting.shipped.files import checked_file
+from metakd.plain_data import UnreadableError, parse_json, read_text
+from metakd.runs.record import read_file
+from metakd.runs.records_export import BundleFile
+from metakd.using.classifier import FewShotClassifier
+from metakd.using.learner import Learner, Trained
+from metakd.using.recipe import Recipe
+from metakd.using.regressor import FewShotRegressor
+
+__all__ = ["ExportedClassifier", "ExportedRegressor", "is_exported", "open_exported"]
+
+
+def is_exported(folder: Path) -> bool:
+    """Tell whether a folder with bundle.json is an exported one, not what `Learner.save` wrote."""
+    try:
+        content = parse_json(read_text(folder / FILE))
+    except UnreadableError:
+        return False
+    return isinstance(content, dict) and "format" in content
+
+
+class _Exported(Learner):
+    """What is the same for both kinds: a bundle is saved as a copy of itself."""
+
+    folder: Path
+    content: BundleFile
+
+    def save(self, path: str | Path, *, examples: bool = True) -> None:
+        """Write a copy of the bundle that knows the classes, too, for run.py as for MetaKD.
+
+        Args:
+            path: the folder, a new one.
+            examples: False leaves the classes out.
+
+        Raises:
+            UserError: something is there, it cannot be written, or a class is no text.
+        """
+        with new_folder(Path(path).expanduser()) as new:
+            for name in (FILE, *self.content.files):
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.folder / name, new / name)
+            if examples and self._shown is not None and self._shown.examples is not None:
+                labels, names = self._numbered()
+                write_classes(new, self._shown.examples.cpu().numpy(), labels, names)
+
+    def _numbered(self) -> tuple[np.ndarray, list[str]]:
+        raise UserError("save: a bundle keeps no points of a regression; copy its folder")
+
+
+class ExportedClassifier(_Exported, FewShotClassifier):
+    """A student in another runtime that learns classes from a few examples of each."""
+
+    def _numbered(self) -> tuple[np.ndarray, list[str]]:
+        assert self._shown is not None and self._classes is not None
+        for name in self._classes:
+            if not isinstance(name, str):
+                raise UserError(
+                    f"save: the class {name!r} is no text: a bundle keeps classes by their names"
+                )
+        labels = [self._classes.index(label) for label in self._shown.labels]
+        return np.array(labels, np.int64), [str(name) for name in self._classes]
+
+    def learn_kept(self) -> None:
+        """Take up the classes that lie beside the graphs.
+
+        Raises:
+            UserError: they cannot be used.
+        """
+        try:
+            kept, labels, names = read_classes(self.folder, embeds="head" in self.content.graphs)
+            wanted = self.trained.preprocessing
+            assert wanted is not None
+            if "head" not in self.content.graphs and kept.shape[1:] != wanted.shape:
+                raise ValueError(f"examples of shape {list(kept.shape[1:])}")
+            self._learn(torch.from_numpy(kept), [names[i] for i in labels])
+        except (OSError, ValueError, RuntimeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise _damaged(self.folder / CLASSES, error) from error
+
+
+class ExportedRegressor(_Exported, FewShotRegressor):
+    """A student in another runtime that learns a function from a few points."""
+
+
+def open_exported(
+    folder: Path,
+    device: str = "auto",
+    *,
+    batch_size: int = 256,
+    batchnorm: str | None = None,
+    steps: int | None = None,
+) -> FewShotClassifier | FewShotRegressor:
+    """Return the student of a bundle, with the classes that lie beside it.
+
+    Args:
+        folder: the bundle.
+        device: `auto` or `cpu`.
+        batch_size: see `Learner`.
+        batchnorm: None or `inductive`: it is part of the graph.
+        steps: None, or as many as the graph takes.
+
+    Raises:
+        UserError: a damaged bundle, a missing runtime, or a setting that its graph does not have.
+    """
+    content = read_file(folder / FILE, BundleFile)
+    if device not in ("auto", "cpu"):
+        raise UserError(f"device={device}: the graphs of '{folder}' run on the processor: say cpu")
+    if batchnorm not in (None, "inductive"):
+        raise UserError(f"batchnorm={batchnorm}: the graphs of '{folder}' answer inductively")
+    if steps not in (None, content.steps):
+        raise UserError(f"steps={steps}: the graphs of '{folder}' take {content.steps or 'none'}")
+    trained = _trained(folder, content)
+    kind: Callable[..., Any] = ExportedRegressor
+    if content.kind == "classification":
+        kind = ExportedClassifier
+    learner = kind(trained, batch_size=batch_size)
+    learner.folder, learner.content = folder, content
+    if (folder / CLASSES).exists() and isinstance(learner, ExportedClassifier):
+        learner.learn_kept()
+    found: FewShotClassifier | FewShotRegressor = learner
+    return found
+
+
+def _trained(folder: Path, content: BundleFile) -> Trained:
+    runtime = runtime_of(content.format)
+    try:
+        recipe = Recipe.from_plain(content.recipe)
+        said = content.preprocessing
+        preprocessing = None if said is None else Preprocessing.from_plain(said)
+        if preprocessing is None and content.kind != "regression":
+            raise ValueError("no preprocessing of its examples")
+        if preprocessing is not None and preprocessing.shape != recipe.example_shape:
+            raise ValueError("its preprocessing is of examples of another shape than its recipe")
+        if content.kind != recipe.kind:
+            raise ValueError(f"it is of {content.kind}, its recipe of {recipe.kind}")
+        if set(content.graphs) not in ({"model"}, {"model", "embedding", "head"}):
+            raise ValueError("its graphs are neither 'model' nor 'model', 'embedding' and 'head'")
+        for name in content.files:
+            checked_file(folder, name, content.files)
+        for name in content.graphs.values():
+            if name not in content.files or not name.endswith(runtime.suffix):
+                raise ValueError(f"its graph '{name}' is not among its files")
+    except (OSError, ValueError) as error:
+        raise _damaged(folder / FILE, error) from error
+    sessions = Sessions(
+        **{name: runtime.open(folder / file, threads=0) for name, file in content.graphs.items()}
+    )
+    kind = ByGraph if sessions.head is None else ByHead
+    width = content.fixed_ways
+    fixed = recipe.outputs if width is None else width
+    return Trained(
+        replace(recipe, fixed_ways=width is not None, outputs=fixed, steps=content.steps),
+        kind(sessions, str(folder), width).eval(),
+        preprocessing,
+        content.calibration,
+        content.dataset,
+    )
+
+
+def _damaged(file: Path, why: object) -> UserError:
+    reason = " ".join(str(why).split())[:160]
+    return UserError(f"'{file}' cannot be used ({reason}); export the run again")

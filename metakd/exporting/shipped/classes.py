@@ -1,0 +1,69 @@
+"""The classes that a student knows: `classes.npz`, beside its graphs."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from metakd.exporting.shipped.files import checked_file
+
+__all__ = ["CLASSES", "read_classes", "write_classes"]
+
+CLASSES = "classes.npz"
+MOST_BYTES = 1 << 30
+"""Of what it unpacks to: a file may claim more than there is memory for."""
+
+
+def read_classes(folder: Path, embeds: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return examples [n, …], their classes [n] and the classes' names.
+
+    Args:
+        folder: the bundle.
+        embeds: the examples are features [n, size] float32; else what the network sees, before it
+            is normalised.
+
+    Raises:
+        ValueError: the file is damaged, or leads out of the bundle.
+        OSError: it cannot be read.
+    """
+    content = checked_file(folder, CLASSES).read_bytes()
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            if sum(one.file_size for one in packed.infolist()) > MOST_BYTES:
+                raise ValueError("it unpacks to more than a GiB")
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            kept, labels = stored["kept"], stored["labels"]
+            names = [str(name) for name in stored["names"]]
+    except (KeyError, TypeError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        raise ValueError(" ".join(str(error).split())[:160]) from None
+    except (NotImplementedError, RuntimeError, SyntaxError, MemoryError) as error:
+        raise ValueError(" ".join(str(error).split())[:160]) from None
+    if labels.dtype != np.int64 or labels.shape != kept.shape[:1] or not len(labels):
+        raise ValueError("its labels are not those of its examples")
+    if not 0 <= labels.min() <= labels.max() < len(names) == len(set(names)):
+        raise ValueError("its labels are of other classes")
+    if (kept.dtype == np.float32) != embeds or (embeds and kept.ndim != 2):
+        raise ValueError(f"its examples are {kept.dtype} of shape {list(kept.shape)}")
+    if embeds and not np.isfinite(kept).all():
+        raise ValueError("its features are not finite")
+    return kept, labels, names
+
+
+def write_classes(folder: Path, kept: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
+    """Write the classes: the old file or the new one, never half of it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    new = folder / f".{CLASSES}.{os.getpid()}"
+    try:
+        with new.open("wb") as file:
+            np.savez(file, kept=kept, labels=labels, names=np.array(list(names)))
+        os.replace(new, folder / CLASSES)
+    finally:
+        new.unlink(missing_ok=True)
