@@ -100,9 +100,15 @@ def bundle_of(
             path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in written
         },
-        **known(embedding_size=size),
+        **known(embedding_size=size, most_ways=most_ways(graph, runtime)),
     )
     return BundleFile(**content)
+
+
+def most_ways(graph: AdaptingGraph, runtime: Runtime) -> int | None:
+    """Return the largest number of classes that a graph takes in a runtime; None: any."""
+    limits = (graph.fixed_ways, graph.limits.get("ways"), runtime.most.get("ways"))
+    return min((one for one in limits if one is not None), default=None)
 
 
 def _inputs(graph: Graph) -> dict[str, list[Any]]:

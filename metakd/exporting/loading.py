@@ -169,9 +169,10 @@ def _trained(folder: Path, content: BundleFile) -> Trained:
     )
     kind = ByGraph if sessions.head is None else ByHead
     width = content.fixed_ways
-    fixed = recipe.outputs if width is None else width
+    most = content.most_ways if width is None else width
+    outputs = recipe.outputs if most is None else most
     return Trained(
-        replace(recipe, fixed_ways=width is not None, outputs=fixed, steps=content.steps),
+        replace(recipe, fixed_ways=most is not None, outputs=outputs, steps=content.steps),
         kind(sessions, str(folder), width).eval(),
         preprocessing,
         content.calibration,

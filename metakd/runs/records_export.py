@@ -130,6 +130,8 @@ class BundleFile(File):
     architecture: str
     fixed_ways: Annotated[int, Ge(1)] | None
     """Number of classes that it tells apart; null: any."""
+    most_ways: Maybe[Positive] = None
+    """Largest number of classes that its graph takes; absent where nothing limits it."""
     steps: Annotated[int, Ge(0)] | None
     """Of adaptation; null: it takes none."""
     ways: Positive

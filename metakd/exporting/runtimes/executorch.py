@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,9 +14,6 @@ from metakd.exporting.runtimes.runtime import Runtime
 from metakd.models.outside import library
 
 __all__ = ["ExecuTorch"]
-
-MOST = {"examples": 256, "ways": 64, "queries": 64, "length": 512}
-"""Memory is planned when a program is written, for so many of each."""
 
 
 class ExecuTorch(Runtime):
@@ -27,6 +25,7 @@ class ExecuTorch(Runtime):
     packages: ClassVar[tuple[str, ...]] = ("executorch",)
     install: ClassVar[str] = "pip install executorch numpy pillow"
     suffix: ClassVar[str] = ".pte"
+    most: ClassVar[Mapping[str, int]] = {"examples": 256, "ways": 64, "queries": 128}
 
     def write(self, graph: Graph, file: Path) -> None:
         """See `Runtime.write`."""
@@ -35,7 +34,8 @@ class ExecuTorch(Runtime):
             "executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch"
         )
         # One more than is meant: a dimension of at most 16 would hold 15.
-        program = graph.program({name: most + 1 for name, most in MOST.items()})
+        limits = {name: most + 1 for name, most in self.most.items() if name not in graph.limits}
+        program = graph.program(limits)
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:

@@ -37,6 +37,7 @@ class Runtime(ABC):
         install: what to type where a graph is to run.
         suffix: of the file's name.
         companions: suffixes of further files of a graph.
+        most: the largest size by name of a dimension, where memory is planned for it.
     """
 
     format: ClassVar[str]
@@ -46,6 +47,7 @@ class Runtime(ABC):
     install: ClassVar[str]
     suffix: ClassVar[str]
     companions: ClassVar[tuple[str, ...]] = ()
+    most: ClassVar[Mapping[str, int]] = {}
 
     def check(self) -> None:
         """Refuse to start without what writing and running needs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class FewShot:
             self.scale = float(self.said.get("scale", 1.0))
             ways = self.said["fixed_ways"]
             self.fixed_ways = None if ways is None else int(ways)
+            self.most_ways = int(self.said.get("most_ways", sys.maxsize))
             self.parts = {name: str(file) for name, file in self.said["graphs"].items()}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise WrongBundleError(f"{folder / FILE}: {error}") from None
@@ -78,9 +80,9 @@ class FewShot:
             WrongBundleError: one cannot be read, or it is a class too many.
         """
         if name not in self.names:
-            if self.fixed_ways is not None and len(self.names) == self.fixed_ways:
+            if len(self.names) == self.most_ways:
                 raise WrongBundleError(
-                    f"this student tells {self.fixed_ways} classes apart, and '{name}' is one more"
+                    f"this student tells {self.most_ways} classes apart, and '{name}' is one more"
                 )
             self.names.append(name)
         shown = self.read(files)

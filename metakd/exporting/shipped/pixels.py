@@ -75,12 +75,17 @@ class Pictures:
         except READING as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"the image {file} cannot be read ({reason})") from None
-        pixels = found.transpose(2, 0, 1)
-        if self.channels == 1:
-            weighted = pixels.astype(np.float32) * LUMA.reshape(3, 1, 1)
-            grey = (weighted[0] + weighted[1]) + weighted[2]
-            pixels = np.clip(np.rint(grey), 0, 255).astype(np.uint8)[None]
+        pixels = self.coloured(found)
         return np.ascontiguousarray(self._middle(pixels) if self.central < 1 else pixels)
+
+    def coloured(self, pixels: np.ndarray) -> np.ndarray:
+        """Return a picture [height, width, 3] as [channels, height, width] uint8."""
+        layers = pixels.transpose(2, 0, 1)
+        if self.channels == 3:
+            return layers
+        weighted = layers.astype(np.float32) * LUMA.reshape(3, 1, 1)
+        grey = (weighted[0] + weighted[1]) + weighted[2]
+        return np.clip(np.rint(grey), 0, 255).astype(np.uint8)[None]
 
     def seen(self, pixels: np.ndarray) -> np.ndarray:
         """Return pictures [n, channels, height, width] as the network sees them, float32."""

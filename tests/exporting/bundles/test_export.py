@@ -134,3 +134,18 @@ def test_what_is_refused(
     said = capsys.readouterr()
     assert line in said.err
     assert (said.err.count("\n"), said.out) == (1, "")
+
+
+def test_the_script_that_checks_pngs_of_the_tasks(
+    run: Path,
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import exported_as_evaluated
+
+    words = ["exported_as_evaluated.py", str(run), str(bundle), "--tasks", "2"]
+    monkeypatch.setattr("sys.argv", words)
+    assert exported_as_evaluated.main() == 0
+    assert "0 tasks differ" in capsys.readouterr().out
