@@ -106,6 +106,22 @@ OTHER_SIZES = ((6, 1), (9, 5))
 """Examples and queries, not those that were traced."""
 
 
+@pytest.mark.parametrize("algorithm", ["maml.MAML", "protomaml.ProtoMAML"])
+def test_fewer_classes_than_columns(
+    algorithm: str,
+    made_up_trained: Callable[..., Trained],
+    made_up_task: Callable[..., Any],
+    own_outputs: Callable[..., Tensor],
+) -> None:
+    trained = made_up_trained(algorithm, shape=(1, 8, 8), backbone=SMALL, steps=2, inner_lr=0.1)
+    support, labels, query = made_up_task(2, 5, 4, (1, 8, 8))
+    with torch.no_grad():
+        found = adapting_graph(trained).module(support, torch.eye(3)[labels.argmax(1)], query)
+    wanted = own_outputs(trained, support, labels, query, steps=2)
+    torch.testing.assert_close(found[:, :2], wanted, rtol=1e-4, atol=1e-4)
+    assert bool(found.isfinite().all())
+
+
 def test_the_traced_program_adapts(
     adapting: tuple[Trained, AdaptingGraph, Any],
     made_up_task: Callable[..., Any],

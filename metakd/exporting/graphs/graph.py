@@ -82,7 +82,8 @@ class AdaptingGraph(Graph):
     support and query of one length.
 
     Attributes:
-        fixed_ways: the number of classes that the graph is for; None: any.
+        fixed_ways: the number of columns of labels that the graph is for; None: any. Of a task
+            with fewer classes the last ones are 0, and their logits mean nothing.
         fixed_examples: the number of support examples that it is for; None: any.
         steps: of adaptation that it takes; None: it takes none.
         embedding: of a learner that compares embeddings, images [n, *example] to features

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,14 +14,18 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from metakd.adaptation.differentiation import detached
+from metakd.adaptation.differentiation import Tensors, detached
 from metakd.adaptation.gradient_learner import GradientLearner
-from metakd.adaptation.inner_loop import Examples, Task
+from metakd.adaptation.inner_loop import Examples, InnerLoop, StartOf, Task
+from metakd.adaptation.task_classifiers import members
 from metakd.distillation.objective import Objective
 from metakd.exporting.graphs.backward_rules import rules
 from metakd.exporting.graphs.graph import AdaptingGraph
 
 __all__ = ["Unrolled", "UnrolledGraph"]
+
+_NEVER = -1e4
+"""A logit whose exponential is 0 beside any other's."""
 
 
 class Unrolled(nn.Module):
@@ -35,7 +40,8 @@ class Unrolled(nn.Module):
     def __init__(self, learner: GradientLearner, steps: int, *, classes: bool) -> None:
         super().__init__()
         loop = learner.inner_loop(Objective(), "inductive", first_order=True)
-        self.loop = replace(loop.replica(), dtype=None)
+        start = None if loop.start_of is None else partial(_start, loop.start_of)
+        self.loop = replace(loop.replica(), dtype=None, start_of=start)
         self.network, self.rule = self.loop.network, self.loop.rule
         self.order_at_use = learner.order_at_use
         self.steps, self.classes = steps, classes
@@ -50,6 +56,19 @@ class Unrolled(nn.Module):
         for moment in loop.adapt(values, task, self.steps):
             values = moment.values
         return loop.predict_query(values, task).logits[:, : labels.shape[1]]
+
+
+def _start(start_of: StartOf, loop: InnerLoop, values: Tensors, task: Task) -> Tensors:
+    """Return where a task starts whose labels may have columns without an example.
+
+    Logits of such a class are so small that the other classes' are as if it were not there.
+    """
+    values = start_of(loop, values, task)
+    shown = members(task.support.targets, task.ways, task.support.inputs).sum(0) > 0
+    weight, bias = values["network.head.weight"], values["network.head.bias"]
+    weight = torch.where(shown[:, None], weight, torch.zeros_like(weight))
+    bias = torch.where(shown, bias, torch.full_like(bias, _NEVER))
+    return {**values, "network.head.weight": weight, "network.head.bias": bias}
 
 
 @dataclass(frozen=True)
