@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from metakd.compression.apply import apply
-from metakd.compression.quantize import freeze, quantizable_layers, quantize, recalibrate
+from metakd.compression.deployed import onnx_bytes, session
+from metakd.compression.quantize import freeze, quantizable_layers, quantize, recalibrate, running
 from metakd.compression.quantized import ActivationRange, Quantized, QuantizedLayer
 from metakd.compression.strategy import Strategy
 from metakd.compression.structure import Structure, rebuilt, structure_of
@@ -161,3 +162,15 @@ def test_weights_can_be_trained_before_they_are_frozen() -> None:
     assert errors[-1] < 0.6 * errors[0]
     trained = found(BATCHES[0]).detach()
     assert torch.allclose(freeze(found)(BATCHES[0]), trained, atol=1e-4)
+
+
+def test_onnx_runtime_answers_as_the_simulation_does() -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason="needs pip install 'metakd[onnx]' onnxscript")
+    network = Added()
+    recalibrate(network, BATCHES)
+    smaller = apply(network.eval(), all_layers(network, 7), BATCHES)
+    (answers,) = session(onnx_bytes(smaller, SHAPE)).run(None, {"images": BATCHES[1].numpy()})
+    with running(smaller):
+        off = (torch.from_numpy(answers) - smaller(BATCHES[1])).abs() / smaller.embedding.scale
+    assert float(off.mean()) < 0.5
