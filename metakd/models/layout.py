@@ -10,6 +10,9 @@ from torch._C._functorch import get_interpreter_stack
 
 __all__ = ["lay_out_channels_last"]
 
+_VECTOR = 16
+"""Numbers of float32 in the widest vector register."""
+
 
 def lay_out_channels_last(network: nn.Module) -> nn.Module:
     """Lay out the filters of `network` channels-last, and its images on their way in.
@@ -25,8 +28,36 @@ def lay_out_channels_last(network: nn.Module) -> nn.Module:
         `network`.
     """
     network.to(memory_format=torch.channels_last)
+    for module in network.modules():
+        if _is_strided_pointwise(module):
+            assert isinstance(module, nn.Conv2d)
+            module.weight.data = _channels_first(module.weight.data)
+            module.register_forward_pre_hook(_guard)
     network.register_forward_pre_hook(_lay_out_images)
     return network
+
+
+def _is_strided_pointwise(module: nn.Module) -> bool:
+    if not isinstance(module, nn.Conv2d):
+        return False
+    return module.kernel_size == (1, 1) and module.stride != (1, 1)
+
+
+def _guard(layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Keep the input of a strided 1x1 convolution of few channels channels-first.
+
+    Channels-last, the gradient of its weights writes past a buffer of oneDNN's: a crash, or wrong
+    numbers without a word (uxlfoundation/oneDNN, issue 6035: fewer input channels than a vector
+    register holds, 8 with AVX2, 16 with AVX-512).
+    """
+    if layer.in_channels >= _VECTOR:  # type: ignore[operator]
+        return None
+    return (_channels_first(given[0]), *given[1:])
+
+
+def _channels_first(images: Tensor) -> Tensor:
+    # `.contiguous` leaves tensors with one channel or one pixel as they are, strides and all.
+    return images.flatten(1).view(images.shape)
 
 
 def _lay_out_images(network: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -38,3 +38,21 @@ def test_under_vmap() -> None:
     net = lay_out_channels_last(Conv4((1, 28, 28), width=4)).eval()
     x = torch.randn(2, 3, 1, 28, 28)
     torch.testing.assert_close(vmap(net)(x), torch.stack([net(x[0]), net(x[1])]))
+
+
+@pytest.mark.parametrize("channels", [1, 4, 12])
+def test_strided_pointwise_convolutions_of_few_channels(channels: int) -> None:
+    """Channels-last, oneDNN's gradient of their weights crashes or is wrong (`layout._guard`)."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, channels, 3), nn.Conv2d(channels, 8, 1, stride=2))
+    exact = copy.deepcopy(network).double()
+    strides: list[int] = []
+    lay_out_channels_last(network)
+    network[1].register_forward_pre_hook(lambda layer, given: strides.append(given[0].stride(1)))
+    images = torch.randn(4, 3, 12, 12)
+    network(images).square().sum().backward()
+    exact(images.double()).square().sum().backward()
+    assert strides == [100]  # the guard comes first: 10 x 10 pixels from one channel to the next
+    assert network[1].weight.stride() == (channels, 1, 1, 1)
+    for mine, true in zip(network.parameters(), exact.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, true.grad.float(), rtol=1e-4, atol=1e-4)
