@@ -12,7 +12,7 @@ from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.data.tasks import Batch, TaskBatch
 from metakd.distillation.objective import Answers, Objective
 from metakd.errors import UserError
-from metakd.exporting.parity import Sessions, one_hot
+from metakd.exporting.parity import Sessions, alike, one_hot
 from metakd.exporting.shipped.sessions import Session
 
 __all__ = ["ByGraph", "ByHead"]
@@ -78,7 +78,8 @@ class ByGraph(_NotTrained):
         for i in range(len(tasks)):
             targets = tasks.support_targets[i]
             width = self.width or (targets.shape[1] if targets.is_floating_point() else tasks.ways)
-            given = tasks.support[i], torch.from_numpy(one_hot(targets, width)), tasks.query[i]
+            support, query = alike(tasks.support[i], tasks.query[i])
+            given = support, torch.from_numpy(one_hot(targets, width)), query
             found.append(_ran(self.session, self.where, (len(tasks.query[i]), width), *given))
         return torch.stack(found)[None]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.data.tasks import TaskBatch
@@ -21,7 +22,16 @@ from metakd.models.cost import median_seconds
 from metakd.runs.record import known
 from metakd.runs.records_export import Accuracies, Difference, Latency
 
-__all__ = ["Sessions", "accuracy_of", "check", "difference_of", "latency_of", "one_hot", "solve"]
+__all__ = [
+    "Sessions",
+    "accuracy_of",
+    "alike",
+    "check",
+    "difference_of",
+    "latency_of",
+    "one_hot",
+    "solve",
+]
 
 SLACK = 20.0
 """How many times as far from float64 as PyTorch's float32 another runtime may be."""
@@ -65,6 +75,15 @@ def one_hot(targets: Tensor, width: int) -> np.ndarray:
     if targets.is_floating_point():
         return _array(targets)
     return np.eye(width, dtype=np.float32)[targets.cpu().numpy()]
+
+
+def alike(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """Return texts, ids [n, length], of one length; other examples as they are."""
+    if support.is_floating_point():
+        return support, query
+    longest = max(support.shape[1], query.shape[1])
+    padded = [F.pad(ids, (0, longest - ids.shape[1])) for ids in (support, query)]
+    return padded[0], padded[1]
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -235,11 +254,8 @@ def latency_of(
         width: columns of the one-hot labels.
     """
     asked = replace(task, query=task.query[:, :1], query_targets=task.query_targets[:, :1])
-    inputs = (
-        _array(asked.support[0]),
-        one_hot(asked.support_targets[0], width),
-        _array(asked.query[0]),
-    )
+    support, query = alike(asked.support[0], asked.query[0])
+    inputs = (_array(support), one_hot(asked.support_targets[0], width), _array(query))
     with _one_thread():
         found = {
             "task_ms": _ms(lambda: sessions.model(*inputs)),

@@ -47,7 +47,8 @@ def read_classes(folder: Path, embeds: bool) -> tuple[np.ndarray, np.ndarray, li
         raise ValueError("its labels are not those of its examples")
     if not 0 <= labels.min() <= labels.max() < len(names) == len(set(names)):
         raise ValueError("its labels are of other classes")
-    if (kept.dtype == np.float32) != embeds or (embeds and kept.ndim != 2):
+    wanted = (np.dtype(np.float32),) if embeds else (np.dtype(np.uint8), np.dtype(np.int32))
+    if kept.dtype not in wanted or (embeds and kept.ndim != 2):
         raise ValueError(f"its examples are {kept.dtype} of shape {list(kept.shape)}")
     if embeds and not np.isfinite(kept).all():
         raise ValueError("its features are not finite")

@@ -14,10 +14,12 @@ from metakd.exporting.shipped.classes import CLASSES, read_classes, write_classe
 from metakd.exporting.shipped.files import checked_file
 from metakd.exporting.shipped.pixels import Pictures
 from metakd.exporting.shipped.sessions import Session, open_session
+from metakd.exporting.shipped.texts import Texts
 
 __all__ = ["FewShot", "WrongBundleError"]
 
 FILE = "bundle.json"
+KINDS: dict[str, Any] = {"pictures": Pictures, "text": Texts}
 AT_ONCE = 64
 """Pictures that a graph answers at once."""
 
@@ -41,16 +43,19 @@ class FewShot:
         self.folder, self.threads = folder, threads
         self.said = _content(folder)
         try:
-            kind = (self.said["preprocessing"] or {"kind": "numbers"}).get("kind", "pictures")
-            if kind != "pictures":
-                raise ValueError(f"run.py shows it no {kind}")
-            self.examples = Pictures(self.said["preprocessing"])
+            said = self.said["preprocessing"] or {"kind": "numbers"}
+            kind = said.get("kind", "pictures")
+            if kind not in KINDS:
+                raise ValueError(f"run.py shows it no {kind}; MetaKD does: metakd predict")
+            self.examples = KINDS[kind](said)
             self.scale = float(self.said.get("scale", 1.0))
             ways = self.said["fixed_ways"]
             self.fixed_ways = None if ways is None else int(ways)
             self.most_ways = int(self.said.get("most_ways", sys.maxsize))
             self.parts = {name: str(file) for name, file in self.said["graphs"].items()}
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except ImportError as error:
+            raise WrongBundleError(f"tokens of texts: pip install tokenizers ({error})") from None
+        except Exception as error:  # a tokenizer's exceptions have no base class of their own
             raise WrongBundleError(f"{folder / FILE}: {error}") from None
         self._open: dict[str, Session] = {}
         self.names: list[str] = []
@@ -62,18 +67,18 @@ class FewShot:
         """Whether features of the examples are kept, not the examples."""
         return "embedding" in self.parts
 
-    def read(self, files: Sequence[Path]) -> np.ndarray:
-        """Return pictures as they are kept before the network sees them.
+    def read(self, sources: Sequence[Any]) -> np.ndarray:
+        """Return pictures, or texts, as they are kept before the network sees them.
 
         Raises:
             WrongBundleError: one cannot be read.
         """
         try:
-            return np.stack([self.examples.read(file) for file in files])
+            return np.stack([self.examples.read(one) for one in sources])
         except ValueError as error:
             raise WrongBundleError(str(error)) from None
 
-    def add(self, name: str, files: Sequence[Path]) -> None:
+    def add(self, name: str, sources: Sequence[Any]) -> None:
         """Learn examples of a class, one that is known or a new one.
 
         Raises:
@@ -85,14 +90,14 @@ class FewShot:
                     f"this student tells {self.most_ways} classes apart, and '{name}' is one more"
                 )
             self.names.append(name)
-        shown = self.read(files)
+        shown = self.read(sources)
         if self.embeds:
             shown = self._features(shown)
         self.kept = shown if self.kept is None else np.concatenate([self.kept, shown])
-        number = np.full(len(files), self.names.index(name), np.int64)
+        number = np.full(len(sources), self.names.index(name), np.int64)
         self.labels = np.concatenate([self.labels, number])
 
-    def probabilities(self, files: Sequence[Path]) -> np.ndarray:
+    def probabilities(self, sources: Sequence[Any]) -> np.ndarray:
         """Return the probabilities [n, classes] of pictures.
 
         Raises:
@@ -107,8 +112,8 @@ class FewShot:
         if not self.embeds:
             kept = self.examples.seen(kept)
         found = []
-        for first in range(0, len(files), AT_ONCE):
-            asked = self.read(files[first : first + AT_ONCE])
+        for first in range(0, len(sources), AT_ONCE):
+            asked = self.read(sources[first : first + AT_ONCE])
             if self.embeds:
                 logits = self._run("head", kept, one_hot, self._features(asked))
             else:

@@ -36,6 +36,8 @@ class Pictures:
         KeyError, TypeError, ValueError: it says something else.
     """
 
+    what = "pictures"
+
     def __init__(self, said: Mapping[str, Any]) -> None:
         self.channels, self.height, self.width = (
             int(said[name]) for name in ("channels", "height", "width")
@@ -56,13 +58,33 @@ class Pictures:
         self.scale = (np.float32(1.0) / (np.float32(255.0) * std)).reshape(-1, 1, 1)
         self.shift = (-mean / std).reshape(-1, 1, 1)
 
-    def files(self, folder: Path) -> list[Path]:
+    def files(self, folder: Path) -> list[Any]:
         """Return the picture files that lie directly in a folder, by name."""
         with os.scandir(folder) as entries:
             names = sorted(e.name for e in entries if e.is_file())
         return [folder / n for n in names if n.lower().endswith(SUFFIXES) and n[0] != "."]
 
-    def read(self, file: Path) -> np.ndarray:
+    def by_class(self, folder: Path) -> list[tuple[str, list[Any]]]:
+        """Return the picture files of each class: its name is that of a folder in the folder.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._")
+        return [(path.name, self.files(path)) for path in inner]
+
+    def asked(self, path: Path) -> list[tuple[str, str, Any]]:
+        """Return (class, place, file) of each picture to name; no class where a file is named.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if not path.is_dir():
+            return [("", str(path), path)]
+        found = [("", self.files(path)), *self.by_class(path)]
+        return [(name, str(file), file) for name, files in found for file in files]
+
+    def read(self, file: Any) -> np.ndarray:
         """Return a picture [channels, height, width] uint8.
 
         Raises:

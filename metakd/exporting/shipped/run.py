@@ -1,12 +1,13 @@
-"""Learn classes from a few pictures of each and name others; needs no PyTorch.
+"""Learn classes from a few examples of each and name others; needs no PyTorch.
 
-    python run.py --examples FOLDER IMAGE_OR_FOLDER ...
-    python run.py --add-class NAME IMAGE_OR_FOLDER ...
-    python run.py IMAGE_OR_FOLDER ...
+    python run.py --examples FOLDER FILE_OR_FOLDER ...
+    python run.py --add-class NAME FILE_OR_FOLDER ...
+    python run.py FILE_OR_FOLDER ...
 
-FOLDER holds a folder of pictures for each class. --add-class keeps a class beside the model; once
-classes are kept, --examples is not needed (with it they are not used). Where the pictures to name
-lie in folders with the classes' names, the accuracy is printed, too.
+FOLDER holds a folder of pictures for each class, or a .txt file for each class, a text in each
+line. --add-class keeps a class beside the model; once classes are kept, --examples is not needed
+(with it they are not used). Where what is to be named lies in folders, or files, with the classes'
+names, the accuracy is printed, too.
 """
 
 from __future__ import annotations
@@ -40,10 +41,8 @@ def main() -> int:
         if asked.examples is None:
             student.load()
         else:
-            for name, files in _by_folder(student, asked.examples):
-                if not files or not name:
-                    raise WrongBundleError(f"{asked.examples}: put pictures into class folders")
-                student.add(name, files)
+            for name, shown in _by_class(student, asked.examples):
+                student.add(name, shown)
         return _name(student, asked.paths, asked.json)
     except WrongBundleError as error:
         print(f"run.py: {' '.join(str(error).split())}", file=sys.stderr)
@@ -52,10 +51,10 @@ def main() -> int:
 
 def _add(student: FewShot, name: str, paths: list[Path]) -> int:
     student.load()
-    files = [file for path in paths for _, file in _asked(student, path)]
-    if not files:
-        raise WrongBundleError(f"--add-class {name}: which pictures? name files or folders")
-    student.add(name, files)
+    shown = [one for path in paths for _, _, one in _asked(student, path)]
+    if not shown:
+        raise WrongBundleError(f"--add-class {name}: which examples? name files or folders")
+    student.add(name, shown)
     student.save()
     print(f"{CLASSES}: {len(student.names)} classes, {len(student.labels)} examples")
     return 0
@@ -64,15 +63,15 @@ def _add(student: FewShot, name: str, paths: list[Path]) -> int:
 def _name(student: FewShot, paths: list[Path], as_json: bool) -> int:
     asked = [one for path in paths for one in _asked(student, path)]
     if not asked:
-        raise WrongBundleError("which pictures? name files or folders")
-    found = student.probabilities([file for _, file in asked])
+        raise WrongBundleError(f"which {student.examples.what}? name files or folders")
+    found = student.probabilities([one for _, _, one in asked])
     answers = [
-        {"file": str(file), "class": student.names[p.argmax()], "probability": float(p.max())}
-        for (_, file), p in zip(asked, found, strict=True)
+        {"file": place, "class": student.names[p.argmax()], "probability": float(p.max())}
+        for (_, place, _), p in zip(asked, found, strict=True)
     ]
     known = [
         (true, one["class"])
-        for (true, _), one in zip(asked, answers, strict=True)
+        for (true, _, _), one in zip(asked, answers, strict=True)
         if true in student.names
     ]
     accuracy = sum(a == b for a, b in known) / max(1, len(known))
@@ -85,26 +84,30 @@ def _name(student: FewShot, paths: list[Path], as_json: bool) -> int:
     for one in answers:
         print(f"{one['file']}  {one['class']}  {100 * one['probability']:.1f} %")
     if known:
-        print(f"accuracy {100 * accuracy:.1f} % of {len(known)} pictures")
+        print(f"accuracy {100 * accuracy:.1f} % of {len(known)} {student.examples.what}")
     return 0
 
 
-def _asked(student: FewShot, path: Path) -> list[tuple[str, Path]]:
-    """Return (name of its class folder, or nothing; file) of each picture."""
-    if not path.is_dir():
-        return [("", path)]
-    here = [("", file) for file in student.examples.files(path)]
-    return here + [(n, file) for n, files in _by_folder(student, path) for file in files]
-
-
-def _by_folder(student: FewShot, folder: Path) -> list[tuple[str, list[Path]]]:
+def _asked(student: FewShot, path: Path) -> list[tuple[str, str, Any]]:
+    """Return (its class, or nothing; its place; it itself) of each picture or text."""
     try:
-        inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._")
-        found = [(path.name, student.examples.files(path)) for path in inner]
-    except OSError as error:
-        raise WrongBundleError(f"{folder} cannot be read ({error.strerror})") from None
-    if not found and not student.examples.files(folder):
-        raise WrongBundleError(f"{folder}: no picture in it, nor in its folders")
+        found: list[tuple[str, str, Any]] = student.examples.asked(path)
+    except (OSError, ValueError) as error:
+        raise WrongBundleError(f"{path} cannot be read ({error})") from None
+    if not found:
+        raise WrongBundleError(f"{path}: no {student.examples.what} in it")
+    return found
+
+
+def _by_class(student: FewShot, folder: Path) -> list[tuple[str, list[Any]]]:
+    what = student.examples.what
+    try:
+        found: list[tuple[str, list[Any]]] = student.examples.by_class(folder)
+    except (OSError, ValueError) as error:
+        raise WrongBundleError(f"{folder} cannot be read ({error})") from None
+    if not found or not all(shown for _, shown in found):
+        kind = "a folder" if what == "pictures" else "a .txt file"
+        raise WrongBundleError(f"{folder}: put {what} of each class into {kind} with its name")
     return found
 
 

@@ -1,4 +1,4 @@
-"""A bundle's pictures, read without torch, are those of MetaKD to the last bit."""
+"""A bundle's pictures and texts, read without torch, are those of MetaKD to the last bit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import torch
 from PIL import Image
 
 from metakd.data.picture_preprocessing import PicturePreprocessing, Reading
+from metakd.data.text_preprocessing import Bytes, Ngrams
+from metakd.data.text_rows import cleaned
+from metakd.data.tokens import Tokens
 from metakd.exporting.shipped.pixels import Pictures
+from metakd.exporting.shipped.texts import Texts as ShippedTexts
 from metakd.using.inputs import each_of
 
 
@@ -73,3 +77,20 @@ def test_grey_is_that_of_every_colour() -> None:
     wanted = PicturePreprocessing(1, rows, columns, (0.5,), (0.5,))
     own = Pictures(wanted.plain())
     assert np.array_equal(own.coloured(colours), wanted.fit(picture)[0].numpy())
+
+
+def test_ids_of_texts_are_those_of_metakd(tmp_path: Path) -> None:
+    texts = [
+        "Turn ON the lights!",
+        "what's the weather in Zürich",
+        "été  —  42 °C",
+        "a" * 99,
+        "日本",
+    ]
+    (tmp_path / "one.txt").write_text("\n".join(texts), encoding="utf-8")
+    learned = Tokens(length=12, size=300, lower=False).fitted(["turn on the light", "weather"])
+    for wanted in (Bytes(length=16), Ngrams(length=24, buckets=97), learned):
+        own = ShippedTexts(wanted.plain())
+        lines = own.lines(tmp_path / "one.txt")
+        expected = wanted.encode([cleaned(text, "here") for text in texts])
+        assert np.array_equal(np.stack([own.read(line) for line in lines]), expected.numpy())

@@ -1,0 +1,108 @@
+"""Texts as a network reads them: ids, 0 where a text has ended. NumPy, and for tokens `tokenizers`.
+
+What `metakd.data.text_preprocessing` and `metakd.data.tokens` do, to the same ids.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Texts"]
+
+SUFFIX = ".txt"
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+class Texts:
+    """How texts are prepared for a network; a .txt file holds one in each line.
+
+    Args:
+        said: `preprocessing` of bundle.json.
+
+    Raises:
+        ImportError: it reads tokens, and `tokenizers` is not installed.
+        KeyError, TypeError, ValueError: it says something else.
+    """
+
+    what = "texts"
+
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        self.length, self.lower = int(said["length"]), bool(said["lower"])
+        self.reads, self.tokenizer = str(said["reads"]), None
+        if self.length < 1:
+            raise ValueError("length must be positive")
+        if self.reads == "ngrams":
+            self.buckets = int(said["buckets"])
+            self.sizes = tuple(int(size) for size in said["sizes"])
+        elif self.reads in ("tokens", "wordpieces"):
+            import tokenizers
+
+            self.tokenizer = tokenizers.Tokenizer.from_str(said["tokenizer"])
+            self.tokenizer.enable_truncation(self.length)
+            self.tokenizer.no_padding()
+        elif self.reads != "bytes":
+            raise ValueError(f"unknown way of reading: {self.reads[:40]!r}")
+
+    def by_class(self, folder: Path) -> list[tuple[str, list[Any]]]:
+        """Return the texts of each class: its name is that of a file in the folder.
+
+        Raises:
+            OSError, ValueError: it cannot be read.
+        """
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() == SUFFIX)
+        return [(file.stem, self.lines(file)) for file in files]
+
+    def asked(self, path: Path) -> list[tuple[str, str, Any]]:
+        """Return (class, place, text) of each text to name; no class where a file is named.
+
+        Raises:
+            OSError, ValueError: it cannot be read.
+        """
+        found = [("", path)]
+        if path.is_dir():
+            files = sorted(p for p in path.iterdir() if p.suffix.lower() == SUFFIX)
+            found = [(file.stem, file) for file in files]
+        return [
+            (name, f"{file}:{number}", text)
+            for name, file in found
+            for number, text in enumerate(self.lines(file), 1)
+        ]
+
+    def lines(self, file: Path) -> list[str]:
+        """Return the texts of a file, single blanks between words; empty lines are left out."""
+        text = file.read_text(encoding="utf-8-sig").replace("\0", " ")
+        return [found for line in text.splitlines() if (found := " ".join(line.split()))]
+
+    def read(self, text: Any) -> np.ndarray:
+        """Return the ids [length] int32 of a text."""
+        composed = unicodedata.normalize("NFC", text)
+        composed = composed.lower() if self.lower else composed
+        ids = np.zeros(self.length, np.int32)
+        found = self._ids(composed)[: self.length]
+        ids[: len(found)] = found
+        return ids
+
+    def seen(self, ids: np.ndarray) -> np.ndarray:
+        """Return ids [n, length] as the network takes them, int64."""
+        return ids.astype(np.int64)
+
+    def _ids(self, text: str) -> list[int]:
+        if self.tokenizer is not None:
+            return [i + 1 for i in self.tokenizer.encode(text).ids]
+        if self.reads == "bytes":
+            return [byte + 1 for byte in text.encode()]
+        found = []
+        for word in _WORD.findall(text):
+            whole = f"<{word}>"
+            pieces = [whole]
+            for size in self.sizes:
+                pieces += [whole[i : i + size] for i in range(len(whole) - size + 1)]
+            found += [1 + zlib.crc32(piece.encode()) % self.buckets for piece in pieces]
+        return found
