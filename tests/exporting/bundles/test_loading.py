@@ -289,7 +289,8 @@ def test_the_script_refuses_as_well(
     words = ["--examples", shown, shown]
     assert json.loads(without_torch(made, [*words, "--json"]))["accuracy"] == 1.0
     (tmp_path / "empty").mkdir()
-    assert "no picture in it" in without_torch(made, ["--examples", tmp_path / "empty"], 2)
+    said = without_torch(made, ["--examples", tmp_path / "empty"], status=2)
+    assert "put pictures of each class" in said
     change(made, "graphs", "head", to="../head.onnx")
     assert "no file of the bundle" in without_torch(made, words, status=2)
     change(made, "format", to="os")
