@@ -376,6 +376,21 @@ class ClassData(ABC):
         other.checksum = hashlib.sha256(left_out.encode()).hexdigest()
         return other
 
+    def with_fewer(self, split: str, index: Tensor) -> Self:
+        """Return the data with some examples of `split` alone; the other splits are as they were.
+
+        Args:
+            split: `train`, `validate` or `test`.
+            index: [n] int64, their positions.
+        """
+        found = self.prepared.splits[split].select(index)
+        present = {found.class_names[c] for c in found.labels.unique().tolist()}
+        chosen = found.without({*found.class_names} - present)
+        other = self._with({**self.prepared.splits, split: chosen})
+        drawn = json.dumps([self.checksum, split, index.tolist()])
+        other.checksum = hashlib.sha256(drawn.encode()).hexdigest()
+        return other
+
     def _with(
         self, splits: dict[str, ClassExamples], preprocessing: Preprocessing | None = None
     ) -> Self:
