@@ -25,12 +25,12 @@ from typing import Any
 import torch
 
 from metakd.compression.choosing import Choice, propose, search
-from metakd.compression.description import NetworkDescription, TaskDescription
+from metakd.compression.description import NetworkDescription
 from metakd.compression.proposer import Proposer
 from metakd.compression.proposer_training import train_proposer
 from metakd.compression.space import Space
 from metakd.compression.strategy import Strategy
-from metakd.pipeline.compression_table import GOALS, Goal, Table, build_table, judge_of, key_of
+from metakd.pipeline.compression_table import GOALS, Goal, build_table, judge_of
 from metakd.reports.statistics import paired_test
 
 FOLDS = 4
@@ -81,11 +81,11 @@ def train(students: list[tuple[str, str, str, str, int]], folder: Path) -> list[
     return runs
 
 
-def rule(space: Space, task: TaskDescription) -> Strategy:
+def rule(space: Space, network: NetworkDescription) -> Strategy:
     """Return the strategy of the smallest summed damage: sensitivities without any learning."""
     _, found = space.draw(1024, torch.Generator().manual_seed(0))
-    features = task.features(found)
-    damage, error = features[..., -6], features[..., -3]  # of a group's layers, of their weights
+    features = network.features(found)
+    damage, error = features[..., -7], features[..., -4]  # of a group's layers, of their weights
     return space.strategy(found, int((damage + error).sum(1).argmin()))
 
 
@@ -121,22 +121,24 @@ def searched(run: Path, goal: Goal, kept: Path) -> dict[str, Any]:
 
 
 def compare(
-    run: Path, goal: Goal, table: Table, proposer: Proposer, found: dict[str, Any]
+    run: Path,
+    goal: Goal,
+    network: NetworkDescription,
+    proposer: Proposer,
+    found: dict[str, Any],
 ) -> dict[str, Any]:
     """Return one compression task's accuracies by method; `found`: of its search."""
     judge = judge_of(run)
     test = judge_of(run, "test", TEST_POOL, TEST_TASKS)
     space = Space(judge.costs(), goal.budget, prunes=True, bits=goal.bits)
-    network = NetworkDescription.from_plain(table.networks[key_of(judge)]["network"])
-    task = TaskDescription.of(network, space)
     strategies = [Strategy.from_plain(plain) for plain in found["strategies"]]
     values = found["values"]
     search_choice = Choice.best_of(strategies, values)
-    zero = timed(lambda: propose(space, task, proposer))
-    ten = timed(lambda: propose(space, task, proposer, judge.accuracy, 10))
+    zero = timed(lambda: propose(space, network, proposer))
+    ten = timed(lambda: propose(space, network, proposer, judge.accuracy, 10))
     chosen = {
         "uniform": space.strategy(space.uniform()),
-        "rule": rule(space, task),
+        "rule": rule(space, network),
         "meta 0": zero.choice.strategy,
         "meta 10": ten.choice.strategy,
         **{f"search {n}": search_choice.after(n) for n in SEARCHED},
@@ -235,7 +237,9 @@ def main() -> int:
             if fold not in proposers:
                 others = [keys[str(r)] for j, r in enumerate(runs) if j % FOLDS == fold]
                 proposers[fold] = train_proposer(table.tasks(without=others))
-            compared = compare(run, goal, table, proposers[fold], best)
+            plain = table.networks[keys[str(run)]]["network"]
+            network = NetworkDescription.from_plain(plain)
+            compared = compare(run, goal, network, proposers[fold], best)
             file.write_text(json.dumps(compared, indent=1), encoding="utf-8")
             print(run.name, goal.name, compared["test"], file=sys.stderr, flush=True)
         found.append(json.loads(file.read_text(encoding="utf-8")))

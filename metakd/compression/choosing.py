@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from metakd.compression.description import TaskDescription
+from metakd.compression.description import NetworkDescription
 from metakd.compression.proposer import Proposer
 from metakd.compression.space import Candidates, Space
 from metakd.compression.strategy import Strategy
@@ -50,7 +50,7 @@ class Choice:
 
 
 def search(space: Space, value: Value, evaluations: int, seed: int = 0) -> Choice:
-    """Search with a tree-structured Parzen estimator (Bergstra et al., 2011), the uniform one first.
+    """Search by a tree-structured Parzen estimator (Bergstra et al., 2011), uniform first.
 
     Args:
         space: within the budget.
@@ -90,7 +90,7 @@ def search(space: Space, value: Value, evaluations: int, seed: int = 0) -> Choic
 
 def propose(
     space: Space,
-    task: TaskDescription,
+    network: NetworkDescription,
     proposer: Proposer,
     value: Value | None = None,
     evaluations: int = 0,
@@ -103,7 +103,7 @@ def propose(
 
     Args:
         space: within the budget.
-        task: its description.
+        network: what is made smaller.
         proposer: trained on other tasks.
         value: of a strategy; not needed for the proposal alone.
         evaluations: 0, or at least 2.
@@ -119,14 +119,14 @@ def propose(
         )
     generator = torch.Generator().manual_seed(seed)
     if evaluations == 0 or value is None:
-        found = _best(space, task, proposer, [], [], None, generator)
+        found = _best(space, network, proposer, [], [], None, generator)
         return Choice(space.strategy(found))
     evaluated = [space.uniform()]
     values = [value(space.strategy(evaluated[0]))]
     members = len(proposer.prior)
     for i in range(evaluations - 1):
         member = None if i == 0 else i % members
-        found = _best(space, task, proposer, evaluated, values, member, generator)
+        found = _best(space, network, proposer, evaluated, values, member, generator)
         evaluated.append(found)
         values.append(value(space.strategy(found)))
     return Choice.best_of([space.strategy(c) for c in evaluated], values)
@@ -135,7 +135,7 @@ def propose(
 @torch.no_grad()
 def _best(
     space: Space,
-    task: TaskDescription,
+    network: NetworkDescription,
     proposer: Proposer,
     evaluated: list[Candidates],
     values: list[float],
@@ -146,7 +146,7 @@ def _best(
 
     Args:
         space: of candidates.
-        task: its description.
+        network: what is made smaller.
         proposer: which predicts.
         evaluated: the uniform strategy first; those in it are not returned again.
         values: their accuracies.
@@ -157,10 +157,10 @@ def _best(
     if len(values) > 1:
         shown = _joined(evaluated[1:])
         relative = torch.tensor([v - values[0] for v in values[1:]])
-        weights = proposer.adapted(proposer.points(space, task, shown), relative)
+        weights = proposer.adapted(proposer.points(space, network, shown), relative)
 
     def scores(found: Candidates) -> torch.Tensor:
-        predicted = proposer(proposer.points(space, task, found), weights)
+        predicted = proposer(proposer.points(space, network, found), weights)
         if member is not None:
             predicted = predicted[member]
         else:

@@ -1,20 +1,20 @@
-"""A compression task in numbers: its layers, what each of them bears, and the budget."""
+"""A trained network in numbers: its layers, and what each of them bears."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from metakd.compression.costs import COUNTED, Costs
+from metakd.compression.costs import Costs
 from metakd.compression.pruning import prune
 from metakd.compression.quantize import recalibrate, running
-from metakd.compression.space import Candidates, Space
+from metakd.compression.space import Candidates
 from metakd.compression.strategy import FLOAT
 from metakd.models.normalization import (
     has_batchnorm,
@@ -22,15 +22,16 @@ from metakd.models.normalization import (
     set_running_statistics,
 )
 
-__all__ = ["FEATURES", "NetworkDescription", "TaskDescription", "describe_network"]
+__all__ = ["FEATURES", "NetworkDescription", "describe_network"]
 
 LEVELS = (0.5, 0.2)
 """Keep ratios at which each group is pruned alone."""
 WIDTHS = tuple(range(2, 9))
 """Bits at which each layer's weights are rounded alone."""
-STATIC = 10
-FEATURES = STATIC + 9
-"""Numbers that describe a layer together with what is done to it."""
+FEATURES = 10
+"""Numbers of a layer together with what is done to it."""
+VERSION = 1
+"""Of what a table keeps of a network."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class NetworkDescription:
     """A trained network in numbers that are comparable between networks.
 
     Attributes:
-        static: [layers, STATIC] shapes, position, share of costs, kind.
+        outputs: [layers] channels or features.
         group: [layers] the group that a layer's outputs are; -1: none.
         inputs: [layers, groups] share of its inputs that come from a group.
         channels: [groups].
@@ -49,7 +50,7 @@ class NetworkDescription:
         integers: [layers] position among the layers that can be integers; -1: it cannot.
     """
 
-    static: Tensor
+    outputs: Tensor
     group: Tensor
     inputs: Tensor
     channels: Tensor
@@ -75,46 +76,25 @@ class NetworkDescription:
             }
         )
 
-
-@dataclass(frozen=True)
-class TaskDescription:
-    """A network and a budget.
-
-    Attributes:
-        network: the network.
-        shares: [3] of multiply-adds, parameters and bytes; 1: any.
-    """
-
-    network: NetworkDescription
-    shares: Tensor
-
-    @classmethod
-    def of(cls, network: NetworkDescription, space: Space) -> TaskDescription:
-        """Return the description of a space's task."""
-        given = space.budget.shares
-        shares = torch.tensor([given.get(n, 1.0) for n in COUNTED], dtype=torch.float64)
-        return cls(network, shares)
-
     def features(self, found: Candidates) -> Tensor:
         """Return what each layer is and what is done to it, [n, layers, FEATURES] float32."""
-        network = self.network
-        keep = found.kept / network.channels
+        keep = found.kept / self.channels
         none = keep.new_ones(len(keep), 1)
-        outputs = torch.cat([keep, none], 1)[:, network.group]
-        inputs = 1.0 - (1.0 - keep) @ network.inputs.T
+        outputs = torch.cat([keep, none], 1)[:, self.group]
+        inputs = 1.0 - (1.0 - keep) @ self.inputs.T
         zero = 0.0 * none
-        damage = torch.cat([_between(keep, network.damage), zero], 1)[:, network.group]
-        magnitude = torch.cat([_between(keep, network.magnitude), zero], 1)[:, network.group]
+        damage = torch.cat([_between(keep, self.damage), zero], 1)[:, self.group]
+        magnitude = torch.cat([_between(keep, self.magnitude), zero], 1)[:, self.group]
         real = torch.full((len(keep), 1), FLOAT)
-        bits = torch.cat([found.bits, real], 1)[:, network.integers].double()
+        bits = torch.cat([found.bits, real], 1)[:, self.integers].double()
         widths = (bits.clamp(max=WIDTHS[-1]) - WIDTHS[0]).long()
-        error = network.rounding.expand(len(keep), -1, -1).gather(2, widths[..., None])[..., 0]
+        error = self.rounding.expand(len(keep), -1, -1).gather(2, widths[..., None])[..., 0]
         error = torch.where(bits < FLOAT, error, 0.0)
         chosen = [outputs, outputs.log(), inputs, damage, damage.sqrt(), magnitude, error]
-        budget = self.shares.log().sum().expand_as(outputs)
-        chosen += [torch.where(bits < FLOAT, bits / 8, 2.0), budget]
-        static = network.static.expand(len(keep), -1, -1)
-        return torch.cat([static, torch.stack(chosen, -1)], -1).float()
+        channels = torch.cat([found.kept, none], 1)[:, self.group]
+        stay = torch.where(self.group < 0, self.outputs.log(), channels.log())
+        chosen += [torch.where(bits < FLOAT, bits / 8, 2.0), stay, -(-stay).exp()]
+        return torch.stack(chosen, -1).float()
 
 
 def describe_network(
@@ -130,21 +110,6 @@ def describe_network(
     layers, groups = costs.layers, costs.groups
     modules = dict(backbone.named_modules())
     members = costs.output_of.tolist()
-    rows = []
-    total = {n: max(costs.whole[n], 1.0) for n in COUNTED}
-    for i, layer in enumerate(layers):
-        fan_in = layer.inputs // layer.groups * layer.kernel
-        rows.append(
-            [
-                *(math.log(n) / 5 for n in (layer.inputs, layer.outputs, layer.kernel, fan_in)),
-                i / max(1, len(layers) - 1),
-                layer.macs / total["macs"],
-                layer.parameters / total["parameters"],
-                float(layer.kind == "Linear"),
-                float(layer.groups > 1),
-                members.count(members[i]) / len(layers) if members[i] >= 0 else 0.0,
-            ]
-        )
     rounding = [
         [_rounding(modules[layer.name].weight, bits) for bits in WIDTHS]  # type: ignore[arg-type]
         for layer in layers
@@ -164,7 +129,7 @@ def describe_network(
         magnitude.append([float(lost[n - 1]) if n else 0.0 for n in gone])
     places = [costs.integers.index(n.name) if n.name in costs.integers else -1 for n in layers]
     return NetworkDescription(
-        static=torch.tensor(rows, dtype=torch.float64),
+        outputs=torch.tensor([n.outputs for n in layers], dtype=torch.float64),
         group=costs.output_of,
         inputs=costs.input_of,
         channels=costs.channels,
@@ -180,7 +145,7 @@ def _between(keep: Tensor, curve: Tensor) -> Tensor:
     points = [1.0, *LEVELS, 0.0]
     values = torch.cat([0.0 * curve[:, :1], curve, curve[:, -1:]], 1)
     found = torch.zeros_like(keep)
-    for i, (high, low) in enumerate(zip(points, points[1:], strict=False)):
+    for i, (high, low) in enumerate(pairwise(points)):
         part = ((high - keep) / (high - low)).clamp(0.0, 1.0)
         found = found + part * (values[:, i + 1] - values[:, i])
     return found.clamp_min(0.0)

@@ -13,16 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metakd.algorithms.ridge import ridge_weights
-from metakd.compression.description import FEATURES, TaskDescription
+from metakd.compression.description import FEATURES, NetworkDescription
 from metakd.compression.proposer import Proposer
 from metakd.compression.space import Candidates
 
 __all__ = ["EvaluatedTask", "train_proposer"]
 
 MOST_SUPPORT = 10
-STEPS = 400
+STEPS = 150
 LEARNING_RATE = 5e-3
-WEIGHT_DECAY = 1e-2
+WEIGHT_DECAY = 1.0
 
 
 @dataclass(frozen=True)
@@ -30,68 +30,58 @@ class EvaluatedTask:
     """A compression task and its evaluated strategies.
 
     Attributes:
-        task: its description.
+        network: what is made smaller.
         uniform: the uniform strategy, one candidate.
         candidates: others.
         values: [n] accuracy of each less that of the uniform strategy.
     """
 
-    task: TaskDescription
+    network: NetworkDescription
     uniform: Candidates
     candidates: Candidates
     values: Tensor
 
 
-def train_proposer(
-    tasks: Sequence[EvaluatedTask], seed: int = 0, steps: int = STEPS
-) -> Proposer:
+def train_proposer(tasks: Sequence[EvaluatedTask], seed: int = 0, steps: int = STEPS) -> Proposer:
     """Return a proposer trained on evaluated tasks.
+
+    Each member weighs the tasks in proportions of its own (Bayesian bootstrap, Rubin, 1981).
 
     Args:
         tasks: of several networks and budgets, at least two.
-        seed: of its start and episodes.
+        seed: of proportions and episodes.
         steps: updates; each sees every task once.
     """
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        proposer = Proposer()
-    layers, present, values, known = _stacked(tasks)
-    seen = layers[present]
-    proposer.mean.copy_(seen.mean(0))
+    proposer = Proposer()
+    layers = torch.cat([t.network.features(t.candidates).flatten(0, 1) for t in tasks])
+    proposer.mean.copy_(layers.mean(0))
     # A number that is the same in all of them says nothing about others.
-    spread = seen.std(0)
+    spread = layers.std(0)
     proposer.deviation.copy_(torch.where(spread > 1e-6, spread, torch.ones(FEATURES)))
+    most = max(len(t.values) for t in tasks)
+    points = torch.zeros(len(tasks), most, FEATURES)
+    values, known = torch.zeros(len(tasks), most), torch.zeros(len(tasks), most, dtype=torch.bool)
+    for i, task in enumerate(tasks):
+        origin = proposer.embed(task.network.features(task.uniform))
+        n = len(task.values)
+        points[i, :n] = proposer.embed(task.network.features(task.candidates)) - origin
+        values[i, :n], known[i, :n] = task.values.float(), True
     proposer.scale.copy_(values[known].std().clamp_min(1e-6))
     goals = values / proposer.scale
+    shares = -torch.rand(len(proposer.prior), len(tasks), generator=generator).clamp_min(1e-6).log()
     optimizer = torch.optim.AdamW(proposer.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         support = _support(known, generator)
-        loss = _loss(proposer, layers, present, goals, support, known & ~support)
+        errors = _errors(proposer, points, goals, support)
+        weights = shares[:, :, None] * (known & ~support)
+        loss = (errors * weights).sum() / weights.sum().clamp_min(1e-6)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     return proposer.eval()
-
-
-def _stacked(tasks: Sequence[EvaluatedTask]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return tasks as one: uniform strategies first, padded with what is not `present` or known."""
-    found = [
-        torch.cat([t.task.features(t.uniform), t.task.features(t.candidates)]) for t in tasks
-    ]
-    strategies, deepest = max(len(f) for f in found), max(f.shape[1] for f in found)
-    layers = torch.zeros(len(tasks), strategies, deepest, FEATURES)
-    present = torch.zeros(len(tasks), strategies, deepest, dtype=torch.bool)
-    values = torch.zeros(len(tasks), strategies - 1)
-    known = torch.zeros(len(tasks), strategies - 1, dtype=torch.bool)
-    for i, (features, task) in enumerate(zip(found, tasks, strict=True)):
-        layers[i, : len(features), : features.shape[1]] = features
-        present[i, : len(features), : features.shape[1]] = True
-        values[i, : len(task.values)] = task.values.float()
-        known[i, : len(task.values)] = True
-    return layers, present, values, known
 
 
 def _support(known: Tensor, generator: torch.Generator) -> Tensor:
@@ -102,27 +92,13 @@ def _support(known: Tensor, generator: torch.Generator) -> Tensor:
     return order.argsort(1).argsort(1) < count
 
 
-def _loss(
-    proposer: Proposer,
-    layers: Tensor,
-    present: Tensor,
-    goals: Tensor,
-    support: Tensor,
-    asked: Tensor,
-) -> Tensor:
-    """Return the mean error of the asked strategies' values, of all members."""
-    tasks, strategies = layers.shape[:2]
-    found = proposer.embed(layers.flatten(0, 1), present.flatten(0, 1))
-    found = found.unflatten(1, (tasks, strategies))
-    points = found[:, :, 1:] - found[:, :, :1]
-    predicted = []
-    for own, prior in zip(points, proposer.prior, strict=True):
-        shown = own * support[..., None]  # a row of zeros changes no solution
-        left = (goals[..., None] - own @ prior) * support[..., None]
+def _errors(proposer: Proposer, points: Tensor, goals: Tensor, support: Tensor) -> Tensor:
+    """Return the error of each strategy's value once the support is known, [members, tasks, n]."""
+    shown = points * support[..., None]  # a row of zeros changes no solution
+    found = []
+    for prior in proposer.prior:
+        left = (goals[..., None] - points @ prior) * support[..., None]
         weights = prior + ridge_weights(shown, left, proposer.log_penalty.exp())
-        predicted.append((own @ weights)[..., 0])
-    errors = F.smooth_l1_loss(
-        torch.stack(predicted), goals.expand(len(predicted), -1, -1), reduction="none"
-    )
-    return (errors * asked).sum() / (asked.sum() * len(predicted)).clamp_min(1)
-
+        predicted = (points @ weights)[..., 0]
+        found.append(F.smooth_l1_loss(predicted, goals, reduction="none"))
+    return torch.stack(found)

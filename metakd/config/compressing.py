@@ -30,6 +30,7 @@ def check_compress(config: Config) -> None:
             f"{typed}: algorithm={algorithm.name} trains two networks and what generates their "
             "starts, which cannot be made smaller; type compress=none, or algorithm=protonet"
         )
+    _check_strategy(config)
     if not compress.supports.quantizes:
         return
     if algorithm.supports.adapts and not algorithm.supports.adapts_head:
@@ -48,6 +49,42 @@ def check_compress(config: Config) -> None:
             )
 
 
+def _check_strategy(config: Config) -> None:
+    compress = config.compress
+    chosen, count = compress.strategy, compress.evaluations
+    if chosen == "uniform":
+        return
+    typed = f"compress.strategy={chosen}"
+    if config.dataset.supports.kind != "classification":
+        raise UserError(
+            f"{typed}: strategies are judged by few-shot accuracy, and dataset="
+            f"{config.dataset.name} has none; type compress.strategy=uniform"
+        )
+    if compress.latency is not None:
+        raise UserError(
+            f"{typed}: what a strategy takes is not known before it is measured, so that "
+            f"compress.latency={compress.latency:g} cannot be searched; type compress.macs=0.5 in "
+            "its place, or compress.strategy=uniform"
+        )
+    if not compress.supports.prunes and compress.bytes is None:
+        raise UserError(
+            f"{typed}: without a budget for bytes all layers have compress.bits; type "
+            "compress.bytes=0.2, or compress.strategy=uniform"
+        )
+    if chosen == "search" and count < 1:
+        raise UserError(f"{typed} evaluates nothing: type compress.evaluations=30")
+    if chosen == "meta" and count == 1:
+        raise UserError(
+            f"{typed}: with one evaluated strategy there is nothing to compare; type "
+            "compress.evaluations=0 for the proposal alone, or 2 or more"
+        )
+    if chosen == "meta" and compress.proposer is None:
+        raise UserError(
+            f"{typed}: which proposer? type compress.proposer=FILE; metakd compress --learn "
+            "FOLDER_OF_RUNS makes one"
+        )
+
+
 def idle_in_compress(config: Config) -> dict[str, str | bool]:
     """Return the settings that change nothing, and why, by name; False where they do."""
     compress = config.compress
@@ -57,8 +94,11 @@ def idle_in_compress(config: Config) -> dict[str, str | bool]:
     trains = compress.iterations > 0 and (prunes or compress.qat)
     found: dict[str, str | bool] = {
         f"compress.{name}": not prunes and f"compress={compress.name} takes no channels away"
-        for name in ("importance", "embedding", "strategy")
+        for name in ("importance", "embedding")
     }
+    chosen = f"compress.strategy={compress.strategy}"
+    found["compress.evaluations"] = compress.strategy == "uniform" and f"{chosen} tries none"
+    found["compress.proposer"] = compress.strategy != "meta" and f"{chosen} asks none"
     for name in ("bits", "qat"):
         found[f"compress.{name}"] = not quantizes and f"compress={compress.name} has no integers"
     for name in (

@@ -22,12 +22,12 @@ from metakd.errors import UserError
 from metakd.models.weights_file import header
 from metakd.pipeline.cards import student_card
 from metakd.pipeline.compressed_file import NAME, compressed_learner
+from metakd.pipeline.compression_choice import chosen_strategy
 from metakd.pipeline.compression_plan import (
     DEFAULT_MACS,
     backbone_like,
     examples_of,
     learner_around,
-    strategy_of,
 )
 from metakd.pipeline.groups import whole_batches
 from metakd.pipeline.learners import Student, Taught, meta_train
@@ -158,17 +158,18 @@ def _pruned(
         learner.load_state_dict(kept["learner"])
         return strategy, learner
     smaller = copy.deepcopy(student.algorithm.backbone).eval()
-    strategy = strategy_of(prepared, smaller)
+    gradients = None
+    how = prepared.config.compress
+    if how.supports.prunes and how.importance == "taylor":
+        gradients = _gradients(prepared, student.algorithm)
+    strategy = chosen_strategy(prepared, recorder, student.algorithm, gradients)
     if strategy.prunes:
-        gradients = None
-        if prepared.config.compress.importance == "taylor":
-            gradients = _gradients(prepared, student.algorithm)
         prune(
             smaller,
             strategy,
             shown[0][:2],
             gradients=gradients,
-            embedding=prepared.config.compress.embedding,
+            embedding=how.embedding,
         )
         recalibrate(smaller, shown)
     learner = learner_around(prepared, smaller, student.algorithm)

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.compression.budget import Budget
 from metakd.compression.choosing import propose, search
 from metakd.compression.costs import Costs
-from metakd.compression.description import TaskDescription
 from metakd.compression.proposer import read_proposer
 from metakd.compression.space import Space
 from metakd.compression.strategy import FLOAT, Strategy
 from metakd.config.schema import Config
 from metakd.pipeline.compression_plan import DEFAULT_MACS, examples_of, strategy_of
 from metakd.pipeline.compression_value import Judge, check_judged
-from metakd.pipeline.prepare import Prepared
 from metakd.stages.recorder import Recorder
+
+if TYPE_CHECKING:
+    from metakd.pipeline.prepare import Prepared
 
 __all__ = ["check_choice", "chosen_strategy"]
 
 
-def check_choice(prepared: Prepared, backbone: nn.Module) -> None:
+def check_choice(prepared: Prepared) -> None:
     """Refuse, before anything is trained, a choice of strategies that cannot be made.
 
     Args:
-        prepared: the run.
-        backbone: the student's, untrained.
+        prepared: the run; its student is not trained yet.
 
     Raises:
         UserError: with what to type.
@@ -39,6 +41,7 @@ def check_choice(prepared: Prepared, backbone: nn.Module) -> None:
         return
     check_judged(prepared, "validate")
     examples = examples_of(prepared, 2)[0]
+    backbone = copy.deepcopy(prepared.student).eval()
     _space(prepared.config, Costs(backbone, examples, how.embedding)).uniform()
     if how.strategy == "meta":
         read_proposer(Path(str(how.proposer)).expanduser())
@@ -71,8 +74,8 @@ def chosen_strategy(
         found = search(space, judge.accuracy, how.evaluations, config.seed)
     else:
         proposer = read_proposer(Path(str(how.proposer)).expanduser())
-        task = TaskDescription.of(judge.describe(costs), space)
-        found = propose(space, task, proposer, judge.accuracy, how.evaluations, config.seed)
+        network = judge.describe(costs)
+        found = propose(space, network, proposer, judge.accuracy, how.evaluations, config.seed)
     if found.values:
         recorder.say(
             f"compress: of {len(found.values)} strategies the best reaches "

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from metakd.compression.budget import Budget
-from metakd.compression.description import FEATURES, NetworkDescription, TaskDescription
+from metakd.compression.description import VERSION, NetworkDescription
 from metakd.compression.proposer_training import EvaluatedTask
 from metakd.compression.space import Candidates, Space
 from metakd.compression.strategy import FLOAT
@@ -33,7 +33,7 @@ from metakd.runs.folder import open_run
 
 __all__ = ["GOALS", "Goal", "Table", "build_table", "judge_of"]
 
-STRATEGIES = 16
+STRATEGIES = 24
 """Random ones of each run and budget, beside the uniform one."""
 
 
@@ -114,10 +114,9 @@ class Table:
                 torch.tensor([line["bits"] for line in lines]),
             )
             accuracy = torch.tensor([line["accuracy"] for line in lines], dtype=torch.float64)
-            shares = torch.tensor(lines[0]["shares"], dtype=torch.float64)
             found.append(
                 EvaluatedTask(
-                    TaskDescription(network, shares),
+                    network,
                     every[:1],
                     every[1:],
                     accuracy[1:] - accuracy[0],
@@ -147,7 +146,7 @@ def key_of(judge: Judge) -> str:
         found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     config = judge.prepared.config
     task = config.task.evaluation()
-    also = [judge.data.checksum, judge.tasks, FEATURES, str(task), config.algorithm.name]
+    also = [judge.data.checksum, judge.tasks, VERSION, str(task), config.algorithm.name]
     found.update(json.dumps([*also, judge.learner.backbone.__class__.__name__]).encode())
     return found.hexdigest()[:16]
 
@@ -213,7 +212,6 @@ def _evaluate_run(run: Path, file: Path, strategies: int, goals: Sequence[Goal])
             continue
         generator = torch.Generator().manual_seed(stream_key(0, f"{key} {goal.name}") % 2**62)
         _, drawn = space.draw(strategies, generator)
-        shares = [goal.budget.shares.get(n, 1.0) for n in ("macs", "parameters", "bytes")]
         for number in range(strategies + 1):
             if (key, goal.name, number) in table.values:
                 continue
@@ -222,7 +220,6 @@ def _evaluate_run(run: Path, file: Path, strategies: int, goals: Sequence[Goal])
                 {
                     "run": key,
                     "goal": goal.name,
-                    "shares": shares,
                     "number": number,
                     "kept": one.kept[0].tolist(),
                     "bits": one.bits[0].tolist(),

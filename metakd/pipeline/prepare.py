@@ -39,6 +39,7 @@ from metakd.models.layout import lay_out_channels_last
 from metakd.models.network import Network
 from metakd.models.weights import fill
 from metakd.models.weights_file import WeightsFile
+from metakd.pipeline.compression_choice import check_choice
 from metakd.pipeline.compression_plan import check_compression
 from metakd.pipeline.construction import (
     build_backbone,
@@ -338,6 +339,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         check_learned(prepared)
         read_unlabelled(prepared)
         check_compression(prepared)
+        check_choice(prepared)
     return prepared
 
 

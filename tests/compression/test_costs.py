@@ -38,9 +38,7 @@ def conv4() -> Conv4:
     ],
     ids=["conv4", "group_norm", "cnn", "resnet8", "mobilenet"],
 )
-def test_counted_costs_are_those_of_the_pruned_network(
-    network: nn.Module, embedding: bool
-) -> None:
+def test_counted_costs_are_those_of_the_pruned_network(network: nn.Module, embedding: bool) -> None:
     space = Space(Costs(network, IMAGES, embedding), Budget(macs=0.4, bytes=0.3), bits=8)
     _, found = space.draw(3, DRAW.manual_seed(1))
     strategy = space.strategy(found, 2)

@@ -37,8 +37,14 @@ class CompressConfig(OptimizerConfig):
     """Largest share of the bytes of its saved weights; integers count as such."""
     latency: float | None = setting(None, **SHARE)
     """Largest share of the time of one example, measured on this machine in PyTorch and float32."""
-    strategy: str = setting("uniform", words=("uniform",))
-    """How layers share the budget: `uniform`, all lose the same share of their channels."""
+    strategy: str = setting("uniform", words=("uniform", "search", "meta"))
+    """How layers share the budget: `uniform`, all lose the same share of their channels; `search`,
+    as few-shot accuracy on meta-validation says of strategies that Optuna tries; `meta`, as a
+    proposer says that has learned from other runs."""
+    evaluations: int = setting(30, least=0)
+    """Strategies that are tried; with `meta` 0 takes the first proposal as it is."""
+    proposer: str | None = None
+    """File that `metakd compress --learn` wrote, for `strategy=meta`."""
     importance: str = setting("magnitude", words=("magnitude", "taylor"))
     """Which channels go: those of the smallest weights, or of the smallest first-order change of
     the loss on meta-train batches."""
