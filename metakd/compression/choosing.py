@@ -153,7 +153,7 @@ def _best(
         member: whose prediction counts; None: the mean over all, less their standard deviation.
         generator: of what is drawn.
     """
-    weights = proposer.prior
+    weights: torch.Tensor = proposer.prior
     if len(values) > 1:
         shown = _joined(evaluated[1:])
         relative = torch.tensor([v - values[0] for v in values[1:]])

@@ -111,8 +111,7 @@ def describe_network(
     modules = dict(backbone.named_modules())
     members = costs.output_of.tolist()
     rounding = [
-        [_rounding(modules[layer.name].weight, bits) for bits in WIDTHS]  # type: ignore[arg-type]
-        for layer in layers
+        [_rounding(modules[layer.name].weight, bits) for bits in WIDTHS] for layer in layers
     ]
     before = _embedded(copy.deepcopy(backbone), batches)
     damage = [
@@ -122,7 +121,7 @@ def describe_network(
     magnitude = []
     for g in range(len(groups)):
         weights = [modules[n.name].weight for n, m in zip(layers, members, strict=True) if m == g]
-        norms = sum(w.detach().double().cpu().flatten(1).square().sum(1) for w in weights)  # type: ignore
+        norms = sum(w.detach().double().cpu().flatten(1).square().sum(1) for w in weights)
         assert isinstance(norms, Tensor)
         lost = norms.sort().values.cumsum(0) / norms.sum().clamp_min(1e-30)
         gone = [len(norms) - max(1, round(level * len(norms))) for level in LEVELS]

@@ -78,7 +78,7 @@ def train_proposer(tasks: Sequence[EvaluatedTask], seed: int = 0, steps: int = S
         weights = shares[:, :, None] * (known & ~support)
         loss = (errors * weights).sum() / weights.sum().clamp_min(1e-6)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
     return proposer.eval()
