@@ -38,10 +38,12 @@ def learn(folder: str, output: str | None, jobs: str | None, strategies: str | N
             "students first, for example with metakd train -m student.width=8,16,32"
         )
     from metakd.pipeline.compression_learning import PROPOSER, TABLE, learn_to_compress
+    from metakd.pipeline.compression_table import STRATEGIES
 
     file = place / PROPOSER if output is None else Path(output).expanduser()
-    numbers = {n: v for n, v in (("jobs", processes), ("strategies", drawn)) if v is not None}
-    learn_to_compress(runs, place / TABLE, file, **numbers)
+    learn_to_compress(
+        runs, place / TABLE, file, strategies=drawn or STRATEGIES, jobs=processes or 1
+    )
     return 0
 
 
