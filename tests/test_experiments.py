@@ -190,10 +190,10 @@ def losses_of(file: Path) -> list[list[str]]:
     "name", [n for n in NAMES if n.startswith("cifar100/")], ids=lambda n: n.partition("/")[2]
 )
 def test_every_loss_that_a_file_names_can_be_typed(name: str) -> None:
-    file = FILES[NAMES.index(name)]
-    typed = losses_of(file)
+    number = NAMES.index(name)
+    typed = losses_of(FILES[number])
     assert len(typed) >= 6
-    for words in typed:
+    for words in typed[number % 3 :: 3]:  # all of them in three files
         composed = metakd.compose(f"experiment={name}", *words)
         check(composed.config)
         assert composed.config.distill.name == words[0].removeprefix("distill=")

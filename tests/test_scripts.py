@@ -362,8 +362,8 @@ def ranking(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_every_run_of_the_ranking_of_losses_can_be_composed(
     ranking: ModuleType, tmp_path: Path
 ) -> None:
-    for pair in ranking.HALF:
-        for loss, words in ranking.LOSSES.items():
+    for pair, losses in zip(ranking.HALF, ([*ranking.LOSSES], ["kd"]), strict=True):
+        for loss, words in ((name, ranking.LOSSES[name]) for name in losses):
             command = ranking.command(tmp_path / "run", pair, loss, 1, 30, ["device=cpu"])
             composed = metakd.compose(*command[4:])
             check(composed.config)
