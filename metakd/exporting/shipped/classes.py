@@ -25,7 +25,8 @@ def read_classes(folder: Path, embeds: bool) -> tuple[np.ndarray, np.ndarray, li
     Args:
         folder: the bundle.
         embeds: the examples are features [n, size] float32; else what the network sees, before it
-            is normalised.
+            is normalised: pixels uint8, ids int32, or rows of a table float64, where NaN is a
+            missing value.
 
     Raises:
         ValueError: the file is damaged, or leads out of the bundle.
@@ -39,19 +40,24 @@ def read_classes(folder: Path, embeds: bool) -> tuple[np.ndarray, np.ndarray, li
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             kept, labels = stored["kept"], stored["labels"]
             names = [str(name) for name in stored["names"]]
-    except (KeyError, TypeError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise ValueError(" ".join(str(error).split())[:160]) from None
-    except (NotImplementedError, RuntimeError, SyntaxError, MemoryError) as error:
-        raise ValueError(" ".join(str(error).split())[:160]) from None
-    if labels.dtype != np.int64 or labels.shape != kept.shape[:1] or not len(labels):
+            if not (isinstance(kept, np.ndarray) and isinstance(labels, np.ndarray)):
+                raise ValueError("it holds something else than arrays")
+    except Exception as error:  # zlib, zipfile, tokenize and NumPy each raise their own
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ValueError(reason) from None
+    if labels.dtype != np.int64 or labels.ndim != 1 or not len(labels):
+        raise ValueError("its labels are no numbers of classes")
+    if labels.shape != kept.shape[:1]:
         raise ValueError("its labels are not those of its examples")
     if not 0 <= labels.min() <= labels.max() < len(names) == len(set(names)):
         raise ValueError("its labels are of other classes")
-    wanted = (np.dtype(np.float32),) if embeds else (np.dtype(np.uint8), np.dtype(np.int32))
-    if kept.dtype not in wanted or (embeds and kept.ndim != 2):
+    wanted = ("float32",) if embeds else ("uint8", "int32", "float64")
+    if str(kept.dtype) not in wanted or kept.ndim < 2 or (embeds and kept.ndim != 2):
         raise ValueError(f"its examples are {kept.dtype} of shape {list(kept.shape)}")
     if embeds and not np.isfinite(kept).all():
         raise ValueError("its features are not finite")
+    if kept.dtype == np.float64 and np.isinf(kept).any():
+        raise ValueError("its rows are not finite")
     return kept, labels, names
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,8 @@ class FewShot:
             self.scale = float(self.said.get("scale", 1.0))
             ways = self.said["fixed_ways"]
             self.fixed_ways = None if ways is None else int(ways)
-            self.most_ways = int(self.said.get("most_ways", sys.maxsize))
+            most = int(self.said.get("most_ways", sys.maxsize))
+            self.most_ways = most if self.fixed_ways is None else min(most, self.fixed_ways)
             self.parts = {name: str(file) for name, file in self.said["graphs"].items()}
         except ImportError as error:
             raise WrongBundleError(f"tokens of texts: pip install tokenizers ({error})") from None
@@ -84,18 +85,21 @@ class FewShot:
         Raises:
             WrongBundleError: one cannot be read, or it is a class too many.
         """
-        if name not in self.names:
-            if len(self.names) == self.most_ways:
-                raise WrongBundleError(
-                    f"this student tells {self.most_ways} classes apart, and '{name}' is one more"
-                )
-            self.names.append(name)
+        if name not in self.names and len(self.names) >= self.most_ways:
+            raise WrongBundleError(
+                f"this student tells {self.most_ways} classes apart, and '{name}' is one more"
+            )
         shown = self.read(sources)
         if self.embeds:
             shown = self._features(shown)
+        if self.kept is not None and shown.shape[1:] != self.kept.shape[1:]:
+            raise WrongBundleError(
+                f"{self.folder / CLASSES} keeps examples of shape {list(self.kept.shape[1:])}, and "
+                f"this student's are {list(shown.shape[1:])}"
+            )
         self.kept = shown if self.kept is None else np.concatenate([self.kept, shown])
-        number = np.full(len(sources), self.names.index(name), np.int64)
-        self.labels = np.concatenate([self.labels, number])
+        before = [self.names[i] for i in self.labels]
+        self._label([*before, *[name] * len(sources)])
 
     def probabilities(self, sources: Sequence[Any]) -> np.ndarray:
         """Return the probabilities [n, classes] of pictures.
@@ -135,9 +139,17 @@ class FewShot:
         if not (self.folder / CLASSES).exists():
             return
         try:
-            self.kept, self.labels, self.names = read_classes(self.folder, self.embeds)
+            kept, labels, names = read_classes(self.folder, self.embeds)
+            if len(names) > self.most_ways:
+                raise ValueError(
+                    f"{len(names)} classes, and this student tells {self.most_ways} apart"
+                )
+            if not self.embeds and (kept.shape[1:], kept.dtype) != self.examples.kept:
+                raise ValueError(f"its examples are {kept.dtype} of shape {list(kept.shape[1:])}")
         except (OSError, ValueError) as error:
             raise WrongBundleError(f"{self.folder / CLASSES} cannot be used ({error})") from None
+        self.kept = kept
+        self._label([names[i] for i in labels])
 
     def save(self) -> None:
         """Write the classes beside the graphs: the old file or the new one, never half of it.
@@ -151,6 +163,14 @@ class FewShot:
         except OSError as error:
             raise WrongBundleError(f"{self.folder / CLASSES} cannot be written ({error})") from None
 
+    def _label(self, of_each: Sequence[str]) -> None:
+        """Number the classes in the order of their names, as MetaKD does.
+
+        Which column of a trained head a class gets depends on that order.
+        """
+        self.names = sorted(set(of_each))
+        self.labels = np.array([self.names.index(name) for name in of_each], np.int64)
+
     def _features(self, shown: np.ndarray) -> np.ndarray:
         parts = [
             self._run("embedding", self.examples.seen(shown[first : first + AT_ONCE]))
@@ -161,7 +181,7 @@ class FewShot:
     def _run(self, part: str, *inputs: np.ndarray) -> np.ndarray:
         try:
             if part not in self._open:
-                file = checked_file(self.folder, self.parts[part], self.said["files"])
+                file = self._checked(self.parts[part])
                 self._open[part] = open_session(self.said["format"], file, self.threads)
             return self._open[part](*inputs)
         except ImportError as error:
@@ -170,6 +190,16 @@ class FewShot:
             )
         except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
             raise WrongBundleError(f"the graph '{part}' cannot be used ({error})") from None
+
+    def _checked(self, name: str) -> Path:
+        """Return a graph's file once its checksum and those of its weights beside it are right."""
+        sums, stem = self.said["files"], PurePosixPath(name).with_suffix("")
+        beside = {other for other in sums if PurePosixPath(other).with_suffix("") == stem}
+        if self.said["format"] == "openvino":  # it reads these, whether they are listed or not
+            beside.add(str(stem.with_suffix(".bin")))
+        for other in sorted(beside):
+            checked_file(self.folder, other, sums)
+        return checked_file(self.folder, name, sums)
 
 
 def _content(folder: Path) -> dict[str, Any]:

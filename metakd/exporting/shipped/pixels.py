@@ -58,6 +58,11 @@ class Pictures:
         self.scale = (np.float32(1.0) / (np.float32(255.0) * std)).reshape(-1, 1, 1)
         self.shift = (-mean / std).reshape(-1, 1, 1)
 
+    @property
+    def kept(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and type of a picture that is kept."""
+        return (self.channels, self.height, self.width), np.dtype(np.uint8)
+
     def files(self, folder: Path) -> list[Any]:
         """Return the picture files that lie directly in a folder, by name."""
         with os.scandir(folder) as entries:

@@ -50,6 +50,11 @@ class Texts:
         elif self.reads != "bytes":
             raise ValueError(f"unknown way of reading: {self.reads[:40]!r}")
 
+    @property
+    def kept(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and type of a text that is kept: its ids."""
+        return (self.length,), np.dtype(np.int32)
+
     def by_class(self, folder: Path) -> list[tuple[str, list[Any]]]:
         """Return the texts of each class: its name is that of a file in the folder.
 

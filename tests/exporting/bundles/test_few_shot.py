@@ -1,0 +1,97 @@
+"""What a bundle's script keeps, refuses and checks; the graphs are stand-ins."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from metakd.exporting.shipped import few_shot
+from metakd.exporting.shipped.classes import CLASSES, write_classes
+from metakd.exporting.shipped.few_shot import FewShot, WrongBundleError
+
+SAID: dict[str, Any] = {"channels": 1, "height": 4, "width": 4, "mean": [0.5], "std": [0.25]}
+SAID |= {"reading": {"crop": True, "background": 255, "white": None}}
+
+
+def bundle(folder: Path, **other: Any) -> Path:
+    """A bundle of one graph, whose files hold nothing of a runtime."""
+    folder.mkdir(exist_ok=True)
+    files = {}
+    for name in ("model.xml", "model.bin"):
+        (folder / name).write_bytes(name.encode())
+        files[name] = hashlib.sha256(name.encode()).hexdigest()
+    content = {"schema": 1, "format": "openvino", "graphs": {"model": "model.xml"}, "files": files}
+    content |= {"fixed_ways": 2, "preprocessing": SAID, **other}
+    (folder / "bundle.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "0.png")
+    return tmp_path / "0.png"
+
+
+def test_classes_are_numbered_by_their_names(tmp_path: Path, picture: Path) -> None:
+    student = FewShot(bundle(tmp_path / "made", fixed_ways=3))
+    for name, number in (("c", 1), ("a", 2), ("b", 1), ("c", 1)):
+        student.add(name, [picture] * number)
+    assert student.names == ["a", "b", "c"]
+    assert student.labels.tolist() == [2, 0, 0, 1, 2]
+    # So, too, of a file that keeps another order.
+    write_classes(student.folder, student.kept[:3], np.array([0, 1, 0]), ["z", "y"])  # type: ignore[index]
+    student.load()
+    assert (student.names, student.labels.tolist()) == (["y", "z"], [1, 0, 1])
+
+
+@pytest.mark.parametrize("limit", [{"fixed_ways": 2}, {"fixed_ways": None, "most_ways": 2}])
+def test_a_class_too_many(tmp_path: Path, picture: Path, limit: dict[str, Any]) -> None:
+    student = FewShot(bundle(tmp_path / "made", **limit))
+    student.add("a", [picture])
+    student.add("b", [picture])
+    with pytest.raises(WrongBundleError, match="tells 2 classes apart, and 'c' is one more"):
+        student.add("c", [picture])
+    student.add("b", [picture])
+    write_classes(student.folder, np.zeros((3, 1, 4, 4), np.uint8), np.arange(3), list("abc"))
+    with pytest.raises(WrongBundleError, match="3 classes, and this student tells 2 apart"):
+        student.load()
+
+
+def test_examples_of_another_student(tmp_path: Path) -> None:
+    student = FewShot(bundle(tmp_path / "made"))
+    for kept in (np.zeros((1, 1, 5, 4), np.uint8), np.zeros((1, 1, 4, 4))):
+        write_classes(student.folder, kept, np.arange(1), ["a"])
+        with pytest.raises(WrongBundleError, match=f"{CLASSES} cannot be used .its examples are"):
+            student.load()
+
+
+def test_weights_beside_a_graph_are_checked(
+    tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: Any) -> Any:
+        return lambda support, labels, query: np.zeros((len(query), 2), np.float32)
+
+    monkeypatch.setattr(few_shot, "open_session", opened)
+
+    def answers(folder: Path) -> int:
+        student = FewShot(folder)
+        student.add("a", [picture])
+        return len(student.probabilities([picture]))
+
+    folder = bundle(tmp_path / "made")
+    assert answers(folder) == 1
+    (folder / "model.bin").write_bytes(b"other weights")
+    with pytest.raises(WrongBundleError, match=r"'model\.bin' is not what was exported"):
+        answers(folder)
+    only = {"model.xml": hashlib.sha256(b"model.xml").hexdigest()}
+    with pytest.raises(WrongBundleError, match=r"'model\.bin' is not what was exported"):
+        answers(bundle(folder, files=only))  # not listed
+    (folder / "model.bin").unlink()
+    with pytest.raises(WrongBundleError, match=r"'model\.bin' is no file of the bundle"):
+        answers(folder)
