@@ -52,7 +52,7 @@ class CompressConfig(OptimizerConfig):
     """The embedding may lose numbers, too."""
     bits: int = setting(7, least=2, most=8)
     """Of integer weights; activations have 8. With 8, kernels of x86 processors without VNNI add
-    two products in 16 bits, which overflow; 7 are exact everywhere, in a byte each."""
+    two products in 16 bits, which overflow; with 7 none does, and each has a byte."""
     qat: bool = False
     """Train on with rounded weights and activations (quantisation-aware); false: they are rounded
     after training."""
