@@ -26,7 +26,6 @@ METRIC: dict[str, tuple[str, dict[str, Any]]] = {
     "vote": ("relation.Relation", {"score": "vote"}),
     "ridge": ("ridge.Ridge", {"regularizer": 0.5}),
     "supervised": ("supervised.Supervised", {"outputs": 8}),
-    "linear": ("supervised.Supervised", {"outputs": 8, "head": "linear"}),
     "centred": ("protonet.ProtoNet", {"centred": True}),
     "without_statistics": ("protonet.ProtoNet", {"statistics": False}),
 }
@@ -64,6 +63,12 @@ def test_inverse() -> None:
     matrix = x @ x.T + 1e-3 * torch.eye(6, dtype=torch.float64)  # eigenvalues about 10⁴ apart
     found = inverse(matrix, torch.tensor(1e-3, dtype=torch.float64))
     torch.testing.assert_close(found, torch.linalg.inv(matrix), rtol=1e-9, atol=1e-9)
+
+
+def test_a_regression_in_many_steps_is_refused(made_up_trained: Callable[..., Trained]) -> None:
+    trained = made_up_trained("supervised.Supervised", outputs=8, head="linear")
+    with pytest.raises(UserError, match="train with algorithm.head=centroid"):
+        adapting_graph(trained)
 
 
 def test_the_learner_stays_as_it_is(made_up_trained: Callable[..., Trained]) -> None:
