@@ -59,6 +59,12 @@ class GameSettings:
         _whole("discriminator_steps", self.discriminator_steps)
         if self.labelled_queries is not None:
             _whole("labelled_queries", self.labelled_queries)
+            if self.sees == "labelled":
+                raise UserError(
+                    f"algorithm.options.labelled_queries={self.labelled_queries} with "
+                    "sees=labelled: the discriminator would be told the labels that are not known; "
+                    "type algorithm.options.sees=probabilities"
+                )
         for name in ("game_weight", "r1"):
             if not getattr(self, name) >= 0:
                 raise UserError(

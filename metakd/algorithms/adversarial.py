@@ -235,8 +235,12 @@ class Adversarial(TeachingAlgorithm):
         answers: TaskAnswers | Answer | None,
     ) -> dict[str, Tensor]:
         """See `Algorithm.accumulate`; θ, φ and ψ get their gradients, ω takes its in `advance`."""
+        labelled = self.settings.labelled_queries
         if self.teacher is None or self.generator is None:
-            return self.student.accumulate(batch, objective, answers)
+            if labelled is None:
+                return self.student.accumulate(batch, objective, answers)
+            with objective.judged_by(partial(loss_on_first, labelled)):
+                return self.student.accumulate(batch, objective, answers)
         assert isinstance(batch, TaskBatch)
         bases: dict[str, Tensors] = {
             "teacher": dict(self.teacher.named_parameters()),

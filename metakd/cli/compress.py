@@ -78,6 +78,7 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError(f"{folder}: there is no such run folder{hint}")
     overrides = asked.words[1:]
     from metakd.config.checks import check
+    from metakd.config.compressing import compress_only
     from metakd.config.recorded import recorded_composed
     from metakd.runs.folder import RunFolder
 
@@ -89,6 +90,7 @@ def run(arguments: Sequence[str]) -> int:
             raise UserError(
                 "compress: how? type compress=prune, compress=quantize or compress=prune_quantize"
             )
+        compress_only(config)
         check(config)
         look_here_for(config.plugins)
     from metakd import pipeline

@@ -172,9 +172,9 @@ def _note_other_tasks(model: FewShotClassifier) -> None:
     calibration, shown = model.trained.calibration, model.examples_of_a_class
     if calibration is None:
         return
-    fewest, most = min(shown), max(shown)
     if not shown:  # the classes of its own head
         return
+    fewest, most = min(shown), max(shown)
     if (calibration.ways, calibration.shots, calibration.shots) != (len(shown), fewest, most):
         number = str(fewest) if fewest == most else f"{fewest} to {most}"
         _note(

@@ -50,8 +50,13 @@ def deployed_cost(
     shape = tuple(examples.shape[1:])
     files = [onnx_bytes(network, shape), onnx_bytes(plain, shape)]
     one = np.zeros((1, *shape), dtype=np.float32)
-    sessions = [session(file) for file in files]
-    (answers,) = sessions[0].run(None, {"images": examples.cpu().numpy()})
+    try:
+        sessions = [session(file) for file in files]
+        (answers,) = sessions[0].run(None, {"images": examples.float().cpu().numpy()})
+    except UserError:
+        raise
+    except Exception as error:  # ONNX Runtime's own kinds
+        raise UserError(f"ONNX Runtime does not run this network ({first_line(error)})") from error
     with running(network):
         simulated = network(examples)
     step = float(network.embedding.scale) if isinstance(network, Quantized) else 1.0

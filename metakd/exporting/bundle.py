@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metakd.adaptation.algorithm import MetricAlgorithm
+from metakd.errors import UserError, first_line
 from metakd.exporting.copied import KIT, copied
 from metakd.exporting.graphs.graph import AdaptingGraph, Graph
 from metakd.exporting.parity import Sessions
@@ -37,7 +38,15 @@ def write_graphs(folder: Path, graph: AdaptingGraph, runtime: Runtime) -> dict[s
     files = {}
     for name, part in graphs_of(graph).items():
         files[name] = f"{name}{runtime.suffix}"
-        runtime.write(part, folder / files[name])
+        try:
+            runtime.write(part, folder / files[name])
+        except (UserError, OSError):
+            raise
+        except Exception as error:  # exporters raise whatever a graph makes them stumble over
+            raise UserError(
+                f"--format {runtime.format}: this student cannot be exported "
+                f"({first_line(error)[:160]})"
+            ) from error
     return files
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 
 from metakd.data.preprocessing import Preprocessing
+from metakd.data.text_preprocessing import TextPreprocessing
 from metakd.errors import UserError
 from metakd.exporting.bundle import FILE
 from metakd.exporting.by_runtime import ByGraph, ByHead
@@ -135,7 +136,8 @@ def open_exported(
     kind: Callable[..., Any] = ExportedRegressor
     if content.kind == "classification":
         kind = ExportedClassifier
-    learner = kind(trained, batch_size=batch_size)
+    most = runtime_of(content.format).most.get("queries", batch_size)
+    learner = kind(trained, batch_size=min(batch_size, most))
     learner.folder, learner.content = folder, content
     if (folder / CLASSES).exists() and isinstance(learner, ExportedClassifier):
         learner.learn_kept()
@@ -162,7 +164,14 @@ def _trained(folder: Path, content: BundleFile) -> Trained:
         for name in content.graphs.values():
             if name not in content.files or not name.endswith(runtime.suffix):
                 raise ValueError(f"its graph '{name}' is not among its files")
+            for suffix in runtime.companions:
+                if PurePosixPath(name).with_suffix(suffix).as_posix() not in content.files:
+                    raise ValueError(f"the {suffix} file of its graph '{name}' is not listed")
+        if isinstance(preprocessing, TextPreprocessing):
+            preprocessing.encode(["a"])  # a tokenizer that is none
     except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
         raise _damaged(folder / FILE, error) from error
     sessions = Sessions(
         **{name: runtime.open(folder / file, threads=0) for name, file in content.graphs.items()}
@@ -172,7 +181,13 @@ def _trained(folder: Path, content: BundleFile) -> Trained:
     most = content.most_ways if width is None else width
     outputs = recipe.outputs if most is None else most
     return Trained(
-        replace(recipe, fixed_ways=most is not None, outputs=outputs, steps=content.steps),
+        replace(
+            recipe,
+            fixed_ways=most is not None,
+            outputs=outputs,
+            steps=content.steps,
+            precision="float32",  # that of the graphs
+        ),
         kind(sessions, str(folder), width).eval(),
         preprocessing,
         content.calibration,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -162,6 +163,10 @@ def difference_of(
                 best = exact.topk(2, 1).values
                 margins.append(best[:, 0] - best[:, 1])
             queries, count = queries + len(exact), count + 1
+    if not math.isfinite(pytorch + top):
+        raise RunError("the run's own answers to some tasks are not finite; nothing was written")
+    if not math.isfinite(largest):
+        raise RunError("the runtime's answers to some tasks are not finite; nothing was written")
     rounding = ROUNDING if graph.steps is None else ROUNDING_ADAPTING
     permitted = max(SLACK * pytorch, rounding * (1.0 + top))
     return Difference(

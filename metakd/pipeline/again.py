@@ -23,7 +23,7 @@ from metakd.pipeline.compressed_file import (
 from metakd.pipeline.deployed import cost_of
 from metakd.pipeline.draw import class_rows
 from metakd.pipeline.inputs import Known, without_card
-from metakd.pipeline.judging import judged, kept_means
+from metakd.pipeline.judging import judged, kept_means, means_of
 from metakd.pipeline.measure import (
     Evaluated,
     evaluate_learner,
@@ -217,13 +217,26 @@ def _evaluate_all(
     }
     smaller = run_with_compressed(run)
     if smaller is not None and not config.task.whole:
-        students["compressed"] = compressed_learner(prepared, smaller)
+        try:
+            students["compressed"] = compressed_learner(prepared, smaller)
+        except UserError as error:
+            if smaller is run:
+                raise
+            recorder.warn(f"a later compression is left out: {error}")
     teacher = teacher_of(prepared, run) if has(run, "teacher") else None
     view = None if teacher is None else embedded_by(prepared, teacher, recorder)
     models = {**students, **({} if teacher is None else {"teacher": teacher})}
     means = means_for(models, prepared, run, recorder, view, own)
     if "compressed" in students and means and "compressed" not in means and smaller is not None:
-        means |= kept_means(smaller)
+        kept = {k: v for k, v in kept_means(smaller).items() if k == "compressed"}
+        if not kept and own:
+            kept = means_of({"compressed": students["compressed"]}, prepared, recorder, None)
+        if not kept:
+            raise UserError(
+                f"evaluate.centre=true: '{smaller.path}' keeps no mean embedding, and this is "
+                "other data; compress it again with evaluate.centre=true"
+            )
+        means |= {name: mean.to(prepared.device) for name, mean in kept.items()}
     precision = precision_of(config, prepared.precision)
     for name, learner in students.items():
         judge = judged(learner, config, means.get(name))

@@ -166,6 +166,7 @@ def _carry_out(
     smaller = compress_student(prepared, recorder, folder, student, taught)
     learners = {"student": student.algorithm, "compressed": smaller.student.algorithm}
     means = means_for(dict(learners), prepared, run, recorder, None, own=True)
+    means.pop("compressed", None)  # that of the run's own smaller student
     if config.evaluate.centre and "compressed" not in means:
         means |= means_for(
             {"compressed": learners["compressed"]}, prepared, folder, recorder, None, own=True

@@ -19,6 +19,7 @@ from metakd.compression.strategy import FLOAT, Strategy
 from metakd.compression.structure import KEY, Structure, structure_of
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
+from metakd.models.cost import saved_bytes
 from metakd.models.weights_file import header
 from metakd.pipeline.cards import student_card
 from metakd.pipeline.compressed_file import NAME, compressed_learner
@@ -141,7 +142,7 @@ def figures_of_compressed(
         recorder.warn(
             f"compress: on this machine ONNX Runtime computes the integers more slowly than real "
             f"numbers ({deployed['latency_ms']:.3g} ms against {deployed['latency_float_ms']:.3g} "
-            "ms for an example); the file is smaller all the same"
+            "ms for an example)"
         )
     return {"cost": found, "compression": smaller.record}
 
@@ -247,6 +248,8 @@ def _record(
     bits = {name: c.bits for name, c in strategy.layers.items() if c.bits < FLOAT}
     body = smaller.algorithm.backbone if plain is None else plain
     after = measured(body, examples, counted, bits)
+    if plain is not None:  # scales and folded biases count, too
+        after["bytes"] = float(saved_bytes(smaller.algorithm.backbone))
     return {
         "method": how.name,
         "asked": asked,

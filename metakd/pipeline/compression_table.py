@@ -24,6 +24,7 @@ from metakd.compression.description import VERSION, NetworkDescription
 from metakd.compression.proposer_training import EvaluatedTask
 from metakd.compression.space import Candidates, Space
 from metakd.compression.strategy import FLOAT
+from metakd.config.compressing import takes_integers
 from metakd.data.counter_random import stream_key
 from metakd.errors import UserError
 from metakd.pipeline.again import evaluation_composed, prepare_evaluation
@@ -135,6 +136,8 @@ def judge_of(run: Path, part: str = "validate", pool: int = POOL, tasks: int = T
     prepared = prepare_evaluation(folder, evaluation_composed(folder))
     if not prepared.data.has_classes or prepared.config.task.whole:
         raise UserError(f"'{run}': only runs of few-shot classification can be learned from")
+    if prepared.config.algorithm.supports.teaches:
+        raise UserError(f"'{run}': the student of such a game cannot be judged by itself")
     return Judge(prepared, learner_of(prepared, folder, "student"), pool, tasks, part)
 
 
@@ -203,6 +206,8 @@ def _evaluate_run(run: Path, file: Path, strategies: int, goals: Sequence[Goal])
         table.append({"run": key, "path": str(run), "network": plain})
     new = 0
     for goal in goals:
+        if goal.bits < FLOAT and not takes_integers(judge.prepared.config):
+            continue
         space = Space(costs, goal.budget, prunes=True, bits=goal.bits)
         try:
             uniform = space.uniform()

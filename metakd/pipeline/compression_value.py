@@ -62,7 +62,9 @@ class Judge:
         config, data = self.prepared.config, self.prepared.class_data
         check_judged(self.prepared, self.part)
         shots = config.task.shots + config.task.queries
-        self.data: ClassData = data.with_fewer(self.part, pooled(data, self.part, self.pool, shots))
+        self.data: ClassData = data.with_fewer(
+            self.part, pooled(data, self.part, self.pool, shots, config.task.ways)
+        )
         self.examples = examples_of(self.prepared, CALIBRATION)
         self.learner.eval()
 
@@ -124,7 +126,7 @@ def check_judged(prepared: Prepared, part: str) -> None:
         )
 
 
-def pooled(data: ClassData, part: str, most: int, least: int) -> Tensor:
+def pooled(data: ClassData, part: str, most: int, least: int, ways: int) -> Tensor:
     """Return positions of at most so many examples, as many of each class: [n] int64.
 
     Args:
@@ -132,12 +134,13 @@ def pooled(data: ClassData, part: str, most: int, least: int) -> Tensor:
         part: whose examples.
         most: examples in all; more where tasks would lack classes.
         least: examples of a class that a task needs.
+        ways: classes that a task needs.
     """
     members, counts = data.split(part).members
     enough = (counts >= least).nonzero().flatten()
     key = stream_key(0, "compress_pool")
     classes = enough[permutation(key, len(enough), enough.device)]
-    classes = classes[: max(5, most // least)]
+    classes = classes[: max(ways, most // least)]
     each = max(least, most // max(1, len(classes)))
     found = []
     for c in classes.tolist():

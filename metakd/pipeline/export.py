@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metakd.config.overrides import quoted
+from metakd.config.schema import Config
 from metakd.data.reading_progress import reading_shown_by
-from metakd.errors import UserError
+from metakd.errors import RunError, UserError, first_line
 from metakd.exporting.bundle import (
     bundle_of,
     opened,
@@ -19,7 +20,7 @@ from metakd.exporting.bundle import (
 )
 from metakd.exporting.graphs.adapting import adapting_graph
 from metakd.exporting.new_folder import check_free, new_folder
-from metakd.exporting.runtimes.runtime import runtime_of
+from metakd.exporting.runtimes.runtime import Runtime, runtime_of
 from metakd.pipeline.again import evaluation_composed, prepare_evaluation
 from metakd.pipeline.compared import Compared
 from metakd.pipeline.compressed_file import NAME as COMPRESSED
@@ -92,12 +93,21 @@ def export_run(
     progress = Progress(quiet=quiet)
     with reading_shown_by(progress.bar):
         prepared = prepare_evaluation(run, composed)
+    _check_sizes(composed.config, target)
     graph = adapting_graph(trained)
     with new_folder(place) as folder:
         files = write_graphs(folder, graph, target)
         sessions = opened(folder, files, target)
         measured = Compared(trained, graph, prepared, sessions, target.format)
-        parity = measured.parity(tasks, _recorded(made, which, prepared))
+        try:
+            parity = measured.parity(tasks, _recorded(made, which, prepared))
+        except ValueError as error:
+            if isinstance(error, UserError):
+                raise
+            raise RunError(
+                f"--format {target.format} cannot answer the run's tasks "
+                f"({first_line(error)[:160]}); nothing was written"
+            ) from error
         sizes = {name: target.bytes(folder / file) for name, file in files.items()}
         write_scripts(folder, target)
         content = bundle_of(
@@ -112,6 +122,25 @@ def export_run(
         )
         write_content(folder, content)
     return Exported(place, content)
+
+
+def _check_sizes(config: Config, target: Runtime) -> None:
+    """Refuse a runtime that plans memory for smaller tasks than the run is evaluated on."""
+    if config.dataset.supports.kind == "regression":
+        return
+    shots = max([config.task.shots, *config.evaluate.shots])
+    sizes = {
+        "ways": config.task.ways,
+        "examples": config.task.ways * shots,
+        "queries": config.task.ways * config.task.queries,
+    }
+    for name, size in sizes.items():
+        most = target.most.get(name, size)
+        if size > most:
+            raise UserError(
+                f"--format {target.format} takes at most {most} {name} at once, and tasks of the "
+                f"run's evaluation have {size}; type --format onnx"
+            )
 
 
 def _recorded(run: RunFolder, which: str, prepared: Prepared) -> float | None:

@@ -47,6 +47,11 @@ def recovery_of(
     helps = taught is not None and taught.frozen is not None
     who = who_teaches(prepared, student.algorithm, helps)
     config = _settings(prepared.config, distils=who != "none")
+    if who in ("student", "both") and student.algorithm.whole_network() is None:
+        # Such a student has no head over the meta-train classes to ask.
+        distill = config.distill
+        mode = "prototype" if distill.teacher_mode == "head" else distill.teacher_mode
+        config = replace(config, distill=replace(distill, teacher_mode=mode))
     own = replace(prepared, config=config, student=smaller.backbone)
     if who == "none":
         return own, None, Objective().to(prepared.device), "on labels alone"

@@ -83,7 +83,11 @@ def load(
     """
     path = path.expanduser()
     if (path / FILE).is_file() and is_exported(path):
-        return open_exported(path, device, batch_size=batch_size, batchnorm=batchnorm, steps=steps)
+        found = open_exported(path, device, batch_size=batch_size, batchnorm=batchnorm, steps=steps)
+        held = found.trained.recipe.model
+        if which not in ("student", held):
+            raise UserError(f"which={which}: '{path}' holds the run's {held}; leave it out")
+        return found
     where = choose_device(device)
     if (path / FILE).is_file():
         return open_bundle(

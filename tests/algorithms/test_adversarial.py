@@ -146,6 +146,12 @@ def test_labels_of_the_other_queries_change_nothing(conv: Callable, image_tasks:
         assert found[name] != other[name]
     assert found["loss/kd"] == other["loss/kd"]
     assert found["adversarial/generator_loss"] == other["adversarial/generator_loss"]
+    # The twin without a teacher is shown no more labels.
+    alone = [
+        made(conv, joined=False, labelled_queries=number).accumulate(tasks, Objective(), None)
+        for number in (1, None)
+    ]
+    assert alone[0]["loss/ce"] != alone[1]["loss/ce"]
 
 
 def test_without_a_game(conv: Callable, image_tasks: Callable) -> None:
@@ -464,6 +470,7 @@ class TestStarts:
         ({"game_loss": "sinkhorn", "r1": 1.0}, "there is no discriminator"),
         ({"discriminate": "tasks", "r1": 1.0}, "type algorithm.options.r1=0"),
         ({"labelled_queries": 0}, "labelled_queries=0: expected at least 1"),
+        ({"labelled_queries": 1, "sees": "labelled"}, "type algorithm.options.sees=probabilities"),
     ],
     ids=str,
 )

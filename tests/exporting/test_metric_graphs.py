@@ -67,7 +67,7 @@ def test_inverse() -> None:
 
 def test_a_regression_in_many_steps_is_refused(made_up_trained: Callable[..., Trained]) -> None:
     trained = made_up_trained("supervised.Supervised", outputs=8, head="linear")
-    with pytest.raises(UserError, match="train with algorithm.head=centroid"):
+    with pytest.raises(UserError, match=r"train with algorithm\.head=centroid"):
         adapting_graph(trained)
 
 

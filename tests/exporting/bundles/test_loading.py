@@ -261,6 +261,12 @@ def test_a_program_of_torch_that_holds_more_than_tensors(tmp_path: Path) -> None
     changes: list[tuple[str, Callable[[bytes], bytes], str]] = [
         (model, lambda c: c.replace(b"torch.ops.aten.mul.Tensor", b"torch.load"), "it calls"),
         (model, lambda c: c.replace(b"torch.ops.aten.mul.Tensor", b"_operator.call"), "it calls"),
+        (
+            model,
+            lambda c: c.replace(b"aten.mul.Tensor", b"aten.from_file.default"),
+            "it calls",
+        ),
+        (model, lambda c: c.replace(b'"as_int": 2', b'"as_string": "/etc/hosts"'), "given a text"),
         (model, lambda c: c.replace(b'"guards_code": [', b'"guards_code": ["print(1)"'), "condit"),
         ("constants_config.json", lambda _: b'{"config": {"a": {"use_pickle": true}}}', "pickle"),
         ("sample_inputs/model.pt", lambda _: evil, "no program"),
