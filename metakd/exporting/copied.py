@@ -13,9 +13,9 @@ KIT = "kit"
 """The bundle's folder of modules, beside run.py."""
 
 PICTURES = ("picture_decoding", "picture_modes", "picture_depth", "colour_profile")
-READS = ("picture_reading", *PICTURES)
+READS = ("picture_reading", "class_names", *PICTURES)
 SHIPPED = ("few_shot", "classes", "files", "pixels", "sessions", "texts")
-_IMPORT = re.compile(r"^from metakd\.(?:data|exporting\.shipped)\.(\w+) import", re.MULTILINE)
+_IMPORT = re.compile(r"^( *)from metakd\.(?:data|exporting\.shipped)\.(\w+) import", re.MULTILINE)
 
 
 def copied(runtime: str) -> dict[str, str]:
@@ -37,4 +37,4 @@ def _text(module: str) -> str:
     assert spec is not None and spec.origin is not None
     source = Path(spec.origin).read_text(encoding="utf-8")
     from_where = f"# Of MetaKD {version('metakd')} ({module}), Apache-2.0.\n"
-    return from_where + _IMPORT.sub(rf"from {KIT}.\1 import", source)
+    return from_where + _IMPORT.sub(rf"\1from {KIT}.\2 import", source)

@@ -13,15 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from metakd.data.class_names import class_name
 from metakd.data.picture_decoding import decode
 from metakd.data.picture_reading import READING, Reading
 
-__all__ = ["SUFFIXES", "Pictures"]
+__all__ = ["FOREIGN", "SUFFIXES", "Pictures"]
 
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".avif", ".heic", ".heif"),
     *(".jfif", ".jpe", ".mpo", ".apng", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 )
+FOREIGN = ("__macosx", "@eadir", "$recycle.bin", "system volume information")
+"""Folders that archives, file servers and systems leave behind; never a class."""
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 """Weights of red, green and blue in grey: ITU-R 601-2."""
 
@@ -74,15 +77,21 @@ class Pictures:
 
         Raises:
             OSError: it cannot be read.
+            ValueError: two folders have the same name once accents are composed.
         """
-        inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._")
-        return [(path.name, self.files(path)) for path in inner]
+        inner = sorted(p for p in folder.iterdir() if not _is_foreign(p.name) and p.is_dir())
+        found = [(class_name(path.name), self.files(path)) for path in inner]
+        names = [name for name, _ in found]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two folders are called '{name}'; merge them")
+        return found
 
     def asked(self, path: Path) -> list[tuple[str, str, Any]]:
         """Return (class, place, file) of each picture to name; no class where a file is named.
 
         Raises:
-            OSError: it cannot be read.
+            OSError, ValueError: it cannot be read.
         """
         if not path.is_dir():
             return [("", str(path), path)]
@@ -129,6 +138,10 @@ class Pictures:
         across = _enlarging(width, self.width, kernel, 2 if self.cubic else 1)
         found = down @ (part @ across.T)
         return np.clip(np.rint(found), 0, 255).astype(np.uint8)
+
+
+def _is_foreign(name: str) -> bool:
+    return name.startswith(".") or name.lower() in FOREIGN
 
 
 def _enlarging(given: int, wanted: int, kernel: Callable[..., Any], support: int) -> np.ndarray:

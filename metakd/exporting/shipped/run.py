@@ -5,14 +5,15 @@
     python run.py FILE_OR_FOLDER ...
 
 FOLDER holds a folder of pictures for each class, or a .txt file for each class, a text in each
-line. --add-class keeps a class beside the model; once classes are kept, --examples is not needed
-(with it they are not used). Where what is to be named lies in folders, or files, with the classes'
-names, the accuracy is printed, too.
+line. --add-class keeps a class beside the model: name its pictures, or the folder that they lie in.
+Once classes are kept, --examples is not needed (with it they are not used). Where what is to be
+named lies in folders, or files, with the classes' names, the accuracy is printed, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from pathlib import Path
@@ -20,8 +21,13 @@ from typing import Any
 
 sys.dont_write_bytecode = True
 
-from metakd.exporting.shipped.classes import CLASSES  # noqa: E402
-from metakd.exporting.shipped.few_shot import FewShot, WrongBundleError  # noqa: E402
+try:
+    from metakd.data.class_names import class_name
+    from metakd.exporting.shipped.classes import CLASSES
+    from metakd.exporting.shipped.few_shot import FewShot, WrongBundleError
+except ImportError as missing:
+    print(f"run.py: pip install numpy pillow ({missing})", file=sys.stderr)
+    sys.exit(2)
 
 
 def main() -> int:
@@ -34,10 +40,14 @@ def main() -> int:
     parser.add_argument("--add-class", metavar="NAME")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         student = FewShot(Path(__file__).resolve().parent)
         if asked.add_class is not None:
-            return _add(student, asked.add_class, asked.paths)
+            if asked.examples is not None:
+                raise WrongBundleError("--add-class and --examples: give one of them")
+            return _add(student, class_name(asked.add_class), asked.paths)
         if asked.examples is None:
             student.load()
         else:
@@ -51,7 +61,16 @@ def main() -> int:
 
 def _add(student: FewShot, name: str, paths: list[Path]) -> int:
     student.load()
-    shown = [one for path in paths for _, _, one in _asked(student, path)]
+    shown = []
+    for path in paths:
+        for inner, _, one in _asked(student, path):
+            if inner:
+                kind = "folder" if student.examples.what == "pictures" else "file"
+                raise WrongBundleError(
+                    f"--add-class {name}: {path} holds other classes ('{inner}'): name the {kind} "
+                    "of this class"
+                )
+            shown.append(one)
     if not shown:
         raise WrongBundleError(f"--add-class {name}: which examples? name files or folders")
     student.add(name, shown)

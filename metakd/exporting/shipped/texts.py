@@ -5,6 +5,7 @@ What `metakd.data.text_preprocessing` and `metakd.data.tokens` do, to the same i
 
 from __future__ import annotations
 
+import codecs
 import re
 import unicodedata
 import zlib
@@ -14,9 +15,12 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Texts"]
+from metakd.data.class_names import class_name
 
-SUFFIX = ".txt"
+__all__ = ["SUFFIXES", "Texts"]
+
+SUFFIXES = (".txt", ".text")
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -61,19 +65,19 @@ class Texts:
         Raises:
             OSError, ValueError: it cannot be read.
         """
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() == SUFFIX)
-        return [(file.stem, self.lines(file)) for file in files]
+        return [(class_name(file.stem), self.lines(file)) for file in _files(folder)]
 
     def asked(self, path: Path) -> list[tuple[str, str, Any]]:
         """Return (class, place, text) of each text to name; no class where a file is named.
 
         Raises:
-            OSError, ValueError: it cannot be read.
+            OSError, ValueError: it cannot be read, or is no file of texts.
         """
         found = [("", path)]
         if path.is_dir():
-            files = sorted(p for p in path.iterdir() if p.suffix.lower() == SUFFIX)
-            found = [(file.stem, file) for file in files]
+            found = [(class_name(file.stem), file) for file in _files(path)]
+        elif path.exists() and path.suffix.lower() not in SUFFIXES:
+            raise ValueError("run.py reads .txt files; MetaKD reads tables: metakd predict")
         return [
             (name, f"{file}:{number}", text)
             for name, file in found
@@ -81,9 +85,15 @@ class Texts:
         ]
 
     def lines(self, file: Path) -> list[str]:
-        """Return the texts of a file, single blanks between words; empty lines are left out."""
-        text = file.read_text(encoding="utf-8-sig").replace("\0", " ")
-        return [found for line in text.splitlines() if (found := " ".join(line.split()))]
+        """Return the texts of a file, single blanks between words; empty lines are left out.
+
+        A line ends with a line feed alone, and the file is UTF-16 where it begins with its mark, as
+        in `metakd.data.text_rows.class_file`.
+        """
+        content = file.read_bytes()
+        text = content.decode("utf-16" if content.startswith(_UTF16) else "utf-8")
+        lines = text.removeprefix("\ufeff").replace("\0", " ").split("\n")
+        return [found for line in lines if (found := " ".join(line.split()))]
 
     def read(self, text: Any) -> np.ndarray:
         """Return the ids [length] int32 of a text."""
@@ -111,3 +121,7 @@ class Texts:
                 pieces += [whole[i : i + size] for i in range(len(whole) - size + 1)]
             found += [1 + zlib.crc32(piece.encode()) % self.buckets for piece in pieces]
         return found
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
