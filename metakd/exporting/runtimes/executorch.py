@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
+
+import torch
 
 from metakd.errors import UserError, first_line
 from metakd.exporting.graphs.graph import Graph
@@ -35,7 +39,9 @@ class ExecuTorch(Runtime):
         )
         # One more than is meant: a dimension of at most 16 would hold 15.
         limits = {name: most + 1 for name, most in self.most.items() if name not in graph.limits}
-        program = graph.program(limits)
+        # XNNPACK's passes take filters in the usual layout alone; a student's may be channels-last.
+        module = copy.deepcopy(graph.module).to(memory_format=torch.contiguous_format)
+        program = replace(graph, module=module).program(limits)
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:

@@ -33,10 +33,11 @@ class Graph:
         self._torch = torch
         try:
             # A file that is not whole ends the process unless it is verified.
-            program = Runtime.get().load_program(
-                file.read_bytes(), verification=Verification.InternalConsistency
+            self._content = file.read_bytes()  # the method lives no longer than these two
+            self._program = Runtime.get().load_program(
+                self._content, verification=Verification.InternalConsistency
             )
-            self._method = program.load_method("forward")
+            self._method = self._program.load_method("forward")
             if self._method is None:
                 raise ValueError("it has no method 'forward'")
         except Exception as error:  # its exceptions have no base class of their own
