@@ -50,7 +50,7 @@ SOURCES = [
 ]
 PAGE = re.compile(r"(?<![\w/.~-])(?:docs/)?([a-z]\w*\.md)\b(?:\)?,? sections? (\d+))?")
 """A page of docs/ and maybe a section, as docstrings, comments and pages name it."""
-ELSEWHERE = {"table.md"}  # what tests write, not what they refer to
+ELSEWHERE = {"table.md", "report.md"}  # what is written, not referred to
 
 OTHERS = ("Axes",)
 """Classes of other packages that docstrings name."""

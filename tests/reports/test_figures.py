@@ -32,7 +32,7 @@ def test_bars_have_the_height_of_what_was_measured(
     out = models_compared(Results.model_validate(results), tmp_path / "bars.png")
     heights = sorted(round(bar.get_height(), 6) for bar in drawn[0].axes[0].patches)
     assert heights == pytest.approx(sorted([70.2, 80.2, 73.1, 83.1, 79.1, 89.1]))
-    assert all(shows(out, model) for model in COLORS)
+    assert [m for m in COLORS if shows(out, m)] == [m for m in COLORS if m != "compressed"]
     assert drawn[0].axes[0].get_title().endswith("600 tasks, 95 % intervals")
     assert "chance 20 %" in [text.get_text() for text in drawn[0].axes[0].texts]
     results["teacher"]["fewshot_all"][1]["tasks"] = 200
