@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.data.tasks import TaskBatch
+from metakd.errors import RunError, UserError
 from metakd.exporting.graphs.graph import AdaptingGraph
 from metakd.exporting.parity import Sessions, accuracy_of, check, difference_of, latency_of
 from metakd.models.normalization import has_batchnorm
@@ -54,6 +55,17 @@ class Compared:
         Raises:
             RunError: the answers are not PyTorch's.
         """
+        try:
+            return self._measured(tasks, recorded)
+        except UserError:
+            raise
+        except ValueError as error:  # of a session: what it wrote does not take a task
+            raise RunError(
+                f"{self.runtime} does not run this student on the run's own tasks ({error}); "
+                "nothing was written"
+            ) from error
+
+    def _measured(self, tasks: int | None, recorded: float | None) -> dict[str, Any]:
         config, data, graph = self.prepared.config, self.prepared.data, self.graph
         e, learner = config.evaluate, self.learner
         enough = data.has_classes and data.split("validate").classes >= config.task.ways

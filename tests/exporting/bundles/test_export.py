@@ -102,6 +102,20 @@ def test_without_parity_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_graph_that_does_not_take_a_task_is_one_line() -> None:
+    from metakd.errors import RunError
+    from metakd.pipeline.compared import Compared
+
+    class Refusing(Compared):
+        def _measured(self, tasks: int | None, recorded: float | None) -> dict[str, Any]:
+            raise ValueError("too many queries")
+
+    nothing: Any = None
+    compared = Refusing(nothing, nothing, nothing, nothing, "executorch")
+    with pytest.raises(RunError, match=r"executorch does not run .* \(too many queries\)"):
+        compared.parity(None, None)
+
+
 def test_accuracy_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     from metakd.errors import RunError
     from metakd.runs.records_export import Accuracies, Difference
