@@ -10,7 +10,7 @@ from typing import NamedTuple
 from metakd.config.overrides import quoted
 from metakd.config.schema import Config
 from metakd.data.reading_progress import reading_shown_by
-from metakd.errors import RunError, UserError, first_line
+from metakd.errors import UserError
 from metakd.exporting.bundle import (
     bundle_of,
     opened,
@@ -99,15 +99,7 @@ def export_run(
         files = write_graphs(folder, graph, target)
         sessions = opened(folder, files, target)
         measured = Compared(trained, graph, prepared, sessions, target.format)
-        try:
-            parity = measured.parity(tasks, _recorded(made, which, prepared))
-        except ValueError as error:
-            if isinstance(error, UserError):
-                raise
-            raise RunError(
-                f"--format {target.format} cannot answer the run's tasks "
-                f"({first_line(error)[:160]}); nothing was written"
-            ) from error
+        parity = measured.parity(tasks, _recorded(made, which, prepared))
         sizes = {name: target.bytes(folder / file) for name, file in files.items()}
         write_scripts(folder, target)
         content = bundle_of(
