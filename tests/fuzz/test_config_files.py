@@ -157,7 +157,7 @@ def sound(read: Callable[[], Config]) -> None:
     assert config.plugins == []
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(key=st.sampled_from(KEYS), value=VALUES)
 def test_a_recorded_setting_with_any_value(
     tmp_path: Path, key: tuple[str, str | None], value: Any
@@ -172,7 +172,7 @@ def test_a_recorded_setting_with_any_value(
     sound(lambda: recompose(file).config)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(at=st.integers(0, len(RECORDED) - 1), put=st.binary(max_size=3), cut=st.booleans())
 def test_a_damaged_recorded_configuration(tmp_path: Path, at: int, put: bytes, cut: bool) -> None:
     text = RECORDED.encode()
@@ -251,7 +251,7 @@ def test_a_folder_names_what_is_typed_as_a_plugin(tmp_path: Path) -> None:
     assert compose(["experiment=shared"], tmp_path).config.name.endswith("_nobody")
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     text=st.one_of(
         st.binary(max_size=60),

@@ -86,7 +86,7 @@ PICTURES = [
 ]
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(content=st.one_of(st.binary(max_size=40), *(damaged(p) for p in PICTURES)))
 @example(content=b"P6 0 0 255\n")
 @example(content=b"P6 999999 999999 255\n")
