@@ -19,14 +19,12 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from predict_as_evaluated import recorded
+from predict_as_evaluated import recorded, tasks_of, verdict
 from torch import Tensor
 
 from metakd.data.tasks import TaskBatch
 from metakd.pipeline.again import evaluation_composed, prepare_evaluation
-from metakd.pipeline.measure import evaluation_stage
 from metakd.runs.folder import open_run
-from metakd.stages.evaluate import evaluation_tasks
 
 BLOCKED = ("torch", "torchvision", "metakd")
 
@@ -74,25 +72,13 @@ def main() -> int:
         blocked.mkdir()
         for name in BLOCKED:
             (blocked / f"{name}.py").write_text("raise ImportError('blocked')\n")
-        for batch in evaluation_tasks(
-            data,
-            "test",
-            config.task.evaluation(),
-            tasks=len(expected),
-            seed=config.evaluate.seed,
-            stage=evaluation_stage("test"),
-        ):
+        for batch in tasks_of(prepared, len(expected)):
             for i in range(len(batch)):
                 task = Path(temporary, f"task{len(found)}")
                 write(task, batch[i : i + 1], data.split("test").examples)
                 found.append(accuracy(asked.bundle, task, blocked))
             print(f"{len(found)}/{len(expected)}", file=sys.stderr)
-    differ = sum(abs(a - b) > 1e-9 for a, b in zip(found, expected, strict=True))
-    print(
-        f"{len(found)} tasks: {100 * sum(found) / len(found):.2f} % by run.py, "
-        f"{100 * sum(expected) / len(expected):.2f} % as evaluated, {differ} tasks differ"
-    )
-    return 1 if differ else 0
+    return verdict(found, expected, "run.py")
 
 
 if __name__ == "__main__":

@@ -13,12 +13,15 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import metakd
 from metakd.data.picture_files import pictures_in
+from metakd.data.tasks import TaskBatch
 from metakd.pipeline.again import evaluation_composed, prepare_evaluation
 from metakd.pipeline.measure import evaluation_stage
+from metakd.pipeline.prepare import Prepared
 from metakd.runs.folder import open_run
 from metakd.stages.evaluate import evaluation_tasks
 
@@ -39,6 +42,29 @@ def recorded(run: Path, shots: int) -> list[float]:
     return [float(r["accuracy"]) for r in kept if r["steps"] == steps]
 
 
+def tasks_of(prepared: Prepared, count: int) -> Iterator[TaskBatch]:
+    """Yield the first so many evaluation tasks of a run, in batches."""
+    config = prepared.config
+    return evaluation_tasks(
+        prepared.class_data,
+        "test",
+        config.task.evaluation(),
+        tasks=count,
+        seed=config.evaluate.seed,
+        stage=evaluation_stage("test"),
+    )
+
+
+def verdict(found: Sequence[float], expected: Sequence[float], by: str) -> int:
+    """Print both accuracies and how many tasks differ; return the exit status."""
+    differ = sum(abs(a - b) > 1e-9 for a, b in zip(found, expected, strict=True))
+    print(
+        f"{len(found)} tasks: {100 * sum(found) / len(found):.2f} % by {by}, "
+        f"{100 * sum(expected) / len(expected):.2f} % as evaluated, {differ} tasks differ"
+    )
+    return 1 if differ else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
@@ -54,14 +80,7 @@ def main() -> int:
     student = metakd.load(run.path)
     expected = recorded(run.path, config.task.shots)[: asked.tasks]
     found = []
-    for batch in evaluation_tasks(
-        data,
-        "test",
-        config.task.evaluation(),
-        tasks=len(expected),
-        seed=config.evaluate.seed,
-        stage=evaluation_stage("test"),
-    ):
+    for batch in tasks_of(prepared, len(expected)):
         for task in range(len(batch)):
             shown, asked_for = batch.support_index[task], batch.query_index[task]
             student.fit([files[i] for i in shown], [names[i] for i in shown])
@@ -69,12 +88,7 @@ def main() -> int:
             right = [a == names[i] for a, i in zip(answers, asked_for, strict=True)]
             found.append(sum(right) / len(right))
         print(f"{len(found)}/{len(expected)}", file=sys.stderr)
-    differ = sum(abs(a - b) > 1e-9 for a, b in zip(found, expected, strict=True))
-    print(
-        f"{len(found)} tasks: {100 * sum(found) / len(found):.2f} % by files, "
-        f"{100 * sum(expected) / len(expected):.2f} % as evaluated, {differ} tasks differ"
-    )
-    return 1 if differ else 0
+    return verdict(found, expected, "files")
 
 
 if __name__ == "__main__":

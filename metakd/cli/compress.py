@@ -78,8 +78,7 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError(f"{folder}: there is no such run folder{hint}")
     overrides = asked.words[1:]
     from metakd.config.checks import check
-    from metakd.config.compressing import compress_only
-    from metakd.config.recorded import recorded_composed
+    from metakd.config.recorded import for_compression, recorded_composed
     from metakd.runs.folder import RunFolder
 
     # Refuse what can be refused before torch is imported.
@@ -90,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
             raise UserError(
                 "compress: how? type compress=prune, compress=quantize or compress=prune_quantize"
             )
-        compress_only(config)
+        for_compression(config)
         check(config)
         look_here_for(config.plugins)
     from metakd import pipeline

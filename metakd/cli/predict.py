@@ -36,9 +36,9 @@ A run on a table (dataset=table) takes tables (CSV or .npz) instead: examples wi
 classes, and rows to classify; columns are matched by name. A run on texts takes tables with a
 column of texts (CSV, TSV, JSONL), or folders with a file for each class and a text in each line.
 
-Instead of a run, name a folder that save(...) wrote; one that was saved with its classes needs no
---examples, nor does a run on a whole dataset (task=classes), which knows the classes it was
-trained for.
+Instead of a run, name a folder that save(...) or metakd export wrote; one that was saved with its
+classes needs no --examples, nor does a run on a whole dataset (task=classes), which knows the
+classes it was trained for.
 
 examples:
   metakd predict outputs/NAME/DATE_TIME --examples trees/few trees/new
@@ -53,7 +53,7 @@ options:
   --csv FILE           also write a row for each image
   --figure FILE        draw the confusion matrix (PNG)
   --save FOLDER        save the adapted student; see docs/using.md
-  --which MODEL        student (default), student_alone, teacher
+  --which MODEL        student (default), compressed, student_alone, teacher
   --device DEVICE      auto (default), cpu, cuda, cuda:1, mps
   --batch-size N       images per batch (256)
   --plugins M[,M ...]  modules of your own that the run used

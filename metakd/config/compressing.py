@@ -5,7 +5,7 @@ from __future__ import annotations
 from metakd.config.schema import Config
 from metakd.errors import UserError
 
-__all__ = ["check_compress", "compress_only", "idle_in_compress", "takes_integers"]
+__all__ = ["check_compress", "idle_in_compress", "takes_integers"]
 
 BUDGETS = ("macs", "parameters", "bytes", "latency")
 
@@ -116,17 +116,3 @@ def takes_integers(config: Config) -> bool:
     """Tell whether the student's backbone may be integers: no gradient step adapts it."""
     supports = config.algorithm.supports
     return not supports.adapts or supports.adapts_head
-
-
-def compress_only(config: Config) -> None:
-    """Take out of a run's configuration what only the training before needed."""
-    config.student.checkpoint = None  # its weights are the run's own
-    if config.teacher.further_checkpoints:  # the run's own file holds them all, by their number
-        config.teacher.seeds = [*range(config.teacher.networks())]
-        config.teacher.further_checkpoints = []
-    if not config.teacher.supports.reads_checkpoint:
-        config.teacher.checkpoint = None
-    config.student.pretrained = config.teacher.pretrained = False
-    config.pretrain.enabled = True  # the run has its teacher, if it had one
-    config.warmstart.unlabelled = None
-    config.distill.generations = 1

@@ -20,7 +20,9 @@ from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
 
 __all__ = [
     "differences",
+    "for_compression",
     "for_evaluation",
+    "from_own_files",
     "images_overrides",
     "recorded_composed",
     "reproduction_composed",
@@ -170,9 +172,8 @@ def _data_root(variables: Mapping[str, str], directory: Path) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def for_evaluation(config: Config) -> None:
-    """Take out of a run's configuration what only its training needed."""
-    # The models come from the run's own files, not from where its training began.
+def from_own_files(config: Config) -> None:
+    """Let a run's models come from its own files, not from where its training began."""
     config.student.checkpoint = None
     if not config.teacher.supports.reads_checkpoint:  # of which a run keeps no copy
         config.teacher.checkpoint = None
@@ -180,9 +181,21 @@ def for_evaluation(config: Config) -> None:
         config.teacher.seeds = [*range(config.teacher.networks())]
         config.teacher.further_checkpoints = []
     config.student.pretrained = config.teacher.pretrained = False
-    config.pretrain.enabled = True  # the run has its teacher
+    config.pretrain.enabled = True  # the run has its teacher, if it had one
+
+
+def for_evaluation(config: Config) -> None:
+    """Take out of a run's configuration what only its training needed."""
+    from_own_files(config)
     config.meta_train.iterations, config.meta_train.epochs = 0, None
     config.finetune.enabled = False
+
+
+def for_compression(config: Config) -> None:
+    """Take out of a run's configuration what only the training before compression needed."""
+    from_own_files(config)
+    config.warmstart.unlabelled = None
+    config.distill.generations = 1
 
 
 def images_overrides(folder: str) -> list[str]:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metakd.config.compose import Composed
-from metakd.config.compressing import compress_only
-from metakd.config.recorded import recorded_composed
+from metakd.config.recorded import for_compression, recorded_composed
 from metakd.data.reading_progress import reading_shown_by
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError, nearest
@@ -104,7 +103,7 @@ def compress_run(
         except KeyboardInterrupt:
             status = "interrupted"
             raise
-        except Exception as problem:
+        except Exception as problem:  # recorded in the compression's folder, then raised again
             error = f"{type(problem).__name__}: {problem}"
             raise
         finally:
@@ -132,7 +131,7 @@ def compression_composed(
         raise UserError(
             "compress: how? type compress=prune, compress=quantize or compress=prune_quantize"
         )
-    compress_only(composed.config)
+    for_compression(composed.config)
     return composed
 
 

@@ -46,12 +46,8 @@ def recovery_of(
     """
     helps = taught is not None and taught.frozen is not None
     who = who_teaches(prepared, student.algorithm, helps)
-    config = _settings(prepared.config, distils=who != "none")
-    if who in ("student", "both") and student.algorithm.whole_network() is None:
-        # Such a student has no head over the meta-train classes to ask.
-        distill = config.distill
-        mode = "prototype" if distill.teacher_mode == "head" else distill.teacher_mode
-        config = replace(config, distill=replace(distill, teacher_mode=mode))
+    has_head = who == "teacher" or student.algorithm.whole_network() is not None
+    config = _settings(prepared.config, distils=who != "none", has_head=has_head)
     own = replace(prepared, config=config, student=smaller.backbone)
     if who == "none":
         return own, None, Objective().to(prepared.device), "on labels alone"
@@ -72,8 +68,14 @@ def recovery_of(
     return own, frozen, objective, f"taught by {named[who]}, distill={config.distill.name}"
 
 
-def _settings(config: Config, *, distils: bool) -> Config:
-    """Return the config with `compress` in the place of `meta_train`."""
+def _settings(config: Config, *, distils: bool, has_head: bool) -> Config:
+    """Return the config with `compress` in the place of `meta_train`.
+
+    Args:
+        config: the run's.
+        distils: somebody teaches.
+        has_head: who teaches has outputs for the meta-train classes.
+    """
     how = config.compress
     shared = {f.name: getattr(how, f.name) for f in fields(OptimizerConfig)}
     stage = MetaTrainConfig(
@@ -92,6 +94,8 @@ def _settings(config: Config, *, distils: bool) -> Config:
     if distill.teacher_mode in ("auto", *LEARNED_MODES):
         mode = "head" if config.algorithm.supports.trains_on == "batches" else "prototype"
         distill = replace(distill, teacher_mode=mode)
+    if distill.teacher_mode == "head" and not has_head:
+        distill = replace(distill, teacher_mode="prototype")
     distill = replace(distill, learned=[])
     seed = stream_key(config.seed, "compress")  # other tasks than those that it was trained on
     return replace(config, meta_train=stage, distill=distill, seed=seed)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from metakd.config.compose import compose
-from metakd.config.recorded import differences, recorded_composed
+from metakd.config.recorded import differences, from_own_files, recorded_composed
 from metakd.errors import UserError
 from metakd.runs.records_run import RunInfo
 
@@ -126,3 +126,12 @@ def test_differences_name_each_setting() -> None:
         "task.options.k: null -> 1.5",
         "task.ways: 5 -> 3",
     ]
+
+
+def test_models_come_from_the_run_s_own_files() -> None:
+    words = ["student.checkpoint=a", "teacher.checkpoint=b", "teacher.further_checkpoints=[c,d]"]
+    config = compose(words).config
+    from_own_files(config)
+    assert config.student.checkpoint is config.teacher.checkpoint is None
+    assert config.teacher.further_checkpoints == []
+    assert config.teacher.networks() == 3  # so many are in the teacher's file

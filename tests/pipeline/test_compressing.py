@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from metakd import pipeline
 from metakd.config.compose import compose
 from metakd.errors import UserError
 from metakd.models.outside import library
+from metakd.pipeline import recovery
 from metakd.pipeline.compress_again import compress_run
+from metakd.pipeline.judging import keep_means, kept_means
 from metakd.pipeline.prepare import prepare
+from metakd.runs.folder import open_run
 
 pytest.importorskip("torch_pruning", reason="needs pip install 'metakd[compress]'")
 
@@ -158,3 +162,24 @@ def test_settings_that_change_nothing_are_named() -> None:
     assert any(line.startswith("compress.lr changes nothing") for line in lines)
     lines = compose(["compress.macs=0.5"]).warnings
     assert any(line.startswith("compress.macs changes nothing") for line in lines)
+
+
+def test_each_compression_is_centred_by_its_own_mean(run: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied, ignore=shutil.ignore_patterns("compressions"))
+    size = metakd.load(run).trained.algorithm.backbone.embedding_size
+    keep_means(open_run(copied), {name: torch.ones(size) for name in ("student", "compressed")})
+    words = ["compress=prune", "compress.macs=0.6", "compress.iterations=0", "evaluate.centre=true"]
+    found = compress_run(copied, [*words, *SHORT], quiet=True)
+    kept = kept_means(open_run(Path(found["folder"])))
+    assert bool((kept["student"] == 1).all())  # the run's
+    assert not bool((kept["compressed"] == 1).any())
+
+
+def test_a_student_without_a_head_is_not_asked_for_one() -> None:
+    config = compose(["algorithm=protonet", "distill=kd", "distill.teacher_mode=head"]).config
+    modes = [
+        recovery._settings(config, distils=True, has_head=has).distill.teacher_mode
+        for has in (True, False)
+    ]
+    assert modes == ["head", "prototype"]

@@ -20,7 +20,7 @@ from metakd.errors import UserError
 from metakd.pipeline import compression_table
 from metakd.pipeline.compress_again import compress_run
 from metakd.pipeline.compression_table import Goal, Table, build_table, judge_of, key_of
-from metakd.pipeline.compression_value import Judge
+from metakd.pipeline.compression_value import Judge, pooled
 
 pytest.importorskip("torch_pruning", reason="needs pip install 'metakd[compress]'")
 
@@ -198,3 +198,11 @@ def test_what_cannot_be_learned_from(arguments: Any, said: str, tmp_path: Path) 
     folder = {"{none}": str(tmp_path / "none"), "{empty}": str(tmp_path)}
     with pytest.raises(UserError, match=said):
         learn(folder[arguments[0]], *arguments[1:])
+
+
+def test_examples_of_as_many_classes_as_a_task_needs(run: Path) -> None:
+    judge = judge_of(run)
+    data = judge.prepared.class_data
+    for most, ways in ((400, 5), (40, 30)):
+        index = pooled(data, "validate", most, 4, ways)
+        assert len(data.split("validate").labels[index].unique()) >= ways

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from metakd.exporting.shipped.files import checked_file
+from metakd.exporting.shipped.reasons import reason
 
 __all__ = ["CLASSES", "read_classes", "write_classes"]
 
@@ -43,8 +44,7 @@ def read_classes(folder: Path, embeds: bool) -> tuple[np.ndarray, np.ndarray, li
             if not (isinstance(kept, np.ndarray) and isinstance(labels, np.ndarray)):
                 raise ValueError("it holds something else than arrays")
     except Exception as error:  # zlib, zipfile, tokenize and NumPy each raise their own
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ValueError(reason) from None
+        raise ValueError(reason(error)) from None
     if labels.dtype != np.int64 or labels.ndim != 1 or not len(labels):
         raise ValueError("its labels are no numbers of classes")
     if labels.shape != kept.shape[:1]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from metakd.exporting.shipped.reasons import reason
+
 __all__ = ["Graph", "open_graph"]
 
 
@@ -41,7 +43,7 @@ class Graph:
             if self._method is None:
                 raise ValueError("it has no method 'forward'")
         except Exception as error:  # its exceptions have no base class of their own
-            raise ValueError(_words(error)) from None
+            raise ValueError(reason(error)) from None
 
     def __call__(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the first output.
@@ -53,7 +55,7 @@ class Graph:
         try:
             found: np.ndarray = self._method.execute(given)[0].numpy().copy()
         except Exception as error:  # as above
-            raise ValueError(_words(error)) from None
+            raise ValueError(reason(error)) from None
         return found
 
 
@@ -62,7 +64,3 @@ def open_graph(file: Path, threads: int = 0) -> Graph:
     if threads:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     return Graph(file, threads)
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from metakd.exporting.shipped.reasons import reason
+
 __all__ = ["Graph", "open_graph"]
 
 
@@ -36,7 +38,7 @@ class Graph:
                 content, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its exceptions have no base class of their own
-            raise ValueError(_words(error)) from None
+            raise ValueError(reason(error)) from None
         self._names = [one.name for one in self._session.get_inputs()]
 
     def __call__(self, *inputs: np.ndarray) -> np.ndarray:
@@ -51,14 +53,10 @@ class Graph:
             given = dict(zip(self._names, inputs, strict=True))
             found: np.ndarray = self._session.run(None, given)[0]
         except Exception as error:  # as above
-            raise ValueError(_words(error)) from None
+            raise ValueError(reason(error)) from None
         return found
 
 
 def open_graph(file: Path, threads: int = 0) -> Graph:
     """Return the graph in a file; arguments and errors as `Graph`'s."""
     return Graph(file, threads)
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

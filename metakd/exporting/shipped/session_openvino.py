@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from metakd.exporting.shipped.reasons import reason
+
 __all__ = ["Graph", "open_graph"]
 
 
@@ -36,7 +38,7 @@ class Graph:
             model = openvino.Core().read_model(model=text, weights=weights)
             self._compiled = openvino.Core().compile_model(model, "CPU", wanted)
         except Exception as error:  # its exceptions have no base class of their own
-            raise ValueError(_words(error)) from None
+            raise ValueError(reason(error)) from None
 
     def __call__(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the first output.
@@ -47,14 +49,10 @@ class Graph:
         try:
             found: np.ndarray = np.array(self._compiled(list(inputs))[0])
         except Exception as error:  # as above
-            raise ValueError(_words(error)) from None
+            raise ValueError(reason(error)) from None
         return found
 
 
 def open_graph(file: Path, threads: int = 0) -> Graph:
     """Return the graph in a file; arguments and errors as `Graph`'s."""
     return Graph(file, threads)
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

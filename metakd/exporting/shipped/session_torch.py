@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from metakd.exporting.shipped.reasons import reason
+
 __all__ = ["Graph", "check_program", "open_graph"]
 
 MOST_BYTES = 4 << 30
@@ -61,7 +63,7 @@ class Graph:
         try:
             self._module: Any = torch.export.load(file).module()
         except Exception as error:  # anything, from a file that is damaged
-            raise ValueError(" ".join(str(error).split())[:160]) from None
+            raise ValueError(reason(error)) from None
         self._torch = torch
 
     def __call__(self, *inputs: np.ndarray) -> np.ndarray:
@@ -76,7 +78,7 @@ class Graph:
                 found = self._module(*(self._torch.from_numpy(one) for one in inputs))
             result: np.ndarray = found.numpy()
         except Exception as error:  # as above
-            raise ValueError(" ".join(str(error).split())[:160]) from None
+            raise ValueError(reason(error)) from None
         return result
 
 
@@ -112,7 +114,7 @@ def check_program(file: Path) -> None:
     except Exception as error:  # anything, from a file that is damaged
         if type(error) is ValueError:
             raise
-        raise ValueError(f"it is no program: {' '.join(str(error).split())[:120]}") from None
+        raise ValueError(f"it is no program: {reason(error)}") from None
 
 
 def _check_values(content: Any) -> None:

@@ -15,9 +15,11 @@ from jsonschema import Draft202012Validator
 
 import metakd
 from metakd.cli import main
+from metakd.errors import UserError
 from metakd.exporting import parity
 from metakd.exporting.runtimes.onnx import OnnxRuntime
 from metakd.exporting.shipped.session_onnx import Graph
+from metakd.pipeline.export import export_run
 
 ROOT = Path(__file__).resolve().parents[3]
 Call = Callable[..., str]
@@ -99,6 +101,35 @@ def test_without_parity_nothing_is_written(
     assert main(words) == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("metakd: onnx gives other answers than PyTorch: a logit differs by 1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_that_are_no_numbers_are_one_line(
+    run: Path,
+    bundle_of_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        OnnxRuntime, "write", lambda _, graph, file: shutil.copy(bundle_of_run / file.name, file)
+    )
+    call = Graph.__call__
+    monkeypatch.setattr(
+        Graph, "__call__", lambda self, *given: call(self, *given) * np.float32("nan")
+    )
+    words = ["export", str(run), "--format", "onnx", "--output", str(tmp_path / "wrong")]
+    assert main(words) == 1
+    assert "not finite" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tasks_larger_than_a_runtime_takes_are_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OnnxRuntime, "most", {"queries": 9})
+    with pytest.raises(UserError, match="takes at most 9 queries at once"):
+        export_run(run, runtime="onnx", output=tmp_path / "no", quiet=True)
     assert list(tmp_path.iterdir()) == []
 
 
