@@ -7,10 +7,11 @@ the work that the algorithms have to do.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -19,7 +20,39 @@ from metakd.models.conv4 import Conv4
 
 INNER_LR = 0.01
 
-Contender = Callable[[], None]
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that makes the outer gradient of one meta-batch.
+
+    Attributes:
+        run: makes it, without an update.
+        parameters: what it is a gradient of, in the order of the plain network's.
+    """
+
+    run: Callable[[], None]
+    parameters: list[nn.Parameter]
+
+    def gradient(self) -> Tensor:
+        """Run, and return the gradient [numbers]."""
+        self.run()
+        return torch.cat([given(p.grad).flatten() for p in self.parameters])
+
+
+def given(gradient: Tensor | None) -> Tensor:
+    """Return it.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    if gradient is None:
+        raise RuntimeError("a parameter got no gradient")
+    return gradient
+
+
+def add_to(parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor]) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
 
 def plain_network(backbone: Conv4, outputs: int) -> nn.Sequential:
@@ -99,7 +132,7 @@ def plain(network: nn.Sequential, loop: Callable[..., None], *arguments: object)
         network.zero_grad()
         loop(network, *arguments)
 
-    return iteration
+    return Contender(iteration, list(network.parameters()))
 
 
 # -- other libraries --------------------------------------------------------------------------
@@ -118,7 +151,7 @@ def learn2learn_maml(network: nn.Module, t: TaskBatch, steps: int, first_order: 
                 learner.adapt(F.cross_entropy(learner(t.support[i]), t.support_targets[i]))
             (F.cross_entropy(learner(t.query[i]), t.query_targets[i]) / len(t)).backward()
 
-    return iteration
+    return Contender(iteration, list(maml.parameters()))
 
 
 def higher_maml(network: nn.Module, t: TaskBatch, steps: int, first_order: bool) -> Contender:
@@ -139,6 +172,7 @@ def higher_maml(network: nn.Module, t: TaskBatch, steps: int, first_order: bool)
                 if not first_order:
                     loss.backward()
                 else:
-                    torch.autograd.grad(loss, list(mine.parameters(time=-1)))
+                    last = torch.autograd.grad(loss, list(mine.parameters(time=-1)))
+                    add_to(network.parameters(), last)
 
-    return iteration
+    return Contender(iteration, list(network.parameters()))

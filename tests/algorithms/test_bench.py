@@ -1,15 +1,18 @@
-"""`make bench` runs, and its contenders do the same work."""
+"""`make bench` runs, its contenders do the same work, and its figures can be compared."""
 
 from __future__ import annotations
 
+import copy
 import importlib
+import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-from metakd.registry import build
+QUICK = ("--quick", "--rounds", "1")
 
 
 @pytest.fixture
@@ -19,28 +22,67 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("bench")
 
 
-def test_quick_bench(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    results = bench.main(["--quick"])
-    assert set(results) == set(bench.ALGORITHMS)
-    for name, seconds in results.items():
-        assert {"plain loop", "metakd", "metakd, distilling"} <= set(seconds), name
-        assert all(value > 0 for value in seconds.values())
-    assert "/ plain loop" in capsys.readouterr().out
+@pytest.fixture
+def contenders(bench: ModuleType) -> ModuleType:
+    return importlib.import_module("bench_contenders")
 
 
-def test_other_work_is_noticed(bench: ModuleType) -> None:
-    work = bench.Work(width=4, size=16, tasks=1, queries=2, steps=1)
-    network = bench.plain_network(work.backbone(), 5)
-    learner = build(
-        bench.MAML, work.backbone(), 5, options={"inner_lr": bench.INNER_LR, "inner_steps": 1}
+def test_every_algorithm_is_measured(bench: ModuleType, contenders: ModuleType) -> None:
+    found = bench.measured_here(bench.Work(**bench.SMALL), contenders.ALGORITHMS, 1)
+    assert set(found["algorithms"]) == set(contenders.ALGORITHMS)
+    for name, medians in found["algorithms"].items():
+        assert {"plain loop", "metakd", "metakd, distilling"} <= set(medians), name
+        assert all(m["seconds"] > 0 and m["processor"] >= 0 for m in medians.values())
+        assert medians["metakd"]["cosine"] > 0.999
+    assert 0.9 < found["algorithms"]["maml"]["metakd, bfloat16"]["cosine"] < 0.9999
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_other_work_is_not_compared(contenders: ModuleType, steps: int) -> None:
+    work = contenders.Work(width=4, size=16, tasks=1, queries=2, steps=1)
+    found = contenders.same_work("maml", work)
+    assert contenders.agreement("maml", found)["metakd"] > 0.999
+    other = replace(work, steps=steps, shots=2 if steps == 1 else 1)
+    found["metakd"] = contenders.same_work("maml", other)["metakd"]
+    found["metakd"].run()
+    scale = 100.0 if steps == 3 else 1.0
+    wrong = contenders.Contender(
+        lambda: None,
+        [parameter_with(scale * p.grad) for p in found["metakd"].parameters],
     )
-    bench.same_head(learner, network)
-    tasks = work.meta_batch()
-    mine = bench.ours(learner, tasks, None)
-    base = bench.plain(network, bench.plain_maml, tasks, 1, False)
-    bench.check_same_work(mine, learner, base, network, "maml")
-    other = bench.plain(network, bench.plain_anil, tasks, 1)
-    learner.inner_steps = 30
-    learner.rule.lr = 1.0
-    with pytest.raises(RuntimeError, match="not the same gradient"):
-        bench.check_same_work(mine, learner, other, network, "maml")
+    with pytest.raises(RuntimeError, match="maml: metakd makes another gradient than the plain"):
+        contenders.agreement("maml", found | {"metakd": wrong})
+
+
+def parameter_with(gradient: torch.Tensor) -> torch.nn.Parameter:
+    parameter = torch.nn.Parameter(torch.zeros_like(gradient))
+    parameter.grad = gradient
+    return parameter
+
+
+def test_figures_are_stored_and_compared(
+    bench: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(bench, "all_cores", lambda: 1)
+    monkeypatch.setenv("PYTHONPATH", str(Path(bench.__file__).parents[1]))
+    before = tmp_path / "before.json"
+    bench.main([*QUICK, "--algorithms", "anil", "--json", str(before)])
+    stored = json.loads(before.read_text())
+    medians = stored["cores"]["1"]["algorithms"]["anil"]
+    assert "1 core; ratios of processor seconds; load average" in capsys.readouterr().out
+    later = copy.deepcopy(stored)
+    later["cores"]["1"]["algorithms"]["anil"]["metakd"]["processor"] = (
+        medians["metakd"]["processor"] / 4
+    )
+    later["torch"] = "9.0"
+    said = importlib.import_module("bench_report").changes(stored, later).splitlines()
+    row = next(line for line in said if line.startswith("1 core, anil, metakd  "))
+    assert row.split()[-1] == "0.25"
+    assert said[-1] == f"torch: {stored['torch']} before, 9.0 now"
+    with pytest.raises(SystemExit, match=r"other work \(width=4, not 64"):
+        bench.main(["--against", str(before)])
+    with pytest.raises(SystemExit, match=r"--against .*none\.json"):
+        bench.main(["--against", str(tmp_path / "none.json")])
