@@ -1,0 +1,60 @@
+"""`scripts/growth.py` measures what it says and sees what grows faster than the work."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def growth(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
+    torch.set_default_dtype(torch.float32)
+    module = importlib.import_module("growth")
+    small = module.Work(width=4, size=16, tasks=2, queries=2, steps=1)
+    monkeypatch.setattr(module, "BASE", small)
+    return module
+
+
+def test_the_work_of_a_size(growth: ModuleType) -> None:
+    _, five = growth.unit("maml", "ways", 5)
+    _, ten = growth.unit("maml", "ways", 10)
+    _, steps = growth.unit("maml", "steps", 3)
+    assert ten == 2 * five
+    assert steps == five * (3 + 2) / (1 + 2)  # a support picture a step, two queries
+    assert growth.unit("protonet", "steps", 3)[1] == five  # it takes no steps
+
+
+def test_a_table_and_a_figure(
+    growth: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(
+        growth, "points_apart", lambda who, axis, sizes, _: growth.points(who, axis, sizes, 1)
+    )
+    monkeypatch.setattr(
+        growth, "AXES", {"tasks": (("fomaml",), (1, 2)), "classes": (("draw",), (8, 16))}
+    )
+    assert growth.main(["--axes", "tasks", "classes", "--output", str(tmp_path)]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[2].startswith("| tasks | fomaml | 1, 2 |")
+    assert rows[3].startswith("| classes | draw | 8, 16 |")
+    assert (tmp_path / "growth.png").stat().st_size > 1000
+
+
+def test_what_grows_faster_than_the_work_is_marked(growth: ModuleType) -> None:
+    def line(power: float) -> list[dict[str, float]]:
+        return [
+            {"size": s, "work": s, "seconds": s**power, "mebibytes": 1.0} for s in (1.0, 2.0, 4.0)
+        ]
+
+    assert growth.slope(line(1.5)) == pytest.approx(1.5)
+    rows = growth.table({"ways": {"slow": line(1.5), "good": line(1.0)}}).splitlines()
+    assert "| 1.50 (faster than the work) |" in rows[2]
+    assert "| 1.00 |" in rows[3]
