@@ -124,6 +124,13 @@ class Algorithm(nn.Module, ABC):
             The model's state (running statistics too) is as it was before.
         """
 
+    def predict_modes(self, tasks: TaskBatch, steps: Sequence[int], modes: Sequence[str]) -> Tensor:
+        """Return what `predict` does for each of several batch-norm modes, [len(modes), …].
+
+        One that adapts does so once for all modes.
+        """
+        return torch.stack([self.predict(tasks, steps, mode) for mode in modes])
+
 
 class MetricAlgorithm(Algorithm):
     """An algorithm that embeds each example on its own and classifies by embeddings alone.

@@ -156,9 +156,14 @@ class GradientLearner(Algorithm):
         self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
     ) -> Tensor:
         """See `Algorithm.predict`; adapts on labels alone, with the training's update rule."""
-        check_word("algorithm.batchnorm", batchnorm, BATCHNORM)
+        return self.predict_modes(tasks, steps, (batchnorm,))[0]
+
+    def predict_modes(self, tasks: TaskBatch, steps: Sequence[int], modes: Sequence[str]) -> Tensor:
+        """See `Algorithm.predict_modes`; adapts once for all of them."""
+        for mode in modes:
+            check_word("algorithm.batchnorm", mode, BATCHNORM)
         self._check_ways(tasks)
-        loop = self.inner_loop(Objective(), batchnorm, first_order=True)
+        loop = self.inner_loop(Objective(), modes[0], first_order=True)
         values = detached(loop.values())
         device = tasks.support.device
         order = self.order_at_use(tasks.support.shape[1], max(steps), device)
@@ -166,11 +171,11 @@ class GradientLearner(Algorithm):
         with torch.autocast(device.type, enabled=False), without_updates(self.network):
             found: Tensor = self._over_tasks(
                 stack_over_tasks,
-                lambda mine, task: mine.predictions(values, task, steps),
+                lambda mine, task: mine.predictions(values, task, steps, modes),
                 loop,
                 each,
             )
-        return found.transpose(0, 1)
+        return found.movedim(0, 2)
 
     def inner_loop(self, objective: Objective, batchnorm: str, first_order: bool) -> InnerLoop:
         """Return the inner loop over this learner's modules as a pure function."""

@@ -375,12 +375,24 @@ class InnerLoop:
         return self.terms(values, self.predict_query(values, task), task.query)
 
     @torch.no_grad()
-    def predictions(self, values: Tensors, task: Task, steps: Sequence[int]) -> Tensor:
-        """Return logits [len(steps), queries, outputs] after so many steps of adaptation."""
-        task = self.prepare(values, task)
-        found = {
-            taken: self.predict_query(moment.values, task).logits
-            for taken, moment in enumerate(self.adapt(values, task, max(steps)))
-            if taken in steps
-        }
-        return torch.stack([found[step] for step in steps])
+    def predictions(
+        self, values: Tensors, task: Task, steps: Sequence[int], modes: Sequence[str]
+    ) -> Tensor:
+        """Return logits [len(modes), len(steps), queries, outputs] after so many steps.
+
+        Each of `modes` in the place of `batchnorm`. Adapting looks at no query set, so that once
+        serves all, unless examples are embedded before it (which costs more than a head's steps).
+        """
+        found: list[Tensor] = []
+        for together in ([mode] for mode in modes) if self.embeds_once else [modes]:
+            loops = [copy.copy(self) for _ in together]  # of the same modules
+            for loop, mode in zip(loops, together, strict=True):
+                loop.batchnorm = None if self.batchnorm is None else mode
+            prepared = loops[0].prepare(values, task)
+            after = {
+                taken: [loop.predict_query(moment.values, prepared).logits for loop in loops]
+                for taken, moment in enumerate(self.adapt(values, prepared, max(steps)))
+                if taken in steps
+            }
+            found += [torch.stack(each) for each in zip(*(after[s] for s in steps), strict=True)]
+        return torch.stack(found)

@@ -171,6 +171,15 @@ class EpisodeStream:
         """Return which examples the tasks of `step` consist of, without touching one."""
         return self._draw.draw(step)
 
+    def by_index(self, step: int) -> TaskBatch:
+        """Return the tasks of `step` without their examples, for which their index stands.
+
+        `support` and `query` are [tasks, n, 0].
+        """
+        drawn = self._draw.draw(step)
+        nothing = [torch.empty(*i.shape, 0, device=i.device) for i in (drawn.support, drawn.query)]
+        return self._tasks(drawn, (nothing[0], None), (nothing[1], None))
+
     def batch(self, step: int) -> TaskBatch:
         """Return the tasks of `step`."""
         draw, drawn = self._draw, self._draw.draw(step)
@@ -186,11 +195,20 @@ class EpisodeStream:
         ]
         (support, support_view), (query, query_view) = sides
         support, query = self._data.alike(support, query)
-        tasks = len(drawn.classes)
+        return self._tasks(drawn, (support, support_view), (query, query_view))
+
+    def _tasks(
+        self,
+        drawn: TaskIndex,
+        support: tuple[Tensor, Tensor | None],
+        query: tuple[Tensor, Tensor | None],
+    ) -> TaskBatch:
+        """Return the tasks of a draw, each side its examples and which views they are."""
+        draw, tasks = self._draw, len(drawn.classes)
         return TaskBatch(
-            support=support,
+            support=support[0],
             support_targets=self._support_labels.repeat(tasks, 1),
-            query=query,
+            query=query[0],
             query_targets=self._query_labels.repeat(tasks, 1),
             ways=draw.ways,
             shots=draw.shots,
@@ -198,8 +216,8 @@ class EpisodeStream:
             classes=drawn.classes,
             support_index=drawn.support,
             query_index=drawn.query,
-            support_view=support_view,
-            query_view=query_view,
+            support_view=support[1],
+            query_view=query[1],
         )
 
 

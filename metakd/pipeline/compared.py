@@ -17,7 +17,8 @@ from metakd.exporting.parity import Sessions, accuracy_of, check, difference_of,
 from metakd.models.normalization import has_batchnorm
 from metakd.pipeline.measure import evaluation_stage
 from metakd.pipeline.prepare import Prepared
-from metakd.stages.evaluate import EvaluationSetting, evaluate, evaluation_tasks, task_values
+from metakd.stages.evaluate import EvaluationSetting, evaluate, evaluation_tasks
+from metakd.stages.measurement import task_values
 from metakd.stages.precision import Precision
 from metakd.using.learner import Trained
 

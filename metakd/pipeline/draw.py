@@ -26,7 +26,8 @@ from metakd.reports.samples import sample_tasks
 from metakd.reports.summary import MODELS
 from metakd.runs.folder import RunFolder
 from metakd.runs.records import Results
-from metakd.stages.evaluate import Measurement, evaluation_tasks
+from metakd.stages.evaluate import evaluation_tasks
+from metakd.stages.measurement import Measurement
 from metakd.stages.recorder import Recorder
 from metakd.stages.whole import WholeMeasurement
 

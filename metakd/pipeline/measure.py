@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,13 +24,13 @@ from metakd.reports.fidelity import fidelity as fidelity_of
 from metakd.reports.statistics import paired_difference
 from metakd.stages.evaluate import (
     EvaluationSetting,
-    Measurement,
     embed_split,
     embeds_alone,
     evaluate,
     images_of,
 )
 from metakd.stages.fit import Validation
+from metakd.stages.measurement import Measurement
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
 from metakd.stages.versions import Versions
@@ -154,7 +154,11 @@ def batchnorm_modes(network: nn.Module, transductive: bool) -> list[str | None]:
 
 
 def setting_of_plan(
-    config: Config, shots: int, tasks: int, steps: list[int] | None, batchnorm: str | None
+    config: Config,
+    shots: int,
+    tasks: int,
+    steps: list[int] | None,
+    batchnorm: str | Sequence[str | None] | None,
 ) -> EvaluationSetting:
     """Return a setting of the evaluation that the config asks for."""
     e = config.evaluate
@@ -247,35 +251,39 @@ def evaluate_settings(
     modes = batchnorm_modes(algorithm, e.transductive)
     curve = curve_steps(e.steps, headline)
     steps = None if headline is None else [headline]
-    plan = [(shots, e.tasks, steps, mode) for mode in modes for shots in shot_list]
-    plan += [(task.shots, e.curve_tasks, curve, mode) for mode in modes if curve]
+    # One adaptation serves all modes; embeddings kept for the inductive one do not.
+    together = [[mode] for mode in modes] if headline is None else [modes]
+    plan = [(shots, e.tasks, steps, those) for those in together for shots in shot_list]
+    plan += [(task.shots, e.curve_tasks, curve, those) for those in together if curve]
     embeddings = None
     metric = isinstance(algorithm, MetricAlgorithm) and embeds_alone(algorithm.backbone)
     if metric and data.has_classes:
         assert isinstance(algorithm, MetricAlgorithm)
-        gathered = [setting_of_plan(config, *one) for one in plan if one[3] != "transductive"]
+        gathered = [setting_of_plan(config, *one) for one in plan if one[3] != ["transductive"]]
         used = images_of(data, gathered)
         embeddings = embed_split(
             algorithm, data, e.part, precision, group=recorder.group, used=used
         )
 
-    def weight(shots: int, steps: list[int] | None, mode: str | None) -> float:
-        known = embeddings is not None and mode != "transductive"
-        return task_cost(task.ways, shots, task.queries, steps, embedded=known)
+    def weight(shots: int, steps: list[int] | None, those: list[str | None]) -> float:
+        known = embeddings is not None and those != ["transductive"]
+        queries = task.queries * len(those)  # they are asked in each mode
+        return task_cost(task.ways, shots, queries, steps, embedded=known)
 
-    phases = [(tasks, weight(shots, steps, mode)) for shots, tasks, steps, mode in plan]
+    phases = [(tasks, weight(shots, steps, those)) for shots, tasks, steps, those in plan]
     total, name = sum(tasks for tasks, _ in phases), title.replace("_", " ")
     with recorder.bar("evaluate", total, f"evaluate {name}", phases=phases) as bar:
-        for shots, tasks, steps, mode in plan:
+        for shots, tasks, steps, those in plan:
             evaluated.measurements += evaluate(
                 algorithm,
                 data,
-                setting_of_plan(config, shots, tasks, steps, mode),
+                setting_of_plan(config, shots, tasks, steps, those),
                 precision=precision,
-                embeddings=embeddings if mode != "transductive" else None,
+                embeddings=embeddings if those != ["transductive"] else None,
                 bar=bar,
                 group=recorder.group,
             )
+    evaluated.measurements.sort(key=lambda m: (m.steps != headline, modes.index(m.batchnorm)))
     return evaluated
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from metakd.stages.evaluate import Measurement, task_values
+from metakd.stages.measurement import Measurement, task_values
 
 __all__ = ["averaged"]
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from statistics import median
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +12,11 @@ from torch import Tensor, nn
 from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
+from metakd.data.episodes import EpisodeStream
 from metakd.data.tasks import TaskBatch
 from metakd.distributed.group import ALONE, Group, in_order
 from metakd.models.normalization import batchnorm_mode, has_batchnorm, has_running_statistics
-from metakd.reports.divergence import answers, diverged_tasks
-from metakd.reports.statistics import mean_ci95
+from metakd.stages.measurement import Measurement, task_values
 from metakd.stages.precision import Precision
 from metakd.stages.versions import (
     Changed,
@@ -34,119 +31,16 @@ from metakd.task_spec import TaskSpec
 __all__ = [
     "TASKS_PER_STEP",
     "EvaluationSetting",
-    "Measurement",
     "embed_split",
     "embeds_alone",
     "evaluate",
     "evaluation_tasks",
     "images_of",
     "mean_embedding",
-    "task_values",
 ]
 
 TASKS_PER_STEP = 20
 """Tasks drawn at once. A constant: task number n is the same whatever is measured or when."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """The result on each evaluation task of one setting.
-
-    Attributes:
-        values: [tasks] float64 on the CPU: accuracy (0 … 1; what is not finite is no answer and
-            so a wrong one), or mean squared error.
-        kind: `classification` or `regression`.
-        ways: classes of a task.
-        shots: support examples of a class.
-        queries: query examples of a class.
-        steps: adaptation steps; None where the algorithm takes none.
-        batchnorm: `inductive`, `transductive`; None where it makes no difference.
-        logits: [tasks, ways * queries, ways] on the CPU.
-        targets: [tasks, ways * queries] on the CPU.
-        classes: [tasks, ways] on the CPU, the class behind each label; empty for regression.
-        judging: `centred` and `augmented_shots` of results.json, where they are not as usual.
-    """
-
-    values: Tensor
-    kind: str
-    ways: int
-    shots: int
-    queries: int
-    steps: int | None
-    batchnorm: str | None
-    logits: Tensor
-    targets: Tensor
-    classes: Tensor
-    judging: Mapping[str, Any] = field(default_factory=dict)
-
-    called: ClassVar[str] = "fewshot"
-    """Its name in results.json."""
-    unit: ClassVar[str] = "tasks"
-    """What `values` are of."""
-
-    @cached_property
-    def diverged(self) -> Tensor:
-        """Which tasks diverged (`diverged_tasks`): [tasks] bool."""
-        return diverged_tasks(self.logits, self.targets)
-
-    @property
-    def share_diverged(self) -> float:
-        """The share of tasks that diverged, 0 … 1."""
-        return float(self.diverged.double().mean())
-
-    def figures(self) -> dict[str, Any]:
-        """Return the entry of results.json: mean, 95 % interval and what was measured.
-
-        If tasks diverged it holds their share (`diverged`). There is no mean squared error then,
-        neither of all tasks nor of those that are left, which would be the easier ones: `mse` is
-        not a number, and `mse_median` is the median over all tasks, infinite where half diverged.
-        """
-        entry: dict[str, Any]
-        if self.kind == "regression":
-            entry = {**self._error(), "tasks": len(self.values), "shots": self.shots}
-        else:
-            mean, half = mean_ci95(self.values.tolist())
-            entry = {
-                "accuracy": mean,
-                "ci95": half,
-                "tasks": len(self.values),
-                "ways": self.ways,
-                "shots": self.shots,
-                "queries": self.queries,
-            }
-        if self.steps is not None:
-            entry["steps"] = self.steps
-        if self.batchnorm is not None:
-            entry["batchnorm"] = self.batchnorm
-        entry |= self.judging
-        if self.diverged.any():
-            entry["diverged"] = self.share_diverged
-        return entry
-
-    def _error(self) -> dict[str, float]:
-        if not self.diverged.any():
-            mean, half = mean_ci95(self.values.tolist())
-            return {"mse": mean, "ci95": half}
-        errors = self.values.masked_fill(self.diverged, math.inf).tolist()
-        return {"mse": math.nan, "ci95": math.nan, "mse_median": median(errors)}
-
-    def rows(self, model: str) -> Iterator[dict[str, Any]]:
-        """Yield a row of episodes.csv for each task; `diverged` is 1 where it did."""
-        regression = self.kind == "regression"
-        column = "mse" if regression else "accuracy"
-        for task, value in enumerate(self.values.tolist()):
-            row = {
-                "model": model,
-                "shots": self.shots,
-                "steps": "" if self.steps is None else self.steps,
-                "batchnorm": self.batchnorm or "",
-                "task": task,
-                column: value,
-            }
-            if self.diverged[task]:
-                row["diverged"] = 1
-                row[column] = value if math.isfinite(value) else ""
-            yield row
 
 
 def evaluation_tasks(
@@ -168,9 +62,16 @@ def evaluation_tasks(
 
 
 def _numbered(
-    data: ClassData | RegressionTasks, setting: EvaluationSetting, group: Group
+    data: ClassData | RegressionTasks,
+    setting: EvaluationSetting,
+    group: Group,
+    *,
+    by_index: bool = False,
 ) -> Iterator[tuple[int, TaskBatch]]:
-    """Yield a setting's tasks, each batch with its step in the stream."""
+    """Yield a setting's tasks, each batch with its step in the stream.
+
+    `by_index`, of data of classes, leaves out the examples (`EpisodeStream.by_index`).
+    """
     stream = data.tasks(
         setting.split,
         setting.spec,
@@ -178,10 +79,14 @@ def _numbered(
         seed=setting.seed,
         stage=setting.stage,
     )
+    batch_at = stream.batch
+    if by_index:
+        assert isinstance(stream, EpisodeStream)
+        batch_at = stream.by_index
     for step in range(-(-setting.tasks // TASKS_PER_STEP)):
         if not group.mine(step):
             continue
-        batch = stream.batch(step)
+        batch = batch_at(step)
         left = setting.tasks - step * TASKS_PER_STEP
         yield step, batch if left >= TASKS_PER_STEP else batch[:left]
 
@@ -280,7 +185,8 @@ class EvaluationSetting:
         stage: the name of their stream.
         steps: ascending numbers of adaptation steps, each measured; None for an algorithm that
             takes none.
-        batchnorm: `inductive` or `transductive`; None if the network has no batch norm.
+        batchnorm: `inductive` or `transductive`; None if the network has no batch norm; several:
+            each is measured, and an algorithm that adapts does so once for all.
         versions: of each support image, over which its embedding is averaged (`Judged`); None:
             the image alone.
     """
@@ -291,8 +197,14 @@ class EvaluationSetting:
     seed: int
     stage: str = "evaluate"
     steps: Sequence[int] | None = None
-    batchnorm: str | None = None
+    batchnorm: str | Sequence[str | None] | None = None
     versions: Versions | None = None
+
+    @property
+    def modes(self) -> tuple[str | None, ...]:
+        """All that `batchnorm` says."""
+        given = self.batchnorm
+        return (given,) if given is None or isinstance(given, str) else tuple(given)
 
 
 def evaluate(
@@ -306,7 +218,9 @@ def evaluate(
     bar: Any = None,
     group: Group = ALONE,
 ) -> list[Measurement]:
-    """Evaluate `algorithm` on tasks; return a measurement for each of the setting's steps.
+    """Evaluate `algorithm` on tasks; return a measurement for each mode and number of steps.
+
+    They come mode by mode, as the setting names them.
 
     Args:
         algorithm: the learner; its state is as before afterwards.
@@ -319,11 +233,11 @@ def evaluate(
         bar: progress bar that is moved on by each task.
         group: processes that share the tasks; all return the same.
     """
-    split, steps, batchnorm = setting.split, setting.steps, setting.batchnorm
-    mode = batchnorm or "inductive"
+    split, steps = setting.split, setting.steps
+    modes = [mode or "inductive" for mode in setting.modes]
     gather = (
         isinstance(algorithm, MetricAlgorithm)
-        and mode == "inductive"
+        and modes == ["inductive"]
         and embeds_alone(algorithm.backbone)
     )
     if gather and embeddings is None:
@@ -338,7 +252,7 @@ def evaluate(
     if gather and changed is None:
         assert isinstance(algorithm, MetricAlgorithm) and data.has_classes
         changed = embed_changed(algorithm, data, precision)
-    for step, batch in _numbered(data, setting, group):
+    for step, batch in _numbered(data, setting, group, by_index=gather):
         key = 0 if versions is None else versions.key(setting.seed, setting.stage, step)
         if gather:
             assert isinstance(algorithm, MetricAlgorithm) and embeddings is not None
@@ -357,7 +271,7 @@ def evaluate(
                 assert data.has_classes
                 batch = with_versions(batch, data, split, versions, key)
             with precision.autocast():
-                predicted = algorithm.predict(batch, steps or (0,), mode)
+                predicted = algorithm.predict_modes(batch, steps or (0,), modes).flatten(0, 1)
         logits.append(predicted.detach().float().cpu())
         targets.append(batch.query_targets.cpu())
         classes.append(torch.empty(0) if batch.classes is None else batch.classes.cpu())
@@ -371,6 +285,7 @@ def evaluate(
             bar.advance(setting.tasks - done)
     all_logits = torch.cat(logits, dim=1)
     all_targets, all_classes = torch.cat(targets), torch.cat(classes)
+    measured = [(mode, taken) for mode in setting.modes for taken in steps or (None,)]
     return [
         Measurement(
             values=task_values(all_logits[i], all_targets),
@@ -378,19 +293,12 @@ def evaluate(
             ways=setting.spec.ways,
             shots=setting.spec.shots,
             queries=setting.spec.queries,
-            steps=None if steps is None else steps[i],
-            batchnorm=batchnorm,
+            steps=taken,
+            batchnorm=mode,
             logits=all_logits[i],
             targets=all_targets,
             classes=all_classes,
             judging=judging_of(algorithm, versions),
         )
-        for i in range(len(all_logits))
+        for i, (mode, taken) in enumerate(measured)
     ]
-
-
-def task_values(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return accuracy or mean squared error of each task, [tasks] float64."""
-    if targets.is_floating_point():
-        return (outputs.double() - targets.double()).pow(2).flatten(1).mean(1)
-    return (answers(outputs) == targets).double().mean(1)

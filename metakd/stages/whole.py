@@ -17,7 +17,7 @@ from metakd.models.network import Network
 from metakd.models.normalization import batchnorm_mode
 from metakd.reports.divergence import answers, are_finite
 from metakd.reports.statistics import mean_ci95
-from metakd.stages.evaluate import Measurement
+from metakd.stages.measurement import Measurement
 from metakd.stages.precision import Precision
 
 __all__ = ["BEST", "LAST", "WholeMeasurement", "classify_split"]

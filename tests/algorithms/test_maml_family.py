@@ -13,7 +13,9 @@ import yaml
 from torch import Tensor, nn
 
 from metakd.adaptation.gradient_learner import GradientLearner
+from metakd.adaptation.inner_loop import InnerLoop
 from metakd.adaptation.update_rules import UpdateRule
+from metakd.algorithms.anil import ANIL
 from metakd.algorithms.maml import MAML
 from metakd.distillation.kd import KD
 from metakd.distillation.objective import Objective
@@ -347,3 +349,26 @@ def test_learns(name: str, conv: Callable, image_tasks: Callable) -> None:
         losses.append(float(made.accumulate(tasks, Objective(), None)["loss"]))
         optimizer.step()
     assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("execution", ["loop", "threads", "batched"])
+@pytest.mark.parametrize("name", ["maml", "anil", *FAMILY])
+def test_all_modes_of_one_adaptation_are_as_each_by_itself(
+    name: str, execution: str, conv: Callable, image_tasks: Callable, monkeypatch: Any
+) -> None:
+    kinds = {"maml": MAML, "anil": ANIL}
+    made = (
+        build(kinds[name], conv(), 3, options={"inner_lr": 0.2, "inner_steps": 2})
+        if name in kinds
+        else learner(name, conv())
+    )
+    made.execution = execution
+    tasks, modes, counted = image_tasks(tasks=2), ("inductive", "transductive"), []
+    each = [made.predict(tasks, (0, 2), mode) for mode in modes]
+    step = InnerLoop._step
+    monkeypatch.setattr(InnerLoop, "_step", lambda *given: (counted.append(1), step(*given))[1])
+    found = made.predict_modes(tasks, (0, 2), modes)
+    assert torch.equal(found, torch.stack(each))
+    assert not torch.equal(each[0], each[1])
+    per_task = 1 if execution == "batched" else len(tasks)
+    assert len(counted) == 2 * per_task * (len(modes) if made.adapted == "head" else 1)

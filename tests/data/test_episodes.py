@@ -172,6 +172,16 @@ def test_pairs_of_classes_are_drawn_uniformly(make_data) -> None:
     assert float(((others - 200) ** 2 / 200).sum()) < 43.8  # 19 dof
 
 
+@pytest.mark.parametrize("views", [0, 1, 4])
+def test_tasks_by_index_are_the_tasks_without_examples(make_data, views) -> None:
+    drawn = stream(make_data([12] * 9, augment=("flip",), views=views), augmented=views != 1)
+    whole, bare = vars(drawn.batch(3)), vars(drawn.by_index(3))
+    assert (bare["support"].shape, bare["query"].shape) == ((6, 10, 0), (6, 15, 0))
+    for name in ("support_targets", "query_targets", "classes", "support_index", "query_index"):
+        assert bare[name].equal(whole[name])
+    assert [bare[n] for n in ("ways", "shots", "queries")] == [5, 2, 3]
+
+
 def test_views_of_a_stream(make_data) -> None:
     clean = stream(make_data([12] * 9, augment=("flip",), views=4), augmented=False).batch(0)
     assert (clean.support_view == 0).all()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metakd.stages.ensemble import averaged
-from metakd.stages.evaluate import Measurement
+from metakd.stages.measurement import Measurement
 
 LOG3 = math.log(3.0)
 

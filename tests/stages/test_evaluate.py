@@ -83,6 +83,34 @@ def test_one_measurement_for_each_number_of_steps(tiny: ImageData) -> None:
     assert [r["task"] for r in two.rows("student")] == list(range(50))
 
 
+def test_several_modes_are_measured_mode_by_mode(tiny: ImageData) -> None:
+    class Opposed(Cheat):
+        def predict(
+            self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
+        ) -> Tensor:
+            found = super().predict(tasks, steps, batchnorm)
+            return found if batchnorm == "inductive" else -found
+
+    modes = ["inductive", "transductive"]
+    found = evaluated(Opposed(), tiny, steps=[0, 2], batchnorm=modes)
+    assert [(m.batchnorm, m.steps) for m in found] == [(m, s) for m in modes for s in (0, 2)]
+    alone = [m for mode in modes for m in evaluated(Opposed(), tiny, steps=[0, 2], batchnorm=mode)]
+    for one, other in zip(found, alone, strict=True):
+        assert torch.equal(one.values, other.values)
+        assert torch.equal(one.logits, other.logits)
+
+
+def test_where_embeddings_are_known_no_example_is_made(
+    tiny: ImageData, backbone: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = ProtoNet(backbone)
+    table = embed_split(learner, tiny, "test", FULL)
+    monkeypatch.setattr(tiny, "_seen", None)  # would make one
+    measured = evaluated(learner, tiny, batchnorm="inductive", embeddings=table)[0]
+    assert measured.logits.shape == (50, 12, 3)
+    assert measured.classes.shape == (50, 3)
+
+
 def test_tasks_depend_on_the_seed_alone(tiny: ImageData) -> None:
     first, again, other = Cheat(), Cheat(), Cheat()
     evaluated(first, tiny)

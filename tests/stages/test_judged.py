@@ -19,12 +19,12 @@ from metakd.data.images import ImageData
 from metakd.errors import UserError
 from metakd.stages.evaluate import (
     EvaluationSetting,
-    Measurement,
     embed_split,
     evaluate,
     evaluation_tasks,
     mean_embedding,
 )
+from metakd.stages.measurement import Measurement
 from metakd.stages.precision import Precision
 from metakd.stages.versions import Versions, with_versions
 from metakd.task_spec import TaskSpec

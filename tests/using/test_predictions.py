@@ -23,7 +23,8 @@ from metakd.pipeline.construction import settings_of
 from metakd.pipeline.teaching import adapting_teacher_config
 from metakd.pipeline.use import recipe_of
 from metakd.registry import build, resolve
-from metakd.stages.evaluate import EvaluationSetting, Measurement, evaluate, evaluation_tasks
+from metakd.stages.evaluate import EvaluationSetting, evaluate, evaluation_tasks
+from metakd.stages.measurement import Measurement
 from metakd.stages.precision import Precision
 from metakd.task_spec import TaskSpec
 
