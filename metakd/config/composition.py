@@ -21,9 +21,10 @@ from typing import Any
 import yaml
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
-from hydra.core.config_store import ConfigStore
+from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import setup_globals
@@ -104,18 +105,36 @@ def composing(choices: Choices, plugins: Sequence[str] = ()) -> Iterator[None]:
     repo, base = store.repo, version.getbase()
     setup_globals()
     version.setbase("1.3")
-    store.repo = dict(repo)
-    store.store(name="metakd_schema", node=Config)
-    for group in ALIASES:
-        store.repo.pop(group, None)
-        for name, file in choices.of(group).items():
-            store.store(name=name, node=plain_settings(file, group, plugins)[0], group=group)
+    built_in = not plugins and choices.folders == [conf_folder()]
+    lent = _built_in(_state(conf_folder())) if built_in else _lent(choices, plugins)
+    store.repo = {**repo, **lent}
     try:
         with checked_files(plugins):
             yield
     finally:
         store.repo = repo
         version.VersionBase.instance().version_base = base
+
+
+def _lent(choices: Choices, plugins: Sequence[str]) -> dict[str, Any]:
+    """Return the schema and the borrowed groups as Hydra's store holds them."""
+
+    def node(name: str, content: Any, group: str | None) -> ConfigNode:
+        return ConfigNode(f"{name}.yaml", OmegaConf.structured(content), group, None, None)
+
+    found: dict[str, Any] = {"metakd_schema.yaml": node("metakd_schema", Config, None)}
+    for group in ALIASES:
+        found[group] = {
+            f"{name}.yaml": node(name, plain_settings(file, group, plugins)[0], group)
+            for name, file in choices.of(group).items()
+        }
+    return found
+
+
+@functools.lru_cache(maxsize=4)
+def _built_in(state: object) -> dict[str, Any]:
+    """Return what the built-in files lend; Hydra copies what it takes from its store."""
+    return _lent(Choices(), ())
 
 
 def plain_settings(
@@ -141,11 +160,34 @@ def plain_settings(
     return {str(k): v for k, v in found.items() if k != KEY}, old
 
 
+class Files(ConfigRepository):
+    """The files and the schema that Hydra merges; with a memory, each is read once."""
+
+    def __init__(self, path: ConfigSearchPath, memory: dict[str, bytes] | None) -> None:
+        super().__init__(path)
+        self._memory = memory
+
+    def __deepcopy__(self, _: object) -> Files:
+        """Copy the list of sources alone: Hydra exchanges that, and would copy its whole store."""
+        return copy.copy(self)
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        if self._memory is None:
+            return super().load_config(config_path)
+        if config_path not in self._memory:
+            self._memory[config_path] = pickle.dumps(super().load_config(config_path))
+        found: ConfigResult | None = pickle.loads(self._memory[config_path])
+        return found
+
+
 class Loader(ConfigLoaderImpl):
     """Hydra's loader, with settings that stand between conf/config.yaml and an experiment."""
 
-    def __init__(self, folder: Path | None, layer: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path | None, layer: Mapping[str, Any], memory: dict[str, bytes] | None = None
+    ) -> None:
         super().__init__(config_search_path=search_path(folder))
+        self.repository = Files(self.config_search_path, memory)
         self._layer = layer
 
     def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
@@ -207,11 +249,17 @@ def _is_setting(line: str) -> bool:
     return key in RUN_FOLDERS or (group in known_groups() if dot else key in known_settings())
 
 
+@functools.lru_cache(maxsize=4)
+def _memory(state: object) -> dict[str, bytes]:
+    """Return what of the built-in files, in one state, has been read; to be filled."""
+    return {}
+
+
 @functools.lru_cache(maxsize=256)
 def _choices(lines: tuple[str, ...], layer: str, state: object) -> bytes:
     """Return a pickled composition; copies are made five times as fast from it as by deepcopy."""
     with composing(Choices()):
-        loader = Loader(None, json.loads(layer))
+        loader = Loader(None, json.loads(layer), _memory(state))
         return pickle.dumps(loader.load_configuration(CONFIG_NAME, [*lines], RunMode.RUN))
 
 

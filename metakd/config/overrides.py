@@ -5,6 +5,8 @@ Text settings stay text: what the grammar would read as a number is put in quote
 
 from __future__ import annotations
 
+import functools
+import pickle
 import re
 import types
 import typing
@@ -238,9 +240,15 @@ def _check_choice(override: Override, choices: Choices) -> None:
         choices.file(group, str(name))
 
 
+@functools.cache
+def _pickled_schema(owner: type) -> bytes:
+    """Return a dataclass as OmegaConf checks values by it; a copy is made much faster than it."""
+    return pickle.dumps(OmegaConf.structured(owner))
+
+
 def _check_type(key: str, value: Any, text: str) -> None:
     try:
-        node = OmegaConf.structured(known_settings()[key])
+        node = pickle.loads(_pickled_schema(known_settings()[key]))
         OmegaConf.update(node, key.rpartition(".")[2], value)
     except OmegaConfBaseException as error:
         raise UserError(f"{text}: expected {expected(field_types()[key])}") from error

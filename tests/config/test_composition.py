@@ -41,6 +41,17 @@ def test_as_hydra_merges_it(lines: list[str]) -> None:
         assert OmegaConf.to_container(found) == OmegaConf.to_container(anew)
 
 
+def test_the_store_of_hydra_is_not_changed_and_its_list_of_sources_may_be() -> None:
+    with composing(Choices()):
+        loader = Loader(None, {})
+        before = [*loader.repository.sources]
+        place = f"hydra.searchpath=[file://{conf_folder()}]"
+        loader.load_configuration(CONFIG_NAME, [place, "student=mlp"], RunMode.RUN)
+        assert loader.repository.sources == before
+        again = loader.load_configuration(CONFIG_NAME, ["student=mlp"], RunMode.RUN)
+    assert again.student == compose(["student=mlp", "teacher.width=3"]).plain()["student"]
+
+
 def test_what_one_composition_changes_is_not_in_the_next() -> None:
     first = compose(["algorithm=anil"])
     first.config.algorithm.options["left"] = 1
