@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import hashlib
 import json
 import os
@@ -21,6 +22,18 @@ from metakd.reports.statistics import mean_ci95
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 DATA = os.environ.get("METAKD_DATA")
+
+gc.disable()  # until all tests are collected: nothing of what that makes is garbage
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector leave alone what is there for good: modules and thousands of tests.
+
+    It would look through all of that again and again, a tenth of the time of most tests.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
