@@ -73,6 +73,19 @@ def most_runs() -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
+def quick_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a module `quick_runs`, which leaves that out in the process that imports it."""
+    folder = tmp_path_factory.mktemp("quick")
+    (folder / "quick_runs.py").write_text(
+        "from metakd.models import cost\n"
+        "from metakd.pipeline import run\n"
+        "cost._MOST_RUNS = 2 * cost._ROUNDS\n"
+        "run.draw_figures = lambda *_: None\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
 def drawing() -> Callable[[], AbstractContextManager[None]]:
     """Runs in its context draw their figures."""
     from metakd.pipeline import draw, run

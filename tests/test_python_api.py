@@ -22,6 +22,7 @@ from metakd.from_python.settings import words_of
 from metakd.sweeps import driver
 from metakd.sweeps.state import Job, Sweep
 
+SMALLER = {"dataset.images_per_class": 6, "evaluate.tasks": 10, "meta_train.validate_tasks": 4}
 RESULTS = {
     "schema": 1,
     "student": {
@@ -219,6 +220,8 @@ def test_the_page(
 
     page = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
     code = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    assert "\nresults = " in code
+    code = code.replace("\nresults = ", f"\nquick |= {SMALLER}\nresults = ", 1)
     monkeypatch.setattr(ablate, "concluded", lambda sweep, shots: ["distillation helped"])
     monkeypatch.chdir(tmp_path)
     known: dict[str, Any] = {}

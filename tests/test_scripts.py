@@ -5,10 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -100,69 +97,6 @@ def test_values_are_the_headlines(comparison: ModuleType, tmp_path: Path) -> Non
     )
     assert comparison.values(tmp_path, "student", 1) == [0.5, 0.7]
     assert comparison.values(tmp_path, "student", 5) == [0.9]
-
-
-@pytest.fixture(scope="module")
-def faults() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPTS))
-        import fault_trials
-
-        yield fault_trials
-
-
-@pytest.fixture(scope="module")
-def trials(faults: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Trials of one short run, and the run that nobody disturbs."""
-    small = ("finetune=none", "meta_train.iterations=20", "evaluate.tasks=20", "evaluate.steps=[]",
-             "evaluate.shots=[]", "dataset.images_per_class=6", "task.queries=2",
-             "task.train_queries=2", "teacher.width=8")  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(faults, "COMMON", (*faults.COMMON, *small))
-        patch.setattr(faults, "RUNS", {"anil + kd": ["algorithm=anil", "distill=kd"]})
-        yield faults.Trials(tmp_path_factory.mktemp("trials"), 3)
-
-
-def test_runs_that_are_broken_end_as_the_one_that_was_not(trials: Any) -> None:
-    """Real processes, real signals: killed twice while saving; asked to end."""
-    trials.save()
-    trials.signal()
-    for name in ("save", "signal"):
-        tally = trials.tallies[name]
-        assert (tally.trials, tally.survived) == (1, 1), trials.tallies
-
-
-def test_a_difference_between_runs_is_found(faults: ModuleType, tmp_path: Path) -> None:
-    for seed in (0, 1):
-        words = [w for w in faults.COMMON if not w.startswith(("finetune", "deterministic"))]
-        metakd.train(
-            *words,
-            "distill=none",
-            "meta_train.iterations=2",
-            "warmstart=none",
-            "evaluate.tasks=3",
-            f"seed={seed}",
-            f"hydra.run.dir={tmp_path / str(seed)}",
-        )
-    found = faults.differences(tmp_path / "0", tmp_path / "1")
-    assert found == ["student.safetensors", "results.json", "episodes.csv", "metrics.jsonl"]
-    assert faults.differences(tmp_path / "0", tmp_path / "0") == []
-
-
-@pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() != 0 or sys.platform != "linux",
-    reason="mounting a small tmpfs needs root",
-)
-def test_a_full_disk_ends_in_a_line_and_the_run_goes_on_when_there_is_space(
-    faults: ModuleType, trials: Any, tmp_path: Path
-) -> None:
-    try:
-        with faults.small_disk(tmp_path / "try"):
-            pass
-    except (subprocess.CalledProcessError, FileNotFoundError):
-        pytest.skip("a tmpfs cannot be mounted here")
-    trials.disk()
-    assert trials.tallies["disk"].survived == 1, trials.tallies
 
 
 @pytest.fixture

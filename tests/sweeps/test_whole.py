@@ -8,15 +8,19 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from metakd import train
 from metakd.runs.equality import compare, figures_of
 from metakd.runs.folder import open_run
 
 from .conftest import statuses, until
 
+ROOT = Path(__file__).parents[2]
 TINY = (
     "dataset.images_per_class=4",
     "dataset.image_size=16",
@@ -28,8 +32,8 @@ TINY = (
     "pretrain.epochs=1",
     "pretrain.lr=0.0123",  # a teacher that nobody else has put into the cache
     "warmstart.epochs=0",
-    "meta_train.iterations=800",
-    "meta_train.validate_every=400",
+    "meta_train.iterations=500",
+    "meta_train.validate_every=250",
     "meta_train.validate_tasks=4",
     "teacher=conv4_small",
     "teacher.width=4",
@@ -42,6 +46,38 @@ TINY = (
     "checkpoint_minutes=null",
     "checkpoint_steps=20",
 )
+
+
+START = """
+import sys
+from metakd.cli import main
+from metakd.sweeps.driver import Driver
+
+module, imported = Driver.copied
+Driver.copied = (module, (*imported, "quick_runs"))
+sys.exit(main(["train", *sys.argv[1:]]))
+"""
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def metakd(quick_runs: Path) -> Start:
+    """Start `metakd train` in a process of its own; its jobs draw no figures."""
+    roots = [str(quick_runs), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(root for root in roots if root)}
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", START, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+        )
+
+    return start
 
 
 def test_nothing_here_needs_torch() -> None:
@@ -58,27 +94,17 @@ def stage(folder: Path) -> str | None:
 
 
 @pytest.mark.slow
-def test_a_job_is_the_run_that_it_would_be_alone(tmp_path: Path) -> None:
+def test_a_job_is_the_run_that_it_would_be_alone(metakd: Start, tmp_path: Path) -> None:
     """Though its process has not imported anything itself: figures and weights, to the bit."""
     words = [*TINY, "meta_train.iterations=40", "meta_train.validate_every=20"]
     words += ["warmstart.epochs=1", "student_alone=true", "student_alone_cache=false"]
     words += ["distill=embedding", "pretrain.lr=0.012"]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "metakd", "train", *words, *where],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
-        for where in (
-            ["-m", f"hydra.sweep.dir={tmp_path / 's'}"],
-            [f"hydra.run.dir={tmp_path / 'alone'}"],
-        )
-    ]
-    said = [process.communicate(timeout=120)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
-    assert "starts a new interpreter" not in said[0]
+    sweep = metakd("-m", *words, f"hydra.sweep.dir={tmp_path / 's'}")
+    train(*words, f"hydra.run.dir={tmp_path / 'alone'}")
+    torch.set_deterministic_debug_mode("default")
+    said, _ = sweep.communicate(timeout=120)
+    assert sweep.returncode == 0, said
+    assert "starts a new interpreter" not in said
     job, run = open_run(tmp_path / "s" / "0"), open_run(tmp_path / "alone")
     files = compare(figures_of(job), figures_of(run))
     assert {f.file: f.differences for f in files} == {f.file: () for f in files}
@@ -92,17 +118,8 @@ def test_a_job_is_the_run_that_it_would_be_alone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a parent's end")
-def test_killed_and_completed(tmp_path: Path) -> None:
+def test_killed_and_completed(metakd: Start, tmp_path: Path) -> None:
     folder = tmp_path / "s w=1"
-
-    def metakd(*words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "metakd", "train", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
 
     words = ["-m", "distill.kd_weight=0.5,1", *TINY]
     sweep = metakd(*words, "sweep.jobs=2", f"hydra.sweep.dir={folder}")
@@ -130,7 +147,7 @@ def test_killed_and_completed(tmp_path: Path) -> None:
         assert len(info.resumed or ()) == 1
         steps = [m["step"] for m in run.read_metrics() if m["stage"] == "meta_train"]
         assert steps == sorted(set(steps))
-        assert steps[-1] == 799
+        assert steps[-1] == 499
         trained.append(any(m["stage"] == "pretrain" for m in run.read_metrics()))
     assert sorted(trained) == [False, True]  # one of them, for both
     log = (folder / f"{trained.index(False)}.log").read_text()
