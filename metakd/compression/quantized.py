@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metakd.compression.strategy import FLOAT
+from metakd.models.small_maps import Conv3x3
 
 __all__ = ["ActivationRange", "Quantized", "QuantizedLayer", "quantizable"]
 
@@ -28,7 +29,7 @@ PACKED = 4
 
 def quantizable(layer: nn.Module) -> bool:
     """Tell whether a layer can be integers: a convolution or a linear layer."""
-    return type(layer) in (nn.Conv1d, nn.Conv2d, nn.Linear)
+    return type(layer) in (nn.Conv1d, nn.Conv2d, Conv3x3, nn.Linear)
 
 
 class ActivationRange(nn.Module):

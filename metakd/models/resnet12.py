@@ -12,6 +12,7 @@ from metakd.models.dropblock import drop_block
 from metakd.models.normalization import make_norm
 from metakd.models.pooling import max_pool_2x2
 from metakd.models.residual import he_initialise
+from metakd.models.small_maps import Conv3x3
 from metakd.models.widths import channels_of, image_shape
 
 __all__ = ["ResNet12"]
@@ -26,11 +27,11 @@ class _Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, norm: str, dropout: nn.Module) -> None:
         super().__init__()
         bias = norm != "batch"
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+        self.conv1 = Conv3x3(inputs, outputs, bias)
         self.norm1 = make_norm(norm, outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=bias)
+        self.conv2 = Conv3x3(outputs, outputs, bias)
         self.norm2 = make_norm(norm, outputs)
-        self.conv3 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=bias)
+        self.conv3 = Conv3x3(outputs, outputs, bias)
         self.norm3 = make_norm(norm, outputs)
         self.shortcut = nn.Sequential(
             nn.Conv2d(inputs, outputs, 1, bias=bias), make_norm(norm, outputs)

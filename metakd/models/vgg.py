@@ -10,6 +10,7 @@ from metakd.errors import UserError
 from metakd.models.normalization import make_norm
 from metakd.models.pooling import max_pool_2x2
 from metakd.models.residual import he_initialise
+from metakd.models.small_maps import Conv3x3
 from metakd.models.widths import channels_of, image_shape
 
 __all__ = ["VGG"]
@@ -70,7 +71,7 @@ class VGG(nn.Module):
         for n, count in zip(outputs, _CONVOLUTIONS[depth], strict=True):
             layers: list[nn.Module] = []
             for _ in range(count):
-                layers += [nn.Conv2d(channels, n, 3, padding=1), make_norm(norm, n), nn.ReLU()]
+                layers += [Conv3x3(channels, n), make_norm(norm, n), nn.ReLU()]
                 channels = n
             stages.append(nn.Sequential(*layers))
         self.stages = nn.ModuleList(stages)
