@@ -34,6 +34,7 @@ from metakd.distillation.kd import KD
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distillation.teacher_modes import prototype_logits
 from metakd.models.conv4 import Conv4
+from metakd.models.layout import lay_out_channels_last
 from metakd.registry import build
 
 ALGORITHMS = ("maml", "fomaml", "anil", "reptile", "protonet", "supervised")
@@ -152,7 +153,9 @@ def learner_of(kind: Kind, work: Work, **more: object) -> Algorithm:
     options = {**dict(kind.options), **more}
     if kind.adapts:
         options |= {"inner_lr": INNER_LR, "inner_steps": work.steps}
-    learner: Algorithm = build(kind.cls, work.backbone(), outputs, options=options)
+    learner: Algorithm = build(
+        kind.cls, lay_out_channels_last(work.backbone()), outputs, options=options
+    )
     if outputs:
         learner.network.head.load_state_dict(
             plain_network(work.backbone(), outputs)[1].state_dict()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metakd.models.normalization import make_norm
-from metakd.models.pooling import max_pool_2x2
+from metakd.models.pooling import norm_pool_relu
 from metakd.models.widths import channels_of, image_shape
 
 __all__ = ["CNN"]
@@ -55,6 +55,6 @@ class CNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return embeddings [n, embedding_size] of images [n, channels, height, width]."""
-        x = F.relu(max_pool_2x2(self.norm1(self.conv1(images))))
-        x = F.relu(max_pool_2x2(self.norm2(self.conv2(x))))
+        x = norm_pool_relu(self.norm1, self.conv1(images))
+        x = norm_pool_relu(self.norm2, self.conv2(x))
         return F.relu(self.hidden(x.flatten(1)))

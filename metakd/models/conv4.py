@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from metakd.models.dropblock import drop_block
 from metakd.models.normalization import make_norm
-from metakd.models.pooling import max_pool_2x2
+from metakd.models.pooling import norm_pool_relu
 from metakd.models.widths import channels_of, image_shape
 
 __all__ = ["Conv4"]
@@ -29,12 +29,8 @@ class _Block(nn.Module):
         self.drop = drop
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.conv(x))
-        if not self.strided:
-            # Pooling first gives the same values and gradients as ReLU first, on a quarter of
-            # the pixels.
-            x = max_pool_2x2(x)
-        x = F.relu(x)
+        x = self.conv(x)
+        x = F.relu(self.norm(x)) if self.strided else norm_pool_relu(self.norm, x)
         return x if self.drop is None else self.drop(x)
 
 

@@ -17,6 +17,8 @@ from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.nn import functional as F
 
 from metakd.errors import UserError, nearest
+from metakd.models.batchnorm_gradients import normalise
+from metakd.models.layout import on_plain_cpu
 
 __all__ = [
     "BatchNorm2d",
@@ -78,6 +80,12 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.recorded = None
         self.shared = None
 
+    @property
+    def by_batch_alone(self) -> bool:
+        """Whether a pass uses this batch's statistics as they are, and leaves nothing behind."""
+        alone = self._mode() == "batch" and not self._updates() and self.shared is None
+        return alone and not self._forward_hooks and not self._forward_pre_hooks
+
     def __getstate__(self) -> dict[str, Any]:
         # Remembered statistics hang on an autograd graph, which cannot be copied.
         return {**self.__dict__, "mode": None, "recorded": None, "shared": None}
@@ -85,9 +93,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise [n, channels, height, width]; same shape, same dtype."""
         self._check_input_dim(input)
-        mode = self.mode
-        if mode is None:
-            mode = "batch" if self.training or self.running_mean is None else "running"
+        mode = self._mode()
         if mode == "running":
             if self.running_mean is None or self.running_var is None:
                 raise RuntimeError("batch-norm mode 'running': this layer keeps no running ones")
@@ -99,6 +105,14 @@ class BatchNorm2d(nn.BatchNorm2d):
         if mode == "record":
             return self._record(input)
         return self._by_batch(input)
+
+    def _mode(self) -> Mode:
+        if self.mode is not None:
+            return self.mode
+        return "batch" if self.training or self.running_mean is None else "running"
+
+    def _updates(self) -> bool:
+        return self.training and self.running_mean is not None
 
     def _record(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled() and not get_interpreter_stack():
@@ -112,10 +126,15 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.recorded = _statistics(x)
         if _under_vmap():
             return self._normalise(x, *self.recorded)
+        return self._by_batch_alone(x)
+
+    def _by_batch_alone(self, x: Tensor) -> Tensor:
+        if self.affine and torch.is_grad_enabled() and on_plain_cpu(x):
+            return normalise(x, self.weight, self.bias, self.eps)
         return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
 
     def _by_batch(self, x: Tensor) -> Tensor:
-        update = self.training and self.running_mean is not None
+        update = self._updates()
         if _under_vmap():
             if update:
                 raise RuntimeError(
@@ -126,7 +145,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         if self.shared is not None:
             return self._by_shared(x, self.shared, update)
         if not update:
-            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+            return self._by_batch_alone(x)
         momentum = self._counted()
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps

@@ -1,15 +1,18 @@
-"""Max-pooling that is fast on a CPU whatever the memory format."""
+"""Max-pooling that is fast on a CPU, alone and after a normalisation."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch._C._functorch import get_interpreter_stack
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["max_pool_2x2"]
+from metakd.models.batchnorm_gradients import normalise_pool_relu
+from metakd.models.layout import on_plain_cpu
+from metakd.models.normalization import BatchNorm2d
+
+__all__ = ["max_pool_2x2", "norm_pool_relu"]
 
 
 class _ThroughChannelsLast(torch.autograd.Function):
@@ -45,13 +48,31 @@ def max_pool_2x2(x: Tensor) -> Tensor:
     Returns:
         [n, channels, height // 2, width // 2].
     """
-    if (
-        x.device.type == "cpu"
-        and x.dim() == 4
-        and x.is_contiguous()
-        and not get_interpreter_stack()  # vmap and torch.func.grad have rules of their own
-        and not torch.compiler.is_compiling()
-    ):
+    if x.dim() == 4 and x.is_contiguous() and on_plain_cpu(x):
         pooled: Tensor = _ThroughChannelsLast.apply(x)
         return pooled
     return F.max_pool2d(x, 2)
+
+
+def norm_pool_relu(norm: nn.Module, x: Tensor) -> Tensor:
+    """Return `relu(max_pool_2x2(norm(x)))`, of channels-last images on a CPU in fewer passes.
+
+    Pooling before ReLU gives the same values and gradients as after it, on a quarter of the pixels.
+
+    Args:
+        norm: a normalisation of [n, channels, height, width].
+        x: such images.
+
+    Returns:
+        [n, channels, height // 2, width // 2].
+    """
+    if (
+        isinstance(norm, BatchNorm2d)
+        and norm.affine
+        and norm.by_batch_alone
+        and x.dtype is not torch.bfloat16  # whose pixels are scattered number by number
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and on_plain_cpu(x)
+    ):
+        return normalise_pool_relu(x, norm.weight, norm.bias, norm.eps)
+    return F.relu(max_pool_2x2(norm(x)))

@@ -270,8 +270,6 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         # The target's test images must not be seen by any earlier stage.
         data = data.without_held_out()
 
-    # Second-order steps on a handful of images are the exception: there it costs time.
-    second_order = config.algorithm.supports.adapts and not config.algorithm.first_order
     seed = _student_seed(config)
     student = build_backbone(config.student, data.example_shape, config.plugins, seed)
     check_reader("student", config.student, student, data, expected)
@@ -295,8 +293,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
             warnings += fitted
             check_tasks(composed.config, data, evaluating=known.evaluating)
         config = composed.config
-    if not second_order:
-        lay_out_channels_last(student)
+    lay_out_channels_last(student)
     dealt = dealt_out(everything)
     prepared = Prepared(
         composed=composed,

@@ -182,12 +182,11 @@ def recipe_of(
     steps = steps_at_test(config)
     evaluated_in = "float32" if algorithm.supports.adapts else precision  # see `precision_of`
     architecture = config.student
-    second_order = algorithm.supports.adapts and not algorithm.first_order
-    channels_last, base_only = not second_order, False
+    base_only = False
     part = Part(algorithm._target_, settings_of(algorithm), dict(algorithm.options))
     fixed = algorithm.supports.fixed_ways
     if which == "teacher":
-        architecture, channels_last = config.teacher, True
+        architecture = config.teacher
         if "head.weight" in weights:  # a network: evaluated by its embeddings
             part = Part(f"{Supervised.__module__}.{Supervised.__name__}", {"head": "centroid"})
             steps, evaluated_in, fixed = None, precision, False
@@ -211,7 +210,7 @@ def recipe_of(
         ways=task.ways,
         shots=task.shots,
         precision=evaluated_in,
-        channels_last=channels_last,
+        channels_last=True,
         centred=config.evaluate.centre,
         members=config.teacher.networks() if which == "teacher" else 1,
     )
