@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from metakd.adaptation.algorithm import Algorithm
+from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.algorithms.maml import MAML
 from metakd.algorithms.protonet import ProtoNet
 from metakd.algorithms.reptile import Reptile
@@ -223,11 +224,12 @@ class Trial:
     def judge(self, case: str, group: Group) -> Tensor:
         """Return the logits of evaluation tasks, of an untrained learner."""
         learner, _ = learner_of(case, self.width)
+        steps = [0, 2] if isinstance(learner, GradientLearner) else None
         measured = evaluate(
             learner,
             self.data,
             EvaluationSetting(
-                "test", TaskSpec(5, 1, 5), 50, seed=3, steps=[0, 2], batchnorm="inductive"
+                "test", TaskSpec(5, 1, 5), 50, seed=3, steps=steps, batchnorm="inductive"
             ),
             precision=FULL,
             group=group,
