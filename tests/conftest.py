@@ -7,6 +7,7 @@ import gc
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -66,7 +67,7 @@ def most_runs() -> Iterator[int]:
 
     with pytest.MonkeyPatch.context() as patch:
         real = cost._MOST_RUNS
-        patch.setattr(cost, "_MOST_RUNS", 2 * cost._ROUNDS)
+        patch.setattr(cost, "_MOST_RUNS", cost._ROUNDS)
         patch.setattr(run, "draw_figures", lambda *_: None)
         patch.setattr(os, "fsync", lambda _: None)
         yield real
@@ -79,7 +80,7 @@ def quick_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "quick_runs.py").write_text(
         "from metakd.models import cost\n"
         "from metakd.pipeline import run\n"
-        "cost._MOST_RUNS = 2 * cost._ROUNDS\n"
+        "cost._MOST_RUNS = cost._ROUNDS\n"
         "run.draw_figures = lambda *_: None\n"
     )
     return folder
@@ -296,16 +297,23 @@ def made_up(default_settings: dict[str, Any]) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture
-def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A TORCH_HOME in which torchvision finds (random) weights of a ResNet-18."""
+@pytest.fixture(scope="session")
+def resnet18_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of (random) weights of torchvision's ResNet-18, under the name that it has there."""
     import torch
     import torchvision
 
+    file = tmp_path_factory.mktemp("torchvision") / "resnet18-f37072fd.pth"
+    torch.manual_seed(11)
+    torch.save(torchvision.models.resnet18().state_dict(), file)
+    return file
+
+
+@pytest.fixture
+def torch_home(resnet18_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A TORCH_HOME in which torchvision finds these weights."""
     folder = tmp_path / "torch home"
     monkeypatch.setenv("TORCH_HOME", str(folder))
     (folder / "hub" / "checkpoints").mkdir(parents=True)
-    torch.manual_seed(11)
-    weights = torchvision.models.resnet18().state_dict()
-    torch.save(weights, folder / "hub" / "checkpoints" / "resnet18-f37072fd.pth")
+    shutil.copy(resnet18_weights, folder / "hub" / "checkpoints")
     return folder

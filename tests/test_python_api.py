@@ -22,7 +22,7 @@ from metakd.from_python.settings import words_of
 from metakd.sweeps import driver
 from metakd.sweeps.state import Job, Sweep
 
-SMALLER = {"dataset.images_per_class": 6, "evaluate.tasks": 10, "meta_train.validate_tasks": 4}
+SMALLER = {"task.queries": 5, "evaluate.tasks": 10, "meta_train.validate_tasks": 4}
 RESULTS = {
     "schema": 1,
     "student": {

@@ -16,12 +16,13 @@ ALGORITHMS = [*Choices().of("algorithm")]
 PLAIN = ("meta_train.optimizer=plain_sgd", "meta_train.lr=1.0", "meta_train.schedule=linear")
 
 
-def unlike_losses() -> list[str]:
-    """Return one of the losses that need and support the same: all that decides what fits."""
+def unlike(group: str) -> list[str]:
+    """Return one of the choices that need, support and bring the same: all that decides fits."""
     first: dict[str, str] = {}
-    for name, file in Choices().of("distill").items():
+    for name, file in Choices().of(group).items():
         said = yaml.safe_load(file.read_text(encoding="utf-8"))
-        first.setdefault(str((sorted(said.get("needs", ())), said.get("supports"))), name)
+        decides = (sorted(said.get("needs", ())), said.get("supports"), said.get("brings"))
+        first.setdefault(str((*decides, said.get("first_order"))), name)
     return list(first.values())
 
 
@@ -82,8 +83,8 @@ def test_any_loss_fits_with_everything_else_at_its_default(distill: str) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("other", [*(f"distill={d}" for d in unlike_losses()),
+@pytest.mark.parametrize("algorithm", unlike("algorithm"))
+@pytest.mark.parametrize("other", [*(f"distill={d}" for d in unlike("distill")),
                                    "dataset=omniglot", "dataset=sinusoid"])  # fmt: skip
 def test_every_pair_is_composed_or_refused_in_one_line(algorithm: str, other: str) -> None:
     refusal, composed = "", None
