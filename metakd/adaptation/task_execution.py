@@ -159,6 +159,10 @@ def _pool() -> ThreadPoolExecutor:
         ready = threading.Barrier(count + 1)
 
         def one_core() -> None:
+            # A thread takes the process's number when it first asks for one, even after its own was
+            # set. Two threads in each of two workers wait for each other: convolutions of bfloat16
+            # then take thirty times as long.
+            torch.get_num_threads()
             torch.set_num_threads(1)
             ready.wait()
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metakd.adaptation import task_execution
 from metakd.algorithms.maml import MAML
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.embedding import EmbeddingMatch
@@ -209,6 +210,22 @@ def test_threads_are_bitwise_the_loop(
         torch.set_num_threads(before)
     for name, gradient in found[0].items():
         assert torch.equal(gradient, found[1][name]), name
+
+
+def test_a_worker_computes_with_one_thread() -> None:
+    """Whatever number the process has before the pool starts and after."""
+
+    def threads(ones: Tensor, _: int) -> int:
+        assert (ones @ ones).sum() == 8
+        return torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert list(task_execution.in_order(lambda: torch.ones(2, 2), threads, 4)) == [1] * 4
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_gradients_add_up(conv: Callable, image_tasks: Callable, gradient_of: Callable) -> None:
