@@ -265,11 +265,19 @@ class InnerLoop:
                 moment = later
             return
         for step in range(steps):
-            moment = self._step(moment, start, task, step, graph)
+            moment = self.step(moment, start, task, step, graph)
             yield moment
 
-    def _step(self, moment: Moment, start: Tensors, task: Task, step: int, graph: bool) -> Moment:
-        """Return where adaptation stands after step number `step` from `moment`."""
+    def step(self, moment: Moment, start: Tensors, task: Task, step: int, graph: bool) -> Moment:
+        """Return where adaptation stands after step number `step` from `moment`.
+
+        Args:
+            moment: before it.
+            start: what adapts, as it was before the first step.
+            task: as for `adapt`.
+            step: number of the step.
+            graph: gradients are taken so that they can be differentiated.
+        """
         values = moment.values
         adapted = {name: values[name] for name in start}
         seen = task.support if task.order is None else task.support.chosen(task.order[step])
@@ -297,7 +305,7 @@ class InnerLoop:
             values, state, start, support = inputs
             here, found, terms = Moment(values, state, {}), [], []
             for step in numbers:
-                here = self._step(here, start, task._replace(support=support), step, graph)
+                here = self.step(here, start, task._replace(support=support), step, graph)
                 found.append(({name: here.values[name] for name in start}, here.state))
                 terms.append(here.terms)
             return found, terms

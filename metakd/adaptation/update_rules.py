@@ -30,6 +30,8 @@ class UpdateRule(nn.Module, ABC):
 
     carries: bool = False
     """Whether a task starts from a state that earlier tasks left."""
+    counts: bool = True
+    """Whether what a step does depends on its number."""
 
     def attach(self, parameters: Tensors) -> None:
         """Make what has the shape of the parameters that adapt; called once, before training.
@@ -65,6 +67,8 @@ class GradientDescent(UpdateRule):
             so its 0.4 on 5 ways is 2.0 here).
     """
 
+    counts = False
+
     def __init__(self, lr: float) -> None:
         super().__init__()
         self.lr = lr
@@ -93,6 +97,7 @@ class AdamWithoutMomentum(UpdateRule):
         epsilon: added to the root.
     """
 
+    counts = False  # the number of steps taken is part of the state
     taken: Tensor
     squares: Tensor | None
 

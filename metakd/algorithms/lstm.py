@@ -52,6 +52,8 @@ class LearnedCell(UpdateRule):
         hidden: width of the gates' network.
     """
 
+    counts = False
+
     def __init__(self, lr: float, hidden: int) -> None:
         super().__init__()
         if not 0.0 < lr < 1.0:

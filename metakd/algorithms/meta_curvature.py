@@ -27,6 +27,8 @@ class Curvature(UpdateRule):
         lr: step size.
     """
 
+    counts = False
+
     def __init__(self, lr: float) -> None:
         super().__init__()
         self.lr = lr

@@ -23,6 +23,8 @@ class LearnedRates(UpdateRule):
         lr: every rate at the start.
     """
 
+    counts = False
+
     def __init__(self, lr: float) -> None:
         super().__init__()
         self.lr = lr

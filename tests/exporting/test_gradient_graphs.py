@@ -14,6 +14,7 @@ from metakd.errors import UserError
 from metakd.exporting.graphs.adapting import adapting_graph
 from metakd.exporting.graphs.graph import AdaptingGraph
 from metakd.exporting.graphs.head_steps import HeadSteps
+from metakd.exporting.graphs.repeated import repeated
 from metakd.exporting.graphs.unrolled import UnrolledGraph
 from metakd.using.learner import Trained
 from metakd.using.recipe import Part
@@ -61,6 +62,35 @@ def test_same_logits(
         with torch.no_grad():
             other = adapting_graph(trained, steps=0).module(*given)
         assert not torch.allclose(other, wanted, rtol=1e-3)  # the steps matter
+
+
+@pytest.mark.parametrize("name", sorted({*LEARNERS} - {"anil", "anil_rates"}))
+def test_a_repeated_step_is_as_good_as_many(
+    name: str, made_up_trained: Callable[..., Trained], made_up_task: Callable[..., Any]
+) -> None:
+    algorithm, options = LEARNERS[name]
+    trained = made_up_trained(algorithm, steps=3, statistics=False, **options)
+    graph = adapting_graph(trained)
+    assert isinstance(graph, UnrolledGraph)
+    parts = repeated(graph)
+    if name == "maml_rates":  # each step has rates of its own
+        assert parts is None
+        return
+    assert parts is not None
+    assert (parts.start is None) == (name != "protomaml")
+    assert (parts.order is not None) == (name == "reptile")
+    support, labels, query = made_up_task(3, graph.fixed_examples or 7, 4, (1, 16, 16))
+    with torch.no_grad():
+        carried = tuple(parts.carried.values())
+        if parts.start is not None:
+            carried = parts.start.module(support, labels)
+        for step in range(parts.count):
+            row = () if parts.order is None else (parts.order[step],)
+            carried = parts.step.module(support, labels, *row, *carried)
+        found = parts.finish.module(support, labels, query, *carried)
+        wanted = graph.module(support, labels, query)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert repeated(adapting_graph(trained, steps=0)) is None
 
 
 @pytest.mark.parametrize("algorithm", ["anil.ANIL", "maml.MAML"])
@@ -158,6 +188,35 @@ def test_onnx_runtime_adapts(
         named = {name: x.numpy() for name, x in zip(graph.inputs, given, strict=True)}
         found = torch.from_numpy(session.run(None, named)[0])
         wanted = own_outputs(trained, *given, steps=1)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["reptile", "protomaml"])
+def test_onnx_runtime_repeats_a_step(
+    name: str,
+    made_up_trained: Callable[..., Trained],
+    made_up_task: Callable[..., Any],
+    own_outputs: Callable[..., Tensor],
+    tmp_path: Path,
+) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs pip install 'metakd[onnx]'")
+    for module in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(module, reason="needs pip install 'metakd[onnx]'")
+    from metakd.exporting.runtimes.onnx import OnnxRuntime
+
+    algorithm, options = LEARNERS[name]
+    small = Part("metakd.models.mlp.MLP", options={"widths": [5, 4]})
+    trained = made_up_trained(algorithm, shape=(3,), backbone=small, steps=4, **options)
+    graph = adapting_graph(trained)
+    file = tmp_path / "model.onnx"
+    OnnxRuntime().write(graph, file)
+    nodes = [node.op_type for node in onnx.load(file).graph.node]
+    assert nodes.count("Loop") == 1
+    session = OnnxRuntime().open(file)
+    for examples, queries in ((graph.fixed_examples or 9, 5), (graph.fixed_examples or 6, 1)):
+        given = made_up_task(3, examples, queries, (3,))
+        wanted = own_outputs(trained, *given, steps=4)
+        found = torch.from_numpy(session(*(x.numpy() for x in given)))
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 

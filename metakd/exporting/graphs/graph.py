@@ -17,7 +17,7 @@ Free = Mapping[str, Mapping[int, str]]
 
 @dataclass(frozen=True)
 class Graph:
-    """A module in evaluation mode, float32, on the CPU, that maps tensors to one tensor.
+    """A module in evaluation mode, float32, on the CPU, that maps tensors to one or more.
 
     Attributes:
         module: what is computed; positional inputs.

@@ -20,9 +20,9 @@ from metakd.adaptation.inner_loop import Examples, InnerLoop, StartOf, Task
 from metakd.adaptation.task_classifiers import members
 from metakd.distillation.objective import Objective
 from metakd.exporting.graphs.backward_rules import rules
-from metakd.exporting.graphs.graph import AdaptingGraph
+from metakd.exporting.graphs.graph import AdaptingGraph, Graph
 
-__all__ = ["Unrolled", "UnrolledGraph"]
+__all__ = ["TracedGraph", "Unrolled", "UnrolledGraph"]
 
 _NEVER = -1e4
 """A logit whose exponential is 0 beside any other's."""
@@ -48,14 +48,22 @@ class Unrolled(nn.Module):
 
     def forward(self, support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
         """Return logits [q, ways], or outputs [q, outputs]; see `AdaptingGraph`."""
-        targets, ways = (labels.argmax(1), labels.shape[1]) if self.classes else (labels, 1)
-        order = self.order_at_use(support.shape[0], self.steps, support.device)
         loop, values = self.loop, detached(self.loop.values())
-        task = Task(Examples(support, targets), Examples(query, targets), order, ways)
-        task = loop.prepare(values, task)
+        order = self.order_at_use(support.shape[0], self.steps, support.device)
+        task = loop.prepare(values, self.task(support, labels, query)._replace(order=order))
         for moment in loop.adapt(values, task, self.steps):
             values = moment.values
-        return loop.predict_query(values, task).logits[:, : labels.shape[1]]
+        return self.answered(values, task)
+
+    def task(self, support: Tensor, labels: Tensor, query: Tensor) -> Task:
+        """Return a task of the graph's inputs, of which every step sees all examples."""
+        targets, ways = (labels.argmax(1), labels.shape[1]) if self.classes else (labels, 1)
+        return Task(Examples(support, targets), Examples(query, targets), None, ways)
+
+    def answered(self, values: Tensors, task: Task) -> Tensor:
+        """Return logits [q, ways], or outputs [q, outputs], of values that have adapted."""
+        logits: Tensor = self.loop.predict_query(values, task).logits
+        return logits[:, : task.ways] if self.classes else logits
 
 
 def _start(start_of: StartOf, loop: InnerLoop, values: Tensors, task: Task) -> Tensors:
@@ -72,11 +80,11 @@ def _start(start_of: StartOf, loop: InnerLoop, values: Tensors, task: Task) -> T
 
 
 @dataclass(frozen=True)
-class UnrolledGraph(AdaptingGraph):
-    """The graph of an `Unrolled`.
+class TracedGraph(Graph):
+    """A graph whose module takes gradients, which `torch.export` refuses.
 
-    `torch.export` refuses gradients, so the module is traced first: to the operations that
-    autograd calls. The backward passes among them become others that runtimes know.
+    So the module is traced first: to the operations that autograd calls. The backward passes among
+    them become others that runtimes know.
     """
 
     @torch.no_grad()
@@ -109,3 +117,8 @@ def _without_copies(traced: GraphModule) -> None:
             node.replace_all_uses_with(node.args[0])
     traced.graph.eliminate_dead_code()
     traced.recompile()
+
+
+@dataclass(frozen=True)
+class UnrolledGraph(TracedGraph, AdaptingGraph):
+    """The graph of an `Unrolled`."""

@@ -12,6 +12,9 @@ from typing import Any, ClassVar
 import torch
 
 from metakd.exporting.graphs.graph import Graph
+from metakd.exporting.graphs.repeated import repeated
+from metakd.exporting.graphs.unrolled import TracedGraph, UnrolledGraph
+from metakd.exporting.runtimes.onnx_loop import with_loop
 from metakd.exporting.runtimes.runtime import Runtime, anonymous
 from metakd.models.outside import library
 
@@ -33,22 +36,38 @@ class OnnxRuntime(Runtime):
     def write(self, graph: Graph, file: Path) -> None:
         """See `Runtime.write`."""
         onnx = library("onnx", "onnx")
-        # torch reports each of its steps, on both streams.
-        quiet = contextlib.redirect_stdout(io.StringIO())
-        with quiet, warnings.catch_warnings(), _no_logging():
-            warnings.simplefilter("ignore")
-            written: Any = torch.onnx.export(
-                anonymous(graph.program()),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=list(graph.inputs),
-                external_data=False,
-                optimize=True,
-                verbose=False,
-            )
-        model = written.model_proto
-        _anonymous(model)
+        parts = repeated(graph) if isinstance(graph, UnrolledGraph) else None
+        if parts is None:
+            model = _model(graph)
+        else:
+            model = with_loop(parts, _model)
         file.write_bytes(onnx.ModelProto.SerializeToString(model))
+
+
+def _model(graph: Graph) -> Any:
+    """Return the ModelProto of a graph."""
+    # torch reports each of its steps, on both streams.
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    with quiet, warnings.catch_warnings(), _no_logging():
+        warnings.simplefilter("ignore")
+        written: Any = torch.onnx.export(
+            anonymous(graph.program()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(graph.inputs),
+            external_data=False,
+            optimize=not isinstance(graph, TracedGraph),
+            verbose=False,
+        )
+        if isinstance(graph, TracedGraph):
+            # Without the exporter's rewriting: its time grows with the square of the nodes, and it
+            # takes the 1e-8 that Adam adds for 0, which leaves 0 / 0.
+            optimizer = library("onnxscript.optimizer", "onnx")
+            optimizer.fold_constants(written.model)
+            optimizer.remove_unused_nodes(written.model)
+    model = written.model_proto
+    _anonymous(model)
+    return model
 
 
 def _anonymous(model: Any) -> None:
