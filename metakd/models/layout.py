@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch._C._functorch import get_interpreter_stack
 
-__all__ = ["lay_out_channels_last", "on_plain_cpu"]
+__all__ = ["lay_out_channels_first", "lay_out_channels_last", "on_plain_cpu"]
 
 _VECTOR = 16
 """Numbers of float32 in the widest vector register."""
@@ -45,6 +45,18 @@ def on_plain_cpu(x: Tensor) -> bool:
     """
     plain = not get_interpreter_stack() and not torch.compiler.is_compiling()
     return x.device.type == "cpu" and plain
+
+
+def lay_out_channels_first(network: nn.Module) -> nn.Module:
+    """Undo `lay_out_channels_last`, filters of one channel included; changed in place, returned."""
+    for module in network.modules():
+        for number, hook in [*module._forward_pre_hooks.items()]:
+            if hook in (_guard, _lay_out_images):
+                del module._forward_pre_hooks[number]
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None and tensor.ndim > 1:
+                tensor.data = _channels_first(tensor.data)
+    return network
 
 
 def _is_strided_pointwise(module: nn.Module) -> bool:

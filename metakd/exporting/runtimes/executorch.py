@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ import torch
 from metakd.errors import UserError, first_line
 from metakd.exporting.graphs.graph import Graph
 from metakd.exporting.runtimes.runtime import Runtime
+from metakd.models.layout import lay_out_channels_first
 from metakd.models.outside import library
 
 __all__ = ["ExecuTorch"]
@@ -37,19 +39,18 @@ class ExecuTorch(Runtime):
         xnnpack: Any = library(
             "executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch"
         )
-        # One more than is meant: a dimension of at most 16 would hold 15.
-        limits = {name: most + 1 for name, most in self.most.items() if name not in graph.limits}
-        # XNNPACK's passes take filters in the usual layout alone; a student's may be channels-last.
-        module = copy.deepcopy(graph.module).to(memory_format=torch.contiguous_format)
-        program = replace(graph, module=module).program(limits)
+        limits = {name: most for name, most in self.most.items() if name not in graph.limits}
+        # XNNPACK hands a channels-last map on as such, and the next operation refuses it.
+        graph = replace(graph, module=lay_out_channels_first(copy.deepcopy(graph.module)))
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                edge = exir.to_edge_transform_and_lower(
-                    program, partitioner=[xnnpack.XnnpackPartitioner()]
-                )
+                with _any_batch():
+                    edge = exir.to_edge_transform_and_lower(
+                        graph.program(limits), partitioner=[xnnpack.XnnpackPartitioner()]
+                    )
                 content = edge.to_executorch().buffer
         except Exception as error:  # its exceptions have no base class of their own
             raise UserError(
@@ -59,3 +60,14 @@ class ExecuTorch(Runtime):
         finally:
             logging.disable(before)
         file.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _any_batch() -> Iterator[None]:
+    """Trace convolutions as PyTorch computes them without the libraries that look at the batch.
+
+    oneDNN takes some convolutions from 16 examples on. Tracing an example of fewer notes that there
+    are fewer, and ExecuTorch plans its memory for 15, whatever the limit is.
+    """
+    with torch.backends.mkldnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
+        yield
