@@ -14,16 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import metakd
 from metakd.compression.choosing import Choice, propose, search
 from metakd.compression.description import NetworkDescription
 from metakd.compression.proposer import Proposer
@@ -35,7 +35,8 @@ from metakd.reports.statistics import paired_test
 
 FOLDS = 4
 SEARCHED = (10, 30, 100)
-METHODS = ("uniform", "rule", "meta 0", "meta 10", *(f"search {n}" for n in SEARCHED))
+EVALUATED = 10
+"""By the proposer, where it evaluates."""
 TEST_POOL, TEST_TASKS = 1200, 500
 STUDENTS = (
     ("glyphs", "protonet", "conv4", "width=32", 100),
@@ -58,6 +59,12 @@ STUDENTS = (
 """Dataset, algorithm, architecture, widths, updates; others than glyphs need METAKD_DATA."""
 
 
+def methods() -> tuple[str, ...]:
+    """Return the names of what is compared."""
+    searched = (f"search {n}" for n in SEARCHED)
+    return ("uniform", "rule", "meta 0", f"meta {EVALUATED}", *searched)
+
+
 def train(students: list[tuple[str, str, str, str, int]], folder: Path) -> list[Path]:
     """Train the students that are not there yet; return their runs."""
     runs = []
@@ -74,9 +81,7 @@ def train(students: list[tuple[str, str, str, str, int]], folder: Path) -> list[
             *("evaluate.tasks=40", "evaluate.shots=[]", "evaluate.transductive=false"),
             *("tracker=none", "device=cpu", f"hydra.run.dir={run}"),
         ]
-        with (folder / f"{run.name}.log").open("w", encoding="utf-8") as log:
-            command = [sys.executable, "-m", "metakd", "train", *words]
-            subprocess.run(command, stdout=log, stderr=log, check=True)
+        metakd.train(*words, quiet=True)
         print(f"trained {run.name}", file=sys.stderr, flush=True)
     return runs
 
@@ -135,12 +140,12 @@ def compare(
     values = found["values"]
     search_choice = Choice.best_of(strategies, values)
     zero = timed(lambda: propose(space, network, proposer))
-    ten = timed(lambda: propose(space, network, proposer, judge.accuracy, 10))
+    ten = timed(lambda: propose(space, network, proposer, judge.accuracy, EVALUATED))
     chosen = {
         "uniform": space.strategy(space.uniform()),
         "rule": rule(space, network),
         "meta 0": zero.choice.strategy,
-        "meta 10": ten.choice.strategy,
+        f"meta {EVALUATED}": ten.choice.strategy,
         **{f"search {n}": search_choice.after(n) for n in SEARCHED},
     }
     validated = {name: judge.accuracy(strategy) for name, strategy in chosen.items()}
@@ -152,12 +157,12 @@ def compare(
         "whole": test.accuracy(Strategy()),
         "needed": {
             name: next((i + 1 for i, v in enumerate(values) if v >= validated[name]), None)
-            for name in ("meta 0", "meta 10")
+            for name in ("meta 0", f"meta {EVALUATED}")
         },
         "seconds": {
-            "search 100": found["seconds"],
+            f"search {max(SEARCHED)}": found["seconds"],
             "meta 0": zero.seconds,
-            "meta 10": ten.seconds,
+            f"meta {EVALUATED}": ten.seconds,
         },
         "strategies": {name: strategy.plain() for name, strategy in chosen.items()},
     }
@@ -165,10 +170,11 @@ def compare(
 
 def report(found: list[dict[str, Any]]) -> str:
     """Return the tables in Markdown."""
+    first, last = f"search {SEARCHED[0]}", f"search {SEARCHED[-1]}"
     lines = [
         f"{len(found)} held-out compression tasks of {len({f['run'] for f in found})} students",
         "",
-        "| method | meta-test accuracy | less uniform | less search 10 | less search 100 |",
+        f"| method | meta-test accuracy | less uniform | less {first} | less {last} |",
         "| --- | --- | --- | --- | --- |",
     ]
 
@@ -178,13 +184,13 @@ def report(found: list[dict[str, Any]]) -> str:
         mean, half, p = paired_test([100 * (f["test"][name] - f["test"][other]) for f in found])
         return f"{mean:+.2f} ± {half:.2f} (p {p:.3f})"
 
-    for name in METHODS:
+    for name in methods():
         mean = 100 * sum(f["test"][name] for f in found) / len(found)
-        others = [difference(name, other) for other in ("uniform", "search 10", "search 100")]
+        others = [difference(name, other) for other in ("uniform", first, last)]
         lines.append(f"| {name} | {mean:.2f} | {' | '.join(others)} |")
     whole = 100 * sum(f["whole"] for f in found) / len(found)
     lines += ["", f"The whole students: {whole:.2f}.", ""]
-    for name in ("meta 0", "meta 10"):
+    for name in ("meta 0", f"meta {EVALUATED}"):
         needed = sorted(f["needed"][name] or max(SEARCHED) + 1 for f in found)
         never = sum(f["needed"][name] is None for f in found)
         lines.append(
@@ -193,22 +199,23 @@ def report(found: list[dict[str, Any]]) -> str:
             f"{needed[3 * len(needed) // 4]}; in {never} of {len(found)} tasks not within "
             f"{max(SEARCHED)}."
         )
-    lines += ["", "| student | budget | whole | " + " | ".join(METHODS) + " |"]
-    lines.append("| --- " * (3 + len(METHODS)) + "|")
+    lines += ["", "| student | budget | whole | " + " | ".join(methods()) + " |"]
+    lines.append("| --- " * (3 + len(methods())) + "|")
     for f in found:
-        cells = [f"{100 * f['test'][name]:.1f}" for name in METHODS]
+        cells = [f"{100 * f['test'][name]:.1f}" for name in methods()]
         lines.append(f"| {f['run']} | {f['goal']} | {100 * f['whole']:.1f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def main() -> int:
+def main(given: Sequence[str] | None = None) -> int:
+    """Do what has not been done and print the tables; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("outputs/learned_compression"))
     parser.add_argument("--students", type=int, default=len(STUDENTS), help="the first so many")
     parser.add_argument("--rounds", type=int, default=1, help="budgets of each student compared")
     parser.add_argument("--strategies", type=int, default=24, help="of each student and budget")
     parser.add_argument("--jobs", type=int, default=1)
-    asked = parser.parse_args()
+    asked = parser.parse_args(given)
     for name in ("runs", "searches", "tasks"):
         (asked.output / name).mkdir(parents=True, exist_ok=True)
     data = "METAKD_DATA" in os.environ

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -397,3 +398,89 @@ def test_losses_side_by_side_shortened(
     before = (tmp_path / "glyphs/episodes/kd_1/1/run.json").stat().st_mtime_ns
     assert side_by_side.main([*words, "--words", *short]) == 0  # nothing is made again
     assert (tmp_path / "glyphs/episodes/kd_1/1/run.json").stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def export_table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import export_table
+
+    return export_table
+
+
+@pytest.mark.parametrize("algorithm", Choices().of("algorithm"))
+def test_every_run_of_the_exports_can_be_composed(algorithm: str, export_table: ModuleType) -> None:
+    config = metakd.compose(*export_table.settings(algorithm)).config
+    check(config)
+    assert (config.algorithm.name, config.student.width) == (algorithm, 8)
+    assert config.distill.name == ("kd" if algorithm == "adversarial" else "none")
+
+
+def test_the_table_of_exports_is_made(
+    export_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = [
+        *("student.width=4", "dataset.image_size=16", "dataset.images_per_class=8"),
+        *("meta_train.iterations=2", "meta_train.validate_every=2", "meta_train.validate_tasks=2"),
+        *("task.ways=3", "task.queries=2", "task.train_queries=2", "evaluate.tasks=3"),
+    ]
+    given = ["--output", str(tmp_path), "--algorithms", "protonet", "--formats", "torch"]
+    given += ["--", *short]
+    assert export_table.main(given) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    said = json.loads((tmp_path / "protonet/exports/student_torch/bundle.json").read_text())
+    off, right = said["parity"]["difference"], said["parity"]["accuracy"]
+    assert line.startswith(
+        f"| protonet |  | {off['largest']:.1e} ({off['pytorch']:.1e}) | "
+        f"{100 * right['runtime']:.1f} ({100 * right['pytorch']:.1f}) | "
+        f"{said['parity']['bytes']['model']:,}; "
+    )
+    note = tmp_path / "protonet/exports/student_torch.json"
+    assert export_table.main(given) == 0  # nothing is made again
+    assert capsys.readouterr().out.splitlines()[-1] == line
+    note.unlink()
+    assert export_table.main(given) == 0  # killed before the seconds were noted
+    assert capsys.readouterr().out.splitlines()[-1].endswith(" |  |")
+    shutil.rmtree(note.with_suffix(""))
+    note.write_text(json.dumps({"seconds": 1.0, "reason": "too large"}))
+    assert export_table.main(given) == 0
+    assert "| not exported: too large |" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_learned_compression_shortened(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch_pruning", reason="needs pip install 'metakd[compress]'")
+    pytest.importorskip("optuna", reason="needs pip install 'metakd[search]'")
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import learned_compression
+
+    from metakd.compression import choosing
+    from metakd.pipeline import compression_table
+
+    widths = ("width=4", "widths=[3,4,4,4]")
+    students = tuple(("glyphs", "protonet", "conv4", width, 1) for width in widths)
+    for name, value in (
+        *(("STUDENTS", students), ("SEARCHED", (1, 2, 3)), ("EVALUATED", 2)),
+        *(("FOLDS", 2), ("TEST_POOL", 100), ("TEST_TASKS", 4)),
+    ):
+        monkeypatch.setattr(learned_compression, name, value)
+    monkeypatch.setattr(compression_table.judge_of, "__defaults__", ("validate", 100, 4))
+    for name, value in (("DRAWN", 32), ("NEIGHBOURS", 8), ("BEST", 4), ("ROUNDS", 1)):
+        monkeypatch.setattr(choosing, name, value)
+    given = ["--output", str(tmp_path), "--strategies", "3"]
+    assert learned_compression.main(given) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("2 held-out compression tasks of 2 students\n")
+    rows = [line for line in printed.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows[2:9]] == [
+        f"| {name}" for name in learned_compression.methods()
+    ]
+    found = [json.loads(file.read_text()) for file in (tmp_path / "tasks").glob("*.json")]
+    mean = 100 * sum(one["test"]["uniform"] for one in found) / 2
+    assert rows[2].startswith(f"| uniform | {mean:.2f} |  | ")
+    for one in found:  # a search is as good as its best evaluation, wherever it is cut
+        assert one["validate"]["search 3"] >= one["validate"]["search 1"]
+    monkeypatch.setattr(learned_compression, "search", None)
+    assert learned_compression.main(given) == 0  # nothing is done again
+    assert capsys.readouterr().out == printed
