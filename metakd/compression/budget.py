@@ -6,16 +6,18 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor, nn
 
+from metakd.compression.costs import Costs
 from metakd.compression.layers import describe
+from metakd.compression.measuring import measured
 from metakd.compression.pruning import prune
 from metakd.compression.quantize import quantizable_layers
 from metakd.compression.strategy import FLOAT, Strategy
 from metakd.errors import UserError
-from metakd.models.cost import cost, multiply_adds, saved_bytes
 
-__all__ = ["Budget", "bytes_of", "measured", "uniform"]
+__all__ = ["Budget", "uniform"]
 
 TRIALS = 12
 """Halvings of the range of keep ratios: closer than one channel in four thousand."""
@@ -43,44 +45,6 @@ class Budget:
         """Return what is limited, by name."""
         named = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: share for name, share in named.items() if share is not None}
-
-
-def measured(
-    network: nn.Module, examples: Tensor, what: Mapping[str, float], bits: Mapping[str, int]
-) -> dict[str, float]:
-    """Return those costs of a network that `what` names.
-
-    Args:
-        network: of real numbers.
-        examples: [n, *example], on the device where it lies.
-        what: by name (`Budget`).
-        bits: of each layer that will be integers.
-    """
-    shape = tuple(examples.shape[1:])
-    counted: dict[str, Callable[[], float]] = {
-        "macs": lambda: multiply_adds(network, shape, examples.device),
-        "parameters": lambda: sum(p.numel() for p in network.parameters()),
-        "bytes": lambda: bytes_of(network, bits),
-        "latency": lambda: cost(network, shape, examples.device)["latency_ms"],
-    }
-    return {name: float(counted[name]()) for name in what}
-
-
-def bytes_of(network: nn.Module, bits: Mapping[str, int]) -> int:
-    """Return the bytes of a network's weights once some of its layers are integers.
-
-    Args:
-        network: of real numbers.
-        bits: of each layer's weights; layers that are not named stay float32.
-    """
-    total = saved_bytes(network)
-    for name, width in bits.items():
-        weight = network.get_submodule(name).weight
-        assert isinstance(weight, Tensor)
-        # Two of at most four bits share a byte; a scale for each output channel.
-        stored = weight.numel() if width > 4 else -(-weight.numel() // 2)
-        total += stored + 4 * len(weight) - 4 * weight.numel()
-    return total
 
 
 def uniform(
@@ -124,9 +88,12 @@ def uniform(
             {layer.name: keep for layer in layers if layer.pruned_with is not None}
         )
 
-    def costs(keep: float) -> dict[str, float]:
-        smaller = prune(copy.deepcopy(backbone), strategy(keep), examples, embedding=embedding)
-        return measured(smaller, examples, shares, widths)
+    costs = _counted(backbone, examples, budget, widths, embedding)
+    if costs is None:
+
+        def costs(keep: float) -> Mapping[str, float]:
+            smaller = prune(copy.deepcopy(backbone), strategy(keep), examples, embedding=embedding)
+            return measured(smaller, examples, shares, widths)
 
     def within(found: Mapping[str, float]) -> bool:
         return all(found[name] <= share * whole[name] for name, share in shares.items())
@@ -141,6 +108,32 @@ def uniform(
         else:
             high = middle
     return strategy(low)
+
+
+def _counted(
+    backbone: nn.Module,
+    examples: Tensor,
+    budget: Budget,
+    widths: Mapping[str, int],
+    embedding: bool,
+) -> Callable[[float], Mapping[str, float]] | None:
+    """Return what a network costs by the share of channels that stay, without building it.
+
+    None: time has to be measured, or its costs do not follow from its channels.
+    """
+    if budget.latency is not None:
+        return None
+    try:
+        known = Costs(backbone, examples, embedding)
+    except UserError:  # the slow way refuses what cannot be pruned at all
+        return None
+    bits = torch.tensor([[widths.get(name, FLOAT) for name in known.integers]])
+
+    def costs(keep: float) -> Mapping[str, float]:
+        kept = known.kept(torch.full((1, len(known.groups)), keep, dtype=torch.float64))
+        return {n: float(c[0]) for n, c in known.count(kept, bits).items()}
+
+    return costs
 
 
 def _check(

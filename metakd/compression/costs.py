@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from metakd.compression.budget import measured
 from metakd.compression.layers import PruningGraph, describe
+from metakd.compression.measuring import measured
 from metakd.compression.pruning import prune
-from metakd.compression.quantize import quantizable_layers
+from metakd.compression.quantize import folded, quantizable_layers
+from metakd.compression.quantized import PACKED
 from metakd.compression.strategy import FLOAT, LayerChoice, Strategy
 from metakd.errors import UserError
 from metakd.models.cost import saved_bytes
@@ -24,6 +25,8 @@ from metakd.models.cost import saved_bytes
 __all__ = ["COUNTED", "Costs"]
 
 COUNTED = ("macs", "parameters", "bytes")
+RANGE = 5.0
+"""Bytes of the scale and zero point of an activation."""
 
 
 class Costs:
@@ -102,6 +105,13 @@ class Costs:
         self._macs = torch.tensor([layer.macs for layer in self.layers], dtype=torch.float64)
         self._outputs = torch.tensor([n.outputs for n in self.layers], dtype=torch.float64)
         self._bytes = float(saved_bytes(backbone))
+        # Of the batch norm that becomes part of each layer that is integers: bytes of its tensors.
+        self._folded = torch.zeros(2, len(self.layers), dtype=torch.float64)
+        places = {layer.name: i for i, layer in enumerate(self.layers)}
+        for norm, layer in folded(backbone, self.integers, examples).items():
+            for tensor in modules[norm].state_dict().values():
+                size = 4 * tensor.numel() if tensor.dim() else tensor.element_size()
+                self._folded[0 if tensor.dim() else 1, places[layer]] += size
         self._check(backbone, examples)
 
     def kept(self, keep: Tensor) -> Tensor:
@@ -137,9 +147,13 @@ class Costs:
         if bits is not None:
             places = [i for i, layer in enumerate(self.layers) if layer.name in self.integers]
             numbers, channels = weights[:, places].round(), (self._outputs * outputs)[:, places]
-            packed = torch.where(bits > 4, numbers, torch.ceil(numbers / 2))
-            saved = 4.0 * numbers - packed - 4.0 * channels
-            stored = stored - torch.where(bits < FLOAT, saved, 0.0).sum(1)
+            packed = torch.where(bits > PACKED, numbers, torch.ceil(numbers / 2))
+            norms = self._folded[0, places] * outputs[:, places] + self._folded[1, places]
+            before = 4.0 * (numbers + biases[:, places]) + norms
+            # A scale and a bias of each channel, the ranges of what comes in and goes out.
+            saved = before - packed - 8.0 * channels - 2.0 * RANGE
+            integer = bits < FLOAT
+            stored = stored - torch.where(integer, saved, 0.0).sum(1) + RANGE * integer.any(1)
         macs = (self._macs * outputs * inputs).sum(1) + self.whole["macs"] - self._macs.sum()
         return {"macs": macs, "parameters": parameters, "bytes": stored}
 
@@ -170,8 +184,12 @@ class Costs:
         kept = self.kept(torch.tensor([spread], dtype=torch.float64))
         smaller = copy.deepcopy(backbone)
         prune(smaller, self.strategy(kept[0]), examples, embedding=self.embedding)
-        found = measured(smaller, examples, dict.fromkeys(COUNTED, 1.0), {})
-        if not _same({n: float(c[0]) for n, c in self.count(kept).items()}, found):
+        widths = torch.tensor([[8 - 4 * (i % 2) for i in range(len(self.integers))]])
+        for bits in (None, widths):
+            named = {} if bits is None else dict(zip(self.integers, bits[0].tolist(), strict=True))
+            found = measured(smaller, examples, dict.fromkeys(COUNTED, 1.0), named)
+            if _same({n: float(c[0]) for n, c in self.count(kept, bits).items()}, found):
+                continue
             raise UserError(
                 "compress.strategy: the costs of this network do not follow from the channels that "
                 "stay, so strategies cannot be searched; type compress.strategy=uniform"

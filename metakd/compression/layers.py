@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ class PruningGraph:
         backbone: in evaluation mode.
         examples: [n, *example], for one pass.
         embedding: the embedding may lose numbers, too.
+        tries: groups of linear layers are tried out (`_follows`).
 
     Attributes:
         groups: by name of the first layer, the graph's group of all its channels.
@@ -80,7 +82,14 @@ class PruningGraph:
         UserError: the library is missing, or cannot follow this network.
     """
 
-    def __init__(self, backbone: nn.Module, examples: Tensor, embedding: bool = False) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        examples: Tensor,
+        embedding: bool = False,
+        *,
+        tries: bool = True,
+    ) -> None:
         self.library = torch_pruning()
         self.probe = Probe(backbone)
         types = [nn.Conv2d, nn.Conv1d, nn.Linear]
@@ -106,8 +115,12 @@ class PruningGraph:
         self.names: dict[nn.Module, str] = names
         self.groups: dict[str, Any] = {}
         for group in found:
-            if embedding or not self._reaches_embedding(group):
-                self.groups[names[group[0].dep.target.module]] = group
+            root = group[0].dep.target.module
+            if not embedding and self._reaches_embedding(group):
+                continue
+            linear = isinstance(root, nn.Linear) and tries
+            if not linear or _follows(backbone, examples, embedding, names[root]):
+                self.groups[names[root]] = group
 
     def _reaches_embedding(self, group: Any) -> bool:
         return any(dep.target.module is self.probe.head for dep, _ in group)
@@ -130,6 +143,48 @@ class PruningGraph:
             if grouped and module.groups != module.out_channels:
                 parts.append(module.groups)
         return max(parts)
+
+
+@torch.no_grad()
+def _follows(backbone: nn.Module, examples: Tensor, embedding: bool, name: str) -> bool:
+    """Tell whether a network without some channels answers as one in which they are 0.
+
+    Where the numbers of a linear layer are taken apart and put together otherwise, as those of
+    attention are in heads, the library takes away others than it says. Where a norm sees the
+    channels, fewer of them have other statistics, and the two cannot be compared.
+
+    Args:
+        backbone: left as it is.
+        examples: [n, *example].
+        embedding: the embedding may lose numbers, too.
+        name: of the group's first layer.
+    """
+    trial = PruningGraph(copy.deepcopy(backbone), examples, embedding, tries=False)
+    whole = trial.groups[name]
+    if any(isinstance(dep.target.module, nn.LayerNorm | nn.GroupNorm) for dep, _ in whole):
+        return True
+    parts = trial.channel_groups(whole)
+    each = len(whole[0].idxs) // parts
+    gone = [part * each for part in range(parts)]
+    root = whole[0].dep
+    group = trial.graph.get_pruning_group(root.target.module, root.handler, gone)
+    for dep, channels in group:
+        module = dep.target.module
+        out = trial.graph.is_out_channel_pruning_fn(dep.handler)
+        if module not in trial.names:
+            continue
+        for tensor in module.parameters(recurse=False):
+            if out:
+                tensor[channels] = 0.0
+            elif tensor.dim() > 1:
+                tensor[:, channels] = 0.0
+    masked = trial.probe.backbone(examples)
+    try:
+        group.prune()
+        pruned = trial.probe.backbone(examples)
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return False
+    return torch.allclose(masked, pruned, rtol=1e-4, atol=1e-5 * float(masked.abs().max()))
 
 
 def torch_pruning() -> Any:

@@ -55,7 +55,9 @@ def prune(
     if gradients is not None:
         importance = of_library.GroupTaylorImportance()
         for name, parameter in backbone.named_parameters():
-            parameter.grad = gradients[name].clone() if name in gradients else None
+            # What the loss does not depend on got none: to take it away changes nothing.
+            found = gradients.get(name)
+            parameter.grad = torch.zeros_like(parameter) if found is None else found.clone()
         for parameter in graph.probe.head.parameters():
             parameter.grad = torch.zeros_like(parameter)
     # All scores first: what is taken from one layer must not change the order in the next.
@@ -79,8 +81,8 @@ def prune(
             backbone.map_shape = (backbone.embedding_size // pixels, *shape[1:])  # type: ignore
     try:
         with torch.no_grad():
-            found = backbone(examples[:1])
-        fits = found.shape[-1] == backbone.embedding_size
+            embedded = backbone(examples[:1])
+        fits = embedded.shape[-1] == backbone.embedding_size
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(

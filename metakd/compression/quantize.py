@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from metakd.compression.quantized import ActivationRange, Quantized, QuantizedLayer, quantizable
-from metakd.compression.strategy import FLOAT, Strategy
+from metakd.compression.strategy import FLOAT, LayerChoice, Strategy
 from metakd.models.normalization import batchnorm_mode, set_running_statistics
 
-__all__ = ["freeze", "quantizable_layers", "quantize", "recalibrate", "running"]
+__all__ = [
+    "folded",
+    "freeze",
+    "quantizable_layers",
+    "quantize",
+    "recalibrate",
+    "running",
+    "with_integers",
+]
 
 _NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)
 
@@ -67,6 +75,15 @@ def quantize(backbone: nn.Module, strategy: Strategy, batches: Iterable[Tensor])
         ValueError: an activation is not finite.
     """
     shown = list(batches)
+    found = with_integers(backbone, strategy, shown)
+    with running(found):
+        _calibrate(found, shown)
+        _share_ranges(found, shown[0][:4])
+    return found
+
+
+def with_integers(backbone: nn.Module, strategy: Strategy, shown: Sequence[Tensor]) -> Quantized:
+    """Return the network that `quantize` does, without the ranges of its activations."""
     if any(m.running_mean is None for m in backbone.modules() if isinstance(m, _NORMS)):
         set_running_statistics(backbone, True)
         recalibrate(backbone, shown)
@@ -82,11 +99,7 @@ def quantize(backbone: nn.Module, strategy: Strategy, batches: Iterable[Tensor])
         layer = backbone.get_submodule(name)
         path, _, own = name.rpartition(".")
         setattr(backbone.get_submodule(path), own, QuantizedLayer(layer, width))
-    found = Quantized(backbone).eval()
-    with running(found):
-        _calibrate(found, shown)
-        _share_ranges(found, shown[0][:4])
-    return found
+    return Quantized(backbone).eval()
 
 
 def freeze(network: nn.Module) -> nn.Module:
@@ -112,6 +125,26 @@ def _calibrate(network: Quantized, batches: Iterable[Tensor]) -> None:
         network(batch)
     for each in ranges:
         each.settle()
+
+
+def folded(backbone: nn.Module, layers: Iterable[str], examples: Tensor) -> dict[str, str]:
+    """Return by name the batch norm that becomes part of a layer, and that layer.
+
+    Args:
+        backbone: left as it is.
+        layers: that become integers.
+        examples: [n, *example], for one pass.
+    """
+    trial = copy.deepcopy(backbone).eval()
+    with torch.no_grad():
+        followers = _followers(trial, examples)
+    choices = {name: LayerChoice(bits=8) for name in layers}
+    made = with_integers(trial, Strategy(choices), [examples]).network
+    return {
+        norm: layer
+        for norm, layer in followers.items()
+        if isinstance(made.get_submodule(norm), nn.Identity)
+    }
 
 
 def _fold(backbone: nn.Module, layers: set[str], examples: Tensor) -> None:

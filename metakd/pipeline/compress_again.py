@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from metakd.adaptation.algorithm import Algorithm
 from metakd.config.compose import Composed
 from metakd.config.recorded import for_compression, recorded_composed
 from metakd.data.reading_progress import reading_shown_by
@@ -19,6 +20,7 @@ from metakd.models.weights_file import header
 from metakd.pipeline.cards import inputs_of, known_of, other_data, student_card
 from metakd.pipeline.compressed_file import FOLDER
 from metakd.pipeline.compressing import compress_student, figures_of_compressed
+from metakd.pipeline.compression_plan import who_teaches
 from metakd.pipeline.deployed import cost_of
 from metakd.pipeline.judging import judged, keep_means
 from metakd.pipeline.learners import Student, Taught, frozen_teacher
@@ -71,7 +73,12 @@ def compress_run(
     """
     run = open_run(path)
     info = run.read_run()
-    if info.status != "finished" or not has(run, "student"):
+    if info.status == "finished" and not has(run, "student"):
+        raise UserError(
+            f"'{path}' holds no student that can be made smaller; name the folder of the run that "
+            "trained one"
+        )
+    if info.status != "finished":
         raise UserError(
             f"'{path}' is not finished (it is {info.status}), and a student in training cannot be "
             f"made smaller; type metakd train resume={path} first"
@@ -162,6 +169,8 @@ def _carry_out(
     weights = load_weights(run.checkpoints, "student")  # the folder can be used by itself
     save_weights(folder.checkpoints, "student", weights, header(weights, student_card(prepared)))
     taught = _taught(prepared, run, recorder)
+    for line in _idle_losses(prepared, student.algorithm, taught):
+        recorder.warn(line)
     smaller = compress_student(prepared, recorder, folder, student, taught)
     learners = {"student": student.algorithm, "compressed": smaller.student.algorithm}
     means = means_for(dict(learners), prepared, run, recorder, None, own=True)
@@ -196,6 +205,21 @@ def _carry_out(
         summary(written, Terminal(), folder.read_run().warnings or ())
         recorder.say(f"results: {folder.path}")
     return written.content
+
+
+def _idle_losses(prepared: Prepared, student: Algorithm, taught: Taught | None) -> list[str]:
+    """Return a line for each typed setting of `distill` where nothing distils in the recovery."""
+    config, how = prepared.config, prepared.config.compress
+    if not config.distill.supports.uses_teacher:
+        return []
+    trains = how.iterations > 0 and (how.supports.prunes or how.qat)
+    if trains and who_teaches(prepared, student, taught is not None) != "none":
+        return []
+    why = f"nobody teaches in the recovery (compress.teacher={how.teacher})"
+    if not trains:
+        why = "nothing is trained on"
+    typed = sorted(w for w in prepared.composed.typed if w.partition(".")[0] == "distill")
+    return [f"{word} changes nothing: {why}" for word in typed]
 
 
 def _taught(prepared: Prepared, run: RunFolder, recorder: Recorder) -> Taught | None:

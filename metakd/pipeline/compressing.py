@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
-from metakd.compression.budget import measured
 from metakd.compression.deployed import deployed_cost
+from metakd.compression.measuring import measured
 from metakd.compression.pruning import prune
 from metakd.compression.quantize import freeze, quantize, recalibrate
 from metakd.compression.strategy import FLOAT, Strategy
@@ -243,7 +243,8 @@ def _record(
     if how.supports.prunes and not asked:
         asked = {"macs": DEFAULT_MACS}
     examples = examples_of(prepared, 2)[0]
-    counted: Mapping[str, float] = dict.fromkeys(("macs", "parameters", "bytes"), 1.0)
+    names = ("macs", "parameters", "bytes", *(["latency"] if how.latency is not None else []))
+    counted: Mapping[str, float] = dict.fromkeys(names, 1.0)
     before = measured(student.algorithm.backbone, examples, counted, {})
     bits = {name: c.bits for name, c in strategy.layers.items() if c.bits < FLOAT}
     body = smaller.algorithm.backbone if plain is None else plain

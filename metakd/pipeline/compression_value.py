@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from metakd.adaptation.algorithm import Algorithm
+from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
+from metakd.adaptation.judged import Judged
 from metakd.compression.apply import apply
 from metakd.compression.costs import Costs
 from metakd.compression.description import NetworkDescription, describe_network
@@ -91,6 +92,8 @@ class Judge:
             embedding=self.embedding,
         )
         learner = learner_around(self.prepared, smaller, self.learner)
+        if config.evaluate.centre:
+            learner = self._centred(learner)
         steps = steps_at_test(config)
         setting = EvaluationSetting(
             self.part,
@@ -103,6 +106,17 @@ class Judge:
         )
         precision = precision_of(config, self.prepared.precision)
         return evaluate(learner, self.data, setting, precision=precision)[0].values
+
+    @torch.no_grad()
+    def _centred(self, learner: Algorithm) -> Algorithm:
+        """Return a learner as `evaluate.centre` judges it, by the mean of a few examples.
+
+        The mean is that of the examples that batch norm is calibrated on: each strategy has its
+        own, and to embed all of meta-train for each would take longer than to judge it.
+        """
+        assert isinstance(learner, MetricAlgorithm)  # others are refused
+        embedded = torch.cat([learner.backbone.eval()(shown) for shown in self.examples])
+        return Judged(learner, embedded.float().mean(0))
 
 
 def check_judged(prepared: Prepared, part: str) -> None:

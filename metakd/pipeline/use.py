@@ -120,7 +120,11 @@ def trained_of(run: RunFolder, which: str, plugins: Sequence[str]) -> Trained:
         run = run_with_compressed(run) or run
     found = [m for m in MODELS if (run.checkpoints / f"{m}.safetensors").is_file()]
     if which not in found:
-        has = f"it has {', '.join(found)}" if found else "it has none yet: let it finish first"
+        has = "it has none yet: let it finish first"
+        if found:
+            has = f"it has {', '.join(found)}"
+        elif run.read_run().status == "finished":
+            has = "it has no model at all: name the folder of the run that trained one"
         raise UserError(f"run '{run.path}' has no {which}; {has}")
     words = [quoted(f"plugins=[{','.join(plugins)}]")] if plugins else []
     config = recorded_composed(run.path, run.read_run(), words).config

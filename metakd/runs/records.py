@@ -179,7 +179,8 @@ class Compression(Part):
     asked: dict[str, RoundedShare] = Field(default_factory=dict)
     """Largest shares of the student's costs, by name."""
     reached: dict[str, Amount] = Field(default_factory=dict)
-    """Shares of the costs of the student's backbone that were reached: macs, parameters, bytes."""
+    """Shares of the costs of the student's backbone that were reached: macs, parameters, bytes, and
+    latency where that was limited (in PyTorch and float32, measured when it was done)."""
     strategy: dict[str, LayerStrategy] = Field(default_factory=dict)
     """By name of a layer."""
 

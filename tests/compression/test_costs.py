@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from metakd.compression.budget import Budget, measured, uniform
+from metakd.compression.budget import Budget, uniform
 from metakd.compression.costs import COUNTED, Costs
+from metakd.compression.measuring import measured
 from metakd.compression.pruning import prune
 from metakd.compression.space import Space
 from metakd.compression.strategy import FLOAT, LayerChoice

@@ -4,16 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from metakd.compression.budget import Budget, bytes_of, uniform
+from metakd.compression.budget import Budget, uniform
 from metakd.compression.layers import describe
+from metakd.compression.measuring import bytes_of
 from metakd.compression.pruning import prune
-from metakd.compression.strategy import Strategy
+from metakd.compression.quantize import freeze, quantize
+from metakd.compression.strategy import FLOAT, Strategy
 from metakd.compression.structure import Structure, rebuilt, structure_of
 from metakd.errors import UserError
 from metakd.models.conv4 import Conv4
-from metakd.models.cost import multiply_adds
+from metakd.models.cost import multiply_adds, saved_bytes
 from metakd.models.mobilenet_small import MobileNetSmall
 from metakd.models.resnet8 import ResNet8
+from metakd.models.transformer import Transformer
 
 pytest.importorskip("torch_pruning")
 
@@ -112,7 +115,60 @@ def test_a_budget_that_cannot_be_met_says_the_smallest_that_can() -> None:
 
 
 def test_bytes_count_integers_and_their_scales() -> None:
-    layer = nn.Sequential(nn.Linear(10, 3))
-    assert bytes_of(layer, {}) == 4 * (30 + 3)
-    assert bytes_of(layer, {"0": 8}) == 30 + 4 * 3 + 4 * 3
-    assert bytes_of(layer, {"0": 4}) == 15 + 4 * 3 + 4 * 3
+    layer, rows = nn.Sequential(nn.Linear(10, 3)), torch.rand(2, 10)
+    layer.embedding_size = 3
+    ranges = 3 * 5  # of what comes in and goes out, and of the embedding
+    assert bytes_of(layer, rows, {}) == 4 * (30 + 3)
+    assert bytes_of(layer, rows, {"0": 8}) == 30 + 4 * 3 + 4 * 3 + ranges
+    assert bytes_of(layer, rows, {"0": 4}) == 15 + 4 * 3 + 4 * 3 + ranges
+    # Batch norm becomes the bias of the layer before it, which had none.
+    network = conv4()
+    own = bytes_of(network, IMAGES, {}) - bytes_of(network, IMAGES, {"blocks.0.conv": 8})
+    norm = sum(
+        4 * t.numel() if t.dim() else 8 for t in network.blocks[0].norm.state_dict().values()
+    )
+    assert own == (4 - 1) * (3 * 4 * 9) + norm - 2 * 4 * 4 - ranges
+    integers = freeze(
+        quantize(copy.deepcopy(network), Strategy().with_bits(8, ["blocks.0.conv"]), [IMAGES])
+    )
+    assert saved_bytes(integers) == bytes_of(network, IMAGES, {"blocks.0.conv": 8})
+
+
+def test_the_uniform_strategy_is_that_of_networks_that_are_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for budget, bits in ((Budget(macs=0.3), FLOAT), (Budget(bytes=0.15), 8)):
+        network = conv4(8)
+        found = uniform(network, IMAGES, budget, prunes=True, bits=bits)
+        with monkeypatch.context() as patch:
+            patch.setattr("metakd.compression.budget._counted", lambda *_: None)
+            assert uniform(network, IMAGES, budget, prunes=True, bits=bits) == found
+
+
+def test_attention_keeps_its_channels() -> None:
+    torch.manual_seed(0)
+    network = Transformer((8,), width=8, heads=2, vocabulary=300, length=8).eval()
+    texts = torch.randint(1, 300, (3, 8), generator=torch.Generator().manual_seed(0))
+    pruned = {layer.name for layer in describe(network, texts) if layer.pruned_with is not None}
+    assert pruned == {"layers.0.up", "layers.1.up"}
+    with torch.no_grad():
+        network.layers[0].up.weight[::2] = 0.0
+        network.layers[0].up.bias[::2] = 0.0
+    smaller = prune(copy.deepcopy(network), Strategy().with_keep({"layers.0.up": 0.5}), texts)
+    assert smaller.layers[0].down.in_features == 16
+    assert torch.allclose(smaller(texts), network(texts), atol=1e-6)
+
+
+def test_a_parameter_without_a_gradient_changes_nothing() -> None:
+    network = conv4()
+    gradients = {name: torch.ones_like(p) for name, p in network.named_parameters()}
+    zeros = {
+        name: torch.zeros_like(p) if name.startswith("blocks.0") else p
+        for name, p in gradients.items()
+    }
+    fewer = {name: p for name, p in gradients.items() if not name.startswith("blocks.0")}
+    strategy = Strategy().with_keep({"blocks.0.conv": 0.5, "blocks.1.conv": 0.5})
+    one, other = (
+        prune(copy.deepcopy(network), strategy, IMAGES, gradients=given) for given in (zeros, fewer)
+    )
+    assert torch.equal(one(IMAGES), other(IMAGES))
