@@ -26,7 +26,10 @@ try:
     from metakd.exporting.shipped.classes import CLASSES
     from metakd.exporting.shipped.few_shot import FewShot, WrongBundleError
 except ImportError as missing:
-    print(f"run.py: pip install numpy pillow ({missing})", file=sys.stderr)
+    said = f"pip install numpy pillow ({missing})"
+    if (missing.name or "").partition(".")[0] == "kit":
+        said = f"the folder kit beside it is not whole ({missing}): copy the bundle again"
+    print(f"run.py: {said}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -98,6 +98,16 @@ def test_without_pillow(made: Path, tmp_path: Path) -> None:
     assert said == (2, "", "run.py: pip install numpy pillow (no PIL)\n")
 
 
+def test_without_its_kit(made: Path) -> None:
+    (made / "kit" / "classes.py").unlink()
+    status, out, err = ran(made, "--help")
+    assert (status, out) == (2, "")
+    assert err == (
+        "run.py: the folder kit beside it is not whole (No module named 'kit.classes'): copy the "
+        "bundle again\n"
+    )
+
+
 def test_a_path_that_is_no_utf8(made: Path, tmp_path: Path) -> None:
     file = Path(os.fsdecode(os.fsencode(tmp_path / "few") + b"/\xe9.png"))
     picture(file)
