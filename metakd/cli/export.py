@@ -33,7 +33,8 @@ options:
   --format FORMAT      onnx, executorch, openvino, torch
   --which MODEL        student (default), student_alone, compressed, teacher
   --output FOLDER      the bundle's folder, a new one (RUN/exports/MODEL_FORMAT)
-  --tasks N            compare accuracies on the first N evaluation tasks (all)
+  --tasks N            compare accuracies on the first N evaluation tasks, or images of a run on a
+                       whole dataset (all)
   --plugins M[,M ...]  modules of your own that the run used
 
 Exit status: 0; 1 if the runtime gives other answers than PyTorch; 2 if the run, its model or its
@@ -104,6 +105,13 @@ def _lines(content: BundleFile) -> list[str]:
             f"accuracy                       {100 * a.runtime:.2f} % on {a.tasks} tasks of "
             f"{a.ways} ways, {a.shots} shots (PyTorch: {100 * a.pytorch:.2f} %{run})"
         )
+    if parity.images is not None:
+        i = parity.images
+        run = "" if i.run is None else f"; results.json: {100 * i.run:.2f} %"
+        lines.append(
+            f"accuracy                       {100 * i.runtime:.2f} % on {i.images} images of "
+            f"{i.classes} classes (PyTorch: {100 * i.pytorch:.2f} %{run})"
+        )
     sizes = ", ".join(f"{name} {size:,} bytes" for name, size in parity.bytes.items())
     lines.append(f"graphs                         {sizes}")
     if time.image_ms is not None:
@@ -111,8 +119,9 @@ def _lines(content: BundleFile) -> list[str]:
             f"one example                    {time.image_ms:.2f} ms on one thread (PyTorch: "
             f"{time.pytorch_image_ms:.2f} ms)"
         )
-    lines.append(
-        f"one task and a query           {time.task_ms:.2f} ms on one thread (PyTorch: "
-        f"{time.pytorch_task_ms:.2f} ms)"
-    )
+    if time.task_ms is not None:
+        lines.append(
+            f"one task and a query           {time.task_ms:.2f} ms on one thread (PyTorch: "
+            f"{time.pytorch_task_ms:.2f} ms)"
+        )
     return lines

@@ -11,25 +11,40 @@ from metakd.adaptation.algorithm import MetricAlgorithm
 from metakd.errors import UserError, first_line
 from metakd.exporting.copied import KIT, copied
 from metakd.exporting.graphs.graph import AdaptingGraph, Graph
-from metakd.exporting.parity import Sessions
 from metakd.exporting.runtimes.runtime import Runtime
+from metakd.exporting.shipped.sessions import Session
 from metakd.runs.atomic import write_text
 from metakd.runs.record import known
 from metakd.runs.records_export import BundleFile, ExportedRun, Parity
 from metakd.using.learner import Trained
 
-__all__ = ["FILE", "bundle_of", "graphs_of", "opened", "write_graphs", "write_scripts"]
+__all__ = [
+    "CLASSIFIER",
+    "FILE",
+    "bundle_of",
+    "graphs_of",
+    "opened",
+    "write_graphs",
+    "write_scripts",
+]
 
 FILE = "bundle.json"
+CLASSIFIER = "classifier"
+"""The graph of a whole dataset's network."""
 
 
-def graphs_of(graph: AdaptingGraph) -> dict[str, Graph]:
-    """Return a student's graphs by name: `model`, and `embedding` and `head` where it has them."""
+def graphs_of(graph: Graph) -> dict[str, Graph]:
+    """Return a student's graphs by name: `model`, and `embedding` and `head` where it has them.
+
+    That of a whole dataset's network is called `classifier`.
+    """
+    if not isinstance(graph, AdaptingGraph):
+        return {CLASSIFIER: graph}
     parts = {"model": graph, "embedding": graph.embedding, "head": graph.head}
     return {name: part for name, part in parts.items() if part is not None}
 
 
-def write_graphs(folder: Path, graph: AdaptingGraph, runtime: Runtime) -> dict[str, str]:
+def write_graphs(folder: Path, graph: Graph, runtime: Runtime) -> dict[str, str]:
     """Write a student's graphs into a folder; return the file of each.
 
     Raises:
@@ -50,13 +65,15 @@ def write_graphs(folder: Path, graph: AdaptingGraph, runtime: Runtime) -> dict[s
     return files
 
 
-def opened(folder: Path, files: Mapping[str, str], runtime: Runtime, threads: int = 1) -> Sessions:
-    """Return a bundle's graphs, open in their runtime.
+def opened(
+    folder: Path, files: Mapping[str, str], runtime: Runtime, threads: int = 1
+) -> dict[str, Session]:
+    """Return a bundle's graphs by name, open in their runtime.
 
     Raises:
         UserError: see `Runtime.open`.
     """
-    return Sessions(**{n: runtime.open(folder / file, threads) for n, file in files.items()})
+    return {name: runtime.open(folder / file, threads) for name, file in files.items()}
 
 
 def write_scripts(folder: Path, runtime: Runtime) -> None:
@@ -69,7 +86,7 @@ def write_scripts(folder: Path, runtime: Runtime) -> None:
 def bundle_of(
     folder: Path,
     files: Mapping[str, str],
-    graph: AdaptingGraph,
+    graph: Graph,
     trained: Trained,
     runtime: Runtime,
     *,
@@ -80,8 +97,9 @@ def bundle_of(
     """Return what bundle.json says of the files that are there, but for itself."""
     recipe, calibration = trained.recipe, trained.calibration
     written = sorted(path for path in folder.rglob("*") if path.is_file())
+    whole = None if isinstance(graph, AdaptingGraph) else list(trained.classes)
     size = None
-    if isinstance(trained.algorithm, MetricAlgorithm):
+    if isinstance(trained.algorithm, MetricAlgorithm) and whole is None:
         size = int(trained.algorithm.backbone.embedding_size)  # type: ignore[arg-type]
     content = dict[str, Any](
         format=runtime.format,
@@ -91,8 +109,8 @@ def bundle_of(
         kind=recipe.kind,
         algorithm=recipe.algorithm.target.rpartition(".")[2],
         architecture=recipe.backbone.target.rpartition(".")[2],
-        fixed_ways=graph.fixed_ways,
-        steps=graph.steps,
+        fixed_ways=graph.fixed_ways if isinstance(graph, AdaptingGraph) else None,
+        steps=graph.steps if isinstance(graph, AdaptingGraph) else None,
         ways=recipe.ways,
         shots=recipe.shots,
         scale=1.0 if calibration is None else calibration.scale,
@@ -109,7 +127,11 @@ def bundle_of(
             path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in written
         },
-        **known(embedding_size=size, most_ways=most_ways(graph, runtime)),
+        **known(
+            embedding_size=size,
+            most_ways=most_ways(graph, runtime) if isinstance(graph, AdaptingGraph) else None,
+            classes=whole,
+        ),
     )
     return BundleFile(**content)
 

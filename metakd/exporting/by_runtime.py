@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from metakd.distillation.objective import Answers, Objective
 from metakd.errors import UserError
 from metakd.exporting.parity import Sessions, alike, one_hot
 from metakd.exporting.shipped.sessions import Session
+from metakd.models.network import Network, Prediction
 
-__all__ = ["ByGraph", "ByHead"]
+__all__ = ["ByClassifier", "ByGraph", "ByHead"]
 
 
 class _Embedding(nn.Module):
@@ -24,15 +25,17 @@ class _Embedding(nn.Module):
     Args:
         session: from examples to features.
         where: the bundle, for messages.
+        size: numbers of a feature; None: it is not known.
     """
 
-    def __init__(self, session: Session, where: str) -> None:
+    def __init__(self, session: Session, where: str, size: int | None = None) -> None:
         super().__init__()
         self.session, self.where = session, where
+        self.embedding_size = size
 
     def forward(self, examples: Tensor) -> Tensor:
         """Return features [n, size] of examples [n, *example]."""
-        return _ran(self.session, self.where, (len(examples), None), examples)
+        return _ran(self.session, self.where, (len(examples), self.embedding_size), examples)
 
 
 class _NotTrained(Algorithm):
@@ -111,6 +114,45 @@ class ByHead(_NotTrained, MetricAlgorithm):
             for examples in (tasks.support, tasks.query)
         ]
         return self.classify(embedded[0], tasks.support_targets, embedded[1], tasks.ways)[None]
+
+
+class _Answers(Network):
+    """A network whose logits are what its backbone returns; its head is not asked."""
+
+    def forward(self, examples: Tensor, stages: Collection[str] = ()) -> Prediction:
+        """See `Network.forward`."""
+        return Prediction(self.backbone(examples))
+
+
+class ByClassifier(_NotTrained):
+    """A whole dataset's network: it names its own classes and learns no others.
+
+    Args:
+        session: from examples to logits.
+        where: the bundle, for messages.
+        classes: their number.
+    """
+
+    def __init__(self, session: Session, where: str, classes: int) -> None:
+        super().__init__(where, classes)
+        self.network = _Answers(_Embedding(session, where, classes), classes)
+
+    def whole_network(self) -> Network:
+        """See `Algorithm.whole_network`."""
+        return self.network
+
+    def predict(
+        self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
+    ) -> Tensor:
+        """Refuse: it learns no classes.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            f"'{self.where}' tells the {self.width} classes of its dataset apart and learns no "
+            "others; call predict without fit, or export a run of few-shot tasks"
+        )
 
 
 def _ran(session: Session, where: str, shape: tuple[int, int | None], *inputs: Tensor) -> Tensor:

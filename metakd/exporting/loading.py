@@ -14,8 +14,8 @@ import torch
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.text_preprocessing import TextPreprocessing
 from metakd.errors import UserError
-from metakd.exporting.bundle import FILE
-from metakd.exporting.by_runtime import ByGraph, ByHead
+from metakd.exporting.bundle import CLASSIFIER, FILE, opened
+from metakd.exporting.by_runtime import ByClassifier, ByGraph, ByHead
 from metakd.exporting.new_folder import new_folder
 from metakd.exporting.parity import Sessions
 from metakd.exporting.runtimes.runtime import runtime_of
@@ -30,6 +30,9 @@ from metakd.using.recipe import Recipe
 from metakd.using.regressor import FewShotRegressor
 
 __all__ = ["ExportedClassifier", "ExportedRegressor", "is_exported", "open_exported"]
+
+GRAPHS = ({"model"}, {"model", "embedding", "head"}, {CLASSIFIER})
+"""Which a bundle may have."""
 
 
 def is_exported(folder: Path) -> bool:
@@ -157,8 +160,14 @@ def _trained(folder: Path, content: BundleFile) -> Trained:
             raise ValueError("its preprocessing is of examples of another shape than its recipe")
         if content.kind != recipe.kind:
             raise ValueError(f"it is of {content.kind}, its recipe of {recipe.kind}")
-        if set(content.graphs) not in ({"model"}, {"model", "embedding", "head"}):
-            raise ValueError("its graphs are neither 'model' nor 'model', 'embedding' and 'head'")
+        if set(content.graphs) not in GRAPHS:
+            raise ValueError(
+                "its graphs are neither 'model' nor 'model', 'embedding' and 'head' nor "
+                f"'{CLASSIFIER}'"
+            )
+        classes = content.classes or []
+        if bool(classes) != (CLASSIFIER in content.graphs) or len({*classes}) != len(classes):
+            raise ValueError("its classes are not those of its graph")
         for name in content.files:
             checked_file(folder, name, content.files)
         for name in content.graphs.values():
@@ -173,9 +182,13 @@ def _trained(folder: Path, content: BundleFile) -> Trained:
         if isinstance(error, UserError):
             raise
         raise _damaged(folder / FILE, error) from error
-    sessions = Sessions(
-        **{name: runtime.open(folder / file, threads=0) for name, file in content.graphs.items()}
-    )
+    graphs = opened(folder, content.graphs, runtime, threads=0)
+    if classes:
+        network = ByClassifier(graphs[CLASSIFIER], str(folder), len(classes)).eval()
+        recipe = replace(recipe, precision="float32")  # that of the graph
+        known = (preprocessing, content.calibration, content.dataset)
+        return Trained(recipe, network, *known, classes=tuple(classes))
+    sessions = Sessions(**graphs)
     kind = ByGraph if sessions.head is None else ByHead
     width = content.fixed_ways
     most = content.most_ways if width is None else width

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,16 +21,20 @@ from metakd.exporting.graphs.graph import AdaptingGraph
 from metakd.exporting.shipped.sessions import Session
 from metakd.models.cost import median_seconds
 from metakd.runs.record import known
-from metakd.runs.records_export import Accuracies, Difference, Latency
+from metakd.runs.records_export import Accuracies, Difference, ImageAccuracies, Latency
 
 __all__ = [
+    "ROUNDING",
+    "Differences",
     "Sessions",
     "accuracy_of",
     "alike",
     "check",
     "difference_of",
     "latency_of",
+    "milliseconds",
     "one_hot",
+    "one_thread",
     "solve",
 ]
 
@@ -133,10 +137,7 @@ def difference_of(
         width: columns of the one-hot labels.
         part: whose classes they are made of.
     """
-    double = in_double(learner)
-    largest = pytorch = top = 0.0
-    margins, missed = [], []
-    queries = count = 0
+    double, found, count = in_double(learner), Differences(), 0
     for batch in tasks:
         for task in _alone(batch):
             with all_in_double():
@@ -150,35 +151,70 @@ def difference_of(
                 )
                 labels = one_hot(task.support_targets[0], width)
                 answers.append(sessions.head(shown, labels, asked))
-            for found in answers:
-                off = (torch.from_numpy(found).double() - exact).abs()
-                largest = max(largest, _worst(off))
-                if not task.support_targets.is_floating_point():
-                    other = torch.from_numpy(found).argmax(1)
-                    chosen = exact.gather(1, other[:, None])[:, 0]
-                    missed.append(exact.amax(1) - chosen)  # 0 where it is the same class
-            pytorch = max(pytorch, _worst((single.double() - exact).abs()))
-            top = max(top, float(exact.abs().max()))
-            if exact.shape[1] > 1:
-                best = exact.topk(2, 1).values
-                margins.append(best[:, 0] - best[:, 1])
-            queries, count = queries + len(exact), count + 1
-    if not math.isfinite(pytorch + top):
-        raise RunError("the run's own answers to some tasks are not finite; nothing was written")
-    if not math.isfinite(largest):
-        raise RunError("the runtime's answers to some tasks are not finite; nothing was written")
-    rounding = ROUNDING if graph.steps is None else ROUNDING_ADAPTING
-    permitted = max(SLACK * pytorch, rounding * (1.0 + top))
-    return Difference(
-        split=part,
-        tasks=count,
-        queries=queries,
-        largest=largest,
-        pytorch=pytorch,
-        permitted=permitted,
-        other_class=int((torch.cat(missed) > 0).sum()) if missed else 0,
-        ties=int((torch.cat(margins) <= 2 * permitted).sum()) if margins else 0,
-    )
+            found.add(exact, single, answers, classes=not task.support_targets.is_floating_point())
+            count += 1
+    return found.total(part, count, ROUNDING if graph.steps is None else ROUNDING_ADAPTING)
+
+
+class Differences:
+    """Logits in float32 and in another runtime, against those in float64; taken up bit by bit."""
+
+    def __init__(self) -> None:
+        self.largest = self.pytorch = self.top = 0.0
+        self.margins: list[Tensor] = []
+        self.missed: list[Tensor] = []
+        self.queries = 0
+
+    def add(
+        self, exact: Tensor, single: Tensor, answers: Sequence[np.ndarray], *, classes: bool
+    ) -> None:
+        """Take up some queries.
+
+        Args:
+            exact: logits [q, ways], or outputs, in float64.
+            single: the same in float32.
+            answers: the same by the runtime, once or more.
+            classes: they are logits of classes.
+        """
+        for one in answers:
+            found = torch.from_numpy(one)
+            self.largest = max(self.largest, _worst((found.double() - exact).abs()))
+            if classes:
+                chosen = exact.gather(1, found.argmax(1)[:, None])[:, 0]
+                self.missed.append(exact.amax(1) - chosen)  # 0 where it is the same class
+        self.pytorch = max(self.pytorch, _worst((single.double() - exact).abs()))
+        self.top = max(self.top, float(exact.abs().max()))
+        if exact.shape[1] > 1:
+            best = exact.topk(2, 1).values
+            self.margins.append(best[:, 0] - best[:, 1])
+        self.queries += len(exact)
+
+    def total(self, part: str, tasks: int, rounding: float) -> Difference:
+        """Return the figures.
+
+        Args:
+            part: whose classes they are of.
+            tasks: their number.
+            rounding: what may differ at least, of 1 + the largest logit.
+
+        Raises:
+            RunError: an answer is not finite.
+        """
+        if not math.isfinite(self.pytorch + self.top):
+            raise RunError("the run's own answers are not finite; nothing was written")
+        if not math.isfinite(self.largest):
+            raise RunError("the runtime's answers are not finite; nothing was written")
+        permitted = max(SLACK * self.pytorch, rounding * (1.0 + self.top))
+        return Difference(
+            split=part,
+            tasks=tasks,
+            queries=self.queries,
+            largest=self.largest,
+            pytorch=self.pytorch,
+            permitted=permitted,
+            other_class=int((torch.cat(self.missed) > 0).sum()) if self.missed else 0,
+            ties=int((torch.cat(self.margins) <= 2 * permitted).sum()) if self.margins else 0,
+        )
 
 
 def _worst(off: Tensor) -> float:
@@ -261,25 +297,27 @@ def latency_of(
     asked = replace(task, query=task.query[:, :1], query_targets=task.query_targets[:, :1])
     support, query = alike(asked.support[0], asked.query[0])
     inputs = (_array(support), one_hot(asked.support_targets[0], width), _array(query))
-    with _one_thread():
+    with one_thread():
         found = {
-            "task_ms": _ms(lambda: sessions.model(*inputs)),
-            "pytorch_task_ms": _ms(lambda: _predicted(learner, asked, graph.steps)),
+            "task_ms": milliseconds(lambda: sessions.model(*inputs)),
+            "pytorch_task_ms": milliseconds(lambda: _predicted(learner, asked, graph.steps)),
         }
         if sessions.embedding is not None and graph.embedding is not None:
             embedding, module = sessions.embedding, copy.deepcopy(graph.embedding.module)
             with torch.inference_mode():
-                found["pytorch_image_ms"] = _ms(lambda: module(asked.query[0]))
-            found["image_ms"] = _ms(lambda: embedding(inputs[2]))
+                found["pytorch_image_ms"] = milliseconds(lambda: module(asked.query[0]))
+            found["image_ms"] = milliseconds(lambda: embedding(inputs[2]))
     return Latency(**found)
 
 
-def _ms(call: Callable[[], object]) -> float:
+def milliseconds(call: Callable[[], object]) -> float:
+    """Return the median time of a call."""
     return 1e3 * median_seconds(call)
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Let PyTorch compute on one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -288,7 +326,9 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def check(difference: Difference, accuracy: Accuracies | None, runtime: str) -> None:
+def check(
+    difference: Difference, accuracy: Accuracies | ImageAccuracies | None, runtime: str
+) -> None:
     """Refuse an export that does not answer as PyTorch does.
 
     Raises:
@@ -303,9 +343,14 @@ def check(difference: Difference, accuracy: Accuracies | None, runtime: str) -> 
         )
     if accuracy is None:
         return
-    few = 2 / (accuracy.tasks * accuracy.ways * accuracy.queries)  # two answers of a short run
+    if isinstance(accuracy, ImageAccuracies):
+        answers, on = accuracy.images, f"{accuracy.images} images"
+    else:
+        answers = accuracy.tasks * accuracy.ways * accuracy.queries
+        on = f"{accuracy.tasks} tasks"
+    few = 2 / answers  # two answers of a short run
     if abs(accuracy.runtime - accuracy.pytorch) > max(ACCURACY, few):
         raise RunError(
             f"{runtime} is not as accurate as PyTorch: {100 * accuracy.runtime:.2f} % and "
-            f"{100 * accuracy.pytorch:.2f} % on {accuracy.tasks} tasks; nothing was written"
+            f"{100 * accuracy.pytorch:.2f} % on {on}; nothing was written"
         )

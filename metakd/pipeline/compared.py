@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,11 @@ from torch import Tensor
 from metakd.adaptation.algorithm import Algorithm
 from metakd.data.tasks import TaskBatch
 from metakd.errors import RunError, UserError
-from metakd.exporting.graphs.graph import AdaptingGraph
+from metakd.exporting.bundle import CLASSIFIER
+from metakd.exporting.graphs.graph import AdaptingGraph, Graph
 from metakd.exporting.parity import Sessions, accuracy_of, check, difference_of, latency_of
+from metakd.exporting.shipped.sessions import Session
+from metakd.exporting.whole_parity import classified
 from metakd.models.normalization import has_batchnorm
 from metakd.pipeline.measure import evaluation_stage
 from metakd.pipeline.prepare import Prepared
@@ -36,14 +39,14 @@ class Compared:
         trained: the run's model.
         graph: what was exported of it.
         prepared: the run's data, on the CPU.
-        sessions: the graphs in the runtime.
+        sessions: its graphs in the runtime, by name.
         runtime: its name.
     """
 
     trained: Trained
-    graph: AdaptingGraph
+    graph: Graph
     prepared: Prepared
-    sessions: Sessions
+    sessions: Mapping[str, Session]
     runtime: str
 
     def parity(self, tasks: int | None, recorded: float | None) -> dict[str, Any]:
@@ -57,7 +60,9 @@ class Compared:
             RunError: the answers are not PyTorch's.
         """
         try:
-            return self._measured(tasks, recorded)
+            if isinstance(self.graph, AdaptingGraph):
+                return self._measured(self.graph, tasks, recorded)
+            return self._classified(tasks, recorded)
         except UserError:
             raise
         except ValueError as error:  # of a session: what it wrote does not take a task
@@ -66,23 +71,43 @@ class Compared:
                 "nothing was written"
             ) from error
 
-    def _measured(self, tasks: int | None, recorded: float | None) -> dict[str, Any]:
-        config, data, graph = self.prepared.config, self.prepared.data, self.graph
+    def _classified(self, images: int | None, recorded: float | None) -> dict[str, Any]:
+        """Return the figures of a whole dataset's network on so many images; None: all."""
+        part = self.prepared.config.evaluate.part
+        found = classified(
+            self.graph, self.sessions[CLASSIFIER], self._images(part, images), part, recorded
+        )
+        check(found[0], found[1], self.runtime)
+        return dict(zip(("difference", "images", "latency"), found, strict=True))
+
+    def _images(self, part: str, count: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images of a split as the model expects them, and their classes."""
+        data = self.prepared.class_data
+        index = torch.arange(len(data.filled(part)))[:count]
+        for some in index.split(FEW):
+            shown = self._as_expected(data.examples(part, some)[None])[0]
+            yield shown, data.split(part).labels[some]
+
+    def _measured(
+        self, graph: AdaptingGraph, tasks: int | None, recorded: float | None
+    ) -> dict[str, Any]:
+        config, data, sessions = self.prepared.config, self.prepared.data, Sessions(**self.sessions)
         e, learner = config.evaluate, self.learner
         enough = data.has_classes and data.split("validate").classes >= config.task.ways
         part = "validate" if enough else e.part
         width = graph.fixed_ways or config.task.ways
         few = self._tasks(part, min(FEW, e.tasks))
-        difference = difference_of(learner, graph, self.sessions, few, width, part)
+        difference = difference_of(learner, graph, sessions, few, width, part)
         check(difference, None, self.runtime)
         found: dict[str, Any] = {"difference": difference}
         if data.has_classes:
             count = e.tasks if tasks is None else min(tasks, e.tasks)
-            eager, asked = self._eager(e.part, count), self._tasks(e.part, count)
-            found["accuracy"] = accuracy_of(self.sessions, asked, eager, width, recorded)
+            eager = self._eager(e.part, count, graph.steps)
+            asked = self._tasks(e.part, count)
+            found["accuracy"] = accuracy_of(sessions, asked, eager, width, recorded)
             check(difference, found["accuracy"], self.runtime)
         first = next(self._tasks(part, 1))
-        found["latency"] = latency_of(learner, graph, self.sessions, first, width)
+        found["latency"] = latency_of(learner, graph, sessions, first, width)
         return found
 
     @property
@@ -119,9 +144,9 @@ class Compared:
         flat = wanted.converted(examples.flatten(0, 1), data.preprocessing)
         return flat.unflatten(0, examples.shape[:2])
 
-    def _eager(self, part: str, count: int) -> Tensor:
+    def _eager(self, part: str, count: int, steps: int | None) -> Tensor:
         """Return the accuracy [tasks] of the run's learner in PyTorch, float32."""
-        config, data, steps = self.prepared.config, self.prepared.data, self.graph.steps
+        config, data = self.prepared.config, self.prepared.data
         if not self._converts():
             setting = EvaluationSetting(
                 part,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from metakd.exporting.bundle import (
     write_scripts,
 )
 from metakd.exporting.graphs.adapting import adapting_graph
+from metakd.exporting.graphs.classifier import classifier_graph
 from metakd.exporting.new_folder import check_free, new_folder
 from metakd.exporting.runtimes.runtime import Runtime, runtime_of
 from metakd.pipeline.again import evaluation_composed, prepare_evaluation
@@ -35,6 +37,17 @@ from metakd.tracking.progress import Progress
 from metakd.using.learner import Trained
 
 __all__ = ["Exported", "export_run"]
+
+PLACES = (
+    "folder",
+    "checkpoint",
+    "unlabelled",
+    "proposer",
+    "data_root",
+    "cache_root",
+    "paraphrases",
+)
+"""Settings that name files of the machine; in another one's hands they say nothing, or too much."""
 
 
 class Exported(NamedTuple):
@@ -67,7 +80,8 @@ def export_run(
         runtime: a format (`metakd.exporting.runtimes.runtime.FORMATS`).
         output: the bundle's folder, which must not be there; None: `exports/<which>_<format>` in
             the run's.
-        tasks: of the run's evaluation tasks, the first so many; None: all.
+        tasks: of the run's evaluation tasks (of a whole dataset its images), the first so many;
+            None: all.
         plugins: modules whose classes the caller permits.
         quiet: no progress.
 
@@ -85,21 +99,19 @@ def export_run(
     target.check()
     words = ["device=cpu", *([quoted(f"plugins=[{','.join(plugins)}]")] if plugins else [])]
     composed = evaluation_composed(run, words)
-    if composed.config.task.whole:
-        raise UserError(
-            f"run '{run.path}' learned a whole dataset: it tells its own classes apart and learns "
-            "no others, and what is exported is a student that learns"
-        )
+    whole = composed.config.task.whole
     progress = Progress(quiet=quiet)
     with reading_shown_by(progress.bar):
         prepared = prepare_evaluation(run, composed)
-    _check_sizes(composed.config, target)
-    graph = adapting_graph(trained)
+    if not whole:
+        _check_sizes(composed.config, target)
+    graph = classifier_graph(trained) if whole else adapting_graph(trained)
+    recorded = _recorded(made, which, prepared)
     with new_folder(place) as folder:
         files = write_graphs(folder, graph, target)
         sessions = opened(folder, files, target)
         measured = Compared(trained, graph, prepared, sessions, target.format)
-        parity = measured.parity(tasks, _recorded(made, which, prepared))
+        parity = measured.parity(tasks, recorded)
         sizes = {name: target.bytes(folder / file) for name, file in files.items()}
         write_scripts(folder, target)
         content = bundle_of(
@@ -140,8 +152,8 @@ def _recorded(run: RunFolder, which: str, prepared: Prepared) -> float | None:
     if versions_of(prepared.config) is not None:
         return None
     found = getattr(run.read_results(), which, None)
-    fewshot = None if found is None else found.fewshot
-    return None if fewshot is None else fewshot.accuracy
+    measured = None if found is None else found.whole or found.fewshot
+    return None if measured is None else measured.accuracy
 
 
 def _origin(run: RunFolder, which: str) -> ExportedRun:
@@ -152,11 +164,29 @@ def _origin(run: RunFolder, which: str) -> ExportedRun:
         sha256=hashlib.sha256(weights).hexdigest(),
         **known(
             seed=info.seed,
-            command=info.command,
+            command=_command(info.command),
             git_commit=info.git_commit,
             data_checksum=info.data_checksum,
         ),
     )
+
+
+def _command(line: str | None) -> str | None:
+    """Return a run's command without what it says of the machine: files, folders, places.
+
+    Choices stay (`experiment=glyphs/default`), and so do numbers and words that are no place.
+    """
+    try:
+        words = shlex.split(line or "")
+    except ValueError:  # written by hand
+        return None
+    kept = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        place = any(mark in value for mark in "/\\~:") and name.lstrip("+") != "experiment"
+        if equals and not place and name.rpartition(".")[2] not in PLACES:
+            kept.append(word)
+    return shlex.join(["metakd", "train", *kept])
 
 
 def _licences(run: RunFolder, trained: Trained) -> list[str]:

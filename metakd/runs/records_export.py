@@ -24,6 +24,7 @@ __all__ = [
     "BundleFile",
     "Difference",
     "ExportedRun",
+    "ImageAccuracies",
     "Latency",
     "Parity",
     "RuntimeName",
@@ -39,6 +40,7 @@ class Difference(Part):
     split: Annotated[str, Field(alias="part")]
     """Whose classes the tasks were made of: meta-validation's where there are enough."""
     tasks: Positive
+    """Of a whole dataset one, of all its classes."""
     queries: Positive
     largest: Amount
     """Largest difference of a logit."""
@@ -67,14 +69,28 @@ class Accuracies(Part):
     """In results.json, over all of its tasks."""
 
 
+class ImageAccuracies(Part):
+    """Accuracy of a whole dataset's network on the first of the run's own evaluation images."""
+
+    images: Positive
+    classes: Positive
+    runtime: RoundedShare
+    """In the runtime."""
+    pytorch: RoundedShare
+    """The run's own network in PyTorch, on the same images."""
+    run: Maybe[RoundedShare] = None
+    """In results.json, over all of its images."""
+
+
 class Latency(Part):
     """Median times on one thread of the machine that exported, in ms; of PyTorch not compiled."""
 
-    task_ms: PositiveNumber
-    """A task: adapting to its support set and answering one query."""
-    pytorch_task_ms: PositiveNumber
+    task_ms: Maybe[PositiveNumber] = None
+    """A task: adapting to its support set and answering one query; absent for a whole dataset's
+    network."""
+    pytorch_task_ms: Maybe[PositiveNumber] = None
     image_ms: Maybe[PositiveNumber] = None
-    """The embedding of one example; absent for a student that adapts its network."""
+    """The embedding of one example, or its class; absent for a student that adapts its network."""
     pytorch_image_ms: Maybe[PositiveNumber] = None
 
 
@@ -83,7 +99,9 @@ class Parity(Part):
 
     difference: Difference
     accuracy: Maybe[Accuracies] = None
-    """Absent for a regression."""
+    """Absent for a regression and a whole dataset."""
+    images: Maybe[ImageAccuracies] = None
+    """Of a whole dataset (`task=classes`)."""
     bytes: dict[str, Positive]
     """Of each graph's files."""
     latency: Latency
@@ -97,6 +115,7 @@ class ExportedRun(Part):
     """Of the file of weights in its folder of checkpoints."""
     seed: Maybe[int] = None
     command: Maybe[str] = None
+    """Of the training, without words that name files or folders of its machine."""
     git_commit: Maybe[str] = None
     data_checksum: Maybe[str] = None
 
@@ -122,7 +141,7 @@ class BundleFile(File):
     graphs: dict[str, str]
     """File of each graph: `model` (support, one-hot labels, query to logits); where features are
     compared, `embedding` (examples to features) and `head` (features, labels, features to
-    logits)."""
+    logits). Of a whole dataset `classifier` alone (examples to logits of `classes`)."""
     inputs: dict[str, dict[str, list[str | int]]]
     """By graph, the shape of each input; a name is a size that may differ."""
     kind: Literal["classification", "regression"]
@@ -144,8 +163,8 @@ class BundleFile(File):
     preprocessing: dict[str, Any] | None
     """What the network expects of an example; null: numbers."""
     classes: Maybe[Annotated[list[str], MinLen(1)]] = None
-    """Names of the classes that were learned at the export; those learned later are in
-    classes.npz."""
+    """Names of the classes that a whole dataset's network tells apart, in the order of its logits;
+    classes that are learned later are in classes.npz."""
     dataset: str
     recipe: dict[str, Any]
     """How MetaKD builds the learner."""

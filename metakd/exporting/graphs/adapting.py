@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from metakd.models.onnx_model import OnnxModel
 from metakd.teaching.teaching_algorithm import Joined
 from metakd.using.learner import Trained
 
-__all__ = ["adapting_graph"]
+__all__ = ["adapting_graph", "example_inputs"]
 
 
 def adapting_graph(
@@ -98,18 +99,13 @@ def _inputs(trained: Trained, ways: int, examples: int | None) -> AdaptingGraph:
         examples: the number of support examples, where it is fixed.
     """
     recipe = trained.recipe
-    texts = trained.preprocessing if isinstance(trained.preprocessing, TextPreprocessing) else None
-    shape, limits = recipe.example_shape, {}
-    if texts is not None:  # below the limit: at the limit tracing takes a size for fixed
-        shape, limits = (texts.length - 1,), {"length": texts.length}
+    shape, limits = _shape(trained)
     n, q = sizes_apart(2, ways + 1, [*shape, ways, recipe.outputs, examples or 0])
     n = examples or n
     generator = torch.Generator().manual_seed(0)
 
     def made(count: int) -> Tensor:
-        if texts is None:
-            return torch.randn(count, *shape, generator=generator)
-        return torch.randint(1, texts.vocabulary + 1, (count, *shape), generator=generator)
+        return _drawn(trained, count, generator)
 
     if recipe.kind == "regression":
         labels = {"targets": torch.randn(n, recipe.outputs, generator=generator)}
@@ -119,6 +115,34 @@ def _inputs(trained: Trained, ways: int, examples: int | None) -> AdaptingGraph:
     free = {"query": {0: "queries"}} | {name: {} for name in ("support", *labels)}
     if examples is None:
         free |= {name: {0: "examples"} for name in ("support", *labels)}
-    if texts is not None:
+    if limits:
         free["support"][1] = free["query"][1] = "length"
     return AdaptingGraph(torch.nn.Identity(), inputs, free, limits, fixed_examples=examples)
+
+
+def example_inputs(trained: Trained, taken: Sequence[int]) -> tuple[Tensor, dict[str, int]]:
+    """Return a few made-up examples [n, *example], and the limits of sizes that may differ.
+
+    Args:
+        trained: the learner that reads them.
+        taken: sizes that n has to differ from.
+    """
+    shape, limits = _shape(trained)
+    (count,) = sizes_apart(1, 2, [*shape, *taken])
+    return _drawn(trained, count, torch.Generator().manual_seed(0)), limits
+
+
+def _shape(trained: Trained) -> tuple[tuple[int, ...], dict[str, int]]:
+    """Return the shape of an example, and of texts the largest length."""
+    texts = trained.preprocessing
+    if not isinstance(texts, TextPreprocessing):
+        return tuple(trained.recipe.example_shape), {}
+    # Below the limit: at the limit tracing takes a size for fixed.
+    return (texts.length - 1,), {"length": texts.length}
+
+
+def _drawn(trained: Trained, count: int, generator: torch.Generator) -> Tensor:
+    shape, texts = _shape(trained)[0], trained.preprocessing
+    if not isinstance(texts, TextPreprocessing):
+        return torch.randn(count, *shape, generator=generator)
+    return torch.randint(1, texts.vocabulary + 1, (count, *shape), generator=generator)

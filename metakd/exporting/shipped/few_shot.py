@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +20,8 @@ __all__ = ["FewShot", "WrongBundleError"]
 
 FILE = "bundle.json"
 KINDS: dict[str, Any] = {"pictures": Pictures, "text": Texts}
+CLASSIFIER = "classifier"
+"""The graph of a student that was trained to tell its own classes apart, and learns no others."""
 AT_ONCE = 64
 """Pictures that a graph answers at once."""
 
@@ -54,12 +56,14 @@ class FewShot:
             most = int(self.said.get("most_ways", sys.maxsize))
             self.most_ways = most if self.fixed_ways is None else min(most, self.fixed_ways)
             self.parts = {name: str(file) for name, file in self.said["graphs"].items()}
+            own = self.said.get("classes", []) if CLASSIFIER in self.parts else []
+            self.own = [str(name) for name in own]
         except ImportError as error:
             raise WrongBundleError(f"tokens of texts: pip install tokenizers ({error})") from None
         except Exception as error:  # a tokenizer's exceptions have no base class of their own
             raise WrongBundleError(f"{folder / FILE}: {error}") from None
         self._open: dict[str, Session] = {}
-        self.names: list[str] = []
+        self.names: list[str] = [*self.own]
         self.labels = np.zeros(0, np.int64)
         self.kept: np.ndarray | None = None
 
@@ -85,6 +89,11 @@ class FewShot:
         Raises:
             WrongBundleError: one cannot be read, or it is a class too many.
         """
+        if self.own:
+            raise WrongBundleError(
+                f"this student tells the {len(self.own)} classes of its dataset apart and learns "
+                "no others: name what is to be classified alone"
+            )
         if name not in self.names and len(self.names) >= self.most_ways:
             raise WrongBundleError(
                 f"this student tells {self.most_ways} classes apart, and '{name}' is one more"
@@ -108,6 +117,11 @@ class FewShot:
             WrongBundleError: a file cannot be read, no class is known, or answers that are not
                 finite.
         """
+        if self.own:
+            answers = (
+                self._run(CLASSIFIER, self.examples.seen(self.read(some))) for some in _few(sources)
+            )
+            return self._probabilities(answers, (len(sources), len(self.own)))
         if self.kept is None:
             raise WrongBundleError("which classes? give --examples FOLDER, a folder for each class")
         order = np.argsort(self.labels, kind="stable")  # by class, as in training
@@ -115,17 +129,27 @@ class FewShot:
         one_hot = np.eye(width, dtype=np.float32)[self.labels[order]]
         if not self.embeds:
             kept = self.examples.seen(kept)
-        found = []
-        for first in range(0, len(sources), AT_ONCE):
-            asked = self.read(sources[first : first + AT_ONCE])
+
+        def logits(some: Sequence[Any]) -> np.ndarray:
+            asked = self.read(some)
             if self.embeds:
-                logits = self._run("head", kept, one_hot, self._features(asked))
-            else:
-                logits = self._run("model", kept, one_hot, self.examples.seen(asked))
-            if logits.shape != (len(asked), width) or not np.isfinite(logits).all():
-                raise WrongBundleError("the answers are not finite numbers of each class")
-            found.append(logits[:, : len(self.names)])
-        scaled = self.scale * np.concatenate(found).astype(np.float64)
+                return self._run("head", kept, one_hot, self._features(asked))
+            return self._run("model", kept, one_hot, self.examples.seen(asked))
+
+        answers = (logits(some) for some in _few(sources))
+        return self._probabilities(answers, (len(sources), width))
+
+    def _probabilities(self, logits: Iterable[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+        """Return the softmax [n, classes] of logits that come in parts, `shape` in all."""
+        try:
+            found = np.concatenate(list(logits))
+        except ValueError as error:
+            if isinstance(error, WrongBundleError):
+                raise
+            raise WrongBundleError(f"the answers do not fit each other ({error})") from None
+        if found.shape != shape or not np.isfinite(found).all():
+            raise WrongBundleError("the answers are not finite numbers of each class")
+        scaled = self.scale * found[:, : len(self.names)].astype(np.float64)
         powers = np.exp(scaled - scaled.max(1, keepdims=True))
         result: np.ndarray = powers / powers.sum(1, keepdims=True)
         return result
@@ -136,7 +160,7 @@ class FewShot:
         Raises:
             WrongBundleError: the file is damaged.
         """
-        if not (self.folder / CLASSES).exists():
+        if self.own or not (self.folder / CLASSES).exists():
             return
         try:
             kept, labels, names = read_classes(self.folder, self.embeds)
@@ -172,10 +196,7 @@ class FewShot:
         self.labels = np.array([self.names.index(name) for name in of_each], np.int64)
 
     def _features(self, shown: np.ndarray) -> np.ndarray:
-        parts = [
-            self._run("embedding", self.examples.seen(shown[first : first + AT_ONCE]))
-            for first in range(0, len(shown), AT_ONCE)
-        ]
+        parts = [self._run("embedding", self.examples.seen(some)) for some in _few(shown)]
         return np.concatenate(parts)
 
     def _run(self, part: str, *inputs: np.ndarray) -> np.ndarray:
@@ -200,6 +221,11 @@ class FewShot:
         for other in sorted(beside):
             checked_file(self.folder, other, sums)
         return checked_file(self.folder, name, sums)
+
+
+def _few(these: Any) -> Iterator[Any]:
+    """Return parts of a sequence, or of an array, that a graph takes at once."""
+    return (these[first : first + AT_ONCE] for first in range(0, len(these), AT_ONCE))
 
 
 def _content(folder: Path) -> dict[str, Any]:

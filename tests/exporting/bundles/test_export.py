@@ -32,6 +32,8 @@ def test_what_the_bundle_says(run: Path, bundle: Path) -> None:
     assert (said["format"], said["which"], said["algorithm"]) == ("onnx", "student", "ProtoNet")
     assert (said["fixed_ways"], said["ways"], said["shots"]) == (None, 5, 1)
     assert said["inputs"]["model"]["query"] == ["queries", 1, 16, 16]
+    assert "dataset.image_size=16" in said["run"]["command"].split()
+    assert "/" not in said["run"]["command"]  # no folder of the machine
     weights = (run / "checkpoints" / "student.safetensors").read_bytes()
     assert said["run"]["sha256"] == hashlib.sha256(weights).hexdigest()
     files = {p.relative_to(bundle).as_posix() for p in bundle.rglob("*") if p.is_file()}
@@ -138,7 +140,7 @@ def test_a_graph_that_does_not_take_a_task_is_one_line() -> None:
     from metakd.pipeline.compared import Compared
 
     class Refusing(Compared):
-        def _measured(self, tasks: int | None, recorded: float | None) -> dict[str, Any]:
+        def _classified(self, images: int | None, recorded: float | None) -> dict[str, Any]:
             raise ValueError("too many queries")
 
     nothing: Any = None
