@@ -51,7 +51,7 @@ class ExecuTorch(Runtime):
                     edge = exir.to_edge_transform_and_lower(
                         graph.program(limits), partitioner=[xnnpack.XnnpackPartitioner()]
                     )
-                content = edge.to_executorch().buffer
+                    content = edge.to_executorch().buffer
         except Exception as error:  # its exceptions have no base class of their own
             raise UserError(
                 f"--format executorch: ExecuTorch cannot hold this student "
