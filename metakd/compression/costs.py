@@ -108,10 +108,10 @@ class Costs:
         # Of the batch norm that becomes part of each layer that is integers: bytes of its tensors.
         self._folded = torch.zeros(2, len(self.layers), dtype=torch.float64)
         places = {layer.name: i for i, layer in enumerate(self.layers)}
-        for norm, layer in folded(backbone, self.integers, examples).items():
+        for norm, before in folded(backbone, self.integers, examples).items():
             for tensor in modules[norm].state_dict().values():
                 size = 4 * tensor.numel() if tensor.dim() else tensor.element_size()
-                self._folded[0 if tensor.dim() else 1, places[layer]] += size
+                self._folded[0 if tensor.dim() else 1, places[before]] += size
         self._check(backbone, examples)
 
     def kept(self, keep: Tensor) -> Tensor:

@@ -30,11 +30,12 @@ def test_run_py_answers_as_metakd_on_lines(
     table.write_text("text,label\n" + "".join(rows))
     metakd.train(
         *("dataset=text_table", f"dataset.folder={table}", "student=transformer"),
-        *("student.width=8", "student.options.heads=2", "student.options.vocabulary=280"),
+        *("student.width=8", "student.depth=1", "student.options.heads=2"),
+        "student.options.vocabulary=280",
         *("student.options.length=12", "distill=none", "pretrain=none", "warmstart=none"),
         *("task.ways=2", "task.queries=2", "task.train_queries=2", "task.meta_batch=2"),
         *("meta_train.iterations=2", "meta_train.validate_tasks=2", "evaluate.tasks=4"),
-        *("evaluate.shots=[]", "tracker=none", f"hydra.run.dir={run}"),
+        *("evaluate.shots=[]", "tracker=none", "precision=float32", f"hydra.run.dir={run}"),
     )
     assert main(["export", str(run), "--format", "onnx", "--output", str(bundle)]) == 0
     said = json.loads((bundle / "bundle.json").read_text())

@@ -44,7 +44,7 @@ def test_it_names_the_classes_of_its_dataset(
         *("task=classes", "dataset=image_folder", f"dataset.folder={photos}"),
         *("dataset.image_size=8", "task.validate_share=0.25", "student=mlp"),
         *("student.widths=[12]", "distill=none", "warmstart=none", "meta_train.epochs=2"),
-        *("meta_train.batch_size=8", "meta_train.lr=0.01", "tracker=none"),
+        *("meta_train.batch_size=8", "meta_train.lr=0.01", "tracker=none", "precision=float32"),
         f"hydra.run.dir={run}",
     )
     capsys.readouterr()
