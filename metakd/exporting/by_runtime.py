@@ -16,7 +16,7 @@ from metakd.exporting.parity import Sessions, alike, one_hot
 from metakd.exporting.shipped.sessions import Session
 from metakd.models.network import Network, Prediction
 
-__all__ = ["ByClassifier", "ByGraph", "ByHead"]
+__all__ = ["ByClassifier", "ByGraph", "ByHead", "learns_nothing"]
 
 
 class _Embedding(nn.Module):
@@ -116,6 +116,19 @@ class ByHead(_NotTrained, MetricAlgorithm):
         return self.classify(embedded[0], tasks.support_targets, embedded[1], tasks.ways)[None]
 
 
+def learns_nothing(where: object, classes: int | None) -> UserError:
+    """Return the error of examples that are shown to a whole dataset's network.
+
+    Args:
+        where: the bundle.
+        classes: that it tells apart.
+    """
+    return UserError(
+        f"'{where}' tells the {classes} classes of its dataset apart and learns no others; call "
+        "predict without fit, or export a run of few-shot tasks"
+    )
+
+
 class _Answers(Network):
     """A network whose logits are what its backbone returns; its head is not asked."""
 
@@ -149,10 +162,7 @@ class ByClassifier(_NotTrained):
         Raises:
             UserError: always.
         """
-        raise UserError(
-            f"'{self.where}' tells the {self.width} classes of its dataset apart and learns no "
-            "others; call predict without fit, or export a run of few-shot tasks"
-        )
+        raise learns_nothing(self.where, self.width)
 
 
 def _ran(session: Session, where: str, shape: tuple[int, int | None], *inputs: Tensor) -> Tensor:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from metakd.data.preprocessing import Preprocessing
 from metakd.data.text_preprocessing import TextPreprocessing
 from metakd.errors import UserError
 from metakd.exporting.bundle import CLASSIFIER, FILE, opened
-from metakd.exporting.by_runtime import ByClassifier, ByGraph, ByHead
+from metakd.exporting.by_runtime import ByClassifier, ByGraph, ByHead, learns_nothing
 from metakd.exporting.new_folder import new_folder
 from metakd.exporting.parity import Sessions
 from metakd.exporting.runtimes.runtime import runtime_of
@@ -84,6 +84,11 @@ class ExportedClassifier(_Exported, FewShotClassifier):
                 )
         labels = [self._classes.index(label) for label in self._shown.labels]
         return np.array(labels, np.int64), [str(name) for name in self._classes]
+
+    def _learn(self, kept: torch.Tensor, labels: list[Hashable]) -> Self:
+        if self.trained.classes:
+            raise learns_nothing(self.folder, len(self.trained.classes))
+        return super()._learn(kept, labels)
 
     def learn_kept(self) -> None:
         """Take up the classes that lie beside the graphs.
