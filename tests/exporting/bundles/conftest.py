@@ -34,6 +34,7 @@ TINY = (
     "evaluate.shots=[]",
     "evaluate.transductive=false",
     "tracker=none",
+    "precision=float32",  # that of the graphs
 )
 
 
