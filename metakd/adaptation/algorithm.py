@@ -154,7 +154,8 @@ def accuracy(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Return {"student/accuracy": share of right answers}; nothing for regression."""
     if targets.is_floating_point():
         return {}
-    return {"student/accuracy": (logits.argmax(-1) == targets).to(torch.float32).mean()}
+    said = logits.max(-1).indices  # as `argmax`, which takes four times as long in bfloat16
+    return {"student/accuracy": (said == targets).to(torch.float32).mean()}
 
 
 def descended(terms: dict[str, Tensor], logits: Tensor, targets: Tensor) -> dict[str, Tensor]:

@@ -62,9 +62,11 @@ def complaint(loss: Tensor, modules: Mapping[str, nn.Module]) -> str | None:
     if not named:
         return None
     # One reduction a tensor and one read for all of them: reading each would wait for a GPU.
-    norms = torch.stack(list(torch._foreach_norm([g for _, g in named], float("inf"))))
-    if bool(torch.isfinite(norms).all()):
-        return None
+    # Squares are summed an order of magnitude faster than maxima are found, and may overflow.
+    for order in (2.0, math.inf):
+        norms = torch.stack(list(torch._foreach_norm([g for _, g in named], order)))
+        if bool(torch.isfinite(norms).all()):
+            return None
     bad = [n for (n, _), x in zip(named, norms.tolist(), strict=True) if not math.isfinite(x)]
     return f"the gradient of {bad[0]}{f' and {len(bad) - 1} more' if bad[1:] else ''} is not finite"
 

@@ -27,6 +27,24 @@ def test_equals_pytorchs(dtype: torch.dtype, shape: tuple, memory: torch.memory_
         assert torch.equal(theirs, ours)
 
 
+@pytest.mark.parametrize("shape", [(3, 5, 8, 8), (2, 4, 7, 9), (4, 16, 3, 3), (2, 3, 2, 2)])
+def test_unpooling_is_the_gradient(shape: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.randn(shape).mul(2).round().bfloat16()
+    values = values.contiguous(memory_format=torch.channels_last)
+    found = []
+    for mode in (True, False):  # PyTorch's own where results have to be deterministic
+        monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda mode=mode: mode)
+        x = values.clone(memory_format=torch.preserve_format).requires_grad_()
+        y = max_pool_2x2(x)
+        assert ("Unpooled" in type(y.grad_fn).__name__) != (mode or x.is_contiguous())
+        with torch.autocast("cpu", torch.bfloat16):  # as in training
+            (gradient,) = torch.autograd.grad(y, x, y.detach() + 1)
+        assert gradient.is_contiguous(memory_format=torch.channels_last)
+        found.append((y, gradient))
+    for theirs, ours in zip(*found, strict=True):
+        assert torch.equal(theirs, ours)
+
+
 def test_second_derivatives() -> None:
     x = torch.randn(2, 2, 5, 4, dtype=torch.float64, requires_grad=True)
     smooth = torch.tanh
