@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import get_interpreter_stack
 from torch.nn import functional as F
+
+from metakd.models.layout import on_plain_cpu
 
 __all__ = ["Conv3x3"]
 
@@ -86,11 +87,9 @@ class Conv3x3(nn.Conv2d):
 
 def _is_slow(x: Tensor, number: torch.dtype, weight: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
-        and x.dim() == 4
+        x.dim() == 4
         and x.shape[2] * x.shape[3] <= _PIXELS.get(number, 0)
         and weight.requires_grad
         and torch.is_grad_enabled()
-        and not get_interpreter_stack()  # vmap and torch.func.grad have rules of their own
-        and not torch.compiler.is_compiling()
+        and on_plain_cpu(x)
     )
