@@ -63,8 +63,10 @@ def trained(algorithm: str, output: Path, extra: Sequence[str]) -> Path:
     """Return an algorithm's run, trained if it is not there."""
     folder = output / algorithm
     if not (folder / "results.json").is_file():
-        words = [*settings(algorithm), *extra, f"hydra.run.dir={folder}"]
-        metakd.train(*([f"resume={folder}"] if (folder / "run.json").is_file() else words))
+        if (folder / "run.json").is_file():
+            metakd.resume(folder)
+        else:
+            metakd.train(*settings(algorithm), *extra, f"hydra.run.dir={folder}")
     return folder
 
 

@@ -96,9 +96,11 @@ def made(row: Row, output: Path, data: str, seed: int, typed: Sequence[str]) -> 
     """Return the folder of a run, made if it is not there."""
     folder = row.folder(output, data, seed)
     if not (folder / "results.json").exists():
-        started = (folder / "run.json").exists()
-        words = (f"resume={folder}",) if started else (*row.words(data, seed), *typed)
-        metakd.train(*words, *(() if started else (f"hydra.run.dir={folder}",)), quiet=True)
+        if (folder / "run.json").exists():
+            metakd.resume(folder, quiet=True)
+        else:
+            words = (*row.words(data, seed), *typed, f"hydra.run.dir={folder}")
+            metakd.train(*words, quiet=True)
     return folder
 
 

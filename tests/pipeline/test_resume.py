@@ -432,3 +432,22 @@ def test_replay_tells_other_tasks_and_what_was_broken_before(
 def test_there_is_nothing_to_replay_in_a_sound_run(copy: Path) -> None:
     with pytest.raises(UserError, match="nothing to replay"):
         pipeline.replay(copy)
+
+
+def test_killed_between_two_updates_of_the_recovery(tmp_path: Path) -> None:
+    pytest.importorskip("torch_pruning", reason="needs pip install 'metakd[compress]'")
+    words = (
+        *("algorithm=protonet", "distill=none", "pretrain=none", "warmstart=none"),
+        *("compress=prune", "compress.macs=0.6", "compress.iterations=5", "compress.examples=16"),
+        *("compress.validate_every=2", "compress.validate_tasks=2"),
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(whole, *words)
+    stages = [line["stage"] for line in open_run(whole).read_metrics()]
+    assert stages[-1] == "compress"
+    # Four updates of five are made; what was kept is the state after three.
+    with killed_after(updates_of(whole) - 1), pytest.raises(Killed):
+        run(killed, *words)
+    assert not (killed / "checkpoints" / "compressed.safetensors").exists()
+    metakd.resume(killed)
+    same(whole, killed)
