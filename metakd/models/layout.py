@@ -43,7 +43,8 @@ def on_plain_cpu(x: Tensor) -> bool:
     There a function of ours may stand in for one of PyTorch's; vmap, torch.func.grad, compilers and
     exporters have rules for theirs alone.
     """
-    plain = not get_interpreter_stack() and not torch.compiler.is_compiling()
+    traced = type(x) not in (Tensor, nn.Parameter)  # one without values
+    plain = not traced and not get_interpreter_stack() and not torch.compiler.is_compiling()
     return x.device.type == "cpu" and plain
 
 

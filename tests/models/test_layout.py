@@ -7,10 +7,11 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, vmap
 
 from metakd.models.conv4 import Conv4
-from metakd.models.layout import lay_out_channels_last
+from metakd.models.layout import lay_out_channels_last, on_plain_cpu
 
 LAST = torch.channels_last
 
@@ -56,3 +57,10 @@ def test_strided_pointwise_convolutions_of_few_channels(channels: int) -> None:
     assert network[1].weight.stride() == (channels, 1, 1, 1)
     for mine, true in zip(network.parameters(), exact.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, true.grad.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_what_an_exporter_traces_is_not_on_a_plain_cpu() -> None:
+    assert on_plain_cpu(torch.ones(2))
+    assert on_plain_cpu(nn.Parameter(torch.ones(2)))
+    with FakeTensorMode():
+        assert not on_plain_cpu(torch.ones(2))
