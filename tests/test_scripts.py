@@ -445,3 +445,44 @@ def test_the_table_of_exports_is_made(
     note.write_text(json.dumps({"seconds": 1.0, "reason": "too large"}))
     assert export_table.main(given) == 0
     assert "| not exported: too large |" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_learned_compression_shortened(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch_pruning", reason="needs pip install 'metakd[compress]'")
+    pytest.importorskip("optuna", reason="needs pip install 'metakd[search]'")
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import learned_compression
+
+    from metakd.compression import choosing
+    from metakd.pipeline import compression_table
+
+    widths = ("width=8", "widths=[6,8,8,8]")
+    students = tuple(("glyphs", "protonet", "conv4", width, 1) for width in widths)
+    for name, value in (
+        *(("STUDENTS", students), ("SEARCHED", (1, 2, 3)), ("EVALUATED", 2)),
+        *(("FOLDS", 2), ("TEST_POOL", 100), ("TEST_TASKS", 4)),
+    ):
+        monkeypatch.setattr(learned_compression, name, value)
+    monkeypatch.setattr(compression_table.judge_of, "__defaults__", ("validate", 100, 4))
+    for name, value in (("DRAWN", 32), ("NEIGHBOURS", 8), ("BEST", 4), ("ROUNDS", 1)):
+        monkeypatch.setattr(choosing, name, value)
+    given = ["--output", str(tmp_path), "--strategies", "3"]
+    assert learned_compression.main(given) == 0
+    report = (tmp_path / "report.md").read_text()
+    printed = capsys.readouterr().out
+    assert printed.endswith(report)
+    assert report.startswith("2 held-out compression tasks of 2 students\n")
+    rows = [line for line in report.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows[2:9]] == [
+        f"| {name}" for name in learned_compression.methods()
+    ]
+    found = [json.loads(file.read_text()) for file in (tmp_path / "tasks").glob("*.json")]
+    mean = 100 * sum(one["test"]["uniform"] for one in found) / 2
+    assert rows[2].startswith(f"| uniform | {mean:.2f} |  | ")
+    for one in found:  # a search is as good as its best evaluation, wherever it is cut
+        assert one["validate"]["search 3"] >= one["validate"]["search 1"]
+    monkeypatch.setattr(learned_compression, "search", None)
+    assert learned_compression.main(given) == 0  # nothing is done again
+    assert capsys.readouterr().out.endswith(report)
