@@ -83,7 +83,12 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "kd_on_support": (*PICTURES, "distill=kd", "distill.on=both", "algorithm=fomaml"),
     "per_task": (*PICTURES, "distill=kd", "distill.teacher_mode=per_task"),
     "co_meta": (*PICTURES, "distill=kd", "distill.teacher_mode=co_meta"),
-    "feedback": (*PICTURES, "distill=kd", "distill.teacher_mode=feedback"),
+    "feedback": (
+        *PICTURES,
+        "distill=kd",
+        "distill.teacher_mode=feedback",
+        "meta_train.lr=0.003",
+    ),
     "finetune": (*PICTURES, "finetune=default", "finetune.epochs=1", "finetune.lr=0.01"),
     "regression": WAVES,
     "sweep": (*WAVES, "algorithm.inner_lr=0.01,0.05"),
@@ -91,7 +96,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
 """Runs beside the algorithms', by name, and what is typed for them. A comma makes it a sweep."""
 
 OF_ALGORITHM: dict[str, tuple[str, ...]] = {
-    "boil": ("algorithm.inner_lr=0.2",),
+    "boil": ("algorithm.inner_lr=0.2", "meta_train.lr=0.003"),
     "imaml": ("algorithm.inner_lr=0.1", "algorithm.inner_steps=4", "algorithm.inner_steps_test=4"),
     "reptile": ("algorithm.inner_lr=0.02", "algorithm.inner_steps_test=5"),
 }

@@ -106,14 +106,12 @@ def make_optimizer(
             {"params": found, "weight_decay": decay, "factor": factor}
             for factor, found in by_factor.items()
         ]
-    # On a CPU one pass over each parameter; elsewhere torch takes all of them together by itself.
-    fused = True if all(p.device.type == "cpu" for p in parameters) else None
     if how.optimizer == "sgd":
-        return lean(torch.optim.SGD)(groups, lr=how.lr, momentum=0.9, nesterov=True, fused=fused)
+        return lean(torch.optim.SGD)(groups, lr=how.lr, momentum=0.9, nesterov=True)
     if how.optimizer == "plain_sgd":
-        return lean(torch.optim.SGD)(groups, lr=how.lr, fused=fused)
+        return lean(torch.optim.SGD)(groups, lr=how.lr)
     if how.optimizer == "adam":
-        return lean(torch.optim.Adam)(groups, lr=how.lr, fused=fused)
+        return lean(torch.optim.Adam)(groups, lr=how.lr)
     if how.optimizer == "adamw":
-        return lean(torch.optim.AdamW)(groups, lr=how.lr, fused=fused)
+        return lean(torch.optim.AdamW)(groups, lr=how.lr)
     raise ValueError(f"unknown optimizer '{how.optimizer}'")

@@ -142,32 +142,6 @@ assert "torch._dynamo" not in sys.modules, "the compiler was imported"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize(
-    ("name", "plain", "settings"),
-    [
-        ("sgd", torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
-        ("plain_sgd", torch.optim.SGD, {}),
-        ("adam", torch.optim.Adam, {}),
-        ("adamw", torch.optim.AdamW, {"weight_decay": 0.1}),
-    ],
-)
-def test_fused_as_parameter_by_parameter(name: str, plain: type, settings: dict) -> None:
-    torch.manual_seed(0)
-    ours = nn.Linear(7, 5, bias=False)
-    theirs = nn.Linear(7, 5, bias=False)
-    theirs.load_state_dict(ours.state_dict())
-    how = Optimization(optimizer=name, lr=0.1, weight_decay=settings.get("weight_decay", 0.0))
-    fused = make_optimizer([ours], how)
-    slow = plain(theirs.parameters(), lr=0.1, foreach=False, fused=False, **settings)
-    assert fused.param_groups[0]["fused"]
-    for _ in range(5):
-        ours.weight.grad = torch.randn(5, 7)
-        theirs.weight.grad = ours.weight.grad.clone()
-        fused.step()
-        slow.step()
-    torch.testing.assert_close(ours.weight, theirs.weight)
-
-
 def test_a_finite_gradient_whose_square_is_not_is_no_complaint() -> None:
     layer = nn.Linear(2, 1, bias=False)
     layer.weight.grad = torch.tensor([[1e30, 1.0]])
