@@ -127,7 +127,7 @@ class Algorithm(nn.Module, ABC):
     def predict_modes(self, tasks: TaskBatch, steps: Sequence[int], modes: Sequence[str]) -> Tensor:
         """Return what `predict` does for each of several batch-norm modes, [len(modes), …].
 
-        One that adapts does so once for all modes.
+        An algorithm whose adaptation looks at no query set does it once for all modes.
         """
         return torch.stack([self.predict(tasks, steps, mode) for mode in modes])
 

@@ -155,7 +155,10 @@ class GradientLearner(Algorithm):
     def predict(
         self, tasks: TaskBatch, steps: Sequence[int] = (0,), batchnorm: str = "inductive"
     ) -> Tensor:
-        """See `Algorithm.predict`; adapts on labels alone, with the training's update rule."""
+        """See `Algorithm.predict`; adapts on labels alone, with the training's update rule.
+
+        Evaluation calls `predict_modes`, which is the one for a subclass to change.
+        """
         return self.predict_modes(tasks, steps, (batchnorm,))[0]
 
     def predict_modes(self, tasks: TaskBatch, steps: Sequence[int], modes: Sequence[str]) -> Tensor:

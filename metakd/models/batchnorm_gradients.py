@@ -51,7 +51,8 @@ def normalise_pool_relu(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> 
     The largest of a window is looked for before it is normalised, so that all that follows the
     statistics is done on a quarter of the pixels. A channel of negative weight is looked through
     for its smallest. Where several pixels of a window come out the same by rounding, or because
-    the weight is 0, the gradient may go to another of them than PyTorch's.
+    the weight is 0, the gradient may go to another of them than PyTorch's; a weight of 0 then has
+    another gradient, too.
 
     Args:
         x: [n, channels, height, width], channels-last; an odd last row or column counts in the

@@ -84,7 +84,13 @@ class BatchNorm2d(nn.BatchNorm2d):
     def by_batch_alone(self) -> bool:
         """Whether a pass uses this batch's statistics as they are, and leaves nothing behind."""
         alone = self._mode() == "batch" and not self._updates() and self.shared is None
-        return alone and not self._forward_hooks and not self._forward_pre_hooks
+        hooks = (
+            self._forward_hooks,
+            self._forward_pre_hooks,
+            self._backward_hooks,
+            self._backward_pre_hooks,
+        )
+        return alone and not any(hooks)
 
     def __getstate__(self) -> dict[str, Any]:
         # Remembered statistics hang on an autograd graph, which cannot be copied.
@@ -129,7 +135,8 @@ class BatchNorm2d(nn.BatchNorm2d):
         return self._by_batch_alone(x)
 
     def _by_batch_alone(self, x: Tensor) -> Tensor:
-        if self.affine and torch.is_grad_enabled() and on_plain_cpu(x):
+        several = x.numel() > x.shape[1]  # PyTorch refuses a single value of a channel
+        if several and self.affine and torch.is_grad_enabled() and on_plain_cpu(x):
             return normalise(x, self.weight, self.bias, self.eps)
         return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
 

@@ -76,8 +76,10 @@ class Conv3x3(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Return [n, outputs, height, width] of [n, inputs, height, width]."""
         kind, number = input.device.type, input.dtype
-        if torch.is_autocast_enabled(kind):
+        if torch.is_autocast_enabled(kind) and number != torch.float64:
             number = torch.get_autocast_dtype(kind)
+        elif number != self.weight.dtype:  # PyTorch says what is wrong
+            return super().forward(input)
         if not _is_slow(input, number, self.weight):
             return super().forward(input)
         bias = None if self.bias is None else self.bias.to(number)

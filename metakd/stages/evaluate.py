@@ -186,7 +186,7 @@ class EvaluationSetting:
         steps: ascending numbers of adaptation steps, each measured; None for an algorithm that
             takes none.
         batchnorm: `inductive` or `transductive`; None if the network has no batch norm; several:
-            each is measured, and an algorithm that adapts does so once for all.
+            each is measured (`Algorithm.predict_modes`).
         versions: of each support image, over which its embedding is averaged (`Judged`); None:
             the image alone.
     """

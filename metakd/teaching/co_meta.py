@@ -135,6 +135,10 @@ class CoLearner(Joined):
         """See `Algorithm.predict`: the student's."""
         return self.student.predict(tasks, steps, batchnorm)
 
+    def predict_modes(self, tasks: TaskBatch, steps: Sequence[int], modes: Sequence[str]) -> Tensor:
+        """See `Algorithm.predict_modes`: the student's."""
+        return self.student.predict_modes(tasks, steps, modes)
+
     def _solvers(self) -> tuple[Solver, Solver]:
         """Return (teacher, student) as they are in this update: orders may be annealed."""
         # A fixed teacher's graph is built for nothing: its inner gradients may be constants.

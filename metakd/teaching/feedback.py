@@ -145,6 +145,10 @@ class FeedbackLearner(Joined):
         """See `Algorithm.predict`: the student's."""
         return self.student.predict(tasks, steps, batchnorm)
 
+    def predict_modes(self, tasks: TaskBatch, steps: Sequence[int], modes: Sequence[str]) -> Tensor:
+        """See `Algorithm.predict_modes`: the student's."""
+        return self.student.predict_modes(tasks, steps, modes)
+
     # -- the hypergradient ------------------------------------------------------------------
 
     def hypergradient_of(

@@ -365,8 +365,8 @@ def test_all_modes_of_one_adaptation_are_as_each_by_itself(
     made.execution = execution
     tasks, modes, counted = image_tasks(tasks=2), ("inductive", "transductive"), []
     each = [made.predict(tasks, (0, 2), mode) for mode in modes]
-    step = InnerLoop._step
-    monkeypatch.setattr(InnerLoop, "_step", lambda *given: (counted.append(1), step(*given))[1])
+    step = InnerLoop.step
+    monkeypatch.setattr(InnerLoop, "step", lambda *given: (counted.append(1), step(*given))[1])
     found = made.predict_modes(tasks, (0, 2), modes)
     assert torch.equal(found, torch.stack(each))
     assert not torch.equal(each[0], each[1])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metakd.models.batchnorm_gradients import normalise, normalise_pool_relu
-from metakd.models.normalization import BatchNorm2d
+from metakd.models.normalization import BatchNorm2d, set_running_statistics
 from metakd.models.pooling import norm_pool_relu
 
 EPS = 1e-3
@@ -157,3 +157,19 @@ def test_hooks_on_the_layer_still_run() -> None:
     layer.register_forward_hook(lambda *_: seen.append(1))
     norm_pool_relu(layer, x)
     assert seen == [1]
+
+
+def test_a_single_value_of_a_channel_is_refused_as_by_pytorch() -> None:
+    layer = BatchNorm2d(3)
+    set_running_statistics(layer, False)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        layer(torch.randn(1, 3, 1, 1, requires_grad=True))
+
+
+def test_a_hook_on_the_gradient_of_the_norm_is_called() -> None:
+    norm, called = BatchNorm2d(3), []
+    set_running_statistics(norm, False)
+    norm.register_full_backward_hook(lambda *_: called.append(1))
+    x = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
+    norm_pool_relu(norm, x).sum().backward()
+    assert called
