@@ -146,8 +146,8 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]], shots: int) -> str:
 def draw(found: Mapping[str, Sequence[Mapping[str, Any]]], shots: int, out: Path) -> None:
     """Draw accuracy against multiply-adds, bytes and milliseconds."""
     axes_of = {
-        "multiply-adds of an example": lambda r, w: r[w]["cost"]["macs"],
-        "bytes of the weights": lambda r, w: r[w]["cost"]["bytes"],
+        "million multiply-adds of an example": lambda r, w: r[w]["cost"]["macs"] / 1e6,
+        "kB of weights": lambda r, w: r[w]["cost"]["bytes"] / 1e3,
         "ms of an example, ONNX Runtime": lambda r, w: r.get("onnx_ms"),
     }
     figure = canvas(13.5, 4.2)

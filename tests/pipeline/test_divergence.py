@@ -149,12 +149,12 @@ def test_validation_that_gives_no_answer_chooses_nothing(
 
     from metakd.adaptation.gradient_learner import GradientLearner
 
-    sound = GradientLearner.predict
+    sound = GradientLearner.predict_modes
 
     def lost(self: Any, *arguments: Any, **named: Any) -> torch.Tensor:
         return sound(self, *arguments, **named) * math.nan
 
-    monkeypatch.setattr(GradientLearner, "predict", lost)
+    monkeypatch.setattr(GradientLearner, "predict_modes", lost)
     results = run(
         tmp_path / "run",
         *GLYPHS,
