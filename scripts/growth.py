@@ -4,8 +4,8 @@
     python scripts/growth.py --axes ways classes --cores 2
 
 One size after another is enlarged, the others stay (Conv-4-64, 28x28, 5-way 1-shot, 15 queries, 4
-tasks, 5 inner steps). Work is the number of pictures that pass through the network times its
-multiply-adds for one; for drawing tasks, of 16, it is the number of classes or of pictures of each.
+tasks, 5 inner steps). Work is the size itself; for width and picture size, the network's
+multiply-adds. Tasks are drawn 16 at a time, from classes of pictures of one pixel.
 `growth` is the slope of log seconds over log work: 1 is in proportion, below 1 there are fixed
 costs, above 1.1 something grows faster than the work. Processor seconds are medians of three;
 memory is the process's peak less what it held before. Each line is measured in a process of its
@@ -65,12 +65,10 @@ def unit(who: str, axis: str, size: int) -> tuple[Callable[[], object], float]:
         draw = draws(*((size, 20) if axis == "classes" else (64, size)))
         return draw, float(size)
     work = replace(BASE, **{axis: size})
-    learner = learner_of(KINDS[who], work)
-    images = work.tasks * work.ways * (work.shots + work.queries)
-    if KINDS[who].adapts:
-        images = work.tasks * work.ways * (work.shots * work.steps + work.queries)
-    each = multiply_adds(work.backbone(), (1, work.size, work.size))
-    return ours(learner, work.meta_batch()).run, float(images * each)
+    run = ours(learner_of(KINDS[who], work), work.meta_batch()).run
+    if axis in ("width", "size"):
+        return run, float(multiply_adds(work.backbone(), (1, work.size, work.size)))
+    return run, float(size)
 
 
 def draws(classes: int, each: int) -> Callable[[], object]:

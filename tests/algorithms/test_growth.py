@@ -21,12 +21,10 @@ def growth(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_work_of_a_size(growth: ModuleType) -> None:
-    _, five = growth.unit("maml", "ways", 5)
-    _, ten = growth.unit("maml", "ways", 10)
-    _, steps = growth.unit("maml", "steps", 3)
-    assert ten == 2 * five
-    assert steps == five * (3 + 2) / (1 + 2)  # a support picture a step, two queries
-    assert growth.unit("protonet", "steps", 3)[1] == five  # it takes no steps
+    assert [growth.unit("maml", "ways", n)[1] for n in (5, 10)] == [5, 10]
+    (_, narrow), (_, wide) = (growth.unit("protonet", "width", n) for n in (4, 8))
+    assert 2 < wide / narrow < 4  # of four layers the first has one channel of input
+    assert growth.unit("fomaml", "size", 32)[1] == 4 * growth.unit("fomaml", "size", 16)[1]
 
 
 def test_a_table_and_a_figure(
