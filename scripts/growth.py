@@ -171,6 +171,8 @@ def figure(found: dict[str, dict[str, list[Point]]], out: Path) -> Path:
                     proportional = [each * p["work"] for p in line]
                     axes.plot(sizes, proportional, "--", lw=1, color=drawn.get_color(), alpha=0.6)
             axes.set_xscale("log")
+            axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+            axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
             axes.set_yscale("log" if what == "seconds" else "linear")
             tidy(axes, xlabel=axis, ylabel=label if column == 0 else "")
             if row == 0:
