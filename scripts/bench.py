@@ -18,15 +18,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from bench_baselines import Contender
@@ -35,6 +35,8 @@ from bench_report import Figures, changes, other_work, tables
 
 from metakd.adaptation.host_memory import keep_freed_memory
 from metakd.runs.provenance import collect
+
+Found = TypeVar("Found")
 
 SMALL = {"width": 4, "size": 16, "tasks": 2, "queries": 2, "steps": 2, "batch": 8}
 
@@ -77,17 +79,14 @@ def measured_here(work: Work, algorithms: Sequence[str], rounds: int) -> Figures
     return {"load": [*load, os.getloadavg()[0]], "algorithms": by_algorithm}
 
 
-def measured_apart(cores: int, words: Sequence[str]) -> Figures:
-    """Return the figures of another process: the pool of threads is of one size for good."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "figures.json"
-        # The last of an option counts; what changed is said once, at the end.
-        own = ["--cores", str(cores), "--json", str(file), "--against", ""]
-        command = [sys.executable, __file__, *words, *own]
-        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
-            sys.exit(1)  # it has said why
-        found: dict[str, Figures] = json.loads(file.read_text())["cores"]
-        return found[str(cores)]
+def apart(cores: int, measure: Callable[..., Found], *given: Any) -> Found:
+    """Return what a function finds in a new process that is kept to some cores.
+
+    PyTorch's and our pools of threads are of one size for good, and a peak of memory never falls.
+    """
+    spawning = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawning, initializer=keep_to, initargs=(cores,)) as process:
+        return process.submit(measure, *given).result()
 
 
 def processor() -> str:
@@ -117,8 +116,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     for name, value in vars(Work()).items():
         parser.add_argument(f"--{name}", type=int, help=f"default: {value}")
-    words = list(sys.argv[1:] if argv is None else argv)
-    given = parser.parse_args(words)
+    given = parser.parse_args(argv)
     earlier = None
     if given.against:
         try:  # before minutes of measuring
@@ -131,16 +129,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         sys.exit(f"bench: --against {given.against}: its figures are of other work ({differ})")
     print(f"{work}, torch {torch.__version__}, {processor()}", flush=True)
     by_cores = {}
+    rounds = 1 if given.quick else given.rounds
     for cores in [given.cores] if given.cores else sorted({1, all_cores()}):
-        if given.cores:
-            rounds = 1 if given.quick else given.rounds
-            try:
-                keep_to(cores)
-                by_cores[str(cores)] = measured_here(work, given.algorithms, rounds)
-            except RuntimeError as error:
-                sys.exit(f"bench: {error}")
-        else:
-            by_cores[str(cores)] = measured_apart(cores, words)
+        try:
+            by_cores[str(cores)] = apart(cores, measured_here, work, given.algorithms, rounds)
+        except RuntimeError as error:
+            sys.exit(f"bench: {error}")
         print(tables(cores, by_cores[str(cores)]), flush=True)
     found = {
         "work": vars(work),

@@ -19,7 +19,6 @@ import json
 import math
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench import keep_to
+from bench import apart
 from bench_contenders import KINDS, Work, learner_of, ours
 
 from metakd.adaptation.host_memory import keep_freed_memory
@@ -115,18 +114,6 @@ def points(who: str, axis: str, sizes: Sequence[int], rounds: int = 3) -> list[P
     return found
 
 
-def points_apart(who: str, axis: str, sizes: Sequence[int], cores: int) -> list[Point]:
-    """Return what another process measures: a peak of memory never falls."""
-    words = ["--one", who, axis, *map(str, sizes), "--cores", str(cores)]
-    done = subprocess.run(
-        [sys.executable, __file__, *words], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(f"growth: {who}, {axis}: {done.stderr.strip().splitlines()[-1]}")
-    found: list[Point] = json.loads(done.stdout)
-    return found
-
-
 def slope(found: Sequence[Point], what: str = "seconds") -> float:
     """Return the least-squares slope of log `what` over log work."""
     x = [math.log(p["work"]) for p in found]
@@ -185,19 +172,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("outputs/growth"))
     parser.add_argument("--axes", nargs="+", choices=[*AXES], default=[*AXES])
     parser.add_argument("--cores", type=int, default=1, help="to measure on (default: 1)")
-    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
-    if given.one:
-        keep_to(given.cores)
-        who, axis, *sizes = given.one
-        print(json.dumps(points(who, axis, [int(s) for s in sizes])))
-        return 0
     found: dict[str, dict[str, Any]] = {}
     for axis in given.axes:
         whose, sizes = AXES[axis]
         for who in whose:
             print(f"{axis}: {who}", file=sys.stderr, flush=True)
-            found.setdefault(axis, {})[who] = points_apart(who, axis, sizes, given.cores)
+            found.setdefault(axis, {})[who] = apart(given.cores, points, who, axis, sizes)
     given.output.mkdir(parents=True, exist_ok=True)
     (given.output / "growth.json").write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))

@@ -33,9 +33,7 @@ def test_a_table_and_a_figure(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(
-        growth, "points_apart", lambda who, axis, sizes, _: growth.points(who, axis, sizes, 1)
-    )
+    monkeypatch.setattr(growth, "apart", lambda _, measure, *given: measure(*given, rounds=1))
     monkeypatch.setattr(
         growth, "AXES", {"tasks": (("fomaml",), (1, 2)), "classes": (("draw",), (8, 16))}
     )
