@@ -10,7 +10,7 @@ from metakd.cli.parser import Parser, look_here_for
 from metakd.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from metakd.runs.records_export import BundleFile
+    from metakd.runs.records_export import Accuracies, BundleFile, ImageAccuracies
 
 __all__ = ["export_parser", "run"]
 
@@ -100,18 +100,10 @@ def _lines(content: BundleFile) -> list[str]:
         )
     if parity.accuracy is not None:
         a = parity.accuracy
-        run = "" if a.run is None else f"; results.json: {100 * a.run:.2f} %"
-        lines.append(
-            f"accuracy                       {100 * a.runtime:.2f} % on {a.tasks} tasks of "
-            f"{a.ways} ways, {a.shots} shots (PyTorch: {100 * a.pytorch:.2f} %{run})"
-        )
+        lines.append(_accuracy(a, f"{a.tasks} tasks of {a.ways} ways, {a.shots} shots"))
     if parity.images is not None:
         i = parity.images
-        run = "" if i.run is None else f"; results.json: {100 * i.run:.2f} %"
-        lines.append(
-            f"accuracy                       {100 * i.runtime:.2f} % on {i.images} images of "
-            f"{i.classes} classes (PyTorch: {100 * i.pytorch:.2f} %{run})"
-        )
+        lines.append(_accuracy(i, f"{i.images} images of {i.classes} classes"))
     sizes = ", ".join(f"{name} {size:,} bytes" for name, size in parity.bytes.items())
     lines.append(f"graphs                         {sizes}")
     if time.image_ms is not None:
@@ -125,3 +117,11 @@ def _lines(content: BundleFile) -> list[str]:
             f"{time.pytorch_task_ms:.2f} ms)"
         )
     return lines
+
+
+def _accuracy(found: Accuracies | ImageAccuracies, on: str) -> str:
+    run = "" if found.run is None else f"; results.json: {100 * found.run:.2f} %"
+    return (
+        f"accuracy                       {100 * found.runtime:.2f} % on {on} "
+        f"(PyTorch: {100 * found.pytorch:.2f} %{run})"
+    )

@@ -12,6 +12,7 @@ from metakd.errors import UserError, first_line
 from metakd.exporting.copied import KIT, copied
 from metakd.exporting.graphs.graph import AdaptingGraph, Graph
 from metakd.exporting.runtimes.runtime import Runtime
+from metakd.exporting.shipped.few_shot import CLASSIFIER, FILE
 from metakd.exporting.shipped.sessions import Session
 from metakd.runs.atomic import write_text
 from metakd.runs.record import known
@@ -19,7 +20,6 @@ from metakd.runs.records_export import BundleFile, ExportedRun, Parity
 from metakd.using.learner import Trained
 
 __all__ = [
-    "CLASSIFIER",
     "FILE",
     "bundle_of",
     "graphs_of",
@@ -27,10 +27,6 @@ __all__ = [
     "write_graphs",
     "write_scripts",
 ]
-
-FILE = "bundle.json"
-CLASSIFIER = "classifier"
-"""The graph of a whole dataset's network."""
 
 
 def graphs_of(graph: Graph) -> dict[str, Graph]:

@@ -14,12 +14,13 @@ import torch
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.text_preprocessing import TextPreprocessing
 from metakd.errors import UserError
-from metakd.exporting.bundle import CLASSIFIER, FILE, opened
+from metakd.exporting.bundle import FILE, opened
 from metakd.exporting.by_runtime import ByClassifier, ByGraph, ByHead, learns_nothing
 from metakd.exporting.new_folder import new_folder
 from metakd.exporting.parity import Sessions
 from metakd.exporting.runtimes.runtime import runtime_of
 from metakd.exporting.shipped.classes import CLASSES, read_classes, write_classes
+from metakd.exporting.shipped.few_shot import CLASSIFIER
 from metakd.exporting.shipped.files import checked_file
 from metakd.plain_data import UnreadableError, parse_json, read_text
 from metakd.runs.record import read_file

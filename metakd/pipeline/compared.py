@@ -12,9 +12,9 @@ from torch import Tensor
 from metakd.adaptation.algorithm import Algorithm
 from metakd.data.tasks import TaskBatch
 from metakd.errors import RunError, UserError
-from metakd.exporting.bundle import CLASSIFIER
 from metakd.exporting.graphs.graph import AdaptingGraph, Graph
 from metakd.exporting.parity import Sessions, accuracy_of, check, difference_of, latency_of
+from metakd.exporting.shipped.few_shot import CLASSIFIER
 from metakd.exporting.shipped.sessions import Session
 from metakd.exporting.whole_parity import classified
 from metakd.models.normalization import has_batchnorm

@@ -16,7 +16,7 @@ from metakd.exporting.shipped.pixels import Pictures
 from metakd.exporting.shipped.sessions import Session, open_session
 from metakd.exporting.shipped.texts import Texts
 
-__all__ = ["FewShot", "WrongBundleError"]
+__all__ = ["CLASSIFIER", "FILE", "FewShot", "WrongBundleError"]
 
 FILE = "bundle.json"
 KINDS: dict[str, Any] = {"pictures": Pictures, "text": Texts}
