@@ -392,7 +392,8 @@ class InnerLoop:
         serves all, unless examples are embedded before it (which costs more than a head's steps).
         """
         found: list[Tensor] = []
-        for together in ([mode] for mode in modes) if self.embeds_once else [modes]:
+        adapting = [[mode] for mode in modes] if self.embeds_once else [modes]
+        for together in adapting:
             loops = [copy.copy(self) for _ in together]  # of the same modules
             for loop, mode in zip(loops, together, strict=True):
                 loop.batchnorm = None if self.batchnorm is None else mode

@@ -71,16 +71,14 @@ def max_pool_2x2(x: Tensor) -> Tensor:
     Returns:
         [n, channels, height // 2, width // 2].
     """
-    pooled: Tensor
-    if x.dim() != 4 or not on_plain_cpu(x):
-        pooled = F.max_pool2d(x, 2)
-    elif x.is_contiguous():
-        pooled = _ThroughChannelsLast.apply(x)
-    elif x.dtype == torch.bfloat16 and not torch.are_deterministic_algorithms_enabled():
-        # PyTorch refuses unpooling there, which depends on the order if windows overlap.
-        pooled = _Unpooled.apply(x)
-    else:
-        pooled = F.max_pool2d(x, 2)
+    faster: type[torch.autograd.Function] | None = None
+    if x.dim() == 4 and on_plain_cpu(x):
+        if x.is_contiguous():
+            faster = _ThroughChannelsLast
+        # With deterministic algorithms PyTorch refuses unpooling: windows could overlap.
+        elif x.dtype == torch.bfloat16 and not torch.are_deterministic_algorithms_enabled():
+            faster = _Unpooled
+    pooled: Tensor = F.max_pool2d(x, 2) if faster is None else faster.apply(x)
     return pooled
 
 

@@ -57,7 +57,7 @@ class Recipe:
         ways: of the tasks that it was evaluated on.
         shots: examples of a class there.
         precision: `float32` or `bfloat16`, that of its evaluation.
-        channels_last: memory layout of its filters.
+        channels_last: whether its filters are laid out so; all are now, earlier ones were not.
         centred: embeddings are centred by a mean that is stored with the weights, and scaled to
             length 1 (`Judged`).
         members: networks of which the backbone consists (`Ensemble`).
