@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from metakd.cli.closed_pipe import survive_closed_pipes
+from metakd.cli.waiting_threads import let_waiting_threads_sleep
 from metakd.errors import RunError, UserError, nearest
 
 __all__ = ["COMMANDS", "main"]
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Not list(...): once imported, the module `list` of this package hides the builtin here.
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     _show_what_can_be_shown()
+    let_waiting_threads_sleep()
     if threading.current_thread() is not threading.main_thread():
         return guarded(lambda: _dispatch(words))
     signal.signal(signal.SIGTERM, _interrupt)

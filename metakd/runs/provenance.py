@@ -46,11 +46,16 @@ VARIABLES = (
     "CUBLAS_WORKSPACE_CONFIG",
     "NVIDIA_TF32_OVERRIDE",
     "PYTORCH_ENABLE_MPS_FALLBACK",
+    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
     "METAKD_DATA",
     "METAKD_CACHE",
 )
-"""Environment variables that decide figures or where data lies. No others are recorded: they can
-hold secrets."""
+"""Environment variables that decide figures, speed or where data lies. No others are recorded: they
+can hold secrets."""
+
+_NO_FIGURES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "METAKD_DATA", "METAKD_CACHE")
+"""Those of them that decide no figure."""
 
 DIFF_BYTES = 64 * 1024
 """A longer difference to the commit is cut here; its SHA-256 tells two of them apart all the same.
@@ -128,7 +133,7 @@ def changes(before: RunInfo, now: RunInfo) -> list[str]:
             found += [
                 f"{name} {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
                 for name in dict.fromkeys([*old, *new])
-                if old.get(name) != new.get(name) and not name.startswith("METAKD_")  # a place
+                if old.get(name) != new.get(name) and name not in _NO_FIGURES
             ]
     return found
 
