@@ -12,7 +12,7 @@ __all__ = ["changed_by"]
 
 
 def changed_by(data: ClassData, kinds: Sequence[str]) -> ClassData:
-    """Return the data with `kinds` of change, for `fresh_examples`.
+    """Return the data with `kinds` of change, for `fresh_examples` and `changed_examples`.
 
     Raises:
         UserError: such data has no such kind.

@@ -215,9 +215,13 @@ class ClassData(ABC):
 
     def fresh_examples(self, split: str, index: Tensor, key: int) -> Tensor:
         """Return examples augmented afresh, as `examples` does; `key` decides the changes."""
+        places = torch.arange(index.numel(), device=index.device)
+        return self.changed_examples(split, index, derive(key, places))
+
+    def changed_examples(self, split: str, index: Tensor, keys: Tensor) -> Tensor:
+        """Return examples as `examples` does, each changed at random as its key [...] decides."""
         flat = index.reshape(-1)
-        keys = derive(key, torch.arange(len(flat), device=flat.device))
-        seen = self._shown(taken(self.split(split).examples, flat), keys, None)
+        seen = self._shown(taken(self.split(split).examples, flat), keys.reshape(-1), None)
         return seen.view(*index.shape, *seen.shape[1:])
 
     def alike(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:

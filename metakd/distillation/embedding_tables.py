@@ -266,21 +266,19 @@ class EmbeddingTables:
         self._features |= {(split, name): torch.stack(views[name]) for name in missing}
         return True
 
-    def changed(self, split: str, index: Tensor, key: int, kinds: tuple[str, ...]) -> Tensor:
-        """Return the embeddings [*index.shape, size] of examples, changed at random by `kinds`.
+    def changed(self, split: str, index: Tensor, keys: Tensor, kinds: tuple[str, ...]) -> Tensor:
+        """Return the embeddings [n, size] of examples, changed at random by `kinds`.
 
         Args:
             split: which images `index` counts.
-            index: [...] int64 positions in `split`.
-            key: decides the changes.
+            index: [n] int64 positions in `split`.
+            keys: [n] int64, decide the changes.
             kinds: of change.
         """
         own = self._teacher_view is not None
         data = self._data if self._teacher_view is None else self._teacher_view.data()
-        examples = changed_by(data, kinds).fresh_examples(split, index, key)
-        pieces = examples.flatten(0, index.dim() - 1).split(self._batch_size)
-        found = torch.cat([self.run(piece, adapted=own)[0] for piece in pieces])
-        return found.view(*index.shape, -1)
+        examples = changed_by(data, kinds).changed_examples(split, index, keys)
+        return torch.cat([self.run(x, adapted=own)[0] for x in examples.split(self._batch_size)])
 
     def embed(self, images: Tensor) -> Tensor:
         """Run the network on images [n, channels, height, width]: embeddings [n, size] float32."""

@@ -120,9 +120,9 @@ class FrozenTeacher:
         """Return the embeddings [images, size] of the clean images of `split`."""
         return self._tables.clean(split)
 
-    def changed(self, split: str, index: Tensor, key: int, kinds: tuple[str, ...]) -> Tensor:
-        """Return the embeddings [*index.shape, size] of examples that are changed at random."""
-        return self._tables.changed(split, index, key, kinds)
+    def changed(self, split: str, index: Tensor, keys: Tensor, kinds: tuple[str, ...]) -> Tensor:
+        """Return the embeddings [n, size] of examples that are changed as keys [n] decide."""
+        return self._tables.changed(split, index, keys, kinds)
 
     def embed(self, images: Tensor) -> Tensor:
         """Run the network on images [n, channels, height, width]: embeddings [n, size] float32."""

@@ -45,9 +45,7 @@ def cost_of(
     versions = versions_of(config)
     if versions is not None:
         assert data.has_classes
-        task = with_versions(
-            task, data, part, versions, versions.key(config.evaluate.seed, part, 0)
-        )
+        task = with_versions(task, data, part, versions, config.evaluate.seed)
     steps, mode = steps_at_test(config), batchnorm_modes(model.backbone, False)[0]
     return {
         **cost(model.backbone, data.example_shape, data.device, model.deployed()),

@@ -25,6 +25,7 @@ from metakd.reports.statistics import paired_difference
 from metakd.stages.evaluate import (
     EvaluationSetting,
     embed_split,
+    embed_supports,
     embeds_alone,
     evaluate,
     images_of,
@@ -33,7 +34,7 @@ from metakd.stages.fit import Validation
 from metakd.stages.measurement import Measurement
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
-from metakd.stages.versions import Versions
+from metakd.stages.versions import Versions, embed_changed
 
 __all__ = [
     "Evaluated",
@@ -255,7 +256,7 @@ def evaluate_settings(
     together = [[mode] for mode in modes] if headline is None else [modes]
     plan = [(shots, e.tasks, steps, those) for those in together for shots in shot_list]
     plan += [(task.shots, e.curve_tasks, curve, those) for those in together if curve]
-    embeddings = None
+    embeddings = supports = None
     metric = isinstance(algorithm, MetricAlgorithm) and embeds_alone(algorithm.backbone)
     if metric and data.has_classes:
         assert isinstance(algorithm, MetricAlgorithm)
@@ -263,6 +264,14 @@ def evaluate_settings(
         used = images_of(data, gathered)
         embeddings = embed_split(
             algorithm, data, e.part, precision, group=recorder.group, used=used
+        )
+        supports = embed_supports(
+            data,
+            gathered,
+            embeddings,
+            embed_changed(algorithm, data, precision),
+            recorder.group,
+            recorder.progress.bar,
         )
 
     def weight(shots: int, steps: list[int] | None, those: list[str | None]) -> float:
@@ -280,6 +289,7 @@ def evaluate_settings(
                 setting_of_plan(config, shots, tasks, steps, those),
                 precision=precision,
                 embeddings=embeddings if those != ["transductive"] else None,
+                supports=supports if those != ["transductive"] else None,
                 bar=bar,
                 group=recorder.group,
             )

@@ -23,9 +23,16 @@ from metakd.pipeline.measure import (
 )
 from metakd.pipeline.scale import scale_fitted_to
 from metakd.pipeline.whole import measured_teacher
-from metakd.stages.evaluate import embed_split, embeds_alone, evaluate, images_of
+from metakd.stages.evaluate import (
+    embed_split,
+    embed_supports,
+    embeds_alone,
+    evaluate,
+    images_of,
+)
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
+from metakd.stages.versions import embed_changed
 
 __all__ = ["evaluate_teacher"]
 
@@ -77,23 +84,29 @@ def _evaluate_embedding(
     """Measure the teacher as nearest cosine centroid on its embeddings."""
     e, task, backbone = config.evaluate, config.task, head.backbone
     shot_list = [task.shots, *(s for s in dict.fromkeys(e.shots) if s != task.shots)]
-    embeddings = None
+    mode = "inductive" if has_batchnorm(backbone) else None
+    settings = [setting_of_plan(config, shots, e.tasks, None, mode) for shots in shot_list]
+    embeddings = supports = None
     if own is not None:
         embeddings = own.clean(e.part)
     elif embeds_alone(backbone):
-        used = images_of(data, [setting_of_plan(config, s, e.tasks, None, None) for s in shot_list])
+        used = images_of(data, settings)
         embeddings = embed_split(head, data, e.part, precision, group=recorder.group, used=used)
+    if embeddings is not None:
+        changed = embed_changed(head, data, precision) if own is None else own.changed
+        supports = embed_supports(
+            data, settings, embeddings, changed, recorder.group, recorder.progress.bar
+        )
     evaluated = Evaluated(groups=groups_of(data, config))
     with recorder.bar("evaluate", len(shot_list) * e.tasks, "evaluate teacher") as bar:
-        for shots in shot_list:
-            mode = "inductive" if has_batchnorm(backbone) else None
+        for setting in settings:
             evaluated.measurements += evaluate(
                 head,
                 data,
-                setting_of_plan(config, shots, e.tasks, None, mode),
+                setting,
                 precision=precision,
                 embeddings=embeddings,
-                changed=None if own is None else own.changed,
+                supports=supports,
                 bar=bar,
                 group=recorder.group,
             )

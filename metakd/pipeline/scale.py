@@ -11,7 +11,7 @@ from metakd.distillation.calibration import fit_scale
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.pipeline.measure import validation_setting, versions_of
 from metakd.reports.divergence import are_finite
-from metakd.stages.evaluate import evaluate
+from metakd.stages.evaluate import embed_supports, evaluate
 from metakd.stages.precision import Precision
 from metakd.stages.recorder import Recorder
 
@@ -47,13 +47,17 @@ def scale_fitted_to(
     )
     if isinstance(learner, MetricAlgorithm):  # also of a run whose student adapts by steps
         setting = replace(setting, steps=None)
+    embeddings = supports = None
+    if own is not None:
+        embeddings = own.clean(setting.split)
+        supports = embed_supports(data, [setting], embeddings, own.changed, recorder.group)
     measured = evaluate(
         learner,
         data,
         setting,
         precision=precision,
-        embeddings=None if own is None else own.clean(setting.split),
-        changed=None if own is None else own.changed,
+        embeddings=embeddings,
+        supports=supports,
         group=recorder.group,
     )[0]
     if not are_finite(measured.logits).any():

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
-from metakd.data.episodes import EpisodeStream
+from metakd.data.episodes import EpisodeStream, TaskIndex
+from metakd.data.reading_progress import OpenBar, reading_progress
 from metakd.data.tasks import TaskBatch
 from metakd.distributed.group import ALONE, Group, in_order
 from metakd.models.normalization import batchnorm_mode, has_batchnorm, has_running_statistics
@@ -32,6 +33,7 @@ __all__ = [
     "TASKS_PER_STEP",
     "EvaluationSetting",
     "embed_split",
+    "embed_supports",
     "embeds_alone",
     "evaluate",
     "evaluation_tasks",
@@ -58,17 +60,17 @@ def evaluation_tasks(
     Of several processes each gets its own; `in_order` puts together what became of them.
     """
     setting = EvaluationSetting(split, spec, tasks, seed, stage)
-    yield from (batch for _, batch in _numbered(data, setting, group))
+    yield from _mine(data, setting, group)
 
 
-def _numbered(
+def _mine(
     data: ClassData | RegressionTasks,
     setting: EvaluationSetting,
     group: Group,
     *,
     by_index: bool = False,
-) -> Iterator[tuple[int, TaskBatch]]:
-    """Yield a setting's tasks, each batch with its step in the stream.
+) -> Iterator[TaskBatch]:
+    """Yield those of a setting's tasks that fall to this process.
 
     `by_index`, of data of classes, leaves out the examples (`EpisodeStream.by_index`).
     """
@@ -88,7 +90,7 @@ def _numbered(
             continue
         batch = batch_at(step)
         left = setting.tasks - step * TASKS_PER_STEP
-        yield step, batch if left >= TASKS_PER_STEP else batch[:left]
+        yield batch if left >= TASKS_PER_STEP else batch[:left]
 
 
 def embeds_alone(backbone: nn.Module) -> bool:
@@ -133,13 +135,55 @@ def embed_split(
         for i, index in enumerate(used.split(batch_size or data.at_once)):
             if group.mine(i):
                 pieces.append(algorithm.backbone(data.examples(split, index, None)).float())
+    return _table(pieces, used, count, group)
+
+
+def _table(pieces: list[Tensor], used: Tensor, count: int, group: Group) -> Tensor:
+    """Return a table of `count` rows, those of `used` put together from each process's pieces."""
     if group.size > 1:
         everyone = in_order(group.gather([piece.cpu() for piece in pieces]))
-        pieces = [piece.to(data.device) for piece in everyone]
+        pieces = [piece.to(used.device) for piece in everyone]
     if len(used) == count:
         return torch.cat(pieces)
-    whole = torch.full((count, pieces[0].shape[1]), torch.nan, device=data.device)
+    whole = torch.full((count, pieces[0].shape[1]), torch.nan, device=used.device)
     return whole.index_copy_(0, used, torch.cat(pieces))
+
+
+@torch.no_grad()
+def embed_supports(
+    data: ClassData,
+    settings: Sequence[EvaluationSetting],
+    clean: Tensor,
+    changed: Changed,
+    group: Group = ALONE,
+    open_bar: OpenBar | None = None,
+) -> Tensor:
+    """Return the embeddings [images, size] of the tasks' support images, float32.
+
+    Each is the mean over its versions, as the settings say; the rows of other images are NaN. Where
+    there is only the clean version, that is `clean`. Several processes embed a share each.
+
+    Args:
+        data: the dataset.
+        settings: of tasks of one split, with one seed and the same versions.
+        clean: embeddings [images, size] of the split's clean images (`embed_split`).
+        changed: embeds changed versions of them.
+        group: processes that share the work; all return the same.
+        open_bar: shows how far it is.
+    """
+    split, versions, seed = settings[0].split, settings[0].versions, settings[0].seed
+    if versions is None:
+        return clean
+    used = torch.cat([drawn.support.flatten() for drawn in _drawn(data, settings)]).unique()
+    shown = reading_progress(len(used), "embedding versions of support images", open_bar)
+    pieces = []
+    with shown as bar:
+        for i, index in enumerate(used.split(data.at_once)):
+            if group.mine(i):
+                own = clean[index]
+                pieces.append(mean_over_versions(own, index, split, versions, seed, changed))
+            bar.advance(len(index))
+    return _table(pieces, used, len(clean), group)
 
 
 def mean_embedding(
@@ -161,16 +205,21 @@ def images_of(data: ClassData, settings: Sequence[EvaluationSetting]) -> Tensor 
         settings: of tasks of one split.
     """
     used = torch.empty(0, dtype=torch.int64, device=data.device)
+    for drawn in _drawn(data, settings):
+        used = torch.cat([used, drawn.support.flatten(), drawn.query.flatten()]).unique()
+        if 2 * len(used) >= len(data.split(settings[0].split)):
+            return None
+    return used
+
+
+def _drawn(data: ClassData, settings: Sequence[EvaluationSetting]) -> Iterator[TaskIndex]:
+    """Yield, setting by setting, which examples all of its tasks hold."""
     for one in settings:
         stream = data.tasks(
             one.split, one.spec, tasks=TASKS_PER_STEP, seed=one.seed, stage=one.stage
         )
-        drawn = [stream.draw(step) for step in range(-(-one.tasks // TASKS_PER_STEP))]
-        sides = torch.cat([torch.cat([d.support, d.query], dim=1) for d in drawn])
-        used = torch.cat([used, sides[: one.tasks].flatten()]).unique()
-        if 2 * len(used) >= len(data.split(one.split)):
-            return None
-    return used
+        steps = [stream.draw(step) for step in range(-(-one.tasks // TASKS_PER_STEP))]
+        yield TaskIndex(*(torch.cat(side)[: one.tasks] for side in zip(*steps, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -214,7 +263,7 @@ def evaluate(
     *,
     precision: Precision,
     embeddings: Tensor | None = None,
-    changed: Changed | None = None,
+    supports: Tensor | None = None,
     bar: Any = None,
     group: Group = ALONE,
 ) -> list[Measurement]:
@@ -228,13 +277,13 @@ def evaluate(
         setting: what is measured, on which tasks.
         precision: number format of forward passes.
         embeddings: `embed_split` of a MetricAlgorithm, where known already (inductive only).
-        changed: embeds the changed versions for a network with its own view of the examples, whose
-            `embeddings` are given; None: the algorithm's backbone does.
+        supports: `embed_supports`, likewise.
         bar: progress bar that is moved on by each task.
         group: processes that share the tasks; all return the same.
     """
     split, steps = setting.split, setting.steps
     modes = [mode or "inductive" for mode in setting.modes]
+    algorithm.eval()
     gather = (
         isinstance(algorithm, MetricAlgorithm)
         and modes == ["inductive"]
@@ -244,32 +293,30 @@ def evaluate(
         assert isinstance(algorithm, MetricAlgorithm) and data.has_classes
         used = images_of(data, [setting])
         embeddings = embed_split(algorithm, data, split, precision, group=group, used=used)
+    if gather and supports is None:
+        assert isinstance(algorithm, MetricAlgorithm) and data.has_classes
+        assert embeddings is not None
+        changed = embed_changed(algorithm, data, precision)
+        supports = embed_supports(data, [setting], embeddings, changed, group)
     logits: list[Tensor] = []
     targets: list[Tensor] = []
-    algorithm.eval()
     classes: list[Tensor] = []
     done, versions = 0, setting.versions
-    if gather and changed is None:
-        assert isinstance(algorithm, MetricAlgorithm) and data.has_classes
-        changed = embed_changed(algorithm, data, precision)
-    for step, batch in _numbered(data, setting, group, by_index=gather):
-        key = 0 if versions is None else versions.key(setting.seed, setting.stage, step)
+    for batch in _mine(data, setting, group, by_index=gather):
         if gather:
-            assert isinstance(algorithm, MetricAlgorithm) and embeddings is not None
-            support = embeddings[batch.support_index]
-            if versions is not None:
-                assert changed is not None and batch.support_index is not None
-                index = versions.index(batch.support_index)
-                others = changed(split, index, key, versions.kinds)
-                support = mean_over_versions(support, others)
+            assert isinstance(algorithm, MetricAlgorithm)
+            assert supports is not None and embeddings is not None
             with torch.no_grad():
                 predicted = algorithm.classify(
-                    support, batch.support_targets, embeddings[batch.query_index], batch.ways
+                    supports[batch.support_index],
+                    batch.support_targets,
+                    embeddings[batch.query_index],
+                    batch.ways,
                 ).unsqueeze(0)
         else:
             if versions is not None:
                 assert data.has_classes
-                batch = with_versions(batch, data, split, versions, key)
+                batch = with_versions(batch, data, split, versions, setting.seed)
             with precision.autocast():
                 predicted = algorithm.predict_modes(batch, steps or (0,), modes).flatten(0, 1)
         logits.append(predicted.detach().float().cpu())

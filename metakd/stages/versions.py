@@ -13,7 +13,7 @@ from metakd.adaptation.algorithm import Algorithm, MetricAlgorithm
 from metakd.adaptation.judged import Judged
 from metakd.data.changed import changed_by
 from metakd.data.class_data import ClassData
-from metakd.data.counter_random import stream_key
+from metakd.data.counter_random import derive, stream_key
 from metakd.data.tasks import TaskBatch
 from metakd.models.normalization import batchnorm_mode
 from metakd.stages.precision import Precision
@@ -27,14 +27,19 @@ __all__ = [
     "with_versions",
 ]
 
-Changed = Callable[[str, Tensor, int, tuple[str, ...]], Tensor]
-"""Returns embeddings [*index.shape, size] of the examples at positions `index` of a split, changed
-by kinds; a number decides the changes."""
+Changed = Callable[[str, Tensor, Tensor, tuple[str, ...]], Tensor]
+"""Returns embeddings [n, size] of the examples at positions [n] of a split, each changed as its key
+[n] decides, by kinds."""
 
 
 @dataclass(frozen=True)
 class Versions:
     """Of each support image.
+
+    A version is a function of the seed, the image and the version's number, whatever task the
+    image is in: so each is embedded once, however many tasks there are. Within a task, whose
+    images differ, changes are independent, as they would be if each task had its own; tasks that
+    share an image share its versions, as they share the image.
 
     Attributes:
         count: versions, the clean one included; 2 or more.
@@ -44,38 +49,40 @@ class Versions:
     count: int
     kinds: tuple[str, ...]
 
-    def key(self, seed: int, stage: str, step: int) -> int:
-        """Return what decides the changes in the tasks of `step` of a stream."""
-        return stream_key(seed, stage, "versions", step)
-
-    def index(self, support: Tensor) -> Tensor:
-        """Return the positions [tasks, n, count - 1] of changed versions of `support` [tasks, n].
-
-        What is drawn for a task depends on its number in the step, not on the tasks after it.
-        """
-        return support.unsqueeze(-1).expand(*support.shape, self.count - 1)
+    def keys(self, seed: int, split: str, index: Tensor) -> Tensor:
+        """Return what decides the changed versions of images [...]: [..., count - 1] int64."""
+        numbers = torch.arange(1, self.count, device=index.device)
+        images = derive(stream_key(seed, "versions", split), index)
+        return derive(images.unsqueeze(-1), numbers)
 
 
-def mean_over_versions(clean: Tensor, changed: Tensor) -> Tensor:
-    """Return the mean embeddings [tasks, n, size] over all versions.
+def mean_over_versions(
+    clean: Tensor, index: Tensor, split: str, versions: Versions, seed: int, changed: Changed
+) -> Tensor:
+    """Return the mean embeddings [n, size] over all versions of images.
 
     Args:
-        clean: [tasks, n, size], of the images themselves.
-        changed: [tasks, n, count - 1, size].
+        clean: [n, size], of the images themselves.
+        index: [n] int64, their positions in the split.
+        split: of which they are.
+        versions: how many, changed how.
+        seed: decides the changes.
+        changed: embeds changed versions.
     """
-    return torch.cat([clean.unsqueeze(2), changed], dim=2).mean(2)
+    total = clean
+    for keys in versions.keys(seed, split, index).unbind(-1):
+        total = total + changed(split, index, keys, versions.kinds)
+    return total / versions.count
 
 
 def embed_changed(algorithm: MetricAlgorithm, data: ClassData, precision: Precision) -> Changed:
     """Return what embeds changed examples of `data`, batch norm by running statistics."""
 
     @torch.no_grad()
-    def changed(split: str, index: Tensor, key: int, kinds: tuple[str, ...]) -> Tensor:
-        examples = changed_by(data, kinds).fresh_examples(split, index, key)
-        flat = examples.flatten(0, index.dim() - 1)
+    def changed(split: str, index: Tensor, keys: Tensor, kinds: tuple[str, ...]) -> Tensor:
+        examples = changed_by(data, kinds).changed_examples(split, index, keys)
         with batchnorm_mode(algorithm, "running"), precision.autocast():
-            found = [algorithm.backbone(piece).float() for piece in flat.split(data.at_once)]
-        return torch.cat(found).unflatten(0, index.shape)
+            return algorithm.backbone(examples).float()
 
     return changed
 
@@ -91,7 +98,7 @@ def judging_of(algorithm: Algorithm, versions: Versions | None) -> dict[str, Any
 
 
 def with_versions(
-    batch: TaskBatch, data: ClassData, split: str, versions: Versions, key: int
+    batch: TaskBatch, data: ClassData, split: str, versions: Versions, seed: int
 ) -> TaskBatch:
     """Return tasks whose support holds all versions of each example next to each other.
 
@@ -102,11 +109,12 @@ def with_versions(
         data: the dataset.
         split: from which they were drawn.
         versions: how many, changed how.
-        key: decides the changes.
+        seed: decides the changes.
     """
     assert batch.support_index is not None
-    index = versions.index(batch.support_index)
-    others = changed_by(data, versions.kinds).fresh_examples(split, index, key)
+    keys = versions.keys(seed, split, batch.support_index)
+    index = batch.support_index.unsqueeze(-1).expand_as(keys)
+    others = changed_by(data, versions.kinds).changed_examples(split, index, keys)
     clean, others = data.alike(batch.support.unsqueeze(2), others)
     support, query = data.alike(torch.cat([clean, others], dim=2).flatten(1, 2), batch.query)
     return replace(batch, support=support, query=query)

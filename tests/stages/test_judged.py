@@ -86,8 +86,7 @@ def test_a_support_embedding_is_the_mean_of_its_versions(
     learner, versions = ProtoNet(backbone), Versions(4, ("affine",))
     found = measured(Judged(learner, versions=4), tiny, versions=versions)
     (batch, _) = evaluation_tasks(tiny, "test", SPEC, tasks=25, seed=7)
-    key = versions.key(7, "evaluate", 0)
-    whole = with_versions(batch, tiny, "test", versions, key)
+    whole = with_versions(batch, tiny, "test", versions, 7)
     assert whole.support.shape == (20, 3 * 2 * 4, 1, 8, 8)
     each = whole.support.unflatten(1, (6, 4))
     assert torch.equal(each[:, :, 0], batch.support)  # the clean one is the first
@@ -111,7 +110,34 @@ def test_in_one_pass_as_from_tables(
     assert torch.allclose(tables.logits, measured(judge, tiny, versions=versions).logits, atol=1e-4)
 
 
-def test_versions_are_a_function_of_the_task(tiny: ImageData, backbone: nn.Module) -> None:
+def test_versions_are_a_function_of_image_and_number(tiny: ImageData) -> None:
+    index = torch.tensor([[5, 2, 5], [0, 1, 2]])
+    keys = Versions(4, ("flip",)).keys(7, "test", index)
+    assert keys.shape == (2, 3, 3)
+    assert torch.equal(keys[0, 0], keys[0, 2])  # whichever task and place the image has
+    assert torch.equal(keys[0, 1], keys[1, 2])
+    assert len({*keys[0, 0].tolist(), *keys[0, 1].tolist()}) == 6
+    assert torch.equal(keys[..., :1], Versions(2, ("flip",)).keys(7, "test", index))
+    for other in (Versions(4, ()).keys(8, "test", index), Versions(4, ()).keys(7, "train", index)):
+        assert not (other == keys).any()
+
+
+def test_each_version_is_embedded_once(tiny: ImageData, backbone: nn.Module) -> None:
+    seen: list[int] = []
+    backbone.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+
+    def embedded(tasks: int) -> int:
+        seen.clear()
+        setting = EvaluationSetting("test", SPEC, tasks, 7, versions=Versions(3, ("flip",)))
+        evaluate(Judged(ProtoNet(backbone), versions=3), tiny, setting, precision=FULL)
+        return sum(seen)
+
+    assert embedded(1) == 6 + 12 + 2 * 6  # its support and query images, two versions of the former
+    images = len(tiny.split("test"))
+    assert embedded(100) == embedded(200) == images + 2 * images  # all have been supports by then
+
+
+def test_figures_are_a_function_of_versions_and_seed(tiny: ImageData, backbone: nn.Module) -> None:
     def logits(count: int, kinds: tuple[str, ...], tasks: int = 25, seed: int = 7) -> Tensor:
         setting = EvaluationSetting("test", SPEC, tasks, seed, versions=Versions(count, kinds))
         judge = Judged(ProtoNet(backbone), versions=count)
