@@ -15,12 +15,20 @@ from metakd.data.changed import changed_by
 from metakd.data.on_disk import is_mapped, large_in, room, taken, touched
 from metakd.data.reading_progress import OpenBar, reading_progress
 from metakd.distillation.divergences import unit
+from metakd.models.ensemble import Ensemble, members_of
 from metakd.models.network import embed
 
 if TYPE_CHECKING:
     from metakd.data.class_data import ClassData
 
-__all__ = ["CPU_BUDGET", "FEATURES_BUDGET", "MEMORY_BUDGET", "EmbeddingTables", "TeacherView"]
+__all__ = [
+    "CPU_BUDGET",
+    "FEATURES_BUDGET",
+    "MEMORY_BUDGET",
+    "EmbeddingTables",
+    "Kept",
+    "TeacherView",
+]
 
 Made = Callable[[Tensor], Tensor]
 """Returns the embeddings [n, size] float32 of one view of the images at positions [n]."""
@@ -35,16 +43,12 @@ FEATURES_BUDGET = 1 << 29
 """Bytes that the tables of one request of intermediate features may take."""
 
 
-class TeacherView(Protocol):
-    """A teacher's own view of the examples, and its embeddings of them, kept for all runs."""
-
-    def data(self) -> ClassData:
-        """Return the data, whose `examples` are as the teacher expects them."""
-        ...
+class Kept(Protocol):
+    """A network's embeddings, kept for all runs."""
 
     def views(
         self, split: str, count: int, made: Sequence[Made], order: Tensor | None = None
-    ) -> list[Tensor]:
+    ) -> list[Tensor] | None:
         """Return embeddings [images, size] float32 on the CPU, view by view, kept or made now.
 
         Args:
@@ -52,7 +56,18 @@ class TeacherView(Protocol):
             count: of its images.
             made: what makes each view.
             order: [count] int64, in which they are best made; None: as they come.
+
+        Returns:
+            None: they are not kept, and not worth keeping.
         """
+        ...
+
+
+class TeacherView(Kept, Protocol):
+    """A teacher's own view of the examples, and its embeddings of them, all of which are kept."""
+
+    def data(self) -> ClassData:
+        """Return the data, whose `examples` are as the teacher expects them."""
         ...
 
 
@@ -74,6 +89,8 @@ class EmbeddingTables:
         teacher_view: of a teacher that expects other examples than the student is given (where
             `backbone` has no table to read, it converts those, by `adapt_input`): tables are
             filled from its data and kept on disk; those above the budget are mapped.
+        kept: of another one, keeps the embeddings of each of its networks (`members_of`); empty:
+            nothing is kept.
         folder: on a CPU, other tables above `CPU_BUDGET` lie there, in nameless files; None: in
             memory.
         open_bar: shows the progress of filling other tables; None: nothing does.
@@ -85,6 +102,7 @@ class EmbeddingTables:
         data: ClassData,
         *,
         teacher_view: TeacherView | None = None,
+        kept: Sequence[Kept] = (),
         autocast: torch.dtype | None = None,
         channels_last: bool = False,
         batch_size: int | None = None,
@@ -96,7 +114,7 @@ class EmbeddingTables:
         if channels_last:
             backbone.to(memory_format=torch.channels_last)
         self._data = data
-        self._teacher_view = teacher_view
+        self._teacher_view, self._kept = teacher_view, kept
         self._found: dict[str, list[Tensor]] = {}
         self._folder, self._open_bar = folder, open_bar
         self._budget = CPU_BUDGET if data.device.type == "cpu" else MEMORY_BUDGET
@@ -132,18 +150,44 @@ class EmbeddingTables:
         """Return the embeddings [images, size] float32 of each view of `split`."""
         if split not in self._found:
             count = len(self._data.split(split).labels)
-            made = [
-                partial(self._embed_view, split, view=v) for v in range(self._fixed_views(split))
-            ]
             if self._teacher_view is None:
-                self._found[split] = self._computed(split, count, made)
+                views = self._of_networks(split, count)
+                if isinstance(views, Tensor) and not is_mapped(views):
+                    self._raw[split] = views
+                self._found[split] = list(views)
             else:
-                order = self._data.by_size(split)
-                self._found[split] = self._teacher_view.views(split, count, made, order)
+                order, made = self._data.by_size(split), self._made(split, self._backbone)
+                found = self._teacher_view.views(split, count, made, order)
+                assert found is not None
+                self._found[split] = found
         return self._found[split]
 
-    def _computed(self, split: str, count: int, made: Sequence[Made]) -> list[Tensor]:
+    def _made(self, split: str, network: nn.Module) -> list[Made]:
+        """Return what makes each view of the embeddings of a network."""
+        views = range(self._fixed_views(split))
+        return [partial(self._embed_view, split, view=v, network=network) for v in views]
+
+    def _of_networks(self, split: str, count: int) -> Tensor | list[Tensor]:
         """Return the views of a teacher that is given what the student is given."""
+        if not self._kept:
+            return self._computed(split, count, self._made(split, self._backbone))
+        parts: list[Tensor | list[Tensor]] = []
+        for kept, network in zip(self._kept, members_of(self._backbone), strict=True):
+            made = self._made(split, network)
+            parts.append(kept.views(split, count, made) or self._computed(split, count, made))
+        if len(parts) == 1:
+            return parts[0]
+        views = zip(*parts, strict=True)
+        return self._computed(split, count, [partial(self._joined, view) for view in views])
+
+    def _joined(self, parts: Sequence[Tensor], index: Tensor) -> Tensor:
+        """Return the embeddings [n, size] of an ensemble from the tables of its members."""
+        assert isinstance(self._backbone, Ensemble)
+        rows = [taken(part, index.to(part.device)).to(index.device) for part in parts]
+        return self._backbone.joined(rows).float()
+
+    def _computed(self, split: str, count: int, made: Sequence[Made]) -> Tensor:
+        """Return what `made` makes, [views, images, size]."""
         device = self._data.device
         pieces = torch.arange(count, device=device).split(self._batch_size)
         whole = torch.empty(0)
@@ -163,18 +207,15 @@ class EmbeddingTables:
                     at += len(piece)
                     touched(whole, found.nbytes)
                     bar.advance(len(piece))
-        if not is_mapped(whole):
-            self._raw[split] = whole
-        return list(whole)
+        return whole
 
     def _is_mapped(self, split: str) -> bool:
         """Tell whether the table is too large to be held in memory."""
         if split in self._raw:
             return False
+        on_disk = self._teacher_view is not None or self._data.device.type == "cpu"
         views = self._views(split)
-        if self._teacher_view is None:
-            return is_mapped(views[0])
-        return sum(v.nbytes for v in views) > self._budget
+        return split not in self._raw and on_disk and sum(v.nbytes for v in views) > self._budget
 
     def raw(self, split: str, index: Tensor | None, view: Tensor | None, images: Tensor) -> Tensor:
         """Return the embeddings of the images of a batch.
@@ -286,7 +327,12 @@ class EmbeddingTables:
 
     @torch.no_grad()
     def run(
-        self, images: Tensor, stages: Collection[str] = (), *, adapted: bool = False
+        self,
+        images: Tensor,
+        stages: Collection[str] = (),
+        *,
+        adapted: bool = False,
+        network: nn.Module | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return embeddings [n, size] and features [n, *shape] by stage, float32, of images.
 
@@ -294,23 +340,30 @@ class EmbeddingTables:
             images: [n, *example].
             stages: of the backbone, by name.
             adapted: these are as the backbone expects them, not as the data gives them.
+            network: a member of the backbone; None: the backbone.
         """
+        network = self._backbone if network is None else network
         images = images.contiguous(memory_format=self._memory_format)
         with torch.autocast(images.device.type, self._autocast, self._autocast is not None):
-            embeddings, features = embed(self._backbone, images, stages, adapted=adapted)
+            embeddings, features = embed(network, images, stages, adapted=adapted)
         return embeddings.float(), {name: f.float() for name, f in features.items()}
 
-    def _embed_view(self, split: str, index: Tensor, view: int) -> Tensor:
+    def _embed_view(self, split: str, index: Tensor, view: int, network: nn.Module) -> Tensor:
         """Return the embeddings [n, size] of one view of these images."""
-        return self._run_view(split, index, view)[0]
+        return self._run_view(split, index, view, network=network)[0]
 
     def _run_view(
-        self, split: str, index: Tensor, view: int, stages: Collection[str] = ()
+        self,
+        split: str,
+        index: Tensor,
+        view: int,
+        stages: Collection[str] = (),
+        network: nn.Module | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the embeddings [n, size] of one view of these images, and features by stage."""
         views = torch.full_like(index, view) if view else None
         if self._teacher_view is None:
-            return self.run(self._data.examples(split, index, views), stages)
+            return self.run(self._data.examples(split, index, views), stages, network=network)
         # These are as the network expects them: what adapts its input must not do so again.
         return self.run(
             self._teacher_view.data().examples(split, index, views), stages, adapted=True

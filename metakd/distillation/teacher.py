@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from metakd.data.reading_progress import OpenBar
 from metakd.data.tasks import ExampleBatch, TaskBatch, TaskStream
 from metakd.distillation.calibration import fit_scale
-from metakd.distillation.embedding_tables import EmbeddingTables, TeacherView
+from metakd.distillation.embedding_tables import EmbeddingTables, Kept, TeacherView
 from metakd.distillation.objective import Answer, TaskAnswers, stages_among
 from metakd.distillation.teacher_modes import (
     class_means,
@@ -58,6 +58,7 @@ class FrozenTeacher:
         batch_size: images of a forward pass when a table is filled.
         penalty: of the ridge regression in mode `linear`.
         teacher_view: of a teacher with its own view of the examples, see `EmbeddingTables`.
+        kept: keeps the embeddings of another one, likewise.
         folder: of tables that are too large for memory, likewise.
         open_bar: shows how far they are, likewise.
         by_support: of a teacher of several networks (`metakd.models.ensemble`) in mode `prototype`,
@@ -83,6 +84,7 @@ class FrozenTeacher:
         batch_size: int | None = None,
         penalty: float = 1.0,
         teacher_view: TeacherView | None = None,
+        kept: Sequence[Kept] = (),
         folder: Path | None = None,
         open_bar: OpenBar | None = None,
         by_support: bool = False,
@@ -97,6 +99,7 @@ class FrozenTeacher:
             channels_last=channels_last,
             batch_size=batch_size,
             teacher_view=teacher_view,
+            kept=kept,
             folder=folder,
             open_bar=open_bar,
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from metakd.models.features import stages_of
 from metakd.models.network import Network
 
-__all__ = ["Ensemble", "fuse"]
+__all__ = ["Ensemble", "fuse", "members_of"]
 
 
 class Ensemble(nn.Module):
@@ -47,15 +47,28 @@ class Ensemble(nn.Module):
 
     def forward(self, examples: Tensor) -> Tensor:
         """Return embeddings [n, embedding_size], float32 at least."""
-        found = [member(examples) for member in self.members]
-        with torch.autocast(examples.device.type, enabled=False):
-            parts = torch.cat(found, dim=-1).to(self.mean.dtype) - self.mean
+        return self.joined([member(examples) for member in self.members])
+
+    def joined(self, found: Sequence[Tensor]) -> Tensor:
+        """Return the embeddings [n, embedding_size] from those of each member, as it gives them."""
+        with torch.autocast(found[0].device.type, enabled=False):
+            parts = torch.cat(list(found), dim=-1).to(self.mean.dtype) - self.mean
             return parts / self.lengths()
 
     def lengths(self) -> Tensor:
         """Return for each number of an embedding [embedding_size] its member's length."""
         sizes = torch.tensor(self.sizes, device=self.length.device)
         return self.length.repeat_interleave(sizes, output_size=self.embedding_size)
+
+
+def members_of(backbone: nn.Module) -> list[nn.Module]:
+    """Return the networks that embed examples, each by itself: an ensemble's, or just this one.
+
+    One whose own input is changed first (`adapt_input`) counts as one network.
+    """
+    if isinstance(backbone, Ensemble) and not backbone._forward_pre_hooks:
+        return list(backbone.members)
+    return [backbone]
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from metakd.pipeline.compressing import compress_student, figures_of_compressed
 from metakd.pipeline.compression_plan import who_teaches
 from metakd.pipeline.deployed import cost_of
 from metakd.pipeline.judging import judged, keep_means
+from metakd.pipeline.kept_embeddings import kept_embeddings
 from metakd.pipeline.learners import Student, Taught, frozen_teacher
 from metakd.pipeline.measure import evaluate_learner, paired_gains, precision_of
 from metakd.pipeline.prepare import Prepared, prepare
@@ -232,4 +233,5 @@ def _taught(prepared: Prepared, run: RunFolder, recorder: Recorder) -> Taught | 
         return None
     own = replace(prepared, teacher=teacher)
     view = view_of_teacher(own, teacher, recorder)
-    return Taught(teacher, frozen_teacher(own, teacher, recorder, view), None)
+    kept = [] if view else kept_embeddings(own, teacher, recorder)
+    return Taught(teacher, frozen_teacher(own, teacher, recorder, view, kept), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.network import Network
 from metakd.pipeline.groups import apart, whole_batches
 from metakd.pipeline.ingredients import ingredients_of
+from metakd.pipeline.kept_embeddings import kept_embeddings
 from metakd.pipeline.learned import found_values, weighing
 from metakd.pipeline.measure import chosen_by, precision_of, validation_setting
 from metakd.pipeline.prepare import Prepared, optimization_of
@@ -33,6 +35,7 @@ from metakd.stages.contrast import contrast
 from metakd.stages.exchange import part_of
 from metakd.stages.fit import StageContext, fit
 from metakd.stages.ingredients import enriched, mixing
+from metakd.stages.kept_embeddings import KeptEmbeddings
 from metakd.stages.learned_weights import LearnsWeights
 from metakd.stages.preflight import Estimate, preflight
 from metakd.stages.pretrain import warm_start
@@ -114,7 +117,8 @@ def get_teacher(prepared: Prepared, recorder: Recorder) -> Taught | None:
         own = adapting_teacher(prepared, whole.backbone, whole.head)
         return Taught(network, None, seconds, own)
     teacher_view = view_of_teacher(prepared, network, recorder)
-    teacher = frozen_teacher(prepared, network, recorder, teacher_view)
+    kept = [] if teacher_view else kept_embeddings(prepared, network, recorder)
+    teacher = frozen_teacher(prepared, network, recorder, teacher_view, kept)
     return Taught(network, teacher, seconds, has_own_view=teacher_view is not None)
 
 
@@ -123,6 +127,7 @@ def frozen_teacher(
     network: Network,
     recorder: Recorder,
     teacher_view: CachedTeacherView | None = None,
+    kept: Sequence[KeptEmbeddings] = (),
 ) -> FrozenTeacher:
     """Return the answers of a network that no longer changes, calibrated where they need it."""
     config, data = prepared.config, prepared.class_data
@@ -133,6 +138,7 @@ def frozen_teacher(
         autocast=prepared.precision.dtype,
         channels_last=prepared.precision.dtype is not None and len(data.example_shape) == 3,
         teacher_view=teacher_view,
+        kept=kept,
         folder=prepared.cache_root / "embeddings",
         open_bar=recorder.progress.bar,
         by_support=config.distill.ensemble == "support_accuracy",

@@ -86,7 +86,8 @@ class PretrainConfig(IngredientsConfig):
     """Teachers trained one after another, the same architecture from new initial weights: from the
     second on each learns from the one before (soft targets, τ 4, half and half with the labels)."""
     cache: bool = setting(True, decides="nothing", repeated=False)
-    """Keep the trained teacher and reuse it for the same config, data and code."""
+    """Keep the trained teacher, and its embeddings where they take long, and reuse them for the
+    same config, data and code."""
 
 
 @dataclass
