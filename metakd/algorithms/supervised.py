@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import descended
 from metakd.adaptation.embedding_learner import EmbeddingLearner
-from metakd.adaptation.task_classifiers import centroid_logits, logistic_logits
+from metakd.adaptation.logistic_regression import logistic_logits
+from metakd.adaptation.task_classifiers import centroid_logits
 from metakd.data.tasks import Batch, ExampleBatch
 from metakd.distillation.objective import Answers, Objective, TaskAnswers
 from metakd.errors import UserError, check_word

@@ -93,6 +93,11 @@ def _lines(content: BundleFile) -> list[str]:
         f"largest difference of a logit  {off.largest:.2g} from float64 on {off.tasks} tasks "
         f"(PyTorch's float32: {off.pytorch:.2g})"
     ]
+    if off.strayed is not None and off.strayed.runtime + off.strayed.pytorch:
+        lines.append(
+            f"rounding decided another way   in {off.strayed.runtime} of {off.tasks} tasks "
+            f"(PyTorch's float32: {off.strayed.pytorch})"
+        )
     if off.ties:
         lines.append(
             f"ties                           {off.ties} of {off.queries} queries; in "

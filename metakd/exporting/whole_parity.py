@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metakd.exporting.double import all_in_double
 from metakd.exporting.graphs.graph import Graph
-from metakd.exporting.parity import ROUNDING, Differences, milliseconds, one_thread
+from metakd.exporting.parity import Differences, milliseconds, one_thread
 from metakd.exporting.shipped.sessions import Session
 from metakd.runs.record import known
 from metakd.runs.records_export import Difference, ImageAccuracies, Latency
@@ -66,4 +66,4 @@ def classified(
         pytorch=pytorch / images,
         **known(run=recorded),
     )
-    return found.total(part, 1, ROUNDING), accuracy, time
+    return found.total(part, 1, adapts=False), accuracy, time

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from metakd.adaptation.logistic_regression import ITERATIONS
 from metakd.config.overrides import quoted
 from metakd.config.schema import Config
 from metakd.data.reading_progress import reading_shown_by
@@ -21,6 +22,8 @@ from metakd.exporting.bundle import (
 )
 from metakd.exporting.graphs.adapting import adapting_graph
 from metakd.exporting.graphs.classifier import classifier_graph
+from metakd.exporting.graphs.graph import Graph
+from metakd.exporting.graphs.regression_steps import repeated_fit
 from metakd.exporting.new_folder import check_free, new_folder
 from metakd.exporting.runtimes.runtime import Runtime, runtime_of
 from metakd.pipeline.again import evaluation_composed, prepare_evaluation
@@ -106,6 +109,7 @@ def export_run(
     if not whole:
         _check_sizes(composed.config, target)
     graph = classifier_graph(trained) if whole else adapting_graph(trained)
+    _check_steps(graph, target)
     recorded = _recorded(made, which, prepared)
     with new_folder(place) as folder:
         files = write_graphs(folder, graph, target)
@@ -145,6 +149,16 @@ def _check_sizes(config: Config, target: Runtime) -> None:
                 f"--format {target.format} takes at most {most} {name} at once, and tasks of the "
                 f"run's evaluation have {size}; type --format onnx"
             )
+
+
+def _check_steps(graph: Graph, target: Runtime) -> None:
+    """Refuse a regression in hundreds of steps where each would have to be written out."""
+    if not target.repeats and repeated_fit(graph) is not None:
+        raise UserError(
+            f"--format {target.format}: algorithm.head=linear fits a logistic regression in "
+            f"{ITERATIONS} steps, and only in ONNX a step is written once and repeated; type "
+            "--format onnx, or train with algorithm.head=centroid"
+        )
 
 
 def _recorded(run: RunFolder, which: str, prepared: Prepared) -> float | None:

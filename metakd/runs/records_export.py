@@ -28,10 +28,25 @@ __all__ = [
     "Latency",
     "Parity",
     "RuntimeName",
+    "Strayed",
 ]
 
 RuntimeName = Literal["onnx", "executorch", "openvino", "torch"]
 Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Strayed(Part):
+    """Tasks in which a logit differs by more than is permitted, of a student that takes steps.
+
+    Rounding decided between two ways through ReLU or max-pooling, and further steps carried it on.
+    """
+
+    runtime: Count
+    """In the runtime."""
+    pytorch: Count
+    """In PyTorch's float32."""
+    most: Count
+    """In how many the runtime may."""
 
 
 class Difference(Part):
@@ -47,9 +62,12 @@ class Difference(Part):
     pytorch: Amount
     """The same of PyTorch in float32."""
     permitted: PositiveNumber
-    """What would have been too large."""
+    """What would have been too large, in more tasks than may stray."""
+    strayed: Maybe[Strayed] = None
+    """Absent for a student that takes no gradient steps: none may stray."""
     other_class: Count
-    """Queries of which another class came first; only where two lie closer than is permitted."""
+    """Queries of which another class came first; in tasks that have not strayed only where two lie
+    closer than is permitted."""
     ties: Count
     """Queries whose best two logits in float64 lie closer than twice what is permitted."""
 

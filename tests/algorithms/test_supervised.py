@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from metakd.adaptation.task_classifiers import centroid_logits, logistic_logits
+from metakd.adaptation.logistic_regression import logistic_logits
+from metakd.adaptation.task_classifiers import centroid_logits
 from metakd.algorithms.supervised import Supervised
 from metakd.data.tasks import ExampleBatch
 from metakd.distillation.kd import KD

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from metakd.data.text_preprocessing import Ngrams
 from metakd.errors import UserError
 from metakd.exporting.graphs.adapting import adapting_graph
+from metakd.exporting.graphs.regression_steps import repeated_fit
 from metakd.exporting.graphs.ridge import inverse
 from metakd.using.learner import Trained
 from metakd.using.recipe import Part
@@ -26,6 +28,7 @@ METRIC: dict[str, tuple[str, dict[str, Any]]] = {
     "vote": ("relation.Relation", {"score": "vote"}),
     "ridge": ("ridge.Ridge", {"regularizer": 0.5}),
     "supervised": ("supervised.Supervised", {"outputs": 8}),
+    "linear": ("supervised.Supervised", {"outputs": 8, "head": "linear", "penalty": 0.5}),
     "centred": ("protonet.ProtoNet", {"centred": True}),
     "without_statistics": ("protonet.ProtoNet", {"statistics": False}),
 }
@@ -65,10 +68,60 @@ def test_inverse() -> None:
     torch.testing.assert_close(found, torch.linalg.inv(matrix), rtol=1e-9, atol=1e-9)
 
 
-def test_a_regression_in_many_steps_is_refused(made_up_trained: Callable[..., Trained]) -> None:
-    trained = made_up_trained("supervised.Supervised", outputs=8, head="linear")
-    with pytest.raises(UserError, match=r"train with algorithm\.head=centroid"):
-        adapting_graph(trained)
+FITTED: dict[str, dict[str, Any]] = {
+    "running": {},
+    "without_statistics": {"statistics": False},
+    "on_a_sphere": {"centred": True},
+}
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_a_fit_whose_step_is_repeated_is_as_good(
+    name: str, made_up_trained: Callable[..., Trained], made_up_task: Callable[..., Any]
+) -> None:
+    settings = {"outputs": 8, "head": "linear", "penalty": 0.5, **FITTED[name]}
+    graph = adapting_graph(made_up_trained("supervised.Supervised", **settings))
+    for part in filter(None, (graph, graph.head)):
+        parts = repeated_fit(part)
+        assert parts is not None
+        assert parts.start is not None
+        given = made_up_task(5, 9, 4, (1, 16, 16))
+        if part is graph.head:
+            assert graph.embedding is not None
+            given = tuple(x if i == 1 else graph.embedding.module(x) for i, x in enumerate(given))
+        with torch.no_grad():
+            carried = parts.start.module(*given[:2])
+            for _ in range(parts.count):
+                carried = parts.step.module(*given[:2], *carried)
+            found = parts.finish.module(*given, *carried)
+            torch.testing.assert_close(found, part.module(*given), rtol=1e-5, atol=1e-5)
+    assert repeated_fit(adapting_graph(made_up_trained("supervised.Supervised"))) is None
+    assert repeated_fit(adapting_graph(made_up_trained("protonet.ProtoNet"))) is None
+
+
+def test_onnx_runtime_repeats_the_step_of_a_fit(
+    made_up_trained: Callable[..., Trained], tmp_path: Path
+) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs pip install 'metakd[onnx]'")
+    for module in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(module, reason="needs pip install 'metakd[onnx]'")
+    from metakd.exporting.runtimes.onnx import OnnxRuntime
+
+    head = adapting_graph(made_up_trained("supervised.Supervised", head="linear")).head
+    assert head is not None
+    file = tmp_path / "head.onnx"
+    OnnxRuntime().write(head, file)
+    assert [n.op_type for n in onnx.load(file).graph.node].count("Loop") == 1
+    session = OnnxRuntime().open(file)
+    generator = torch.Generator().manual_seed(0)
+    for ways, examples, queries in ((2, 7, 1), (5, 5, 3)):  # any sizes
+        size = head.inputs["features"].shape[1]
+        shown, asked = (torch.randn(n, size, generator=generator) for n in (examples, queries))
+        labels = torch.eye(ways)[torch.arange(examples) % ways]
+        with torch.no_grad():
+            wanted = head.module(shown, labels, asked)
+        found = session(shown.numpy(), labels.numpy(), asked.numpy())
+        torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_the_learner_stays_as_it_is(made_up_trained: Callable[..., Trained]) -> None:

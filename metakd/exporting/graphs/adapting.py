@@ -13,7 +13,6 @@ from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.algorithms.adversarial import Adversarial
 from metakd.algorithms.reptile import Reptile
 from metakd.algorithms.ridge import Ridge
-from metakd.algorithms.supervised import Supervised
 from metakd.data.text_preprocessing import TextPreprocessing
 from metakd.errors import UserError
 from metakd.exporting.graphs.gradient import gradient_graph
@@ -54,11 +53,6 @@ def adapting_graph(
         parameter.requires_grad_(False)
     if any(isinstance(module, OnnxModel) for module in learner.modules()):
         raise UserError(f"export: this {recipe.model} is an ONNX file already: copy that one")
-    if isinstance(learner, Supervised) and learner.head == "linear":
-        raise UserError(
-            "export: algorithm.head=linear fits a logistic regression to each task, in more steps "
-            "than the exporters can put into a graph; train with algorithm.head=centroid"
-        )
     ways = recipe.ways if ways is None else ways
     shots = recipe.shots if shots is None else shots
     # Which examples a step of Reptile sees is a function of how many there are.

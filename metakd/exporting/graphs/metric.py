@@ -70,12 +70,15 @@ class Metric(nn.Module):
 
     def forward(self, support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
         """Return logits [q, ways]; see `AdaptingGraph`."""
-        if self.alone:
-            shown, asked = self.backbone(support), self.backbone(query)
-        else:
-            shown, asked = embed_both(self.backbone, support, query)
+        shown, asked = self.embed(support, query)
         logits: Tensor = self.head(shown, labels, asked)
         return logits
+
+    def embed(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Return embeddings [n, size] and [q, size]."""
+        if self.alone:
+            return self.backbone(support), self.backbone(query)
+        return embed_both(self.backbone, support, query)
 
 
 def metric_graph(backbone: nn.Module, head: MetricHead, graph: AdaptingGraph) -> AdaptingGraph:

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from metakd.adaptation.differentiation import detached
 from metakd.adaptation.inner_loop import Examples, Moment, Task
-from metakd.exporting.graphs.graph import Free
+from metakd.exporting.graphs.graph import Free, Graph
 from metakd.exporting.graphs.unrolled import TracedGraph, Unrolled, UnrolledGraph
 
 __all__ = ["Repeated", "repeated"]
@@ -34,14 +34,17 @@ class Repeated:
         step: (support, labels, *carried), with an `order` (support, labels, its row [n],
             *carried), to what is carried next.
         finish: (support, labels, query, *carried) to logits.
+
+    Of what is carried as many sizes are free as the step's graph says. For a student's head
+    support and query are features.
     """
 
     count: int
     carried: Mapping[str, Tensor]
-    start: TracedGraph | None
+    start: Graph | None
     order: Tensor | None
-    step: TracedGraph
-    finish: TracedGraph
+    step: Graph
+    finish: Graph
 
 
 def repeated(graph: UnrolledGraph) -> Repeated | None:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from metakd.exporting.graphs.graph import Graph
+from metakd.exporting.graphs.regression_steps import repeated_fit
 from metakd.exporting.graphs.repeated import repeated
 from metakd.exporting.graphs.unrolled import TracedGraph, UnrolledGraph
 from metakd.exporting.runtimes.onnx_loop import with_loop
@@ -32,11 +33,12 @@ class OnnxRuntime(Runtime):
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnxruntime")
     install: ClassVar[str] = "pip install onnxruntime numpy pillow"
     suffix: ClassVar[str] = ".onnx"
+    repeats: ClassVar[bool] = True
 
     def write(self, graph: Graph, file: Path) -> None:
         """See `Runtime.write`."""
         onnx = library("onnx", "onnx")
-        parts = repeated(graph) if isinstance(graph, UnrolledGraph) else None
+        parts = repeated(graph) if isinstance(graph, UnrolledGraph) else repeated_fit(graph)
         if parts is None:
             model = _model(graph)
         else:

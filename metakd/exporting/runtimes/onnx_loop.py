@@ -75,9 +75,12 @@ def _body(onnx: Any, parts: Repeated, step: Any, shown: Sequence[str], names: _N
     typed, types = onnx.helper.make_tensor_value_info, onnx.TensorProto
 
     def carried(of: Sequence[str]) -> list[Any]:
-        leaves = [leaf.numpy() for leaf in parts.carried.values()]
-        kinds = [onnx.helper.np_dtype_to_tensor_dtype(leaf.dtype) for leaf in leaves]
-        return [typed(n, k, x.shape) for n, k, x in zip(of, kinds, leaves, strict=True)]
+        found = []
+        for name, (label, leaf) in zip(of, parts.carried.items(), strict=True):
+            kind = onnx.helper.np_dtype_to_tensor_dtype(leaf.numpy().dtype)
+            free = parts.step.free.get(label, {})
+            found.append(typed(name, kind, [free.get(i, n) for i, n in enumerate(leaf.shape)]))
+        return found
 
     return onnx.helper.make_graph(
         nodes,

@@ -38,6 +38,7 @@ class Runtime(ABC):
         suffix: of the file's name.
         companions: suffixes of further files of a graph.
         most: the largest size by name of a dimension, where memory is planned for it.
+        repeats: a step that is written once can be taken many times.
     """
 
     format: ClassVar[str]
@@ -48,6 +49,7 @@ class Runtime(ABC):
     suffix: ClassVar[str]
     companions: ClassVar[tuple[str, ...]] = ()
     most: ClassVar[Mapping[str, int]] = {}
+    repeats: ClassVar[bool] = False
 
     def check(self) -> None:
         """Refuse to start without what writing and running needs.

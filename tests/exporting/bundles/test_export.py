@@ -17,9 +17,12 @@ import metakd
 from metakd.cli import main
 from metakd.errors import UserError
 from metakd.exporting import parity
+from metakd.exporting.graphs.adapting import adapting_graph
 from metakd.exporting.runtimes.onnx import OnnxRuntime
+from metakd.exporting.runtimes.torch import TorchProgram
 from metakd.exporting.shipped.session_onnx import Graph
-from metakd.pipeline.export import _command, export_run
+from metakd.pipeline.export import _check_steps, _command, export_run
+from metakd.using.learner import Trained
 
 ROOT = Path(__file__).resolve().parents[3]
 Call = Callable[..., str]
@@ -138,6 +141,16 @@ def test_tasks_larger_than_a_runtime_takes_are_refused(
     with pytest.raises(UserError, match="takes at most 9 queries at once"):
         export_run(run, runtime="onnx", output=tmp_path / "no", quiet=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_hundreds_of_steps_are_refused_where_none_is_repeated(
+    made_up_trained: Callable[..., Trained],
+) -> None:
+    graph = adapting_graph(made_up_trained("supervised.Supervised", head="linear"))
+    with pytest.raises(UserError, match=r"--format torch: .* in 300 steps, .* type --format onnx"):
+        _check_steps(graph, TorchProgram())
+    _check_steps(graph, OnnxRuntime())
+    _check_steps(adapting_graph(made_up_trained("supervised.Supervised")), TorchProgram())
 
 
 def test_a_graph_that_does_not_take_a_task_is_one_line() -> None:
