@@ -6,6 +6,7 @@ No torch here, nor in what only decodes pictures: `metakd export` copies these f
 from __future__ import annotations
 
 import lzma
+import math
 import struct
 import zipfile
 import zlib
@@ -48,3 +49,14 @@ class Reading:
     crop: bool = True
     background: int = 255
     white: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that no pixels have.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        if not 0 <= self.background <= 255:
+            raise ValueError("background is between 0 and 255")
+        if self.white is not None and not 0 < self.white < math.inf:
+            raise ValueError("white is above 0 and finite")

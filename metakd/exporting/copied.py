@@ -14,7 +14,7 @@ KIT = "kit"
 
 PICTURES = ("picture_decoding", "picture_modes", "picture_depth", "colour_profile")
 READS = ("picture_reading", "class_names", *PICTURES)
-SHIPPED = ("few_shot", "classes", "files", "pixels", "reasons", "sessions", "texts")
+SHIPPED = ("few_shot", "classes", "files", "labels", "pixels", "reasons", "sessions", "texts")
 _IMPORT = re.compile(r"^( *)from metakd\.(?:data|exporting\.shipped)\.(\w+) import", re.MULTILINE)
 
 

@@ -19,6 +19,7 @@ from metakd.data.tasks import TaskBatch
 from metakd.errors import RunError
 from metakd.exporting.double import all_in_double, in_double
 from metakd.exporting.graphs.graph import AdaptingGraph
+from metakd.exporting.shipped.labels import one_hot as columns
 from metakd.exporting.shipped.sessions import Session
 from metakd.models.cost import median_seconds
 from metakd.runs.record import known
@@ -84,7 +85,7 @@ def one_hot(targets: Tensor, width: int) -> np.ndarray:
     """Return labels [n] as [n, width] float32; targets of a regression as they are."""
     if targets.is_floating_point():
         return _array(targets)
-    return np.eye(width, dtype=np.float32)[targets.cpu().numpy()]
+    return columns(targets.cpu().numpy(), width)
 
 
 def alike(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MinLen
 from pydantic import ConfigDict, Field
 
 from metakd.runs.record import (
@@ -20,6 +20,7 @@ from metakd.runs.record import (
 from metakd.runs.records_using import Calibration
 
 __all__ = [
+    "MOST_WAYS",
     "Accuracies",
     "BundleFile",
     "Difference",
@@ -31,6 +32,8 @@ __all__ = [
     "Strayed",
 ]
 
+MOST_WAYS = 1 << 16
+"""Classes that a student may tell apart; a file that claims more is not believed."""
 RuntimeName = Literal["onnx", "executorch", "openvino", "torch"]
 Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -165,9 +168,9 @@ class BundleFile(File):
     kind: Literal["classification", "regression"]
     algorithm: str
     architecture: str
-    fixed_ways: Annotated[int, Ge(1)] | None
+    fixed_ways: Annotated[int, Ge(1), Le(MOST_WAYS)] | None
     """Number of classes that it tells apart; null: any."""
-    most_ways: Maybe[Positive] = None
+    most_ways: Maybe[Annotated[Positive, Le(MOST_WAYS)]] = None
     """Largest number of classes that its graph takes; absent where nothing limits it."""
     steps: Annotated[int, Ge(0)] | None
     """Of adaptation; null: it takes none."""

@@ -209,7 +209,8 @@ class FewShotClassifier(Learner):
     def _probabilities(self, logits: Tensor) -> Tensor:
         calibration = self.trained.calibration
         scale = 1.0 if calibration is None else calibration.scale
-        return (scale * logits.double()).softmax(-1)
+        below = logits.double() - logits.double().amax(-1, keepdim=True)
+        return (scale * below).softmax(-1)  # finite, however large the scale
 
     def _named(self, numbers: Tensor) -> np.ndarray:
         assert self._classes is not None

@@ -85,8 +85,9 @@ class _Embedded(nn.Module):
     def penalty(self) -> float | None:
         """Return that of the regression; None: the student fits none."""
         learner = self.learner
-        linear = isinstance(learner, Supervised) and learner.head == "linear"
-        return learner.penalty if linear else None
+        if not isinstance(learner, Supervised) or learner.head != "linear":
+            return None
+        return learner.penalty
 
     def forward(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """Return embeddings [1, n, size] and [1, q, size] of length 1."""

@@ -69,7 +69,7 @@ def write_classes(folder: Path, kept: np.ndarray, labels: np.ndarray, names: Seq
     """
     new = folder / f".{CLASSES}.{os.getpid()}"
     try:
-        with new.open("wb") as file:
+        with new.open("xb") as file:  # never through a link that lies there already
             np.savez(file, kept=kept, labels=labels, names=np.array(list(names)))
         os.replace(new, folder / CLASSES)
     finally:

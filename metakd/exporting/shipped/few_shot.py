@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from metakd.exporting.shipped.classes import CLASSES, read_classes, write_classes
 from metakd.exporting.shipped.files import checked_file
+from metakd.exporting.shipped.labels import MOST_WAYS, one_hot
 from metakd.exporting.shipped.pixels import Pictures
 from metakd.exporting.shipped.sessions import Session, open_session
 from metakd.exporting.shipped.texts import Texts
@@ -24,6 +25,8 @@ CLASSIFIER = "classifier"
 """The graph of a student that was trained to tell its own classes apart, and learns no others."""
 AT_ONCE = 64
 """Pictures that a graph answers at once."""
+MOST_BYTES = 64 << 20
+"""Of bundle.json."""
 
 
 class WrongBundleError(ValueError):
@@ -51,9 +54,14 @@ class FewShot:
                 raise ValueError(f"run.py shows it no {kind}; MetaKD does: metakd predict")
             self.examples = KINDS[kind](said)
             self.scale = float(self.said.get("scale", 1.0))
+            if not 0 < self.scale < math.inf:
+                raise ValueError("scale is above 0 and finite")
             ways = self.said["fixed_ways"]
             self.fixed_ways = None if ways is None else int(ways)
-            most = int(self.said.get("most_ways", sys.maxsize))
+            most = int(self.said.get("most_ways", MOST_WAYS))
+            limits = [most] if self.fixed_ways is None else [most, self.fixed_ways]
+            if not 1 <= min(limits) <= max(limits) <= MOST_WAYS:
+                raise ValueError(f"a student tells between 1 and {MOST_WAYS} classes apart")
             self.most_ways = most if self.fixed_ways is None else min(most, self.fixed_ways)
             self.parts = {name: str(file) for name, file in self.said["graphs"].items()}
             own = self.said.get("classes", []) if CLASSIFIER in self.parts else []
@@ -126,15 +134,15 @@ class FewShot:
             raise WrongBundleError("which classes? give --examples FOLDER, a folder for each class")
         order = np.argsort(self.labels, kind="stable")  # by class, as in training
         kept, width = self.kept[order], self.fixed_ways or len(self.names)
-        one_hot = np.eye(width, dtype=np.float32)[self.labels[order]]
+        shown = one_hot(self.labels[order], width)
         if not self.embeds:
             kept = self.examples.seen(kept)
 
         def logits(some: Sequence[Any]) -> np.ndarray:
             asked = self.read(some)
             if self.embeds:
-                return self._run("head", kept, one_hot, self._features(asked))
-            return self._run("model", kept, one_hot, self.examples.seen(asked))
+                return self._run("head", kept, shown, self._features(asked))
+            return self._run("model", kept, shown, self.examples.seen(asked))
 
         answers = (logits(some) for some in _few(sources))
         return self._probabilities(answers, (len(sources), width))
@@ -149,8 +157,9 @@ class FewShot:
             raise WrongBundleError(f"the answers do not fit each other ({error})") from None
         if found.shape != shape or not np.isfinite(found).all():
             raise WrongBundleError("the answers are not finite numbers of each class")
-        scaled = self.scale * found[:, : len(self.names)].astype(np.float64)
-        powers = np.exp(scaled - scaled.max(1, keepdims=True))
+        answers = found[:, : len(self.names)].astype(np.float64)
+        with np.errstate(over="ignore"):  # -inf, whose power is 0
+            powers = np.exp(self.scale * (answers - answers.max(1, keepdims=True)))
         result: np.ndarray = powers / powers.sum(1, keepdims=True)
         return result
 
@@ -230,7 +239,10 @@ def _few(these: Any) -> Iterator[Any]:
 
 def _content(folder: Path) -> dict[str, Any]:
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        file = checked_file(folder, FILE)
+        if file.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise WrongBundleError(f"{folder / FILE} cannot be read ({error})") from None
     if not isinstance(content, dict) or content.get("schema") != 1 or "format" not in content:

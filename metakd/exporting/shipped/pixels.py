@@ -25,6 +25,8 @@ SUFFIXES = (
 )
 FOREIGN = ("__macosx", "@eadir", "$recycle.bin", "system volume information")
 """Folders that archives, file servers and systems leave behind; never a class."""
+MOST_SIDE = 1 << 14
+"""Pixels of a picture's side: bundle.json may claim more than there is memory for."""
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 """Weights of red, green and blue in grey: ITU-R 601-2."""
 
@@ -45,6 +47,8 @@ class Pictures:
         self.channels, self.height, self.width = (
             int(said[name]) for name in ("channels", "height", "width")
         )
+        if not (0 < self.height <= MOST_SIDE and 0 < self.width <= MOST_SIDE):
+            raise ValueError(f"preprocessing: height and width are between 1 and {MOST_SIDE}")
         reading = said["reading"]
         white = reading["white"]
         self.reading = Reading(
@@ -54,9 +58,14 @@ class Pictures:
         )
         self.central = float(said.get("central", 1.0))
         self.cubic = said.get("interpolation", "bilinear") == "bicubic"
-        mean, std = (np.array(said[name], np.float32) for name in ("mean", "std"))
+        with np.errstate(over="ignore"):  # what is too large is inf, and refused
+            mean, std = (np.array(said[name], np.float32) for name in ("mean", "std"))
         if self.channels not in (1, 3) or mean.shape != (self.channels,) or mean.shape != std.shape:
             raise ValueError("preprocessing: expected 1 or 3 channels, each with mean and std")
+        if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+            raise ValueError("preprocessing: mean has to be finite, and std above 0")
+        if not 0 < self.central <= 1:
+            raise ValueError("preprocessing: central is above 0 and at most 1")
         # Term by term as MetaKD computes it, so that the floats are the same.
         self.scale = (np.float32(1.0) / (np.float32(255.0) * std)).reshape(-1, 1, 1)
         self.shift = (-mean / std).reshape(-1, 1, 1)

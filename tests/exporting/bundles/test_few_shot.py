@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from PIL import Image
 from metakd.exporting.shipped import few_shot
 from metakd.exporting.shipped.classes import CLASSES, write_classes
 from metakd.exporting.shipped.few_shot import FewShot, WrongBundleError
+from metakd.exporting.shipped.labels import MOST_WAYS
 
 SAID: dict[str, Any] = {"channels": 1, "height": 4, "width": 4, "mean": [0.5], "std": [0.25]}
 SAID |= {"reading": {"crop": True, "background": 255, "white": None}}
@@ -95,3 +99,76 @@ def test_weights_beside_a_graph_are_checked(
     (folder / "model.bin").unlink()
     with pytest.raises(WrongBundleError, match=r"'model\.bin' is no file of the bundle"):
         answers(folder)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("keys", "to", "line"),
+    [
+        (("fixed_ways",), 10**9, "between 1 and 65536 classes"),
+        (("fixed_ways",), 0, "between 1 and 65536 classes"),
+        (("most_ways",), -1, "between 1 and 65536 classes"),
+        (("scale",), -1.0, "scale is above 0"),
+        (("scale",), float("nan"), "scale is above 0"),
+        (("preprocessing", "height"), 10**9, "height and width"),
+        (("preprocessing", "width"), 0, "height and width"),
+        (("preprocessing", "mean"), [1e300], "mean has to be finite"),
+        (("preprocessing", "std"), [0.0], "std above 0"),
+        (("preprocessing", "central"), -1.0, "central is above 0"),
+        (("preprocessing", "reading", "background"), 10**9, "background is between"),
+        (("preprocessing", "reading", "white"), 0.0, "white is above 0"),
+    ],
+)
+def test_numbers_that_cannot_be(tmp_path: Path, keys: Sequence[str], to: Any, line: str) -> None:
+    folder = bundle(tmp_path / "made")
+    content = inner = json.loads((folder / "bundle.json").read_text())
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = to
+    (folder / "bundle.json").write_text(json.dumps(content))
+    with pytest.raises(WrongBundleError, match=line):
+        FewShot(folder)
+
+
+def test_as_many_columns_as_a_bundle_may_claim(
+    tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        few_shot, "open_session", lambda *_: lambda _, labels, query: labels[: len(query)]
+    )
+    student = FewShot(bundle(tmp_path / "made", fixed_ways=MOST_WAYS, scale=1e308))
+    for name in "ab":
+        student.add(name, [picture])
+    tracemalloc.start()
+    assert student.probabilities([picture, picture]).tolist() == [[1, 0], [0, 1]]
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20  # not a square of them
+    tracemalloc.stop()
+
+
+def test_a_bundle_json_that_is_no_file_of_the_bundle(tmp_path: Path) -> None:
+    folder = bundle(tmp_path / "made")
+    file = folder / "bundle.json"
+    file.rename(tmp_path / "elsewhere.json")
+    file.symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(WrongBundleError, match="no file of the bundle"):
+        FewShot(folder)
+    file.unlink()
+    if hasattr(os, "mkfifo"):  # reading it would wait for ever
+        os.mkfifo(file)
+        with pytest.raises(WrongBundleError, match="no file of the bundle"):
+            FewShot(folder)
+        file.unlink()
+    with file.open("wb") as large:
+        large.truncate(few_shot.MOST_BYTES + 1)
+    with pytest.raises(WrongBundleError, match="more than 64 MiB"):
+        FewShot(folder)
+
+
+def test_classes_are_not_written_through_a_link(tmp_path: Path, picture: Path) -> None:
+    student = FewShot(bundle(tmp_path / "made"))
+    student.add("a", [picture])
+    outside = tmp_path / "outside"
+    (student.folder / f".{CLASSES}.{os.getpid()}").symlink_to(outside)
+    with pytest.raises(WrongBundleError, match="cannot be written"):
+        student.save()
+    assert not outside.exists()

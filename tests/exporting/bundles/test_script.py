@@ -47,9 +47,12 @@ def ran(made: Path, *words: str | Path, path: Path | None = None) -> tuple[int, 
     return done.returncode, done.stdout, done.stderr
 
 
-def test_what_metakd_takes_for_pictures_and_texts() -> None:
+def test_what_metakd_takes_for_pictures_texts_and_too_many() -> None:
     from metakd.data import class_folders, picture_files, text_rows
+    from metakd.exporting.shipped import labels
+    from metakd.runs import records_export
 
+    assert labels.MOST_WAYS == records_export.MOST_WAYS
     assert FOREIGN == class_folders.FOREIGN
     assert SUFFIXES == picture_files.SUFFIXES
     assert ENDINGS == text_rows.ENDINGS
