@@ -179,7 +179,9 @@ class InnerLoop:
         self._rule = Bound(self.rule, "rule")
         self._mode: Callable[[Mode], AbstractContextManager[object]] = nullcontext
         if self.batchnorm is not None:
-            self._mode = partial(batchnorm_mode, self.network)
+            # Alone, they are found at once; in the network it takes as long as a small layer.
+            layers = [m for m in self.network.modules() if isinstance(m, BatchNorm2d)]
+            self._mode = partial(batchnorm_mode, nn.ModuleList(layers))
 
     def replica(self) -> InnerLoop:
         """Return a loop over copies of the modules, which share all tensors with the originals.

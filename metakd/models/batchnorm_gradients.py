@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-__all__ = ["normalise", "normalise_pool_relu"]
+__all__ = ["batch_statistics", "normalise", "normalise_pool_relu"]
 
 _aten = torch.ops.aten
 
@@ -66,6 +66,17 @@ def normalise_pool_relu(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> 
     """
     y: Tensor = _NormalisePoolReLU.apply(x, weight, bias, eps)
     return y
+
+
+def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance [channels] of [n, channels, height, width], on a CPU.
+
+    Float32 at least; not for gradients.
+    """
+    # They come in the number format of the running ones, if there are any.
+    running = torch.zeros((2, x.shape[1]), dtype=_wide(x))
+    mean, variance = _aten.batch_norm_update_stats(x, *running, 0.0)
+    return mean, variance
 
 
 class _Second(NamedTuple):
@@ -192,9 +203,7 @@ def _native_backward(
 class _NormalisePoolReLU(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        # The statistics come in the number format of the running ones, if there are any.
-        running = torch.zeros((2, len(weight)), dtype=_wide(x))
-        mean, variance = _aten.batch_norm_update_stats(x, *running, 0.0)
+        mean, variance = batch_statistics(x)
         rstd = torch.rsqrt(variance + eps)
         scale = weight * rstd  # in the wider number format, as all [channels] below
         if bool((weight < 0).any()):

@@ -17,7 +17,7 @@ from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.nn import functional as F
 
 from metakd.errors import UserError, nearest
-from metakd.models.batchnorm_gradients import normalise
+from metakd.models.batchnorm_gradients import batch_statistics, normalise
 from metakd.models.layout import on_plain_cpu
 
 __all__ = [
@@ -84,13 +84,38 @@ class BatchNorm2d(nn.BatchNorm2d):
     def by_batch_alone(self) -> bool:
         """Whether a pass uses this batch's statistics as they are, and leaves nothing behind."""
         alone = self._mode() == "batch" and not self._updates() and self.shared is None
+        return alone and not self._is_hooked()
+
+    def statistics_for(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return mean and biased variance [channels] by which a pass normalises x, in three modes.
+
+        In mode `record` they are remembered, as by the pass itself. Not for gradients.
+
+        Args:
+            x: [n, channels, height, width].
+
+        Returns:
+            None: in mode `batch`, and where hooks look on or there are no statistics.
+        """
+        mode = self._mode()
+        if self._is_hooked():
+            return None
+        if mode == "record":
+            self.recorded = batch_statistics(x)
+        if mode in ("record", "recorded"):
+            return self.recorded
+        if mode != "running" or self.running_mean is None or self.running_var is None:
+            return None
+        return self.running_mean, self.running_var
+
+    def _is_hooked(self) -> bool:
         hooks = (
             self._forward_hooks,
             self._forward_pre_hooks,
             self._backward_hooks,
             self._backward_pre_hooks,
         )
-        return alone and not any(hooks)
+        return any(hooks)
 
     def __getstate__(self) -> dict[str, Any]:
         # Remembered statistics hang on an autograd graph, which cannot be copied.

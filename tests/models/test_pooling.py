@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from metakd.models.pooling import max_pool_2x2
+from metakd.models import pooling
+from metakd.models.normalization import BatchNorm2d, Mode, batchnorm_mode
+from metakd.models.pooling import max_pool_2x2, norm_pool_relu
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -57,3 +60,52 @@ def test_under_torch_func() -> None:
     assert torch.equal(batched, torch.stack([F.max_pool2d(one, 2) for one in x]))
     gradient = torch.func.grad(lambda x: max_pool_2x2(x).sum())(x[0])
     assert gradient.sum() == 2 * 4 * 9
+
+
+@pytest.mark.parametrize("mode", ["running", "record", "recorded"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("cast", [False, True])
+def test_pooled_before_batch_norm_whose_statistics_are_known(
+    mode: Mode, dtype: torch.dtype, negative: bool, cast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, but where the statistics are taken here; a negative weight turns the order."""
+    norm = BatchNorm2d(16)
+    norm.weight.data.uniform_(0.0, 2.0)
+    norm.weight.data[0] = 0.0
+    if negative:
+        norm.weight.data[3] = -0.5
+    norm.bias.data.normal_()
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2.0)
+    if cast:  # as an inner loop in bfloat16 does
+        norm.to(dtype)
+    shown = torch.randn(7, 16, 6, 5).mul(4).round().div(4).to(dtype)
+    x = shown.contiguous(memory_format=torch.channels_last)
+    pooled: list[Tensor] = []
+    pool = max_pool_2x2
+    monkeypatch.setattr(pooling, "max_pool_2x2", lambda x: (pooled.append(x), pool(x))[1])
+
+    def both(known: bool) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), batchnorm_mode(norm, mode):
+            if mode == "recorded":
+                with batchnorm_mode(norm, "record"):
+                    norm(torch.cat([x, 2 * x]))
+            y = norm_pool_relu(norm, x) if known else F.relu(F.max_pool2d(norm(x), 2))
+        assert norm.recorded is not None or mode == "running"
+        return y, torch.stack(norm.recorded or (norm.running_mean, norm.running_var))  # type: ignore[arg-type]
+
+    theirs, ours = both(False), both(True)
+    assert ours[0].dtype == dtype
+    assert (pooled[0] is x) == (not negative)  # not what the layer made of it
+    tolerance = {"rtol": 0.0, "atol": 0.0}
+    if mode == "record":
+        close = 1e-5 if dtype == torch.float32 else 2e-2
+        tolerance = {"rtol": close, "atol": close}
+    for one, other in zip(theirs, ours, strict=True):
+        torch.testing.assert_close(other.to(one.dtype), one, **tolerance)
+    norm.register_forward_hook(lambda *_: pytest.fail("seen"))
+    with torch.no_grad(), batchnorm_mode(norm, mode), pytest.raises(pytest.fail.Exception):
+        norm_pool_relu(norm, x)  # whoever watches the layer sees it
