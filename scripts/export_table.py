@@ -43,8 +43,8 @@ COMMON = (
     "evaluate.transductive=false",
 )
 HEADER = (
-    "| algorithm | steps | largest difference (PyTorch) | accuracy (PyTorch) | bytes | "
-    "an image, ms | a task and a query, ms | to export, s |"
+    "| algorithm | steps | largest difference (PyTorch) | tasks that stray (PyTorch) | "
+    "accuracy (PyTorch) | bytes | an image, ms | a task and a query, ms | to export, s |"
 )
 
 
@@ -97,7 +97,7 @@ def processor_seconds() -> float:
 def row(algorithm: str, known: Mapping[str, Any]) -> str:
     """Return an algorithm's line of the table."""
     if "said" not in known:
-        return f"| {algorithm} | | not exported: {known['reason']} | | | | | |"
+        return f"| {algorithm} | | not exported: {known['reason']} | | | | | | |"
     said = known["said"]
     off, right, time = (said["parity"][name] for name in ("difference", "accuracy", "latency"))
     sizes = said["parity"]["bytes"]
@@ -108,6 +108,7 @@ def row(algorithm: str, known: Mapping[str, Any]) -> str:
         algorithm,
         "" if said["steps"] is None else str(said["steps"]),
         f"{off['largest']:.1e} ({off['pytorch']:.1e})",
+        "" if (one := off.get("strayed")) is None else f"{one['runtime']} ({one['pytorch']})",
         f"{100 * right['runtime']:.1f} ({100 * right['pytorch']:.1f})",
         "; ".join(parts),
         _times(time, "image"),
@@ -137,7 +138,7 @@ def main(given: Sequence[str] | None = None) -> int:
         for runtime in asked.formats:
             runtime_of(runtime).check()
         for runtime in asked.formats:
-            print(f"\n{runtime}\n\n{HEADER}\n{'|---' * 8}|")
+            print(f"\n{runtime}\n\n{HEADER}\n{'|---' * 9}|")
             for algorithm in asked.algorithms:
                 run = trained(algorithm, asked.output, asked.words)
                 print(row(algorithm, exported(run, runtime)), flush=True)

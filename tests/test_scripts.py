@@ -431,7 +431,7 @@ def test_the_table_of_exports_is_made(
     said = json.loads((tmp_path / "protonet/exports/student_torch/bundle.json").read_text())
     off, right = said["parity"]["difference"], said["parity"]["accuracy"]
     assert line.startswith(
-        f"| protonet |  | {off['largest']:.1e} ({off['pytorch']:.1e}) | "
+        f"| protonet |  | {off['largest']:.1e} ({off['pytorch']:.1e}) |  | "
         f"{100 * right['runtime']:.1f} ({100 * right['pytorch']:.1f}) | "
         f"{said['parity']['bytes']['model']:,}; "
     )
@@ -445,6 +445,11 @@ def test_the_table_of_exports_is_made(
     note.write_text(json.dumps({"seconds": 1.0, "reason": "too large"}))
     assert export_table.main(given) == 0
     assert "| not exported: too large |" in capsys.readouterr().out.splitlines()[-1]
+    measured = {**off, "strayed": {"runtime": 1, "pytorch": 2, "most": 4}}
+    row = export_table.row(
+        "maml", {"said": {**said, "parity": {**said["parity"], "difference": measured}}}
+    )
+    assert row.split(" | ")[3] == "1 (2)"
 
 
 def test_learned_compression_shortened(

@@ -13,7 +13,7 @@ from metakd.exporting.copied import KIT, copied
 from metakd.exporting.graphs.graph import AdaptingGraph, Graph
 from metakd.exporting.runtimes.runtime import Runtime
 from metakd.exporting.shipped.few_shot import CLASSIFIER, FILE
-from metakd.exporting.shipped.sessions import Session
+from metakd.exporting.shipped.sessions import Session, open_session
 from metakd.runs.atomic import write_text
 from metakd.runs.record import known
 from metakd.runs.records_export import BundleFile, ExportedRun, Parity
@@ -22,6 +22,7 @@ from metakd.using.learner import Trained
 __all__ = [
     "FILE",
     "bundle_of",
+    "first_opened",
     "graphs_of",
     "opened",
     "write_graphs",
@@ -70,6 +71,23 @@ def opened(
         UserError: see `Runtime.open`.
     """
     return {name: runtime.open(folder / file, threads) for name, file in files.items()}
+
+
+def first_opened(folder: Path, files: Mapping[str, str], runtime: Runtime) -> dict[str, Session]:
+    """Return graphs that were just written, by name, open in their runtime on one thread.
+
+    Raises:
+        UserError: the runtime does not run one.
+    """
+    try:
+        return {
+            name: open_session(runtime.format, folder / file, 1) for name, file in files.items()
+        }
+    except ValueError as error:
+        raise UserError(
+            f"--format {runtime.format}: {runtime.format} does not run this student ({error}); "
+            "try --format onnx"
+        ) from error
 
 
 def write_scripts(folder: Path, runtime: Runtime) -> None:

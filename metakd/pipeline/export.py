@@ -15,7 +15,7 @@ from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError
 from metakd.exporting.bundle import (
     bundle_of,
-    opened,
+    first_opened,
     write_content,
     write_graphs,
     write_scripts,
@@ -113,7 +113,7 @@ def export_run(
     recorded = _recorded(made, which, prepared)
     with new_folder(place) as folder:
         files = write_graphs(folder, graph, target)
-        sessions = opened(folder, files, target)
+        sessions = first_opened(folder, files, target)
         measured = Compared(trained, graph, prepared, sessions, target.format)
         parity = measured.parity(tasks, recorded)
         sizes = {name: target.bytes(folder / file) for name, file in files.items()}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 __all__ = [
     "batch_norm",
+    "batch_norm_alone",
     "batch_norm_backward",
     "convolution_backward",
     "max_pool_backward",
@@ -70,6 +71,18 @@ def batch_norm(
     shift = shift if bias is None else shift + bias
     y = x * _apart(scale, x) + _apart(shift, x)
     return (y, mean, inverse) if training else (y, x.new_empty(0), x.new_empty(0))
+
+
+def batch_norm_alone(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `batch_norm` does by a batch's own statistics; its arguments."""
+    return batch_norm(x, weight, bias, None, None, training, momentum, epsilon)
 
 
 def batch_norm_backward(

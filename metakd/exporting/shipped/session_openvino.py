@@ -9,7 +9,7 @@ import numpy as np
 
 from metakd.exporting.shipped.reasons import reason
 
-__all__ = ["Graph", "open_graph"]
+__all__ = ["Graph", "open_graph", "said"]
 
 
 class Graph:
@@ -38,7 +38,7 @@ class Graph:
             model = openvino.Core().read_model(model=text, weights=weights)
             self._compiled = openvino.Core().compile_model(model, "CPU", wanted)
         except Exception as error:  # its exceptions have no base class of their own
-            raise ValueError(reason(error)) from None
+            raise ValueError(said(error)) from None
 
     def __call__(self, *inputs: np.ndarray) -> np.ndarray:
         """Return the first output.
@@ -51,6 +51,13 @@ class Graph:
         except Exception as error:  # as above
             raise ValueError(reason(error)) from None
         return found
+
+
+def said(error: Exception) -> str:
+    """Return what OpenVINO says of a failure, without where in its own source it is."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    places = ("Exception from src/", "Check '")
+    return reason(ValueError(" ".join(one for one in lines if not one.startswith(places))))
 
 
 def open_graph(file: Path, threads: int = 0) -> Graph:
