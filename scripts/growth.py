@@ -90,6 +90,14 @@ def peak_mebibytes() -> float:
     )
 
 
+def settle(run: Callable[[], object]) -> None:
+    """Run until that takes no more memory: zeroing fresh pages is no part of an iteration."""
+    reached = -math.inf
+    while (peak := peak_mebibytes()) > reached + 1:
+        reached = peak
+        run()
+
+
 def points(who: str, axis: str, sizes: Sequence[int], rounds: int = 3) -> list[Point]:
     """Return what this process measures, from small to large."""
     keep_freed_memory()
@@ -97,7 +105,7 @@ def points(who: str, axis: str, sizes: Sequence[int], rounds: int = 3) -> list[P
     found = []
     for size in sorted(sizes):
         run, work = unit(who, axis, size)
-        run()
+        settle(run)
         taken = []
         for _ in range(rounds):
             began = time.process_time()

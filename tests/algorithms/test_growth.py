@@ -54,3 +54,12 @@ def test_what_grows_faster_than_the_work_is_marked(growth: ModuleType) -> None:
     rows = growth.table({"ways": {"slow": line(1.5), "good": line(1.0)}}).splitlines()
     assert "| 1.50 (faster than the work) |" in rows[2]
     assert "| 1.00 |" in rows[3]
+
+
+def test_measuring_begins_when_memory_no_longer_rises(
+    growth: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peaks, runs = iter([100.0, 700.0, 900.0, 900.5]), []
+    monkeypatch.setattr(growth, "peak_mebibytes", lambda: next(peaks))
+    growth.settle(lambda: runs.append(1))
+    assert len(runs) == 3
