@@ -26,11 +26,12 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
     if regression:
         for stage in ("warmstart", "finetune"):
             idle[stage] = f"dataset={config.dataset.name} is regression, without this stage"
-    if (
-        not config.distill.supports.uses_teacher
-        and not config.algorithm.supports.teaches
-        and config.teacher.checkpoint is None
-    ):
+    teacher_used = (
+        config.distill.supports.uses_teacher
+        or config.algorithm.supports.teaches
+        or config.teacher.checkpoint is not None
+    )
+    if not teacher_used:
         for stage in ("pretrain", "teacher"):
             idle.setdefault(stage, "nothing uses a teacher")
     episodes = config.algorithm.supports.trains_on == "episodes"
@@ -99,6 +100,8 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
     ]
     for key in sorted(typed):
         group, _, setting = key.partition(".")
+        if key == "pretrain.cache" and teacher_used and not regression:
+            continue  # a teacher from elsewhere has embeddings, too
         if group in idle and (setting or getattr(getattr(config, group), "enabled", False)):
             lines.append(f"{key} changes nothing: {idle[group]}")
     return lines

@@ -11,6 +11,13 @@ def test_idle_settings_are_named() -> None:
     assert warnings == ("pretrain.lr changes nothing: pretrain is switched off",)
 
 
+def test_embeddings_of_a_teacher_from_elsewhere_are_kept_or_not() -> None:
+    words = ["pretrain=none", "pretrain.cache=false"]
+    assert compose([*words, "distill=embedding", "teacher.checkpoint=runs/old"]).warnings == ()
+    idle = ("pretrain.cache changes nothing: pretrain is switched off",)
+    assert compose([*words, "distill=none"]).warnings == idle
+
+
 def test_labels_that_are_adapted_to_are_not_smoothed() -> None:
     def lines(algorithm: str) -> tuple[str, ...]:
         return compose([f"algorithm={algorithm}", "meta_train.label_smoothing=0.1"]).warnings

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from metakd.data.on_disk import is_mapped
 from metakd.stages import kept_embeddings
 from metakd.stages.kept_embeddings import KeptEmbeddings
 from metakd.stages.recorder import Recorder
@@ -64,3 +65,38 @@ def test_another_answer_is_no_hit(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert other is not None
     assert (other[0][:, 1] > 1.0).all()
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
+def test_a_large_table_lies_in_a_file_while_it_is_made_and_when_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_embeddings, "WORTH_S", 0.0)
+    monkeypatch.setattr(kept_embeddings, "CPU_BUDGET", 100)  # bytes
+    order = torch.arange(20).flip(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(kept_embeddings, "write_checked", lambda *_: False)
+        (found,) = kept(tmp_path).views("train", 20, [made(1.0)], order) or []
+        assert is_mapped(found)
+        assert torch.equal(found, made(1.0)(torch.arange(20)))
+    for _ in range(2):  # made, then read
+        (found,) = kept(tmp_path).views("train", 20, [made(1.0)], order) or []
+        assert is_mapped(found)
+        assert torch.equal(found, made(1.0)(torch.arange(20)))
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+
+
+def test_a_table_of_another_length_is_no_hit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def constant(index: Tensor) -> Tensor:
+        return torch.ones(len(index), 2)
+
+    monkeypatch.setattr(kept_embeddings, "WORTH_S", 0.0)
+    for count in (20, 24, 20):
+        (found,) = kept(tmp_path).views("train", count, [constant]) or []
+        assert len(found) == count
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    short = ({"embeddings": torch.zeros(3, 2)}, {})
+    monkeypatch.setattr(kept_embeddings, "read_checked", lambda *_: short)
+    (found,) = kept(tmp_path).views("train", 20, [constant]) or []
+    assert torch.equal(found, torch.ones(20, 2))
