@@ -94,9 +94,10 @@ def _lines(content: BundleFile) -> list[str]:
         f"(PyTorch's float32: {off.pytorch:.2g})"
     ]
     if off.strayed is not None and off.strayed.runtime + off.strayed.pytorch:
+        further = f"a difference above {off.permitted:.2g}"
         lines.append(
-            f"rounding decided another way   in {off.strayed.runtime} of {off.tasks} tasks "
-            f"(PyTorch's float32: {off.strayed.pytorch})"
+            f"{further:<31}in {off.strayed.runtime} of {off.tasks} tasks (PyTorch's float32: "
+            f"{off.strayed.pytorch})"
         )
     if off.ties:
         lines.append(
@@ -106,6 +107,12 @@ def _lines(content: BundleFile) -> list[str]:
     if parity.accuracy is not None:
         a = parity.accuracy
         lines.append(_accuracy(a, f"{a.tasks} tasks of {a.ways} ways, {a.shots} shots"))
+    if parity.error is not None:
+        e = parity.error
+        lines.append(
+            f"mean squared error             {e.runtime:.4g} on {e.tasks} tasks "
+            f"(PyTorch: {e.pytorch:.4g})"
+        )
     if parity.images is not None:
         i = parity.images
         lines.append(_accuracy(i, f"{i.images} images of {i.classes} classes"))

@@ -23,7 +23,14 @@ from metakd.exporting.shipped.labels import one_hot as columns
 from metakd.exporting.shipped.sessions import Session
 from metakd.models.cost import median_seconds
 from metakd.runs.record import known
-from metakd.runs.records_export import Accuracies, Difference, ImageAccuracies, Latency, Strayed
+from metakd.runs.records_export import (
+    Accuracies,
+    Difference,
+    ImageAccuracies,
+    Latency,
+    SquaredErrors,
+    Strayed,
+)
 
 __all__ = [
     "Differences",
@@ -32,6 +39,7 @@ __all__ = [
     "alike",
     "check",
     "difference_of",
+    "errors_of",
     "latency_of",
     "milliseconds",
     "one_hot",
@@ -44,13 +52,22 @@ SLACK = 20.0
 its largest difference, and PyTorch's is that of the median task."""
 STRAYED = 0.2
 """Of a student that adapts by gradient steps: the share of tasks in which a runtime may be further
-off, and twice as many as PyTorch's float32 is. There rounding decided between two ways, and later
+off, and twice as many as PyTorch's float32 is. Where rounding decides between two ways, later
 steps carry the difference on."""
+MORE_STRAYED, MOST_STRAYED = 0.25, 0.5
+"""The share of tasks by which that may exceed PyTorch's own number, and that it never exceeds."""
+AS_PYTORCH = 4.0
+"""How many times as far off as PyTorch's float32 another runtime may be where that is far off: in
+the same task, or of a student that takes steps in the worst one."""
+OF_LOGITS = 0.5
+"""How far off a strayed task may be in any case, of 1 + the largest logit."""
 ROUNDING, ROUNDING_ADAPTING = 1e-4, 1e-2
 """What it may be off at least, of 1 + the largest logit. Gradients pass max-pooling and ReLU, where
 the rounding of float32 decides between ways: an adapting student may differ more."""
 ACCURACY = 0.002
 """By how much the accuracies may differ, in which case a few answers were ties."""
+ERROR = 0.01
+"""By how much the mean squared errors of a regression may differ, of PyTorch's."""
 
 
 @dataclass(frozen=True)
@@ -218,9 +235,12 @@ class Differences:
         permitted = max(SLACK * statistics.median(self.pytorch), rounding * (1.0 + self.top))
         strayed = None
         if adapts:
-            beyond = [sum(one > permitted for one in by) for by in (self.runtime, self.pytorch)]
-            most = 2 * beyond[1] + int(STRAYED * tasks)
-            strayed = Strayed(runtime=beyond[0], pytorch=beyond[1], most=most)
+            strayed = self._strayed(permitted, tasks)
+        else:
+            both = zip(self.runtime, self.pytorch, strict=True)
+            beyond = [(off, AS_PYTORCH * own) for off, own in both if off > permitted]
+            if beyond and all(off <= most for off, most in beyond):  # badly conditioned tasks
+                permitted = max(most for _, most in beyond)
         return Difference(
             split=part,
             tasks=tasks,
@@ -232,6 +252,18 @@ class Differences:
             other_class=int((torch.cat(self.missed) > 0).sum()) if self.missed else 0,
             ties=int((torch.cat(self.margins) <= 2 * permitted).sum()) if self.margins else 0,
         )
+
+    def _strayed(self, permitted: float, tasks: int) -> Strayed:
+        runtime, pytorch = (
+            sum(one > permitted for one in by) for by in (self.runtime, self.pytorch)
+        )
+        most = min(
+            2 * pytorch + int(STRAYED * tasks),
+            pytorch + int(MORE_STRAYED * tasks),
+            int(MOST_STRAYED * tasks),
+        )
+        furthest = max(permitted, AS_PYTORCH * max(self.pytorch), OF_LOGITS * (1.0 + self.top))
+        return Strayed(runtime=runtime, pytorch=pytorch, most=most, furthest=furthest)
 
 
 def _worst(off: Tensor) -> float:
@@ -282,6 +314,30 @@ def accuracy_of(
         runtime=float(np.mean(values)),
         pytorch=float(pytorch.double().mean()),
         **known(run=run),
+    )
+
+
+def errors_of(
+    sessions: Sessions, batches: Iterable[TaskBatch], pytorch: Tensor, width: int
+) -> SquaredErrors:
+    """Compare mean squared errors of a regression on the same tasks.
+
+    Args:
+        sessions: the runtime's.
+        batches: the tasks, on the CPU.
+        pytorch: [tasks], the error of the run's own learner on each of them.
+        width: as in `solve`.
+    """
+    values = []
+    for batch in batches:
+        for task, found in zip(_alone(batch), solve(sessions, batch, width), strict=True):
+            off = found.astype(np.float64) - task.query_targets[0].double().numpy()
+            values.append(float(np.square(off).mean()))
+    assert len(values) == len(pytorch)
+    return SquaredErrors(
+        tasks=len(values),
+        runtime=float(np.mean(values)),
+        pytorch=float(pytorch.double().mean()),
     )
 
 
@@ -344,7 +400,9 @@ def one_thread() -> Iterator[None]:
 
 
 def check(
-    difference: Difference, accuracy: Accuracies | ImageAccuracies | None, runtime: str
+    difference: Difference,
+    accuracy: Accuracies | ImageAccuracies | SquaredErrors | None,
+    runtime: str,
 ) -> None:
     """Refuse an export that does not answer as PyTorch does.
 
@@ -352,16 +410,29 @@ def check(
         RunError: with the figures.
     """
     off, strayed = difference, difference.strayed
-    if off.largest > off.permitted and (strayed is None or strayed.runtime > strayed.most):
-        where = f"on {off.tasks} tasks"
-        if strayed is not None:
-            where = f"and in {strayed.runtime} of {off.tasks} tasks by too much"
+    where, most = f"on {off.tasks} tasks", off.permitted
+    wrong = off.largest > most
+    if wrong and strayed is not None and strayed.furthest is not None:
+        where = f"and in {strayed.runtime} of {off.tasks} tasks by too much"
+        wrong = strayed.runtime > strayed.most
+        if not wrong and off.largest > strayed.furthest:
+            wrong, where, most = True, "in one task", strayed.furthest
+    if wrong:
         raise RunError(
             f"{runtime} gives other answers than PyTorch: a logit differs by {off.largest:.2g} "
             f"{where}, where PyTorch's float32 differs from float64 by {off.pytorch:.2g} and "
-            f"{off.permitted:.2g} is permitted; nothing was written"
+            f"{most:.2g} is permitted; nothing was written"
         )
     if accuracy is None:
+        return
+    if isinstance(accuracy, SquaredErrors):
+        permitted = ERROR * accuracy.pytorch + off.permitted**2
+        if not abs(accuracy.runtime - accuracy.pytorch) <= permitted:
+            raise RunError(
+                f"{runtime} is not as accurate as PyTorch: its mean squared error is "
+                f"{accuracy.runtime:.4g}, PyTorch's {accuracy.pytorch:.4g} on {accuracy.tasks} "
+                "tasks; nothing was written"
+            )
         return
     if isinstance(accuracy, ImageAccuracies):
         answers, on = accuracy.images, f"{accuracy.images} images"

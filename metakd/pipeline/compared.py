@@ -13,7 +13,14 @@ from metakd.adaptation.algorithm import Algorithm
 from metakd.data.tasks import TaskBatch
 from metakd.errors import RunError, UserError
 from metakd.exporting.graphs.graph import AdaptingGraph, Graph
-from metakd.exporting.parity import Sessions, accuracy_of, check, difference_of, latency_of
+from metakd.exporting.parity import (
+    Sessions,
+    accuracy_of,
+    check,
+    difference_of,
+    errors_of,
+    latency_of,
+)
 from metakd.exporting.shipped.few_shot import CLASSIFIER
 from metakd.exporting.shipped.sessions import Session
 from metakd.exporting.whole_parity import classified
@@ -100,12 +107,14 @@ class Compared:
         difference = difference_of(learner, graph, sessions, few, width, part)
         check(difference, None, self.runtime)
         found: dict[str, Any] = {"difference": difference}
+        count = e.tasks if tasks is None else min(tasks, e.tasks)
+        eager, asked = self._eager(e.part, count, graph.steps), self._tasks(e.part, count)
         if data.has_classes:
-            count = e.tasks if tasks is None else min(tasks, e.tasks)
-            eager = self._eager(e.part, count, graph.steps)
-            asked = self._tasks(e.part, count)
             found["accuracy"] = accuracy_of(sessions, asked, eager, width, recorded)
             check(difference, found["accuracy"], self.runtime)
+        else:
+            found["error"] = errors_of(sessions, asked, eager, width)
+            check(difference, found["error"], self.runtime)
         first = next(self._tasks(part, 1))
         found["latency"] = latency_of(learner, graph, sessions, first, width)
         return found

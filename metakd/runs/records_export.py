@@ -29,6 +29,7 @@ __all__ = [
     "Latency",
     "Parity",
     "RuntimeName",
+    "SquaredErrors",
     "Strayed",
 ]
 
@@ -41,7 +42,8 @@ Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 class Strayed(Part):
     """Tasks in which a logit differs by more than is permitted, of a student that takes steps.
 
-    Rounding decided between two ways through ReLU or max-pooling, and further steps carried it on.
+    What is measured is the difference; as a rule rounding decided between two ways through ReLU or
+    max-pooling, and further steps carried it on.
     """
 
     runtime: Count
@@ -50,6 +52,8 @@ class Strayed(Part):
     """In PyTorch's float32."""
     most: Count
     """In how many the runtime may."""
+    furthest: Maybe[PositiveNumber] = None
+    """What would have been too large in any task; absent in older files."""
 
 
 class Difference(Part):
@@ -65,7 +69,8 @@ class Difference(Part):
     pytorch: Amount
     """The same of PyTorch in float32."""
     permitted: PositiveNumber
-    """What would have been too large, in more tasks than may stray."""
+    """What would have been too large, in more tasks than may stray. Without steps at least four
+    times PyTorch's difference in a task in which both are far off."""
     strayed: Maybe[Strayed] = None
     """Absent for a student that takes no gradient steps: none may stray."""
     other_class: Count
@@ -103,6 +108,16 @@ class ImageAccuracies(Part):
     """In results.json, over all of its images."""
 
 
+class SquaredErrors(Part):
+    """Mean squared error of a regression on the first of the run's own evaluation tasks."""
+
+    tasks: Positive
+    runtime: Amount
+    """In the runtime."""
+    pytorch: Amount
+    """The run's own learner in PyTorch, on the same tasks."""
+
+
 class Latency(Part):
     """Median times on one thread of the machine that exported, in ms; of PyTorch not compiled."""
 
@@ -121,6 +136,8 @@ class Parity(Part):
     difference: Difference
     accuracy: Maybe[Accuracies] = None
     """Absent for a regression and a whole dataset."""
+    error: Maybe[SquaredErrors] = None
+    """Of a regression."""
     images: Maybe[ImageAccuracies] = None
     """Of a whole dataset (`task=classes`)."""
     bytes: dict[str, Positive]
