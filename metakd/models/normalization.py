@@ -86,7 +86,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         alone = self._mode() == "batch" and not self._updates() and self.shared is None
         return alone and not self._is_hooked()
 
-    def statistics_for(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+    def take_statistics(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return mean and biased variance [channels] by which a pass normalises x, in three modes.
 
         In mode `record` they are remembered, as by the pass itself. Not for gradients.

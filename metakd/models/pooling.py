@@ -113,7 +113,7 @@ def norm_pool_relu(norm: nn.Module, x: Tensor) -> Tensor:
         and on_plain_cpu(x)
         and not bool((norm.weight < 0).any())
     ):
-        known = norm.statistics_for(x)
+        known = norm.take_statistics(x)
         if known is not None:
             weight, bias = (t.to(known[0].dtype) for t in (norm.weight, norm.bias))
             return F.relu(F.batch_norm(max_pool_2x2(x), *known, weight, bias, eps=norm.eps))
