@@ -84,9 +84,10 @@ def first_opened(folder: Path, files: Mapping[str, str], runtime: Runtime) -> di
             name: open_session(runtime.format, folder / file, 1) for name, file in files.items()
         }
     except ValueError as error:
+        other = "" if runtime.format == "onnx" else "; try --format onnx"
         raise UserError(
-            f"--format {runtime.format}: {runtime.format} does not run this student ({error}); "
-            "try --format onnx"
+            f"--format {runtime.format}: {runtime.format} does not run this student ({error})"
+            f"{other}"
         ) from error
 
 

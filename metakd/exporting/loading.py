@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from metakd.data.picture_preprocessing import PicturePreprocessing
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.text_preprocessing import TextPreprocessing
 from metakd.errors import UserError
@@ -22,6 +23,8 @@ from metakd.exporting.runtimes.runtime import runtime_of
 from metakd.exporting.shipped.classes import CLASSES, read_classes, write_classes
 from metakd.exporting.shipped.few_shot import CLASSIFIER
 from metakd.exporting.shipped.files import checked_file
+from metakd.exporting.shipped.pixels import MOST_SIDE
+from metakd.exporting.shipped.texts import MOST_LENGTH
 from metakd.plain_data import UnreadableError, parse_json, read_text
 from metakd.runs.record import read_file
 from metakd.runs.records_export import BundleFile
@@ -134,7 +137,11 @@ def open_exported(
     Raises:
         UserError: a damaged bundle, a missing runtime, or a setting that its graph does not have.
     """
-    content = read_file(folder / FILE, BundleFile)
+    try:
+        file = checked_file(folder, FILE)
+    except (OSError, ValueError) as error:  # a link that leads out
+        raise _damaged(folder / FILE, error) from error
+    content = read_file(file, BundleFile)
     if device not in ("auto", "cpu"):
         raise UserError(f"device={device}: the graphs of '{folder}' run on the processor: say cpu")
     if batchnorm not in (None, "inductive"):
@@ -162,6 +169,8 @@ def _trained(folder: Path, content: BundleFile) -> Trained:
         preprocessing = None if said is None else Preprocessing.from_plain(said)
         if preprocessing is None and content.kind != "regression":
             raise ValueError("no preprocessing of its examples")
+        if preprocessing is not None:
+            _check_sizes(preprocessing)
         if preprocessing is not None and preprocessing.shape != recipe.example_shape:
             raise ValueError("its preprocessing is of examples of another shape than its recipe")
         if content.kind != recipe.kind:
@@ -184,7 +193,7 @@ def _trained(folder: Path, content: BundleFile) -> Trained:
                     raise ValueError(f"the {suffix} file of its graph '{name}' is not listed")
         if isinstance(preprocessing, TextPreprocessing):
             preprocessing.encode(["a"])  # a tokenizer that is none
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, OverflowError) as error:
         if isinstance(error, UserError):
             raise
         raise _damaged(folder / FILE, error) from error
@@ -212,6 +221,15 @@ def _trained(folder: Path, content: BundleFile) -> Trained:
         content.calibration,
         content.dataset,
     )
+
+
+def _check_sizes(preprocessing: Preprocessing) -> None:
+    """Refuse examples that run.py refuses, too: more than there is memory for."""
+    if isinstance(preprocessing, PicturePreprocessing):
+        if max(preprocessing.shape[1:]) > MOST_SIDE:
+            raise ValueError(f"pictures have at most {MOST_SIDE} pixels on a side")
+    elif isinstance(preprocessing, TextPreprocessing) and max(preprocessing.shape) > MOST_LENGTH:
+        raise ValueError(f"texts have at most {MOST_LENGTH} ids")
 
 
 def _damaged(file: Path, why: object) -> UserError:

@@ -14,6 +14,7 @@ from metakd.errors import UserError
 from metakd.exporting import bundle
 from metakd.exporting.bundle import first_opened
 from metakd.exporting.graphs.adapting import adapting_graph
+from metakd.exporting.runtimes.onnx import OnnxRuntime
 from metakd.exporting.runtimes.openvino import OpenVino
 from metakd.exporting.shipped.session_openvino import said
 from metakd.using.learner import Trained
@@ -45,6 +46,8 @@ def test_a_graph_that_was_just_written_names_no_folder_of_the_machine(
     assert str(refused.value) == (
         f"--format openvino: openvino does not run this student ({WHY}); try --format onnx"
     )
+    with pytest.raises(UserError, match=r"onnx does not run this student .*shape\)$"):  # no advice
+        first_opened(tmp_path, {"model": "model.onnx"}, OnnxRuntime())
 
 
 def test_openvino_normalises_by_a_batch_of_its_own(

@@ -68,9 +68,12 @@ def write_classes(folder: Path, kept: np.ndarray, labels: np.ndarray, names: Seq
         OSError: it cannot be written.
     """
     new = folder / f".{CLASSES}.{os.getpid()}"
+    made = False
     try:
         with new.open("xb") as file:  # never through a link that lies there already
+            made = True
             np.savez(file, kept=kept, labels=labels, names=np.array(list(names)))
         os.replace(new, folder / CLASSES)
     finally:
-        new.unlink(missing_ok=True)
+        if made:  # else it is somebody else's
+            new.unlink(missing_ok=True)

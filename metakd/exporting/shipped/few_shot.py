@@ -88,7 +88,7 @@ class FewShot:
         """
         try:
             return np.stack([self.examples.read(one) for one in sources])
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:  # ids of a tokenizer that int32 does not hold
             raise WrongBundleError(str(error)) from None
 
     def add(self, name: str, sources: Sequence[Any]) -> None:

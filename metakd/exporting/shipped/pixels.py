@@ -67,8 +67,11 @@ class Pictures:
         if not 0 < self.central <= 1:
             raise ValueError("preprocessing: central is above 0 and at most 1")
         # Term by term as MetaKD computes it, so that the floats are the same.
-        self.scale = (np.float32(1.0) / (np.float32(255.0) * std)).reshape(-1, 1, 1)
-        self.shift = (-mean / std).reshape(-1, 1, 1)
+        with np.errstate(over="ignore", divide="ignore"):  # refused
+            self.scale = (np.float32(1.0) / (np.float32(255.0) * std)).reshape(-1, 1, 1)
+            self.shift = (-mean / std).reshape(-1, 1, 1)
+        if not (np.isfinite(self.scale).all() and np.isfinite(self.shift).all()):
+            raise ValueError("preprocessing: std is too small")
 
     @property
     def kept(self) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -17,9 +17,13 @@ import numpy as np
 
 from metakd.data.class_names import class_name
 
-__all__ = ["SUFFIXES", "Texts"]
+__all__ = ["MOST_LENGTH", "SUFFIXES", "Texts"]
 
 SUFFIXES = (".txt", ".text")
+MOST_LENGTH, MOST_BUCKETS = 1 << 20, (1 << 31) - 1
+"""Ids of a text, for which there is memory, and different ones, which int32 holds."""
+MOST_SIZES = 64
+"""Sizes of pieces, and characters of a piece."""
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -40,11 +44,18 @@ class Texts:
     def __init__(self, said: Mapping[str, Any]) -> None:
         self.length, self.lower = int(said["length"]), bool(said["lower"])
         self.reads, self.tokenizer = str(said["reads"]), None
-        if self.length < 1:
-            raise ValueError("length must be positive")
+        if not 1 <= self.length <= MOST_LENGTH:
+            raise ValueError(f"preprocessing: length is between 1 and {MOST_LENGTH}")
         if self.reads == "ngrams":
             self.buckets = int(said["buckets"])
             self.sizes = tuple(int(size) for size in said["sizes"])
+            if not 1 <= self.buckets <= MOST_BUCKETS:
+                raise ValueError(f"preprocessing: buckets is between 1 and {MOST_BUCKETS}")
+            if len(self.sizes) > MOST_SIZES or not all(1 <= n <= MOST_SIZES for n in self.sizes):
+                raise ValueError(
+                    f"preprocessing: sizes are at most {MOST_SIZES}, each between 1 and "
+                    f"{MOST_SIZES}"
+                )
         elif self.reads in ("tokens", "wordpieces"):
             import tokenizers
 

@@ -21,6 +21,8 @@ from metakd.exporting.shipped.labels import MOST_WAYS
 
 SAID: dict[str, Any] = {"channels": 1, "height": 4, "width": 4, "mean": [0.5], "std": [0.25]}
 SAID |= {"reading": {"crop": True, "background": 255, "white": None}}
+TEXTS: dict[str, Any] = {"kind": "text", "reads": "ngrams", "length": 8, "lower": True}
+TEXTS |= {"buckets": 97, "sizes": [3, 4]}
 
 
 def bundle(folder: Path, **other: Any) -> Path:
@@ -114,6 +116,13 @@ def test_weights_beside_a_graph_are_checked(
         (("preprocessing", "width"), 0, "height and width"),
         (("preprocessing", "mean"), [1e300], "mean has to be finite"),
         (("preprocessing", "std"), [0.0], "std above 0"),
+        (("preprocessing", "std"), [1e-45], "std is too small"),
+        (("preprocessing",), {**TEXTS, "length": 10**13}, "length is between 1 and"),
+        (("preprocessing",), {**TEXTS, "length": 0}, "length is between 1 and"),
+        (("preprocessing",), {**TEXTS, "buckets": 10**30}, "buckets is between 1 and"),
+        (("preprocessing",), {**TEXTS, "buckets": 0}, "buckets is between 1 and"),
+        (("preprocessing",), {**TEXTS, "sizes": [3, 0]}, "sizes are at most"),
+        (("preprocessing",), {**TEXTS, "sizes": [3] * 65}, "sizes are at most"),
         (("preprocessing", "central"), -1.0, "central is above 0"),
         (("preprocessing", "reading", "background"), 10**9, "background is between"),
         (("preprocessing", "reading", "white"), 0.0, "white is above 0"),
@@ -140,9 +149,11 @@ def test_as_many_columns_as_a_bundle_may_claim(
     for name in "ab":
         student.add(name, [picture])
     tracemalloc.start()
-    assert student.probabilities([picture, picture]).tolist() == [[1, 0], [0, 1]]
-    assert tracemalloc.get_traced_memory()[1] < 32 << 20  # not a square of them
-    tracemalloc.stop()
+    try:
+        assert student.probabilities([picture, picture]).tolist() == [[1, 0], [0, 1]]
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20  # not a square of them
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_bundle_json_that_is_no_file_of_the_bundle(tmp_path: Path) -> None:
@@ -167,8 +178,9 @@ def test_a_bundle_json_that_is_no_file_of_the_bundle(tmp_path: Path) -> None:
 def test_classes_are_not_written_through_a_link(tmp_path: Path, picture: Path) -> None:
     student = FewShot(bundle(tmp_path / "made"))
     student.add("a", [picture])
-    outside = tmp_path / "outside"
-    (student.folder / f".{CLASSES}.{os.getpid()}").symlink_to(outside)
+    outside, link = tmp_path / "outside", student.folder / f".{CLASSES}.{os.getpid()}"
+    link.symlink_to(outside)
     with pytest.raises(WrongBundleError, match="cannot be written"):
         student.save()
     assert not outside.exists()
+    assert link.is_symlink()  # somebody else's

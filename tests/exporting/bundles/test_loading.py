@@ -22,6 +22,8 @@ import metakd
 from metakd.cli import main
 from metakd.errors import UserError
 
+TEXT: dict[str, Any] = {"kind": "text", "reads": "bytes", "length": 10**13, "lower": True}
+TEXT |= {"text": "text", "label": "label"}
 Call = Callable[..., str]
 
 
@@ -135,6 +137,8 @@ def refused(folder: Path, shown: Path, capsys: pytest.CaptureFixture[str]) -> st
         (("recipe", "kind"), "regression", "its recipe of regression"),
         (("preprocessing",), None, "no preprocessing"),
         (("preprocessing", "std"), [0.0], "std must be positive"),
+        (("preprocessing", "height"), 10**9, "at most 16384 pixels on a side"),
+        (("preprocessing",), TEXT, "texts have at most 1048576 ids"),
         (("preprocessing", "reading", "background"), -1, "background is between 0 and 255"),
         (("preprocessing", "reading", "white"), 0.0, "white is above 0"),
         (("calibration",), {"scale": 1}, "'calibration"),
@@ -225,6 +229,10 @@ def test_links_that_lead_out(
     (made / "model.onnx").unlink()
     (made / "model.onnx").symlink_to(outside)
     assert "'model.onnx' is no file of the bundle" in refused(made, shown, capsys)
+    (made / "bundle.json").rename(tmp_path / "elsewhere.json")
+    (made / "bundle.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(UserError, match=r"'bundle\.json' is no file of the bundle"):
+        metakd.load(made)
 
 
 def test_an_empty_folder_and_a_picture_that_is_a_bomb(
