@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +19,13 @@ from metakd.algorithms.protonet import ProtoNet
 from metakd.algorithms.supervised import Supervised
 from metakd.data.changed import changed_by
 from metakd.data.images import ImageData
+from metakd.distributed.group import ALONE, Group
 from metakd.errors import UserError
 from metakd.stages.evaluate import (
     EvaluationSetting,
+    embed_changed,
     embed_split,
+    embed_supports,
     evaluate,
     evaluation_tasks,
     mean_embedding,
@@ -98,6 +104,61 @@ def test_a_support_embedding_is_the_mean_of_its_versions(
     expected = -(asked[:, :, None] - centres[:, None]).square().sum(-1)
     assert torch.allclose(found.logits[:20], expected, atol=1e-3)
     assert found.figures()["augmented_shots"] == 4
+
+
+class Half(Group):
+    """One of two processes, which are threads here."""
+
+    size = 2
+
+    def __init__(self, rank: int, hands: dict[int, Any], both: Barrier) -> None:
+        self.rank, self._hands, self._both = rank, hands, both
+
+    def gather(self, value: Any) -> list[Any]:
+        self._hands[self.rank] = value
+        self._both.wait(timeout=60)
+        return [self._hands[0], self._hands[1]]
+
+
+def test_two_processes_embed_the_support_images_that_one_does(
+    tiny: ImageData, backbone: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageData, "at_once", 8)  # images of a piece of the work
+    learner = ProtoNet(backbone)
+    setting = EvaluationSetting("test", SPEC, 4, 7, versions=Versions(3, ("flip",)))
+    clean = embed_split(learner, tiny, "test", FULL)
+    changed = embed_changed(learner, tiny, FULL)
+
+    def supports(group: Group) -> Tensor:
+        return embed_supports(tiny, [setting], clean, changed, group)
+
+    hands: dict[int, Any] = {}
+    both = Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(supports, [Half(rank, hands, both) for rank in range(2)]))
+    assert len(hands[0]) - len(hands[1]) in (0, 1)  # each has embedded its share
+    assert hands[1]
+    alone = supports(ALONE)
+    assert alone.isnan().any()  # images that no task holds
+    for one in found:
+        torch.testing.assert_close(one, alone, rtol=0, atol=0, equal_nan=True)
+
+
+def test_shots_measured_together_give_what_each_gives_alone(
+    tiny: ImageData, backbone: nn.Module
+) -> None:
+    learner = Judged(ProtoNet(backbone), versions=3)
+    settings = [
+        EvaluationSetting("test", TaskSpec(3, shots, 4), 4, 7, versions=Versions(3, ("affine",)))
+        for shots in (1, 5)
+    ]
+    clean = embed_split(learner, tiny, "test", FULL)
+    supports = embed_supports(tiny, settings, clean, embed_changed(learner, tiny, FULL))
+    for setting in settings:
+        known = {"embeddings": clean, "supports": supports}
+        together = evaluate(learner, tiny, setting, precision=FULL, **known)[0]
+        alone = evaluate(learner, tiny, setting, precision=FULL)[0]
+        assert torch.allclose(together.logits, alone.logits, atol=1e-4)
 
 
 def test_in_one_pass_as_from_tables(
