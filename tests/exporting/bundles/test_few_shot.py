@@ -18,6 +18,7 @@ from metakd.exporting.shipped import few_shot
 from metakd.exporting.shipped.classes import CLASSES, write_classes
 from metakd.exporting.shipped.few_shot import FewShot, WrongBundleError
 from metakd.exporting.shipped.labels import MOST_WAYS
+from metakd.exporting.shipped.texts import Texts
 
 SAID: dict[str, Any] = {"channels": 1, "height": 4, "width": 4, "mean": [0.5], "std": [0.25]}
 SAID |= {"reading": {"crop": True, "background": 255, "white": None}}
@@ -137,6 +138,12 @@ def test_numbers_that_cannot_be(tmp_path: Path, keys: Sequence[str], to: Any, li
     (folder / "bundle.json").write_text(json.dumps(content))
     with pytest.raises(WrongBundleError, match=line):
         FewShot(folder)
+
+
+def test_an_id_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Texts, "_ids", lambda *_: [1 << 32])  # of a tokenizer that says so
+    with pytest.raises(WrongBundleError, match="out of bounds"):
+        FewShot(bundle(tmp_path / "made", preprocessing=TEXTS)).add("a", ["text"])
 
 
 def test_as_many_columns_as_a_bundle_may_claim(
