@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from metakd.cli.export import _lines
 from metakd.data.tasks import TaskBatch
 from metakd.errors import RunError
 from metakd.exporting.graphs.graph import AdaptingGraph
@@ -120,3 +121,22 @@ def test_a_regression_has_its_errors_compared(
     else:
         with pytest.raises(RunError, match=r"mean squared error is .* on 3 tasks"):
             made.parity(None, None)
+
+
+def test_what_is_said_of_tasks_that_stray_and_of_errors() -> None:
+    usual = [1e-6] * 9
+    said: Any = SimpleNamespace(
+        parity=SimpleNamespace(
+            difference=differing([*usual, 0.3], [*usual, 1e-6], adapts=True),
+            error=SquaredErrors(tasks=9, runtime=0.501, pytorch=0.5),
+            accuracy=None,
+            images=None,
+            bytes={"model": 1200},
+            latency=Latency(),
+        )
+    )
+    lines = _lines(said)
+    assert lines[1] == (
+        "a difference above 0.02        in 1 of 10 tasks (PyTorch's float32: 0)"  # a fact, no cause
+    )
+    assert lines[2] == "mean squared error             0.501 on 9 tasks (PyTorch: 0.5)"
