@@ -100,7 +100,8 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
     ]
     for key in sorted(typed):
         group, _, setting = key.partition(".")
-        if key == "pretrain.cache" and teacher_used and not regression:
+        elsewhere = config.teacher.checkpoint is not None or config.teacher.pretrained
+        if key == "pretrain.cache" and teacher_used and elsewhere and not regression:
             continue  # a teacher from elsewhere has embeddings, too
         if group in idle and (setting or getattr(getattr(config, group), "enabled", False)):
             lines.append(f"{key} changes nothing: {idle[group]}")

@@ -16,6 +16,7 @@ def test_embeddings_of_a_teacher_from_elsewhere_are_kept_or_not() -> None:
     assert compose([*words, "distill=embedding", "teacher.checkpoint=runs/old"]).warnings == ()
     idle = ("pretrain.cache changes nothing: pretrain is switched off",)
     assert compose([*words, "distill=none"]).warnings == idle
+    assert compose([*words, "distill=embedding", "distill.teacher_mode=learned"]).warnings == idle
 
 
 def test_labels_that_are_adapted_to_are_not_smoothed() -> None:
