@@ -98,11 +98,12 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         if why
         for word in sorted(w for w in typed if w == key or w.startswith(f"{key}."))
     ]
+    elsewhere = config.teacher.checkpoint is not None or config.teacher.pretrained
+    embeds = teacher_used and elsewhere and not regression
     for key in sorted(typed):
         group, _, setting = key.partition(".")
-        elsewhere = config.teacher.checkpoint is not None or config.teacher.pretrained
-        if key == "pretrain.cache" and teacher_used and elsewhere and not regression:
-            continue  # a teacher from elsewhere has embeddings, too
+        if key == "pretrain.cache" and embeds:
+            continue  # it is also about the embeddings of a teacher from elsewhere
         if group in idle and (setting or getattr(getattr(config, group), "enabled", False)):
             lines.append(f"{key} changes nothing: {idle[group]}")
     return lines

@@ -62,15 +62,13 @@ def write_graphs(folder: Path, graph: Graph, runtime: Runtime) -> dict[str, str]
     return files
 
 
-def opened(
-    folder: Path, files: Mapping[str, str], runtime: Runtime, threads: int = 1
-) -> dict[str, Session]:
+def opened(folder: Path, files: Mapping[str, str], runtime: Runtime) -> dict[str, Session]:
     """Return a bundle's graphs by name, open in their runtime.
 
     Raises:
         UserError: see `Runtime.open`.
     """
-    return {name: runtime.open(folder / file, threads) for name, file in files.items()}
+    return {name: runtime.open(folder / file) for name, file in files.items()}
 
 
 def first_opened(folder: Path, files: Mapping[str, str], runtime: Runtime) -> dict[str, Session]:

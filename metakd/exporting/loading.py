@@ -197,7 +197,7 @@ def _trained(folder: Path, content: BundleFile) -> Trained:
         if isinstance(error, UserError):
             raise
         raise _damaged(folder / FILE, error) from error
-    graphs = opened(folder, content.graphs, runtime, threads=0)
+    graphs = opened(folder, content.graphs, runtime)
     if classes:
         network = ByClassifier(graphs[CLASSIFIER], str(folder), len(classes)).eval()
         recipe = replace(recipe, precision="float32")  # that of the graph

@@ -74,17 +74,7 @@ class KeptEmbeddings:
         made: Sequence[Callable[[Tensor], Tensor]],
         order: Tensor | None = None,
     ) -> list[Tensor] | None:
-        """Return embeddings [images, size] float32 on the CPU, view by view, kept or made now.
-
-        Args:
-            split: of whose images.
-            count: of its images.
-            made: what makes each view.
-            order: [count] int64, in which they are best made; None: as they come.
-
-        Returns:
-            None: they are not kept, and not worth keeping.
-        """
+        """See `Kept.views`."""
         order = torch.arange(count, device=self._device) if order is None else order
         few = order[max(0, (count - PROBE) // 2) :][:PROBE]
         answers = [make(few).cpu() for make in made] if self._by_answers else []

@@ -74,14 +74,14 @@ class Runtime(ABC):
             UserError: the runtime cannot hold it.
         """
 
-    def open(self, file: Path, threads: int = 1) -> Session:
-        """Return a graph ready to run.
+    def open(self, file: Path) -> Session:
+        """Return a graph ready to run, on as many threads as the runtime chooses.
 
         Raises:
             UserError: the runtime is not installed, or takes the file for none of its graphs.
         """
         try:
-            return open_session(self.format, file, threads)
+            return open_session(self.format, file)
         except ImportError as error:
             raise UserError(
                 f"'{file}' needs a runtime that is not installed: type {self.install} "
