@@ -102,8 +102,8 @@ def norm_pool_relu(norm: nn.Module, x: Tensor) -> Tensor:
         and norm.affine
         and norm.by_batch_alone
         and x.dtype is not torch.bfloat16  # whose pixels are scattered number by number
+        and on_plain_cpu(x)  # before the layout, which vmap does not tell
         and x.is_contiguous(memory_format=torch.channels_last)
-        and on_plain_cpu(x)
     ):
         return normalise_pool_relu(x, norm.weight, norm.bias, norm.eps)
     if (

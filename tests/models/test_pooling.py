@@ -62,6 +62,15 @@ def test_under_torch_func() -> None:
     assert gradient.sum() == 2 * 4 * 9
 
 
+def test_after_batch_norm_under_vmap() -> None:
+    """Each element by its own statistics, as without vmap: so MAML's tasks are batched on a GPU."""
+    norm, x = BatchNorm2d(4), torch.randn(3, 2, 4, 6, 6)
+    with batchnorm_mode(norm, "batch"):
+        norm.eval()
+        batched = torch.func.vmap(lambda one: norm_pool_relu(norm, one))(x)
+        torch.testing.assert_close(batched, torch.stack([norm_pool_relu(norm, one) for one in x]))
+
+
 @pytest.mark.parametrize("mode", ["running", "record", "recorded"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("negative", [False, True])
