@@ -11,9 +11,12 @@ from metakd.distillation.distillation import Distillation, embeddings_of
 from metakd.distillation.divergences import similarity_of_units, unit
 from metakd.distillation.kd import check_temperature, soft_target_loss
 from metakd.distillation.objective import Answer, Needs
+from metakd.errors import UserError, nearest
 from metakd.models.network import Prediction
 
 __all__ = ["EmbeddingMatch"]
+
+CONNECTORS = ("learned", "orthogonal")
 
 
 class EmbeddingMatch(Distillation):
@@ -30,6 +33,12 @@ class EmbeddingMatch(Distillation):
     are leading task dimensions). No term but the labels' and KL's needs classes, so it works on
     whole batches and inside episodes alike.
 
+    A learned A can be any linear map, so that the cosines of the student's embeddings, by which it
+    is judged, need not become the teacher's. With `connector="orthogonal"` the columns of A stay
+    orthonormal (AᵀA = I; each update is followed by a QR decomposition, a retraction onto these
+    matrices), which leaves all cosines as they are (Miles et al., "VkD: Improving Knowledge
+    Distillation using Orthogonal Projections", CVPR 2024, there by another parametrisation).
+
     Terms `loss/ce`, `loss/embedding`, `loss/similarity`, `loss/kd` (before their weights); one
     whose weight is 0 is neither computed nor logged, and A is not made if it has no use. Computes
     in float32, also inside an autocast region.
@@ -43,9 +52,11 @@ class EmbeddingMatch(Distillation):
         similarity_weight: weight of the similarities.
         kd_weight: weight of the soft targets.
         temperature: τ of the soft targets.
+        connector: what A is, `learned` or `orthogonal`.
 
     Raises:
-        UserError: a weight is negative, all are 0, or the temperature is not positive.
+        UserError: a weight is negative, all are 0, the temperature is not positive, there is no
+            such connector, or it is to be orthogonal from a longer embedding to a shorter one.
     """
 
     needs: ClassVar[Needs] = {
@@ -68,6 +79,7 @@ class EmbeddingMatch(Distillation):
         similarity_weight: float = 20.0,
         kd_weight: float = 0.0,
         temperature: float = 4.0,
+        connector: str = "learned",
     ) -> None:
         super().__init__(student_size, teacher_size, teacher_mean)
         self.weigh(
@@ -78,9 +90,19 @@ class EmbeddingMatch(Distillation):
             kd_weight=kd_weight,
         )
         self.temperature = check_temperature(temperature)
+        self.orthogonal = _is_orthogonal(connector)
         self.projection = (
             nn.Linear(student_size, teacher_size, bias=False) if embedding_weight else None
         )
+        if self.orthogonal and self.projection is not None:
+            if student_size > teacher_size:
+                raise UserError(
+                    f"distill.options.connector=orthogonal: the student's embeddings have "
+                    f"{student_size} numbers, the teacher's {teacher_size}, and no map to fewer "
+                    "keeps all angles; type distill.options.connector=learned, or a smaller "
+                    "student's embedding (of conv4 student.options.projection)"
+                )
+            nn.init.orthogonal_(self.projection.weight)
         mean = torch.zeros(teacher_size) if teacher_mean is None else teacher_mean.detach().clone()
         if mean.shape != (teacher_size,):
             raise ValueError(f"teacher_mean has shape {tuple(mean.shape)}, not ({teacher_size},)")
@@ -117,9 +139,27 @@ class EmbeddingMatch(Distillation):
             weighted["loss/kd"] = (self.kd_weight, kd)
         return weighted
 
+    @torch.no_grad()
+    def advance(self) -> dict[str, float]:
+        """See `Objective.advance`: an orthogonal A, moved by the update, is made so again."""
+        if self.orthogonal and self.projection is not None:
+            weight = self.projection.weight
+            q, r = torch.linalg.qr(weight.double())
+            weight.copy_(q * r.diagonal().sign())
+        return super().advance()
+
     def extra_repr(self) -> str:
         """Return the weights, for `print`."""
         return (
             f"ce={self.ce_weight:g}, embedding={self.embedding_weight:g}, "
             f"similarity={self.similarity_weight:g}, kd={self.kd_weight:g}"
         )
+
+
+def _is_orthogonal(connector: str) -> bool:
+    if connector not in CONNECTORS:
+        raise UserError(
+            f"distill.options.connector={connector} is none of {', '.join(CONNECTORS)}."
+            + nearest(str(connector), CONNECTORS)
+        )
+    return connector == "orthogonal"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metakd.errors import UserError
 from metakd.models.dropblock import drop_block
 from metakd.models.normalization import make_norm
 from metakd.models.pooling import norm_pool_relu
@@ -50,16 +51,18 @@ class Conv4(nn.Module):
         dropblock: probability of DropBlock after the last two blocks; null: none.
         average: average the last map over its pixels rather than flatten it; published MAML does
             so on Omniglot.
+        projection: numbers of a linear layer without bias after that, which is the embedding then;
+            null: none.
         block_size: side of DropBlock's squares; null: 5 pixels for images of 64 pixels or more, 2
             for smaller ones.
 
     Raises:
-        UserError: unusable widths, norm, input shape or DropBlock.
+        UserError: unusable widths, norm, input shape, DropBlock or projection.
 
     Attributes:
         embedding_size: numbers of an embedding.
         map_shape: (channels, height, width) of the map that the embedding is, flattened; None if
-            averaged.
+            averaged or projected.
     """
 
     embedding_size: int
@@ -75,6 +78,7 @@ class Conv4(nn.Module):
         norm: str = "batch",
         dropblock: float | None = None,
         average: bool = False,
+        projection: int | None = None,
         block_size: int | None = None,
     ) -> None:
         super().__init__()
@@ -89,10 +93,18 @@ class Conv4(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.stage_paths = {f"stage{i + 1}": f"blocks.{i}" for i in range(len(blocks))}
         self.average = average
-        self.map_shape = None if average else (channels, height, breadth)
-        self.embedding_size = channels if average else channels * height * breadth
+        size = channels if average else channels * height * breadth
+        if projection is not None and (type(projection) is not int or projection < 1):
+            raise UserError(
+                f"conv4: options.projection={projection} must be a whole number from 1 on, or null"
+            )
+        self.projection = None if projection is None else nn.Linear(size, projection, bias=False)
+        flat = not average and projection is None
+        self.map_shape = (channels, height, breadth) if flat else None
+        self.embedding_size = size if projection is None else projection
 
     def forward(self, images: Tensor) -> Tensor:
         """Return embeddings [n, embedding_size] of images [n, channels, height, width]."""
         maps = self.blocks(images)
-        return maps.mean((2, 3)) if self.average else maps.flatten(1)
+        numbers = maps.mean((2, 3)) if self.average else maps.flatten(1)
+        return numbers if self.projection is None else self.projection(numbers)

@@ -65,6 +65,47 @@ def test_projection_is_linear_without_bias_and_learns() -> None:
     assert objective.projection.weight.grad.abs().max() > 0
 
 
+def test_orthogonal_connector_keeps_cosines_through_updates() -> None:
+    torch.manual_seed(0)
+    objective = EmbeddingMatch(4, 7, ce_weight=0.0, connector="orthogonal").double()
+    assert objective.projection is not None
+    optimizer = torch.optim.SGD(objective.parameters(), lr=10.0)
+    student, labels, answer = _random(1)
+    before = objective.projection.weight.detach().clone()
+    start = objective(student, labels, answer)["loss/embedding"]
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = objective(student, labels, answer)["loss/embedding"]
+        loss.backward()
+        optimizer.step()
+        objective.advance()
+        weight = objective.projection.weight.detach()
+        torch.testing.assert_close(weight.T @ weight, torch.eye(4).double(), rtol=0, atol=1e-6)
+    assert objective(student, labels, answer)["loss/embedding"] < start - 0.05
+    assert not torch.allclose(before, weight, atol=0.1)
+
+
+def test_an_orthogonal_matrix_is_left_as_it_is() -> None:
+    objective = EmbeddingMatch(4, 7, connector="orthogonal")
+    assert objective.projection is not None
+    before = objective.projection.weight.detach().clone()
+    objective.advance()
+    torch.testing.assert_close(objective.projection.weight, before, rtol=0, atol=1e-6)
+    learned = EmbeddingMatch(4, 7)
+    assert learned.projection is not None
+    before = learned.projection.weight.detach().clone()
+    learned.advance()
+    assert torch.equal(learned.projection.weight, before)
+
+
+def test_connectors_that_cannot_be_are_refused() -> None:
+    with pytest.raises(UserError, match=r"connector=orthogonal: .* 8 numbers, the teacher's 7"):
+        EmbeddingMatch(8, 7, connector="orthogonal")
+    EmbeddingMatch(8, 7, embedding_weight=0.0, connector="orthogonal")  # no connector at all
+    with pytest.raises(UserError, match=r"connector=orthgonal .*learned, orthogonal.*orthogonal"):
+        EmbeddingMatch(4, 7, connector="orthgonal")
+
+
 def test_lengths_of_embeddings_do_not_matter() -> None:
     student, labels, answer = _random()
     objective = EmbeddingMatch(4, 7).double()

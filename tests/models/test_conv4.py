@@ -57,6 +57,24 @@ def test_average_of_the_last_map() -> None:
     torch.testing.assert_close(mean(x), flat(x).unflatten(1, (8, 4)).mean(2))
 
 
+@pytest.mark.parametrize("average", [False, True])
+def test_projection_is_a_linear_layer_on_the_last_map(average: bool) -> None:
+    net = Conv4((3, 32, 32), width=8, average=average, projection=5).eval()
+    bare = Conv4((3, 32, 32), width=8, average=average).eval()
+    bare.load_state_dict({k: v for k, v in net.state_dict().items() if k != "projection.weight"})
+    x = torch.randn(3, 3, 32, 32)
+    assert net.embedding_size == 5
+    assert net.map_shape is None
+    assert net.projection is not None
+    torch.testing.assert_close(net(x), bare(x) @ net.projection.weight.T)
+
+
+@pytest.mark.parametrize("size", [0, -3, 2.0, True])
+def test_projection_of_no_size_is_refused(size: object) -> None:
+    with pytest.raises(UserError, match=r"options\.projection=.* whole number from 1"):
+        Conv4((3, 32, 32), projection=size)  # type: ignore[arg-type]
+
+
 def test_it_is_convolution_norm_relu_pool() -> None:
     torch.manual_seed(0)
     net = Conv4((3, 32, 32), widths=[4, 6, 8, 10]).double()
