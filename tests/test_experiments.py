@@ -74,6 +74,8 @@ def narrow(file: Path) -> list[str]:
             small.append(f"{who}.widths=[4,4,8,8]")
         elif "width" in settings:
             small.append(f"{who}.width=4")
+        if "projection" in settings.get("options", {}):
+            small.append(f"{who}.options.projection=4")
     return small
 
 
