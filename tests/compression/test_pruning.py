@@ -72,6 +72,7 @@ def test_the_embedding_stays_unless_it_is_asked_for() -> None:
     "make",
     [
         pytest.param(lambda: Conv4(SHAPE, width=8, norm="group"), id="groups"),
+        pytest.param(lambda: Conv4(SHAPE, width=8, projection=4), id="projection"),
         pytest.param(lambda: MobileNetSmall(SHAPE, width=4), id="depthwise"),
         pytest.param(lambda: ResNet8(SHAPE, width=4), id="residual"),
     ],
