@@ -141,7 +141,8 @@ def _map_of(backbone: nn.Module) -> tuple[int, int, int]:
         found = "no feature map" if shape is None else f"a map of {shape[1]}x{shape[2]} pixels"
         raise UserError(
             f"algorithm.options.module=conv: the student's embedding is {found}, and convolutions "
-            "need one of at least 2x2 (student=conv4 gives that from 32x32 images on); "
+            "need one of at least 2x2 (student=conv4 gives that from 32x32 images on, without "
+            "options.average and options.projection); "
             "type algorithm.options.module=mlp"
         )
     channels, height, breadth = shape

@@ -56,7 +56,8 @@ class EmbeddingMatch(Distillation):
 
     Raises:
         UserError: a weight is negative, all are 0, the temperature is not positive, there is no
-            such connector, or it is to be orthogonal from a longer embedding to a shorter one.
+            such connector, or it is to be orthogonal and there is none, or from a longer embedding
+            to a shorter one.
     """
 
     needs: ClassVar[Needs] = {
@@ -94,13 +95,18 @@ class EmbeddingMatch(Distillation):
         self.projection = (
             nn.Linear(student_size, teacher_size, bias=False) if embedding_weight else None
         )
-        if self.orthogonal and self.projection is not None:
+        if self.orthogonal:
+            if self.projection is None:
+                raise UserError(
+                    "connector=orthogonal has no use with distill=embedding's embedding_weight=0; "
+                    "set embedding_weight above 0, or connector=learned"
+                )
             if student_size > teacher_size:
                 raise UserError(
-                    f"distill.options.connector=orthogonal: the student's embeddings have "
+                    f"connector=orthogonal of distill=embedding: the student's embeddings have "
                     f"{student_size} numbers, the teacher's {teacher_size}, and no map to fewer "
-                    "keeps all angles; type distill.options.connector=learned, or a smaller "
-                    "student's embedding (of conv4 student.options.projection)"
+                    "keeps all angles; set connector=learned, or make the student's embedding "
+                    "smaller (of conv4 by student.options.projection)"
                 )
             nn.init.orthogonal_(self.projection.weight)
         mean = torch.zeros(teacher_size) if teacher_mean is None else teacher_mean.detach().clone()
@@ -144,8 +150,8 @@ class EmbeddingMatch(Distillation):
         """See `Objective.advance`: an orthogonal A, moved by the update, is made so again."""
         if self.orthogonal and self.projection is not None:
             weight = self.projection.weight
-            q, r = torch.linalg.qr(weight.double())
-            weight.copy_(q * r.diagonal().sign())
+            q, r = torch.linalg.qr(weight.cpu().double())  # MPS has no float64
+            weight.copy_(torch.where(r.diagonal() < 0, -q, q))
         return super().advance()
 
     def extra_repr(self) -> str:
@@ -159,7 +165,7 @@ class EmbeddingMatch(Distillation):
 def _is_orthogonal(connector: str) -> bool:
     if connector not in CONNECTORS:
         raise UserError(
-            f"distill.options.connector={connector} is none of {', '.join(CONNECTORS)}."
+            f"connector={connector} of distill=embedding is none of {', '.join(CONNECTORS)}."
             + nearest(str(connector), CONNECTORS)
         )
     return connector == "orthogonal"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+import metakd
 from metakd.distillation.embedding import EmbeddingMatch
 from metakd.distillation.objective import Answer
 from metakd.errors import UserError
@@ -98,11 +100,49 @@ def test_an_orthogonal_matrix_is_left_as_it_is() -> None:
     assert torch.equal(learned.projection.weight, before)
 
 
+def test_an_orthogonal_connector_survives_a_column_of_zeros() -> None:
+    objective = EmbeddingMatch(4, 7, connector="orthogonal")
+    assert objective.projection is not None
+    with torch.no_grad():
+        objective.projection.weight[:, 3] = 0.0
+    objective.advance()
+    weight = objective.projection.weight.detach()
+    torch.testing.assert_close(weight.T @ weight, torch.eye(4), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("combined", [False, True])
+def test_in_a_run_the_connector_is_orthogonal_to_the_end(tmp_path: Path, combined: bool) -> None:
+    own = ["distill.options.connector=orthogonal"]
+    if combined:
+        own = ["distill=combine", "distill.terms.embedding=1"]
+        own.append("distill.settings.embedding.connector=orthogonal")
+    metakd.train(
+        *own,
+        *("teacher.width=8", "student.width=4", "pretrain.epochs=1", "warmstart.epochs=1"),
+        *("meta_train.iterations=4", "meta_train.validate_every=2", "meta_train.validate_tasks=4"),
+        *("evaluate.tasks=4", "evaluate.shots=[]", "evaluate.transductive=false"),
+        *("student_alone=false", "tracker=none", f"hydra.run.dir={tmp_path / 'run'}"),
+        quiet=True,
+    )
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=False)
+    kept = _tensors(state, "projection.weight")
+    weight = next(t for t in kept if t.shape == (8, 4))
+    torch.testing.assert_close(weight.T @ weight, torch.eye(4), rtol=0, atol=1e-5)
+
+
+def _tensors(state: object, ending: str) -> list[torch.Tensor]:
+    if not isinstance(state, dict):
+        return []
+    found = [v for k, v in state.items() if str(k).endswith(ending) and torch.is_tensor(v)]
+    return found + [t for v in state.values() for t in _tensors(v, ending)]
+
+
 def test_connectors_that_cannot_be_are_refused() -> None:
-    with pytest.raises(UserError, match=r"connector=orthogonal: .* 8 numbers, the teacher's 7"):
+    with pytest.raises(UserError, match=r"connector=orthogonal of .* 8 numbers, the teacher's 7"):
         EmbeddingMatch(8, 7, connector="orthogonal")
-    EmbeddingMatch(8, 7, embedding_weight=0.0, connector="orthogonal")  # no connector at all
-    with pytest.raises(UserError, match=r"connector=orthgonal .*learned, orthogonal.*orthogonal"):
+    with pytest.raises(UserError, match=r"orthogonal has no use .*embedding_weight=0"):
+        EmbeddingMatch(4, 7, embedding_weight=0.0, connector="orthogonal")
+    with pytest.raises(UserError, match=r"connector=orthgonal of .*learned, orthogonal\."):
         EmbeddingMatch(4, 7, connector="orthgonal")
 
 
