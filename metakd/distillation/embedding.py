@@ -11,7 +11,7 @@ from metakd.distillation.distillation import Distillation, embeddings_of
 from metakd.distillation.divergences import similarity_of_units, unit
 from metakd.distillation.kd import check_temperature, soft_target_loss
 from metakd.distillation.objective import Answer, Needs
-from metakd.errors import UserError, nearest
+from metakd.errors import UserError, check_word
 from metakd.models.network import Prediction
 
 __all__ = ["EmbeddingMatch"]
@@ -91,7 +91,8 @@ class EmbeddingMatch(Distillation):
             kd_weight=kd_weight,
         )
         self.temperature = check_temperature(temperature)
-        self.orthogonal = _is_orthogonal(connector)
+        check_word("distill.options.connector", connector, CONNECTORS)
+        self.orthogonal = connector == "orthogonal"
         self.projection = (
             nn.Linear(student_size, teacher_size, bias=False) if embedding_weight else None
         )
@@ -160,12 +161,3 @@ class EmbeddingMatch(Distillation):
             f"ce={self.ce_weight:g}, embedding={self.embedding_weight:g}, "
             f"similarity={self.similarity_weight:g}, kd={self.kd_weight:g}"
         )
-
-
-def _is_orthogonal(connector: str) -> bool:
-    if connector not in CONNECTORS:
-        raise UserError(
-            f"connector={connector} of distill=embedding is none of {', '.join(CONNECTORS)}."
-            + nearest(str(connector), CONNECTORS)
-        )
-    return connector == "orthogonal"
