@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -177,7 +178,30 @@ def _cache(typed: str | None) -> Finding:
             pass
     except OSError as error:
         return Finding(False, "cache_root", f"{root}: {error.strerror}", remedy)
-    return Finding(True, "cache_root", f"{root} can be written")
+    return Finding(True, "cache_root", f"{root} can be written, {_held(root)}")
+
+
+def _held(root: Path) -> str:
+    """Return what a cache folder holds, the largest parts first; nothing ever limits it."""
+    parts: dict[str, int] = {}
+    for folder, _, names in os.walk(root):
+        inside = Path(folder).relative_to(root).parts
+        part = inside[0] if inside else "other files"
+        for name in names:
+            with contextlib.suppress(OSError):  # another run has just removed it
+                parts[part] = parts.get(part, 0) + (Path(folder) / name).lstat().st_size
+    total = sum(parts.values())
+    if not total:
+        return "empty"
+    each = sorted(parts.items(), key=lambda part: -part[1])
+    named = ", ".join(f"{part} {_size(size)}" for part, size in each)
+    return f"holds {_size(total)} ({named}); delete it while no run is going on, if too large"
+
+
+def _size(count: int) -> str:
+    if count < 1_000_000:
+        return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e6:.0f} MB" if count < 1_000_000_000 else f"{count / 1e9:.1f} GB"
 
 
 def _login() -> Finding:

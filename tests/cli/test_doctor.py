@@ -19,6 +19,18 @@ def test_every_no_has_a_remedy(tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()  # looking changes nothing
 
 
+def test_what_the_cache_holds_is_said(tmp_path: Path) -> None:
+    def cache_line() -> str:
+        return next(f.detail for f in examine(Choices(), None, str(tmp_path)) if "cache" in f.what)
+
+    assert cache_line().endswith("can be written, empty")
+    (tmp_path / "teachers" / "one").mkdir(parents=True)
+    (tmp_path / "teachers" / "one" / "a.safetensors").write_bytes(bytes(2_400_000))
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared" / "b").write_bytes(bytes(5_000))
+    assert "holds 2 MB (teachers 2 MB, prepared 5 kB); delete it while no run" in cache_line()
+
+
 def test_datasets_are_looked_for(tmp_path: Path) -> None:
     (tmp_path / "omniglot-py").mkdir()
     found = {f.what.strip(): f.good for f in examine(Choices(), str(tmp_path))}
