@@ -53,6 +53,15 @@ def values(folder: Path, model: str, shots: int) -> list[float]:
     return [float(r["accuracy"]) for r in chosen if int(r["shots"]) == shots]
 
 
+def command(experiment: str, arm: str, seed: int, folder: Path, typed: Sequence[str]) -> list[str]:
+    """Return the command of an arm's run; what makes the arm comes after what was typed."""
+    return [
+        *(sys.executable, "-m", "metakd", "train", f"experiment={experiment}"),
+        *("tracker=none", "evaluate.transductive=false", "evaluate.steps=[]"),
+        *(f"seed={seed}", *typed, *ARMS[arm], f"hydra.run.dir={folder}"),
+    ]
+
+
 def over(pairs: Sequence[tuple[float, float]]) -> str:
     """Return the mean over seeds with its t interval, or one seed's own interval."""
     if len(pairs) == 1:
@@ -75,13 +84,9 @@ def main() -> None:
     place = asked.out / asked.experiment.replace("/", "_")
     jobs = {}
     for seed in asked.seeds:
-        for arm, words in ARMS.items():
+        for arm in ARMS:
             folder = place / arm.replace(" ", "_") / f"seed{seed}"
-            jobs[folder] = [
-                *(sys.executable, "-m", "metakd", "train", f"experiment={asked.experiment}"),
-                *("tracker=none", "evaluate.transductive=false", "evaluate.steps=[]"),
-                *(f"seed={seed}", *words, *extra, f"hydra.run.dir={folder}"),
-            ]
+            jobs[folder] = command(asked.experiment, arm, seed, folder, extra)
     run_all(jobs, asked.jobs)
     first = {s: place / "adversarial" / f"seed{s}" for s in asked.seeds}
     print(

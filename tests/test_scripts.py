@@ -69,6 +69,21 @@ def test_every_arm_of_the_comparison_can_be_composed(comparison: ModuleType) -> 
             assert config.meta_train.iterations == 2000
 
 
+def test_what_is_typed_for_the_game_does_not_undo_an_arm(
+    comparison: ModuleType, tmp_path: Path
+) -> None:
+    typed = ("algorithm.options.game_loss=sinkhorn", "student_alone=true")
+    of = {
+        arm: metakd.compose(
+            *comparison.command("adversarial/glyphs", arm, 1, tmp_path, typed)[4:]
+        ).config
+        for arm in comparison.ARMS
+    }
+    assert of["adversarial"].algorithm.options["game_loss"] == "sinkhorn"
+    assert of["no discriminator"].algorithm.options["game_loss"] == "none"
+    assert [config.student_alone for config in of.values()] == [True, False, False, False]
+
+
 def test_seconds_leave_validations_out(table: ModuleType, tmp_path: Path) -> None:
     lines = [(0, 100.0, False), (10, 101.0, False), (19, 150.0, True), (20, 151.0, False),
              (30, 154.0, False)]  # fmt: skip
