@@ -29,7 +29,10 @@ from metakd.reports.statistics import mean_ci95, over_seeds, paired_difference
 
 ARMS: dict[str, list[str]] = {
     "adversarial": [],
-    "no discriminator": ["algorithm.options.game_loss=none", "student_alone=false"],
+    "no discriminator": [
+        *("algorithm.options.game_loss=none", "algorithm.options.game_weight=0"),
+        "student_alone=false",
+    ],
     "co_meta": ["algorithm=fomaml", "distill.teacher_mode=co_meta", "student_alone=false"],
     "frozen": ["algorithm=fomaml", "student_alone=false"],
 }

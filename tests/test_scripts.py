@@ -72,7 +72,8 @@ def test_every_arm_of_the_comparison_can_be_composed(comparison: ModuleType) -> 
 def test_what_is_typed_for_the_game_does_not_undo_an_arm(
     comparison: ModuleType, tmp_path: Path
 ) -> None:
-    typed = ("algorithm.options.game_loss=sinkhorn", "student_alone=true")
+    game = ("algorithm.options.game_loss=sinkhorn", "algorithm.options.game_weight=0.25")
+    typed = (*game, "student_alone=true")
     of = {
         arm: metakd.compose(
             *comparison.command("adversarial/glyphs", arm, 1, tmp_path, typed)[4:]
@@ -81,6 +82,7 @@ def test_what_is_typed_for_the_game_does_not_undo_an_arm(
     }
     assert of["adversarial"].algorithm.options["game_loss"] == "sinkhorn"
     assert of["no discriminator"].algorithm.options["game_loss"] == "none"
+    assert of["no discriminator"].algorithm.options["game_weight"] == 0
     assert [config.student_alone for config in of.values()] == [True, False, False, False]
 
 
