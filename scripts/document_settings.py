@@ -40,6 +40,8 @@ SHORT = {
     ", from -2^63 to 2^63 - 1": "",
     ", at least ": " ≥ ",
     ", above ": " > ",
+    " and at most ": ", ≤ ",
+    " and below ": ", < ",
 }
 """How the tables say what messages say in words."""
 OPTIMIZER = [field.name for field in dataclasses.fields(schema.OptimizerConfig)]

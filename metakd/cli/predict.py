@@ -140,7 +140,7 @@ def run(arguments: Sequence[str]) -> int:
     if asked.json:
         sys.stdout.write(naming.record().text())
     else:
-        print("\n".join([*_lines(naming), *_summary(naming, unknown)]))
+        print("\n".join([*_lines(naming), *_summary(naming)]))
     return 1 if naming.unreadable else 0
 
 
@@ -196,7 +196,7 @@ def _lines(naming: Naming) -> list[str]:
     return lines
 
 
-def _summary(naming: Naming, unknown: float | None) -> list[str]:
+def _summary(naming: Naming) -> list[str]:
     found = naming.record()
     lines: list[str] = []
     if found.accuracy is not None:
@@ -212,13 +212,12 @@ def _summary(naming: Naming, unknown: float | None) -> list[str]:
             for name, each in (found.per_class or {}).items()
         ]
         lines += _confusion(naming)
-        if unknown is not None:
-            alarms = 100 * (found.false_alarms or 0.0)
-            lines.append(f"marked unknown: {alarms:.1f} % of these {naming.what}")
+        if (alarms := found.false_alarms) is not None:
+            lines.append(f"marked unknown: {100 * alarms:.1f} % of these {naming.what}")
     if (of := found.strangers) is not None:
         lines.append(
             f"{of.files} {naming.what} of other classes"
-            + ("" if unknown is None else f": {100 * of.unknown:.1f} % of them marked unknown")
+            + ("" if of.unknown is None else f": {100 * of.unknown:.1f} % of them marked unknown")
         )
     return lines
 

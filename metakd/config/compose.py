@@ -253,8 +253,13 @@ def _drop_foreign_options(
 
 
 def _decide(config: Config, choices: Choices) -> None:
-    """Replace `auto` by what the algorithm can do."""
+    """Replace `auto` by what the algorithm can do, and `pretrained` where there are no weights."""
     algorithm, distill, task = config.algorithm, config.distill, config.task
+    for network in (config.teacher, config.student):
+        supports, ours = network.supports, network._target_.startswith("metakd.")
+        # Only a warning names it, so nothing may count such a network as trained.
+        if ours and supports.pretrained_on is None and not supports.outside:
+            network.pretrained = False
     if algorithm.distance == "auto":
         algorithm.distance = config.dataset.supports.distance
     if algorithm.supports.teaches and distill.teacher_mode == "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -26,6 +27,7 @@ __all__ = [
     "images_overrides",
     "recorded_composed",
     "reproduction_composed",
+    "with_paths_from",
 ]
 
 FREE = tuple(
@@ -205,6 +207,26 @@ def images_overrides(folder: str) -> list[str]:
         f"dataset.folder={folder}",
         "dataset.options.all_test=true",
     ]
+
+
+def with_paths_from(recorded: Mapping[str, Any], directory: str | None) -> dict[str, Any]:
+    """Return a recorded configuration with absolute paths.
+
+    Args:
+        recorded: as config.yaml has it.
+        directory: where its command was typed; null: in the present one.
+    """
+    found = copy.deepcopy(dict(recorded))
+    for key in PATH_KEYS:
+        group, _, name = key.rpartition(".")
+        holder = found.get(group) if group else found
+        value = holder.get(name) if isinstance(holder, dict) else None
+        if holder is None or not isinstance(value, str) or not value:
+            continue
+        path = Path(directory or Path.cwd(), Path(value).expanduser())
+        if key != "dataset.splits" or path.is_file():  # else the name of a split
+            holder[name] = str(path)
+    return found
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

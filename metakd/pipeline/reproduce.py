@@ -15,7 +15,7 @@ import torch
 
 from metakd.config.compose import Composed
 from metakd.config.declared import declaration, is_bookkeeping, is_fact
-from metakd.config.recorded import differences, reproduction_composed
+from metakd.config.recorded import differences, reproduction_composed, with_paths_from
 from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError
 from metakd.pipeline.cards import known_of, other_data
@@ -157,9 +157,10 @@ def _report(
     figures = sum(f.figures for f in files)
     differ = sum(len(f.differences) for f in files)
     changed = changes(info, again.read_run())
+    then = with_paths_from(run.read_config(), info.directory)
     changed += [
         line
-        for line in differences(run.read_config(), again.read_config())
+        for line in differences(then, with_paths_from(again.read_config(), None))
         if not _without_effect(line.partition(":")[0])
     ]
     if _teacher_differs(files) and _teacher_was_cached(run):

@@ -140,8 +140,8 @@ class Strangers(Part):
     """Pictures whose folder has the name of no class."""
 
     files: Positive
-    unknown: Share
-    """Share of them that is marked unknown."""
+    unknown: Maybe[Share] = None
+    """Share of them that is marked unknown, where a rate of false alarms was given."""
 
 
 class Predictions(File):
@@ -169,5 +169,5 @@ class Predictions(File):
     """Row: the true class, column: the answer."""
     per_class: Maybe[dict[str, ClassFigures]] = None
     false_alarms: Maybe[Share] = None
-    """Share of these pictures that is marked unknown."""
+    """Share of these pictures that is marked unknown, where a rate of false alarms was given."""
     strangers: Maybe[Strangers] = None

@@ -34,12 +34,14 @@ class Naming:
         predictions: one for each image that could be read, in the order given.
         unreadable: the others.
         what: what was asked about, in the plural.
+        marks: whether some could be marked unknown.
     """
 
     classes: list[str]
     predictions: list[Prediction] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
     what: str = "images"
+    marks: bool = False
 
     def _evaluated(self) -> list[Prediction]:
         return [p for p in self.predictions if p.truth in self.classes]
@@ -79,11 +81,14 @@ class Naming:
                     for i, (name, row) in enumerate(zip(self.classes, table, strict=True))
                     if sum(row)
                 },
-                "false_alarms": sum(p.unknown for p in evaluated) / len(evaluated),
             }
+            if self.marks:
+                found["false_alarms"] = sum(p.unknown for p in evaluated) / len(evaluated)
         if strangers:
             marked = sum(p.unknown for p in strangers) / len(strangers)
-            found["strangers"] = Strangers(files=len(strangers), unknown=marked)
+            found["strangers"] = Strangers(
+                files=len(strangers), **known(unknown=marked if self.marks else None)
+            )
         return Predictions(classes=self.classes, predictions=self.predictions, **found)
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -144,7 +149,7 @@ def name_pictures(
     """
     given = next((one.row for one in asked if one.row is not None), None)
     what = "images" if given is None else "texts" if isinstance(given, str) else "rows"
-    naming = Naming([str(name) for name in model.classes_], what=what)
+    naming = Naming([str(name) for name in model.classes_], what=what, marks=unknown is not None)
     # With transductive batch norm an answer depends on all images of a call.
     size = model.batch_size if model.batchnorm == "inductive" else max(1, len(asked))
     for first in range(0, len(asked), size):

@@ -170,3 +170,16 @@ def test_real_runs(metakd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert answer.status == 1
     assert "student.fewshot.ci95" in answer.out
     assert "\n1 of " in answer.out
+
+
+def test_a_relative_path_is_where_it_was_typed(
+    metakd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = ["a,b,label"] + [f"{c + i / 9},{-c},class {c}" for c in range(20) for i in range(8)]
+    Path("rows.csv").write_text("\n".join(lines) + "\n")
+    words = [word for word in SHORT if "images_per_class" not in word and "image_size" not in word]
+    words += ["dataset=table", "dataset.folder=rows.csv", "student=mlp", "task.ways=2"]
+    assert metakd("train", *words, "hydra.run.dir=run").status == 0
+    answer = metakd("reproduce", "run", "--json")
+    assert (answer.status, json.loads(answer.out)["changed"]) == (0, [])

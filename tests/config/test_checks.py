@@ -186,3 +186,29 @@ def test_facts_of_an_own_choice_decide_not_its_name(tmp_path: Path) -> None:
 def test_equal_names_of_classes_are_the_teacher_s_affair() -> None:
     warnings = compose(["student.same_classes=true", "teacher.same_classes=true"]).warnings
     assert warnings == ("student.same_classes changes nothing: it is about the teacher",)
+
+
+def test_an_architecture_without_pretrained_weights_is_not_counted_as_trained() -> None:
+    words = ("pretrain=none", "teacher.pretrained=true", "student.pretrained=true")
+    config = compose(words).config
+    assert (config.teacher.pretrained, config.student.pretrained) == (False, False)
+    with pytest.raises(UserError, match="needs a teacher"):
+        check(config)
+    words = ("algorithm=metabaseline", "warmstart=none", "distill=none", "student.pretrained=true")
+    config = compose(words).config
+    with pytest.raises(UserError, match="tunes a student that is trained already"):
+        check(config)
+    assert compose(["teacher=torchvision", "teacher.pretrained=true"]).config.teacher.pretrained
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("compress.macs=5", "compress.macs=5.0: expected above 0 and at most 1"),
+        ("meta_train.milestones=[1.5]", "expected above 0 and below 1"),
+        ("algorithm.inner_lr=0", "expected above 0$"),
+    ],
+)
+def test_both_ends_of_a_range_are_said(typed: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        check(compose([typed]).config)

@@ -59,7 +59,9 @@ class Setting:
         if (self.least, self.most) == (SEED["least"], SEED["most"]):
             return "from -2^63 to 2^63 - 1"
         if self.above is not None:
-            return f"above {self.above:g}"
+            upper = "" if self.most is None else f" and at most {self.most:g}"
+            upper = upper if self.below is None else f" and below {self.below:g}"
+            return f"above {self.above:g}{upper}"
         if self.least is None:
             return ""
         if self.below is not None:
