@@ -22,6 +22,7 @@ from metakd.config.downloaded import with_downloaded
 from metakd.config.locate import Choices, user_folder
 from metakd.config.overrides import check_override, choice_options, option_names, parse
 from metakd.config.permitted import refuse_references
+from metakd.config.recorded_schedules import schedules_as_now
 from metakd.config.renamed import old_names
 from metakd.config.schema import Config
 from metakd.config.suggest import flattened
@@ -150,6 +151,7 @@ def recompose(
     try:
         content, old = plain_settings(Path(recorded), "", plugins)
         content["plugins"] = []
+        schedules_as_now(content)
         refuse_references(content, Path(recorded))
         cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), content))
         picked = {group: str(cfg[group].name) for group in GROUPS}

@@ -93,11 +93,12 @@ class Distillation(Objective):
         """Let one of `scheduled_values` have another value."""
         setattr(self, name, value)
 
-    def follow(self, schedules: Mapping[str, Any]) -> None:
+    def follow(self, schedules: Mapping[str, Any], place: str = "distill.schedules") -> None:
         """Let values change in the course of each stage.
 
         Args:
             schedules: by name of a value, what `Schedule.of` takes.
+            place: the setting that holds them, for errors.
 
         Raises:
             UserError: there is no such value, it is 0 as it is set, or its schedule is wrong.
@@ -106,14 +107,14 @@ class Distillation(Objective):
         for name, typed in schedules.items():
             if name not in values:
                 raise UserError(
-                    f"distill.schedules.{name}: this loss has no such value; it has "
+                    f"{place}.{name}: this loss has no such value; it has "
                     f"{', '.join(values)}.{nearest(name, values)}"
                 )
             if not values[name]:
                 raise UserError(
-                    f"distill.schedules.{name}: {name} is 0, which switches it off; set it above 0"
+                    f"{place}.{name}: {name} is 0, which switches it off; set it above 0"
                 )
-            self.schedules[name] = Schedule.of(name, typed, values[name])
+            self.schedules[name] = Schedule.of(name, typed, values[name], place)
             self._set[name] = values[name]
 
     @property

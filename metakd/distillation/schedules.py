@@ -37,19 +37,22 @@ class Schedule:
     share: float = 1.0
 
     @classmethod
-    def of(cls, name: str, typed: Any, value: float) -> Schedule:
+    def of(cls, name: str, typed: Any, value: float, place: str = "distill.schedules") -> Schedule:
         """Return the schedule of a setting as it is typed.
 
         Args:
             name: of the setting.
             typed: the shape alone, or a dictionary of some attributes. Left out, `start` and
-                `end` are the setting's own value, 0 for the start of a ramp-up.
+                `end` are the setting's own value, 0 for the start of a ramp-up; `linear` and
+                `cosine` need one of them.
             value: of the setting.
+            place: the setting that holds the schedule, for errors.
 
         Raises:
-            UserError: an unknown attribute or shape, or a value that is not possible.
+            UserError: an unknown attribute or shape, a value that is not possible, or nowhere to
+                go from the setting's own value.
         """
-        where = f"distill.schedules.{name}"
+        where = f"{place}.{name}"
         given = dict(typed) if isinstance(typed, Mapping) else {"shape": typed}
         known = [f.name for f in fields(cls)]
         for key in given:
@@ -76,6 +79,13 @@ class Schedule:
             raise UserError(
                 f"{where}: goes from {numbers['start']:g} to {numbers['end']:g}; both must be "
                 f"{'above 0' if positive else '0 or more'}"
+            )
+        if shape in ("linear", "cosine") and not {"start", "end"} & given.keys():
+            # Of what is always valid: a temperature is above 0, some weights are at most 1.
+            further = f"start: {2 * value:g}" if name == "temperature" else "end: 0"
+            raise UserError(
+                f"{where}: {shape} from {value:g} to {value:g} changes nothing; give a start or "
+                f'an end: type "{where}={{shape: {shape}, {further}}}"'
             )
         return cls(shape, numbers["start"], numbers["end"], numbers["share"])
 

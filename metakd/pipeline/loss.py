@@ -122,7 +122,9 @@ def build_objective(
                     f"distill.schedules: distill={loss.distill.name} cannot follow any; type "
                     "distill=kd, or make the class a subclass of Distillation"
                 )
-            objective.follow(_flat(loss.distill.schedules))
+            term = config.distill.supports.combines and not loss.distill.supports.combines
+            place = f"distill.settings.{loss.distill.name}" if term else "distill"
+            objective.follow(_flat(loss.distill.schedules), f"{place}.schedules")
         return objective
 
     losses = _losses(config)

@@ -135,3 +135,19 @@ def test_models_come_from_the_run_s_own_files() -> None:
     assert config.student.checkpoint is config.teacher.checkpoint is None
     assert config.teacher.further_checkpoints == []
     assert config.teacher.networks() == 3  # so many are in the teacher's file
+
+
+def test_schedules_that_went_nowhere_stay_as_they_were(tmp_path: Path) -> None:
+    words = ["distill=combine", "distill.terms.kd=1", "distill.schedules.terms.kd=cosine"]
+    words += ["distill.schedules.ce_weight={share: 0.5}", "distill.settings.kd.schedules.a=linear"]
+    words += ["distill.schedules.b.end=1", "distill.schedules.c=ramp_up"]
+    run = recorded(tmp_path, *words)
+    config = recorded_composed(run, None, ["distill.schedules.typed=linear"]).config
+    assert config.distill.schedules == {
+        "terms": {"kd": "constant"},
+        "ce_weight": "constant",
+        "b": {"end": 1},
+        "c": "ramp_up",
+        "typed": "linear",  # refused, when the loss is built
+    }
+    assert config.distill.settings == {"kd": {"schedules": {"a": "constant"}}}

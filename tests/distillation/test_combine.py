@@ -146,7 +146,7 @@ def test_words_without_effect_are_named() -> None:
     assert idle == (
         "distill.settings.crd.memory changes nothing: distill.terms.crd is not set, or 0",
     )
-    nothing = compose(["distill=none", "distill.schedules.temperature=linear"]).warnings
+    nothing = compose(["distill=none", "distill.schedules.temperature=ramp_up"]).warnings
     assert nothing == ("distill.schedules.temperature changes nothing: nothing is distilled",)
     other = compose(["distill=kd", "distill.terms.dist=1"]).warnings
     assert other == ("distill.terms.dist changes nothing: it is of distill=combine, not kd",)

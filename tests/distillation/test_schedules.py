@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from metakd.distillation.combine import Combine
 from metakd.distillation.distillation import Distillation
@@ -101,6 +102,12 @@ def test_terms_of_a_combination_have_their_own() -> None:
     [
         ({"temprature": "linear"}, "it has ce_weight, kd_weight, temperature. Did you mean"),
         ({"temperature": "liner"}, "linear"),
+        (
+            {"temperature": "linear"},
+            r'type "distill.schedules.temperature={shape: linear, start: 8}"',
+        ),
+        ({"kd_weight": {"shape": "cosine", "share": 0.5}}, "shape: cosine, end: 0}"),
+        ({"kd_weight": {"share": 0.5}}, "linear from 1 to 1 changes nothing; give a start or"),
         ({"temperature": {"begin": 2}}, r"temperature\.begin: there is no such key"),
         ({"temperature": {"start": 0}}, "goes from 0 to 4; both must be above 0"),
         ({"kd_weight": {"end": -1}}, "0 or more"),
@@ -112,6 +119,18 @@ def test_terms_of_a_combination_have_their_own() -> None:
 def test_wrong_schedules_are_refused(schedules: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         KD().follow(schedules)
+
+
+def test_what_an_error_says_to_type_is_a_schedule() -> None:
+    loss = Combine(terms={"kd": (2.0, kd := KDConvex(temperature=3.0))})
+    for holder, name in ((kd, "kd_weight"), (kd, "temperature"), (loss, "terms.kd")):
+        with pytest.raises(UserError) as error:
+            holder.follow({name: "cosine"}, "distill.settings.kd.schedules")
+        key, _, typed = str(error.value).partition('type "')[2].removesuffix('"').partition("=")
+        assert key == f"distill.settings.kd.schedules.{name}"
+        holder.follow({name: yaml.safe_load(typed)})
+        holder.begin(0, 4, whole=True)
+        assert holder.scheduled_values()[name] != holder.schedules[name].end
 
 
 def test_a_weight_of_0_has_no_schedule() -> None:

@@ -285,8 +285,8 @@ class DistillConfig:
     """Students trained one after another, the same architecture from new initial weights: the first
     learns from the teacher, each further one from the student before it."""
     schedules: dict[str, Any] = setting({}, pipeline=True)
-    """How a weight or the temperature changes in each stage, by its name: `linear`, `cosine`,
-    `ramp_up`, or `{shape: cosine, start: 8, end: 1, share: 0.5}`."""
+    """How a weight or the temperature changes in each stage, by its name: `ramp_up`, or
+    `{shape: cosine, start: 8, end: 1, share: 0.5}`; `linear` and `cosine` need `start` or `end`."""
     learned: list[str] = setting([], pipeline=True)
     """Names of weights and temperature (as in `schedules`) that meta-training learns: they descend
     the loss on the labels of half a batch after a trial step (`trial_lr`) on the other half."""
