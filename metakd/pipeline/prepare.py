@@ -67,7 +67,7 @@ from metakd.pipeline.judging import check_judging
 from metakd.pipeline.learned import check_learned
 from metakd.pipeline.loss import build_objective, needs_of_loss
 from metakd.pipeline.seen import change_both, without_learned
-from metakd.pipeline.task_sizes import check_tasks, fit_queries
+from metakd.pipeline.task_sizes import check_sampling, check_tasks, fit_queries
 from metakd.pipeline.try_out import try_out
 from metakd.pipeline.unlabelled import check_contrast, read_unlabelled
 from metakd.pipeline.whole import with_epochs
@@ -291,6 +291,8 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         if not config.task.whole:
             composed, fitted = fit_queries(composed, data, evaluating=known.evaluating)
             warnings += fitted
+            if known is NOTHING_KNOWN:  # an older run keeps it, with the same tasks as `uniform`
+                check_sampling(composed.config, data)
             check_tasks(composed.config, data, evaluating=known.evaluating)
         config = composed.config
     lay_out_channels_last(student)

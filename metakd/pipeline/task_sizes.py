@@ -15,7 +15,7 @@ from metakd.data.class_data import ClassData
 from metakd.errors import UserError
 from metakd.task_spec import TaskSpec
 
-__all__ = ["check_tasks", "fit_queries"]
+__all__ = ["check_sampling", "check_tasks", "fit_queries"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,25 @@ def check_tasks(config: Config, data: ClassData, *, evaluating: bool) -> None:
     """
     for tasks in _wanted(config, evaluating=evaluating):
         data.tasks(tasks.split, tasks.spec, tasks=1, seed=config.seed, stage="check").batch(0)
+
+
+def check_sampling(config: Config, data: ClassData) -> None:
+    """Refuse tasks of one group of classes each where all training classes are of one group.
+
+    Args:
+        config: of the run.
+        data: what the tasks are made from.
+
+    Raises:
+        UserError: they would be the tasks of `uniform`.
+    """
+    if not any(tasks.spec.sampling == "superclass" for tasks in _wanted(config, evaluating=False)):
+        return
+    if len(data.filled("train").groups.unique()) < 2:
+        raise UserError(
+            "task.sampling=superclass: the meta-train classes are of one group; type "
+            "task.sampling=uniform"
+        )
 
 
 def fit_queries(

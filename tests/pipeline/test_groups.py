@@ -12,6 +12,7 @@ import metakd
 from metakd.config.compose import compose
 from metakd.errors import UserError
 from metakd.pipeline.groups import whole_batches
+from metakd.pipeline.inputs import Known
 from metakd.pipeline.prepare import prepare
 
 TINY = (
@@ -98,14 +99,26 @@ def test_one_dataset_a_task_and_a_batch(words: tuple[str, ...]) -> None:
         (("dataset.options.parts=mnist",), r"give a list, such as \[omniglot,mnist\]"),
         (("dataset.options.parts=[mnist]",), "name two datasets or more"),
         (("dataset=mnist", "meta_train.group_losses=fixed"), "are of one group"),
+        (
+            ("dataset=mnist", "algorithm=protonet", "task.sampling=superclass"),
+            "^task.sampling=superclass: the meta-train classes are of one group; type task.samp",
+        ),
     ],
 )
 def test_refused(own: tuple[str, ...], said: str, words: tuple[str, ...]) -> None:
     kept = words
     if "dataset=mnist" in own:
         kept = tuple(w for w in words if not w.startswith("dataset"))
+    if "algorithm=protonet" in own:
+        kept = tuple(w for w in kept if not w.startswith("algorithm"))
     with pytest.raises(UserError, match=said):
         prepare(compose([*kept, *own]))
+
+
+def test_a_run_of_before_keeps_tasks_of_its_only_group(words: tuple[str, ...]) -> None:
+    kept = [w for w in words if not w.startswith(("dataset", "algorithm"))]
+    own = ("dataset=mnist", "algorithm=protonet", "task.sampling=superclass")
+    assert prepare(compose([*kept, *own]), Known()).data.has_classes
 
 
 def test_what_changes_nothing_is_said() -> None:
