@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+from metakd.config.checks import teacher_learns
 from metakd.config.compressing import idle_in_compress
 from metakd.config.declared import declaration, is_fact
 from metakd.config.schema import Config
 from metakd.config.whole import idle_in_whole
 
-__all__ = ["idle_settings", "unused_settings"]
+__all__ = ["idle_settings", "idle_without_logits", "unused_settings"]
 
 NAMED = ("name", "_target_", "options")
 """What every choice has, whatever its class takes."""
@@ -55,6 +56,9 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         and "support images are not changed (evaluate.augmented_shots=1)",
         "teacher.seed": bool(config.teacher.seeds) and "teacher.seeds are the networks' seeds",
         "distill.generations": not config.distill.supports.uses_teacher and "nothing is distilled",
+        "distill.on": not episodes
+        and config.distill.supports.uses_teacher
+        and "whole batches are trained on",
         "distill.ensemble": config.teacher.networks() == 1 and "the teacher is one network",
         "student.same_classes": "it is about the teacher",
         "warmstart.unlabelled": config.warmstart.enabled
@@ -130,3 +134,33 @@ def unused_settings(typed: frozenset[str], used: Mapping[str, frozenset[str]]) -
             continue
         lines.append(f"{key} changes nothing: the chosen {group} does not use it")
     return lines
+
+
+def idle_without_logits(
+    config: Config, typed: frozenset[str], needs: Collection[str], takes: Collection[str]
+) -> list[str]:
+    """Return a line for each typed setting of the teacher's logits, if none are asked for.
+
+    Args:
+        config: the run's.
+        typed: what was typed, by dotted name.
+        needs: what the loss reads of the teacher's answer.
+        takes: the settings that the loss takes.
+    """
+    distill = config.distill
+    if "logits" in needs or not distill.supports.uses_teacher or teacher_learns(config):
+        return []
+    names = []
+    if not config.task.fit:  # which lowers queries to what the teacher's scale could be fitted on
+        names.append("teacher_mode")
+    if distill._target_.startswith("metakd."):  # another's class may mean something else by it
+        names += ["schedules.temperature"] if "temperature" in takes else []
+        names += [name for name in ("standardise", "temperature") if name in takes]
+    why = "the loss asks for no logits of the teacher"
+    if "kd_weight" in takes and not distill.kd_weight:
+        why += " (distill.kd_weight=0)"
+    return [
+        f"{key} changes nothing: {why}"
+        for key in sorted(typed)
+        if any(f"{key}.".startswith(f"distill.{name}.") for name in names)
+    ]

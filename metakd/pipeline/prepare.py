@@ -23,7 +23,7 @@ from metakd.config.checks import (
 )
 from metakd.config.compose import Composed
 from metakd.config.schema import AlgorithmConfig, Config, OptimizerConfig
-from metakd.config.unused import unused_settings
+from metakd.config.unused import idle_without_logits, unused_settings
 from metakd.data.class_data import ClassData
 from metakd.data.counter_random import stream_key
 from metakd.data.dataset import RegressionTasks
@@ -241,7 +241,12 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     torch.backends.cudnn.allow_tf32 = False
     keep_freed_memory()
     precision = choose_precision(config.precision, device)
-    warnings = [*composed.warnings, *unused_settings(composed.typed, choices_use(config))]
+    used = choices_use(config)
+    warnings = [
+        *composed.warnings,
+        *unused_settings(composed.typed, used),
+        *idle_without_logits(config, composed.typed, needs, used["distill"]),
+    ]
     if not known.evaluating:
         warnings += outside_lines(config)
     cache_root = cache_root_from(config.cache_root)

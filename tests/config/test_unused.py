@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from metakd.config.compose import compose
-from metakd.config.unused import unused_settings
+from metakd.config.unused import idle_without_logits, unused_settings
 
 
 def test_idle_settings_are_named() -> None:
@@ -70,3 +70,31 @@ def test_unused_settings_are_named() -> None:
         "algorithm.inner_lr changes nothing: the chosen algorithm does not use it",
         "distill.temperature changes nothing: the chosen distill does not use it",
     ]
+
+
+def test_what_softens_or_makes_logits_is_named_where_none_are_asked_for() -> None:
+    typed = ("temperature=9", "teacher_mode=linear", "schedules.temperature.end=1", "on=query")
+    takes = {"temperature", "kd_weight"}
+
+    def lines(*words: str, needs: tuple[str, ...] = ("embeddings",)) -> list[str]:
+        composed = compose([*words, *(f"distill.{word}" for word in typed)])
+        return idle_without_logits(composed.config, composed.typed, needs, takes)
+
+    why = "changes nothing: the loss asks for no logits of the teacher"
+    names = ("schedules.temperature.end", "teacher_mode", "temperature")
+    assert lines() == [f"distill.{name} {why} (distill.kd_weight=0)" for name in names]
+    assert lines("distill.kd_weight=1", needs=("logits", "embeddings")) == []
+    assert lines("distill=none") == []
+    assert not any("teacher_mode" in line for line in lines("task.fit=true"))
+    assert lines("distill._target_=mine.Loss") == [
+        f"distill.teacher_mode {why} (distill.kd_weight=0)"
+    ]
+    typed = ("temperature=9", "teacher_mode=co_meta")
+    assert lines("distill=kd", "distill.kd_weight=0", needs=()) == []
+
+
+def test_on_whole_batches_there_is_one_place_to_distil() -> None:
+    assert compose(["algorithm=supervised", "distill.on=query"]).warnings == (
+        "distill.on changes nothing: whole batches are trained on",
+    )
+    assert compose(["algorithm=protonet", "distill.on=query"]).warnings == ()

@@ -160,3 +160,13 @@ def test_the_student_does_not_begin_as_one_of_several_teachers() -> None:
         members = [v for n, v in weights.items() if n.endswith("blocks.0.conv.weight")]
         assert len(members) == 2
         assert not any(torch.equal(start, member) for member in members)
+
+
+def test_a_temperature_of_no_soft_targets_is_named() -> None:
+    def named(*overrides: str) -> bool:
+        found = prepared("distill.temperature=9", *overrides).warnings
+        return any(line.startswith("distill.temperature changes nothing: ") for line in found)
+
+    assert named()
+    assert not named("distill.kd_weight=1")
+    assert not named("distill=kd")
