@@ -36,8 +36,14 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         for stage in ("pretrain", "teacher"):
             idle.setdefault(stage, "nothing uses a teacher")
     episodes = config.algorithm.supports.trains_on == "episodes"
+    batches = not episodes and "whole batches are trained on"
+    # A frozen teacher's answers to tasks are scaled on tasks as large as those of training.
+    scaled = config.distill.supports.uses_teacher and config.distill.teacher_mode != "head"
     nothing = {
-        "task.meta_batch": not episodes and "whole batches are trained on",
+        **dict.fromkeys(
+            ("task.meta_batch", "task.sampling", "task.train_tasks", "task.train_ways"), batches
+        ),
+        **dict.fromkeys(("task.train_queries", "task.train_shots"), not scaled and batches),
         "meta_train.epochs": episodes and "episodes are trained on",
         "meta_train.iterations": not episodes
         and config.meta_train.epochs is not None
@@ -56,9 +62,7 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         and "support images are not changed (evaluate.augmented_shots=1)",
         "teacher.seed": bool(config.teacher.seeds) and "teacher.seeds are the networks' seeds",
         "distill.generations": not config.distill.supports.uses_teacher and "nothing is distilled",
-        "distill.on": not episodes
-        and config.distill.supports.uses_teacher
-        and "whole batches are trained on",
+        "distill.on": config.distill.supports.uses_teacher and batches,
         "distill.ensemble": config.teacher.networks() == 1 and "the teacher is one network",
         "student.same_classes": "it is about the teacher",
         "warmstart.unlabelled": config.warmstart.enabled

@@ -98,3 +98,17 @@ def test_on_whole_batches_there_is_one_place_to_distil() -> None:
         "distill.on changes nothing: whole batches are trained on",
     )
     assert compose(["algorithm=protonet", "distill.on=query"]).warnings == ()
+
+
+def test_sizes_of_training_tasks_are_named_on_whole_batches() -> None:
+    typed = ("sampling=partition", "train_queries=2", "train_shots=3", "train_tasks=7")
+
+    def lines(*words: str) -> list[str]:
+        named = compose([*words, *(f"task.{w}" for w in typed), "task.train_ways=4"]).warnings
+        return sorted(line.partition(" changes nothing: whole batches are")[0] for line in named)
+
+    rest = ["task.sampling", "task.train_tasks", "task.train_ways"]
+    every = ["task.sampling", "task.train_queries", "task.train_shots", *rest[1:]]
+    assert lines("algorithm=supervised") == lines("algorithm=supervised", "distill=none") == every
+    assert lines("algorithm=supervised", "distill=kd", "distill.teacher_mode=feedback") == rest
+    assert lines("algorithm=protonet") == []
