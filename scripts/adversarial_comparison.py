@@ -6,7 +6,7 @@
 The arms share networks, pre-trained teacher, warm start, training tasks and number of updates:
 
 * adversarial: the experiment file as it is;
-* no discriminator: the same with algorithm.options.game_loss=none (the offsets stay);
+* no game: the same with algorithm.options.game_loss=none (the offsets stay);
 * co_meta: teacher and student learn from one another, no generator;
 * frozen: first-order MAML, the pre-trained teacher stays as it is (its prototypes teach);
 * alone: first-order MAML without teacher (the twin of the adversarial run).
@@ -29,7 +29,7 @@ from metakd.reports.statistics import mean_ci95, over_seeds, paired_difference
 
 ARMS: dict[str, list[str]] = {
     "adversarial": [],
-    "no discriminator": [
+    "no game": [
         *("algorithm.options.game_loss=none", "algorithm.options.game_weight=0"),
         "student_alone=false",
     ],
