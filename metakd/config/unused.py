@@ -15,6 +15,11 @@ __all__ = ["idle_settings", "idle_without_logits", "unused_settings"]
 NAMED = ("name", "_target_", "options")
 """What every choice has, whatever its class takes."""
 
+STAGES = ("pretrain", "warmstart", "meta_train", "finetune", "compress")
+"""Groups of stages that run an optimiser."""
+MOVES = {"halve_every": "step", "milestones": "milestones", "milestone_factor": "milestones"}
+"""Settings of a stage that one schedule of its rate alone reads, and which."""
+
 
 def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
     """Return a line for each typed setting of a stage that this configuration does not run."""
@@ -93,6 +98,12 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         )
         if not config.meta_train.iterations:
             nothing[f"meta_train.{name}"] = "with meta_train.iterations=0 nothing is meta-trained"
+    for stage in STAGES:
+        schedule = getattr(config, stage).schedule
+        for name, needed in MOVES.items():
+            key = f"{stage}.{name}"
+            if schedule != needed and stage not in idle and not nothing.get(key):
+                nothing[key] = f"it is of {stage}.schedule={needed}, not {schedule}"
     if regression and config.distill.supports.uses_teacher:
         for name in ("temperature", "standardise"):
             nothing[f"distill.{name}"] = "predictions are numbers, compared by their error"

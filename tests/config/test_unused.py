@@ -112,3 +112,26 @@ def test_sizes_of_training_tasks_are_named_on_whole_batches() -> None:
     assert lines("algorithm=supervised") == lines("algorithm=supervised", "distill=none") == every
     assert lines("algorithm=supervised", "distill=kd", "distill.teacher_mode=feedback") == rest
     assert lines("algorithm=protonet") == []
+
+
+def test_steps_of_another_schedule_are_named() -> None:
+    steps = ("halve_every=3", "milestones=[0.5]", "milestone_factor=0.2")
+    for stage in ("pretrain", "warmstart", "meta_train", "finetune", "compress"):
+        on = [f"{stage}=prune" if stage == "compress" else f"{stage}=default"]
+        typed = [*on, *(f"{stage}.{step}" for step in steps)]
+        for schedule, named in (
+            ("cosine", {"halve_every", "milestones", "milestone_factor"}),
+            ("step", {"milestones", "milestone_factor"}),
+            ("milestones", {"halve_every"}),
+        ):
+            lines = compose([*typed, f"{stage}.schedule={schedule}"]).warnings
+            assert {line.partition(" changes nothing: it is of ")[0] for line in lines} == {
+                f"{stage}.{name}" for name in named
+            }
+    assert compose(["pretrain=none", "pretrain.halve_every=3"]).warnings == (
+        "pretrain.halve_every changes nothing: pretrain is switched off",
+    )
+    untrained = ["compress=prune", "compress.iterations=0", "compress.halve_every=3"]
+    assert compose(untrained).warnings == (
+        "compress.halve_every changes nothing: nothing is trained on",
+    )
