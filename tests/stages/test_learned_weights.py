@@ -222,6 +222,6 @@ def test_terms_of_a_combination(batch: ExampleBatch, answer: Answer) -> None:
 )
 def test_refused(name: str, said: str) -> None:
     loss = KD(3, 3, kd_weight=0.0)
-    loss.follow({"temperature": "linear"})
+    loss.follow({"temperature": {"shape": "linear", "start": 8.0}})
     with pytest.raises(UserError, match=rf"distill.learned: {said}"):
         LearnsWeights(learner(), loss, LearnedValues((name,)))
