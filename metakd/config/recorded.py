@@ -91,13 +91,10 @@ def recorded_composed(
         if not isinstance(value, str) or not value:
             continue
         directory = Path.cwd() if key in typed else recorded
-        path = directory / Path(value).expanduser()
-        # A class split can be a name that the dataset knows instead of a file.
-        if key == "dataset.splits" and not path.is_file():
-            continue
-        setattr(holder, name, str(path))
+        path = _placed(key, value, directory)
+        setattr(holder, name, path)
         # "${" in a folder's name is no reference.
-        OmegaConf.update(kept, key, str(path).replace("${", r"\${"))
+        OmegaConf.update(kept, key, path.replace("${", r"\${"))
     return dataclasses.replace(composed, yaml=OmegaConf.to_yaml(kept))
 
 
@@ -221,12 +218,16 @@ def with_paths_from(recorded: Mapping[str, Any], directory: str | None) -> dict[
         group, _, name = key.rpartition(".")
         holder = found.get(group) if group else found
         value = holder.get(name) if isinstance(holder, dict) else None
-        if holder is None or not isinstance(value, str) or not value:
-            continue
-        path = Path(directory or Path.cwd(), Path(value).expanduser())
-        if key != "dataset.splits" or path.is_file():  # else the name of a split
-            holder[name] = str(path)
+        if holder is not None and isinstance(value, str) and value:
+            holder[name] = _placed(key, value, Path.cwd() if directory is None else Path(directory))
     return found
+
+
+def _placed(key: str, value: str, directory: Path) -> str:
+    """Return a setting's path as an absolute one."""
+    path = directory / Path(value).expanduser()
+    # A class split can be a name that the dataset knows instead of a file.
+    return value if key == "dataset.splits" and not path.is_file() else str(path)
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -59,9 +59,10 @@ class Setting:
         if (self.least, self.most) == (SEED["least"], SEED["most"]):
             return "from -2^63 to 2^63 - 1"
         if self.above is not None:
-            upper = "" if self.most is None else f" and at most {self.most:g}"
-            upper = upper if self.below is None else f" and below {self.below:g}"
-            return f"above {self.above:g}{upper}"
+            if self.below is not None:
+                return f"above {self.above:g} and below {self.below:g}"
+            most = "" if self.most is None else f" and at most {self.most:g}"
+            return f"above {self.above:g}{most}"
         if self.least is None:
             return ""
         if self.below is not None:
