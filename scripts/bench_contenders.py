@@ -36,6 +36,7 @@ from metakd.distillation.teacher_modes import prototype_logits
 from metakd.models.conv4 import Conv4
 from metakd.models.layout import lay_out_channels_last
 from metakd.registry import build
+from metakd.stages.precision import choose_precision
 
 ALGORITHMS = ("maml", "fomaml", "anil", "reptile", "protonet", "supervised")
 TEACHER_SIZE = 512
@@ -87,9 +88,15 @@ class Work:
         return ExampleBatch(images, labels, torch.arange(self.batch))
 
 
-def ours(learner: Algorithm, batch: TaskBatch | ExampleBatch, kd: str | None = None) -> Contender:
+def ours(
+    learner: Algorithm,
+    batch: TaskBatch | ExampleBatch,
+    kd: str | None = None,
+    precision: str = "float32",
+) -> Contender:
     """Return our iteration; `kd` says where a teacher with a table of embeddings acts."""
     learner.train()
+    number_format = choose_precision(precision, torch.device("cpu"))
     if kd is None:
         objective: Objective = Objective()
         answers: Callable[[], TaskAnswers | Answer | None] = lambda: None  # noqa: E731
@@ -111,7 +118,8 @@ def ours(learner: Algorithm, batch: TaskBatch | ExampleBatch, kd: str | None = N
 
     def iteration() -> None:
         learner.zero_grad()
-        learner.accumulate(batch, objective, answers())
+        with number_format.autocast():
+            learner.accumulate(batch, objective, answers())
 
     return Contender(iteration, list(learner.parameters()))
 
@@ -179,6 +187,8 @@ def same_work(algorithm: str, work: Work) -> dict[str, Contender]:
     }
     if kind.adapts:
         found[ROUNDED] = ours(learner_of(kind, work, inner_precision="bfloat16"), batch)
+    else:
+        found[ROUNDED] = ours(learner_of(kind, work), batch, precision="bfloat16")
     if algorithm in ("maml", "fomaml"):
         for name, other in (("learn2learn", learn2learn_maml), ("higher", higher_maml)):
             if importlib.util.find_spec(name) is not None:

@@ -73,8 +73,9 @@ def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
     Float32 at least; not for gradients.
     """
+    wide = _wide(x)
     # They come in the number format of the running ones, if there are any.
-    running = torch.zeros((2, x.shape[1]), dtype=_wide(x))
+    running = (None, None) if x.dtype is wide else torch.zeros((2, x.shape[1]), dtype=wide)
     mean, variance = _aten.batch_norm_update_stats(x, *running, 0.0)
     return mean, variance
 
@@ -95,10 +96,11 @@ class _Second(NamedTuple):
     ) -> _Second:  # fmt: skip
         """Return them for scale γρ, rstd ρ, count M, first (S, T) and sums (V, U, G)."""
         (s, t), (v, u, g) = first, sums
-        p, q = v_weight - scale * u / count, scale * t / count
-        d = g - (s * v + t * u) / count
-        k = -rstd * (p * t - q * u + scale * d) / count
-        return cls(p, q, k, -rstd * (p * s - q * v) / count, rstd * d)
+        share, part = scale / count, rstd / -count
+        p, q = torch.addcmul(v_weight, share, u, value=-1), share * t
+        d = torch.sub(g, torch.addcmul(s * v, t, u), alpha=1 / count)
+        k = part * torch.addcmul(p * t, q, u, value=-1).addcmul_(scale, d)
+        return cls(p, q, k, part * torch.addcmul(p * s, q, v, value=-1), rstd * d)
 
 
 def _wide(x: Tensor) -> torch.dtype:
@@ -108,7 +110,7 @@ def _wide(x: Tensor) -> torch.dtype:
 
 def _along(x: Tensor, *channels: Tensor) -> tuple[Tensor, ...]:
     """Return each [channels] as [channels, 1, 1] in the number format of `x`."""
-    return tuple(c.to(x.dtype)[:, None, None] for c in channels)
+    return tuple(c.to(x.dtype).view(-1, 1, 1) for c in channels)
 
 
 def _native(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -204,17 +206,16 @@ class _NormalisePoolReLU(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         mean, variance = batch_statistics(x)
-        rstd = torch.rsqrt(variance + eps)
-        scale = weight * rstd  # in the wider number format, as all [channels] below
-        if bool((weight < 0).any()):
+        rstd = torch.rsqrt(variance + eps)  # in the wider number format, as all [channels] below
+        if bool(weight.min() < 0):
             (sign,) = _along(x, torch.where(weight < 0, -1.0, 1.0))
             picked, index = _aten.max_pool2d_with_indices(x * sign, [2, 2], [2, 2])
             picked = picked * sign
         else:
             picked, index = _aten.max_pool2d_with_indices(x, [2, 2], [2, 2])
-        shift, slope = _along(x, bias - mean * scale, scale)
-        y = torch.addcmul(shift, picked, slope).clamp_min_(0)
-        ctx.save_for_backward(x, weight, bias, mean, rstd, picked, index, y)
+        slope, shift = weight.to(mean.dtype), bias.to(mean.dtype)
+        y = F.batch_norm(picked, mean, variance, slope, shift, eps=eps).relu_()
+        ctx.save_for_backward(x, weight, bias, mean, rstd, picked, _rows(index), y)
         ctx.eps = eps
         return y
 
@@ -234,8 +235,10 @@ class _NormalisePoolReLUBackward(Function):
         _, t, s = _native_backward(picked_g, picked, weight, mean, rstd, of_x=False)
         ctx.save_for_backward(g, x, weight, bias, mean, rstd, picked, index, y, t, s)
         scale, count = weight * rstd, x.numel() // x.shape[1]
-        slope = -scale * rstd * t / count
-        shift, slope, of_g = _along(x, -scale * s / count - slope * mean, slope, scale)
+        share = scale / -count
+        slope = share * rstd * t
+        shift = torch.addcmul(share * s, slope, mean, value=-1)
+        shift, slope, of_g = _along(x, shift, slope, scale)
         of_x = _scatter_add(torch.addcmul(shift, x, slope), index, picked_g * of_g)
         return of_x, t, s
 
@@ -249,7 +252,7 @@ class _NormalisePoolReLUBackward(Function):
         g = _aten.threshold_backward(g, y, 0)
         scale, count = weight * rstd, x.numel() // x.shape[1]
         _, u, v_sum = _native_backward(v, x, weight, mean, rstd, of_x=False)
-        v_picked = _gather(v, index)
+        v_picked = _gather(v, index, y)
         sums = (v_sum, u, (v_picked * g).sum((0, 2, 3), dtype=scale.dtype))
         second = _Second.of(scale, rstd, count, (s, t), sums, v_weight)
         slope = second.p * rstd
@@ -265,17 +268,18 @@ class _NormalisePoolReLUBackward(Function):
         return of_g, of_x, second.weight, *[None] * 7
 
 
-def _gather(images: Tensor, index: Tensor) -> Tensor:
-    """Return the pixels of images that max-pooling picked, in the shape of `index`."""
-    n, channels, height, width = index.shape
-    pixels = images.permute(0, 2, 3, 1).reshape(n, -1, channels)
-    picked = pixels.gather(1, index.permute(0, 2, 3, 1).reshape(n, -1, channels))
-    return picked.view(n, height, width, channels).permute(0, 3, 1, 2)
+def _rows(images: Tensor) -> Tensor:
+    """Return [n, channels, height, width] as [n, pixels, channels]; channels-last: a view."""
+    return images.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _gather(images: Tensor, index: Tensor, like: Tensor) -> Tensor:
+    """Return the pixels of images at `index` [n, pixels, channels], in the shape of `like`."""
+    n, channels, height, width = like.shape
+    return _rows(images).gather(1, index).view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _scatter_add(images: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    """Add values to the pixels of channels-last images that max-pooling picked; in place."""
-    n, channels = images.shape[:2]
-    index, values = (t.permute(0, 2, 3, 1).reshape(n, -1, channels) for t in (index, values))
-    images.permute(0, 2, 3, 1).view(n, -1, channels).scatter_add_(1, index, values)
+    """Add values to the pixels of channels-last images at `index`; in place."""
+    _rows(images).scatter_add_(1, index, _rows(values))
     return images

@@ -35,7 +35,8 @@ def test_every_algorithm_is_measured(bench: ModuleType, contenders: ModuleType) 
         assert {"plain loop", "metakd", "metakd, distilling"} <= set(medians), name
         assert all(m["seconds"] > 0 and m["processor"] >= 0 for m in medians.values())
         assert medians["metakd"]["cosine"] > 0.999
-    assert 0.9 < found["algorithms"]["maml"]["metakd, bfloat16"]["cosine"] < 0.9999
+    for name in ("maml", "protonet", "supervised"):  # 1 would be float32
+        assert 0.9 < found["algorithms"][name]["metakd, bfloat16"]["cosine"] < 0.9999, name
 
 
 @pytest.mark.parametrize("change", [lambda g: g.flip(0), lambda g: 2.0 * g], ids=["way", "length"])
