@@ -4,13 +4,13 @@
     python scripts/losses_table.py --output outputs/losses --data cifar_fs --learners batches
     python scripts/losses_table.py --output outputs/losses --factors 0.1 0.3 1 3 10
 
-Each loss stands alone beside the labels, at its own weights times a factor; of several factors the
-one with the best accuracy on meta-validation tasks (mean over seeds) is shown. `none` is the
-student without a teacher. Teacher, start, images and evaluation tasks are the same for all. A
-finished run is kept and not made again. Differences to `none` are of the same seed and tasks; ± is
-the t interval over seeds, of one seed the interval over tasks. Cost: seconds of an update over
-those without a teacher, median over the runs; the teacher's embeddings are kept where the loss
-reads no features.
+Each loss stands alone beside the labels, at its own weights times a factor. Of several factors the
+one with the best accuracy on meta-validation tasks is shown, chosen on the first seed alone: the
+others have only that one made. `none` is the student without a teacher. Teacher, start, images and
+evaluation tasks are the same for all. A finished run is kept and not made again. Differences to
+`none` are of the same seed and tasks; ± is the t interval over seeds, of one seed the interval over
+tasks. Cost: seconds of an update over those without a teacher, median over the runs; the teacher's
+embeddings are kept where the loss reads no features.
 """
 
 from __future__ import annotations
@@ -75,7 +75,12 @@ class Row:
         """Return what is typed for its run."""
         own: tuple[str, ...] = (f"distill={self.loss}",)
         if self.factor != 1.0:
-            own = ("distill=combine", f"distill.terms.{self.loss}={self.factor:g}")
+            labels = metakd.compose(f"distill={self.loss}").config.distill.ce_weight
+            own = (
+                "distill=combine",
+                f"distill.terms.{self.loss}={self.factor:g}",
+                f"distill.ce_weight={labels:g}",
+            )
         return (*DATA[data], *LEARNERS[self.learner], *COMMON, *own, f"seed={seed}")
 
     def folder(self, output: Path, data: str, seed: int) -> Path:
@@ -148,14 +153,11 @@ def line(row: Row, folders: Sequence[Path], alone: Sequence[Path]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def best_of(rows: Sequence[Row], output: Path, data: str, seeds: Sequence[int]) -> Row:
-    """Return the row whose runs are best on meta-validation tasks, mean over seeds."""
+def best_of(rows: Sequence[Row], folders: Sequence[Path]) -> Row:
+    """Return the row whose finished run is best on meta-validation tasks."""
     if len(rows) == 1:
         return rows[0]
-    figures = {
-        row: statistics.fmean(validated(row.folder(output, data, seed)) for seed in seeds)
-        for row in rows
-    }
+    figures = dict(zip(rows, map(validated, folders), strict=True))
     return max(rows, key=lambda row: figures[row])
 
 
@@ -184,15 +186,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 continue
             factors = [1.0] if loss == NONE else asked.factors
             rows = [Row(learner, loss, factor) for factor in factors]
+
+            def run(row: Row, seed: int) -> Path:
+                return made(row, asked.output, asked.data, seed, asked.words)
+
             try:
-                for row in rows:
-                    for seed in asked.seeds:
-                        made(row, asked.output, asked.data, seed, asked.words)
+                best = best_of(rows, [run(row, asked.seeds[0]) for row in rows])
+                folders = [run(best, seed) for seed in asked.seeds]
             except UserError as error:
                 print(f"losses_table: {loss}: {error}", file=sys.stderr)
                 continue
-            best = best_of(rows, asked.output, asked.data, asked.seeds)
-            folders = [best.folder(asked.output, asked.data, seed) for seed in asked.seeds]
             alone = alone or folders
             lines.append(line(best, folders, alone))
             print(lines[-1], file=sys.stderr, flush=True)

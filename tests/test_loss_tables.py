@@ -89,20 +89,33 @@ def test_every_run_of_the_losses_side_by_side_can_be_composed(side_by_side: Modu
         check(composed.config)
         assert loss == "none" or composed.warnings == ()
         assert composed.config.distill.name == (loss if row.factor == 1.0 else "combine")
+        alone = metakd.compose(f"distill={loss}").config.distill
+        assert composed.config.distill.ce_weight == alone.ce_weight
 
 
 def test_the_factor_of_a_loss_is_chosen_on_validation(
-    side_by_side: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    side_by_side: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rows = [side_by_side.Row("episodes", "kd", factor) for factor in (0.1, 1.0, 10.0)]
-    means = {"kd_0.1": (0.5, 0.6), "kd_1": (0.9, 0.3), "kd_10": (0.4, 0.4)}
-    for name, values in means.items():
-        for seed, value in enumerate(values):
-            folder = tmp_path / "glyphs" / "episodes" / name / str(seed)
-            folder.mkdir(parents=True)
-            (folder / "validated.json").write_text(str(value))
-    assert side_by_side.best_of(rows, tmp_path, "glyphs", (0, 1)).factor == 1.0
-    assert side_by_side.best_of(rows, tmp_path, "glyphs", (1,)).factor == 0.1
+    validated = {0.1: 0.5, 1.0: 0.4, 10.0: 0.6}
+    asked = []
+
+    def made(row: Any, output: Path, data: str, seed: int, typed: list[str]) -> Path:
+        asked.append((row.loss, row.factor, seed))
+        folder: Path = row.folder(output, data, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "validated.json").write_text(str(validated[row.factor]))
+        return folder
+
+    monkeypatch.setattr(side_by_side, "made", made)
+    monkeypatch.setattr(side_by_side, "line", lambda row, folders, alone: f"{row} {len(folders)}")
+    words = ["--output", str(tmp_path), "--seeds", "4", "5", "--learners", "episodes"]
+    side_by_side.main([*words, "--losses", "kd", "--factors", "0.1", "1", "10"])
+    taught = [(factor, seed) for loss, factor, seed in asked if loss == "kd"]
+    assert taught == [(0.1, 4), (1.0, 4), (10.0, 4), (10.0, 4), (10.0, 5)]
+    assert "factor=10.0) 2" in capsys.readouterr().out
 
 
 def test_losses_side_by_side_shortened(
