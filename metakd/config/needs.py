@@ -7,7 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from metakd.config.schema import LEARNED_MODES, Config, DistillConfig
 from metakd.errors import UserError
 
-__all__ = ["asks_base_head", "check_needs", "declared_needs"]
+__all__ = ["SCALED_MODES", "asks_base_head", "asks_scale", "check_needs", "declared_needs"]
+
+SCALED_MODES = ("prototype", "linear", "feedback")
+"""Teacher modes whose answers to tasks are distances or regressions, scaled to be logits."""
 
 
 def declared_needs(distill: DistillConfig) -> frozenset[str] | None:
@@ -84,6 +87,13 @@ def check_needs(config: Config, needs: Collection[str]) -> None:
             "example out leaves nothing of its class; type task.train_shots=2 or more, "
             "or distill.teacher_mode=head"
         )
+
+
+def asks_scale(config: Config, needs: Collection[str]) -> bool:
+    """Tell whether logits are asked of the teacher whose scale is fitted on meta-validation."""
+    distill = config.distill
+    scaled = distill.supports.uses_teacher and distill.teacher_mode in SCALED_MODES
+    return scaled and "logits" in needs
 
 
 def asks_base_head(config: Config, needs: Collection[str]) -> bool:

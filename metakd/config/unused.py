@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from metakd.config.checks import teacher_learns
 from metakd.config.compressing import idle_in_compress
 from metakd.config.declared import declaration, is_fact
+from metakd.config.needs import SCALED_MODES
 from metakd.config.schema import Config
 from metakd.config.whole import idle_in_whole
 
@@ -43,7 +44,9 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
     episodes = config.algorithm.supports.trains_on == "episodes"
     batches = not episodes and "whole batches are trained on"
     # A frozen teacher's answers to tasks are scaled on tasks as large as those of training.
-    scaled = config.distill.supports.uses_teacher and config.distill.teacher_mode != "head"
+    scaled = (
+        config.distill.supports.uses_teacher and config.distill.teacher_mode in SCALED_MODES
+    )
     nothing = {
         **dict.fromkeys(
             ("task.meta_batch", "task.sampling", "task.train_tasks", "task.train_ways"), batches
@@ -165,17 +168,23 @@ def idle_without_logits(
     distill = config.distill
     if "logits" in needs or not distill.supports.uses_teacher or teacher_learns(config):
         return []
-    names = []
-    if not config.task.fit:  # which lowers queries to what the teacher's scale could be fitted on
-        names.append("teacher_mode")
+    names = ["teacher_mode"]
     if distill._target_.startswith("metakd."):  # another's class may mean something else by it
         names += ["schedules.temperature"] if "temperature" in takes else []
         names += [name for name in ("standardise", "temperature") if name in takes]
     why = "the loss asks for no logits of the teacher"
     if "kd_weight" in takes and not distill.kd_weight:
         why += " (distill.kd_weight=0)"
-    return [
+    lines = [
         f"{key} changes nothing: {why}"
         for key in sorted(typed)
         if any(f"{key}.".startswith(f"distill.{name}.") for name in names)
     ]
+    if config.algorithm.supports.trains_on == "batches" and distill.teacher_mode in SCALED_MODES:
+        # Tasks of training's size are there to fit a scale of logits.
+        lines += [
+            f"{key} changes nothing: whole batches are trained on"
+            for key in ("task.train_queries", "task.train_shots")
+            if key in typed
+        ]
+    return lines

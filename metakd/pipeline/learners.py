@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.config.checks import teacher_learns
+from metakd.config.needs import asks_scale
 from metakd.config.schema import LEARNED_MODES, Config
 from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.distillation import Distillation
@@ -273,13 +274,7 @@ def _start_unlabelled(
 
 def calibrates(prepared: Prepared) -> bool:
     """Tell whether logits that need a fitted scale are asked of the teacher."""
-    distill = prepared.config.distill
-    modes = ("prototype", "linear", "feedback")
-    return (
-        distill.supports.uses_teacher
-        and distill.teacher_mode in modes
-        and "logits" in prepared.needs
-    )
+    return asks_scale(prepared.config, prepared.needs)
 
 
 def _objective(prepared: Prepared, taught: Taught | None) -> Objective:

@@ -294,11 +294,11 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     if data.has_classes:
         composed = with_epochs(composed, data)
         if not config.task.whole:
-            composed, fitted = fit_queries(composed, data, evaluating=known.evaluating)
+            composed, fitted = fit_queries(composed, data, needs, evaluating=known.evaluating)
             warnings += fitted
             if known is NOTHING_KNOWN:  # an older run keeps it, with the same tasks as `uniform`
                 check_sampling(composed.config, data)
-            check_tasks(composed.config, data, evaluating=known.evaluating)
+            check_tasks(composed.config, data, needs, evaluating=known.evaluating)
         config = composed.config
     lay_out_channels_last(student)
     dealt = dealt_out(everything)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from omegaconf import OmegaConf
 
 from metakd.config.compose import Composed
+from metakd.config.needs import asks_scale
 from metakd.config.schema import Config
 from metakd.data.class_data import ClassData
 from metakd.errors import UserError
@@ -37,8 +38,8 @@ class _Tasks:
         return fewest // share - self.spec.shots, images.class_names[int(counts.argmin())], fewest
 
 
-def _wanted(config: Config, *, evaluating: bool) -> list[_Tasks]:
-    """Return every kind of task that the run will draw."""
+def _wanted(config: Config, needs: Collection[str], *, evaluating: bool) -> list[_Tasks]:
+    """Return every kind of task that the run will draw, its loss reading `needs`."""
     task = config.task
     train_keys = (
         "task.shots" if task.train_shots is None else "task.train_shots",
@@ -53,7 +54,7 @@ def _wanted(config: Config, *, evaluating: bool) -> list[_Tasks]:
         wanted.append(_Tasks(config.evaluate.part, task.evaluation(shots), *keys))
     if evaluating:
         return wanted  # neither the teacher's scale nor the student is fitted to anything
-    if config.distill.supports.uses_teacher and config.distill.teacher_mode != "head":
+    if asks_scale(config, needs):
         # The teacher's scale is fitted on validation tasks like those that it answers.
         wanted.append(_Tasks("validate", task.calibration(), *train_keys))
     if config.algorithm.supports.trains_on == "episodes" and config.meta_train.iterations > 0:
@@ -61,18 +62,21 @@ def _wanted(config: Config, *, evaluating: bool) -> list[_Tasks]:
     return wanted
 
 
-def check_tasks(config: Config, data: ClassData, *, evaluating: bool) -> None:
+def check_tasks(
+    config: Config, data: ClassData, needs: Collection[str], *, evaluating: bool
+) -> None:
     """Draw one batch of every stream that the run will use: a task that cannot be made says so.
 
     Args:
         config: of the run.
         data: what the tasks are made from.
+        needs: what the loss reads of the teacher's answer.
         evaluating: the run is only evaluated again; nothing is trained.
 
     Raises:
         UserError: as `ClassData.tasks`.
     """
-    for tasks in _wanted(config, evaluating=evaluating):
+    for tasks in _wanted(config, needs, evaluating=evaluating):
         data.tasks(tasks.split, tasks.spec, tasks=1, seed=config.seed, stage="check").batch(0)
 
 
@@ -86,7 +90,7 @@ def check_sampling(config: Config, data: ClassData) -> None:
     Raises:
         UserError: they would be the tasks of `uniform`.
     """
-    if not any(tasks.spec.sampling == "superclass" for tasks in _wanted(config, evaluating=False)):
+    if not any(tasks.spec.sampling == "superclass" for tasks in _wanted(config, (), evaluating=False)):
         return
     if len(data.filled("train").groups.unique()) < 2:
         raise UserError(
@@ -96,13 +100,14 @@ def check_sampling(config: Config, data: ClassData) -> None:
 
 
 def fit_queries(
-    composed: Composed, data: ClassData, *, evaluating: bool
+    composed: Composed, data: ClassData, needs: Collection[str], *, evaluating: bool
 ) -> tuple[Composed, list[str]]:
     """Lower the query images of tasks to what the smallest class of each split allows (`task.fit`).
 
     Args:
         composed: the config; it is left as it is.
         data: what the tasks are made from.
+        needs: what the loss reads of the teacher's answer.
         evaluating: the run is only evaluated again; only its evaluation tasks count.
 
     Returns:
@@ -116,7 +121,7 @@ def fit_queries(
         return composed, []
     config, lines = copy.deepcopy(composed.config), []
     task = config.task
-    wanted = _wanted(config, evaluating=evaluating)
+    wanted = _wanted(config, needs, evaluating=evaluating)
     queries, line = _lowered(task.queries, "task.queries", wanted, data)
     lines += line
     train, line = _lowered(task.train_queries or queries, "task.train_queries", wanted, data)

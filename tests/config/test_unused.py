@@ -85,12 +85,27 @@ def test_what_softens_or_makes_logits_is_named_where_none_are_asked_for() -> Non
     assert lines() == [f"distill.{name} {why} (distill.kd_weight=0)" for name in names]
     assert lines("distill.kd_weight=1", needs=("logits", "embeddings")) == []
     assert lines("distill=none") == []
-    assert not any("teacher_mode" in line for line in lines("task.fit=true"))
+    assert any("teacher_mode" in line for line in lines("task.fit=true"))
     assert lines("distill._target_=mine.Loss") == [
         f"distill.teacher_mode {why} (distill.kd_weight=0)"
     ]
     typed = ("temperature=9", "teacher_mode=co_meta")
     assert lines("distill=kd", "distill.kd_weight=0", needs=()) == []
+
+
+def test_sizes_of_tasks_are_named_where_neither_training_nor_a_scale_draws_them() -> None:
+    sizes = ("task.train_shots=3", "task.train_queries=2", "distill.teacher_mode=prototype")
+
+    def lines(*words: str, needs: tuple[str, ...] = ("embeddings",)) -> list[str]:
+        composed = compose([*words, *sizes])
+        found = idle_without_logits(composed.config, composed.typed, needs, ())
+        return [line for line in found if line.startswith("task.")]
+
+    why = "changes nothing: whole batches are trained on"
+    named = [f"task.train_queries {why}", f"task.train_shots {why}"]
+    assert lines("algorithm=supervised") == named
+    assert lines("algorithm=supervised", needs=("logits",)) == []
+    assert lines("algorithm=protonet") == []
 
 
 def test_on_whole_batches_there_is_one_place_to_distil() -> None:

@@ -98,9 +98,24 @@ def test_the_teachers_scale_counts(prepared: Callable[..., Prepared], tmp_path: 
     # Its tasks are of training's size, made from validation classes.
     folder = pictures(tmp_path / "photos", val=8)
     words = (f"dataset.folder={folder}", "evaluate.shots=[]", "task.train_queries=8")
-    taught = ("distill=embedding", "pretrain=default", "teacher=conv4", "teacher.width=4")
+    taught = ("pretrain=default", "teacher=conv4", "teacher.width=4")
     assert sizes(prepared(*FIT, *words)) == (7, 8)
-    assert sizes(prepared(*FIT, *words, *taught)) == (7, 7)
+    assert sizes(prepared(*FIT, *words, *taught, "distill=kd")) == (7, 7)
+    # Without logits, or with those of the teacher's own head, there is no scale.
+    assert sizes(prepared(*FIT, *words, *taught, "distill=embedding")) == (7, 8)
+    head = "distill.teacher_mode=head"
+    assert sizes(prepared(*FIT, *words, *taught, "distill=kd", head)) == (7, 8)
+
+
+def test_tasks_of_a_scale_that_nothing_has_are_not_refused(
+    prepared: Callable[..., Prepared], tmp_path: Path
+) -> None:
+    folder = pictures(tmp_path / "photos", val=8)
+    words = (f"dataset.folder={folder}", "evaluate.shots=[]", "task.queries=7", "task.shots=1")
+    words += ("task.train_queries=8", "pretrain=default", "teacher=conv4", "teacher.width=4")
+    assert sizes(prepared(*words, "distill=relational")) == (7, 8)
+    with pytest.raises(UserError, match=r"8 examples, a task needs 1 shots \+ 8 queries"):
+        prepared(*words, "distill=kd")
 
 
 def test_a_line_says_why(prepared: Callable[..., Prepared]) -> None:
