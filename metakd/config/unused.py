@@ -44,9 +44,7 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
     episodes = config.algorithm.supports.trains_on == "episodes"
     batches = not episodes and "whole batches are trained on"
     # A frozen teacher's answers to tasks are scaled on tasks as large as those of training.
-    scaled = (
-        config.distill.supports.uses_teacher and config.distill.teacher_mode in SCALED_MODES
-    )
+    scaled = config.distill.supports.uses_teacher and config.distill.teacher_mode in SCALED_MODES
     nothing = {
         **dict.fromkeys(
             ("task.meta_batch", "task.sampling", "task.train_tasks", "task.train_ways"), batches

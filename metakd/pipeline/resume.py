@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +44,8 @@ def resume(
     """Go on with the run in `path` from its last sound checkpoint; return results.json's content.
 
     On the same device with the same number of threads it ends as if it had never stopped. A run
-    that has no sound checkpoint starts anew in its folder; a finished one is left as it is.
+    that has no sound checkpoint starts anew in its folder; a finished one is left as it is, and
+    what would have changed it is said.
 
     Args:
         path: the run's folder.
@@ -63,10 +65,11 @@ def resume(
     if info.evaluates is not None:
         raise UserError(f"'{path}' is an evaluation, not a run; start it again: metakd evaluate")
     if info.status == "finished":
+        late = group.together(lambda: _too_late(run, info, overrides, config_dir, changed))
         results = run.read_results()
         if not quiet and group.rank == 0:
             summary(results, Terminal(), info.warnings or ())
-            print(f"'{run.path}' was finished already; nothing was done")
+            print(f"'{run.path}' was finished already; nothing was done{late}")
         return {**results.content, "folder": str(run.path)}
     composed = group.together(lambda: _composed(run, info, overrides, config_dir, changed))
     known = group.together(lambda: replace(known_of(run, info, composed), trained=card_so_far(run)))
@@ -139,19 +142,43 @@ def _composed(
     changed: bool,
 ) -> Composed:
     """Return the recorded configuration with what was typed; refuse another one."""
-    composed = recorded_composed(run.path, info, overrides, config_dir)
-    before = recorded_composed(run.path, info, (), config_dir).plain()
-    found = [
-        line
-        for line in differences(before, composed.plain())
-        if not is_bookkeeping(line.partition(":")[0])
-    ]
+    composed, found = _changes(run, info, overrides, config_dir)
     if found and not changed:
         raise UserError(
             f"run '{run.path}' has another configuration: {'; '.join(found)}. Resume it without "
             "these, or, if it is to go on differently, type resume_changed=true"
         )
     return composed
+
+
+def _too_late(
+    run: RunFolder,
+    info: RunInfo,
+    overrides: Sequence[str],
+    config_dir: str | Path | None,
+    changed: bool,
+) -> str:
+    """Return what is to be said of overrides of a finished run, which nothing follows any more."""
+    found = _changes(run, info, overrides, config_dir)[1] if overrides else []
+    if not found:
+        return ""
+    late = f"{'; '.join(found)} comes too late"
+    if changed:
+        return f", and {late}"
+    raise UserError(
+        f"run '{run.path}' is finished, and {late}: start a new run with it, or evaluate this one "
+        f"again (metakd evaluate {shlex.quote(str(run.path))})"
+    )
+
+
+def _changes(
+    run: RunFolder, info: RunInfo, overrides: Sequence[str], config_dir: str | Path | None
+) -> tuple[Composed, list[str]]:
+    """Return the recorded configuration with what was typed, and what that makes different."""
+    composed = recorded_composed(run.path, info, overrides, config_dir)
+    before = recorded_composed(run.path, info, (), config_dir).plain()
+    lines = differences(before, composed.plain())
+    return composed, [line for line in lines if not is_bookkeeping(line.partition(":")[0])]
 
 
 def _overrides_of(run: RunFolder, composed: Composed) -> list[str]:

@@ -90,7 +90,9 @@ def check_sampling(config: Config, data: ClassData) -> None:
     Raises:
         UserError: they would be the tasks of `uniform`.
     """
-    if not any(tasks.spec.sampling == "superclass" for tasks in _wanted(config, (), evaluating=False)):
+    if not any(
+        tasks.spec.sampling == "superclass" for tasks in _wanted(config, (), evaluating=False)
+    ):
         return
     if len(data.filled("train").groups.unique()) < 2:
         raise UserError(

@@ -240,6 +240,19 @@ def test_a_finished_run_is_left_as_it_is(copy: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in copy.rglob("*")} == before
 
 
+def test_what_would_change_a_finished_run_is_refused_or_named(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go_on(copy)
+    with pytest.raises(UserError, match=r"is finished, and meta_train.lr: 0.002 -> 0.5 comes too"):
+        go_on(copy, "meta_train.lr=0.5")
+    go_on(copy, "tags=[late]")  # bookkeeping
+    metakd.resume(copy, "meta_train.lr=0.5", changed=True, quiet=False)
+    assert "nothing was done, and meta_train.lr: 0.002 -> 0.5 comes too late" in (
+        " ".join(capsys.readouterr().out.split())
+    )
+
+
 def test_without_a_sound_checkpoint_it_starts_anew_in_its_folder(
     copy: Path, stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
