@@ -58,8 +58,8 @@ options:
   --batch-size N       images per batch (256)
   --plugins M[,M ...]  modules of your own that the run used
 
-Exit status: 0; 1 if an image could not be read (the others are classified); 2 if an example cannot
-be read, or an argument is invalid."""
+Exit status: 0; 2 if an image cannot be read (the others are classified all the same), an example
+cannot be read (nothing is), or an argument is invalid."""
 
 
 def predict_parser() -> Parser:
@@ -141,7 +141,7 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.write(naming.record().text())
     else:
         print("\n".join([*_lines(naming), *_summary(naming)]))
-    return 1 if naming.unreadable else 0
+    return 2 if naming.unreadable else 0
 
 
 def rate_of(text: str | None) -> float | None:

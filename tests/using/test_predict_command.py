@@ -164,7 +164,7 @@ def test_unreadable_pictures(predict: Any, glyph_run: Path, photos: Path, tmp_pa
     (new / "bad.png").write_bytes(b"no picture")
     Image.new("L", (30, 20), 99).save(new / "good.png")
     answer = predict(glyph_run, "--examples", photos / "few", new, "--json")
-    assert answer.status == 1
+    assert answer.status == 2
     content = answer.json()
     assert [Path(p["file"]).name for p in content["predictions"]] == ["good.png"]
     assert [Path(p["file"]).name for p in content["unreadable"]] == ["bad.png"]
@@ -172,7 +172,7 @@ def test_unreadable_pictures(predict: Any, glyph_run: Path, photos: Path, tmp_pa
     assert answer.err.count("\n") == 1
     assert "bad.png cannot be read" in answer.err
     text = predict(glyph_run, "--examples", photos / "few", new, "--csv", tmp_path / "a.csv")
-    assert text.status == 1
+    assert text.status == 2
     assert "good.png" in text.out
     assert "bad.png" in (tmp_path / "a.csv").read_text()
     (tmp_path / "few" / "a").mkdir(parents=True)
