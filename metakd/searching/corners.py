@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
+from metakd.config.compose import Composed
+from metakd.config.needs import declared_needs
+from metakd.config.unused import idle_without_logits
 from metakd.errors import UserError
 from metakd.searching.plan import Search
 from metakd.searching.space import Parameter, Value, Values, combinations
@@ -50,7 +53,7 @@ def check_space(search: Search, config_dir: str | None) -> None:
     composed = composed_jobs([search.trial_words(v) for v in tried], own, config_dir)
     for parameter in search.parameters:
         warnings = [
-            [w for w in one.warnings if w.partition(" ")[0].partition("=")[0] == parameter.key]
+            [w for w in _idle(one) if w.partition(" ")[0].partition("=")[0] == parameter.key]
             for values, one in zip(tried, composed, strict=True)
             if parameter.key in values
         ]
@@ -59,6 +62,16 @@ def check_space(search: Search, config_dir: str | None) -> None:
                 f"sweep={search.recipe}: {warnings[0][0]}; remove it from the space, or give it "
                 "one value"
             )
+
+
+def _idle(composed: Composed) -> list[str]:
+    """Return a line for each typed setting that changes nothing, as far as files tell."""
+    needs = declared_needs(composed.config.distill)
+    if needs is None:  # only the loss's class knows
+        return [*composed.warnings]
+    takes = ("kd_weight", "standardise", "temperature")
+    named = idle_without_logits(composed.config, composed.typed, needs, takes)
+    return [*composed.warnings, *named]
 
 
 def _needed(parameters: Sequence[Parameter], wanted: Parameter) -> Mapping[str, list[Value]]:

@@ -132,6 +132,10 @@ def test_conditions_on_settings_that_nobody_searches() -> None:
         ({"student.width": {"choices": [8, "wide"]}}, "expected a whole number"),
         ({"task.train_ways": {"low": 2, "high": 5000}}, "task.train_ways=5000"),
         ({"finetune.lr": {"low": 1, "high": 2}}, "finetune.lr changes nothing"),
+        (
+            {"distill": {"choices": ["relational"]}, "distill.temperature": {"low": 1, "high": 4}},
+            "distill.temperature changes nothing: the loss asks for no logits",
+        ),
         # impossible only together
         (
             {
@@ -151,6 +155,13 @@ def test_the_ends_of_the_space_are_composed(space: Any, said: str) -> None:
 
 def test_a_good_space() -> None:
     checked()
+
+
+def test_a_temperature_that_some_trials_use_is_searched() -> None:
+    temperature = {"distill.temperature": {"low": 1, "high": 4}}
+    checked(space={"distill": {"choices": ["relational", "kd"]}, **temperature})
+    weight = {"distill.kd_weight": {"choices": [0.0, 1.0]}}
+    checked(space={"distill": {"choices": ["embedding"]}, **weight, **temperature})
 
 
 def test_large_spaces_are_tried_at_each_end() -> None:
