@@ -14,12 +14,14 @@ from omegaconf import OmegaConf
 
 from metakd.config.compose import Composed, recompose
 from metakd.config.declared import declarations
+from metakd.config.locate import Choices
 from metakd.config.overrides import PATH_KEYS, parse, quoted
 from metakd.config.schema import Config
 from metakd.errors import UserError, nearest
 from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
 
 __all__ = [
+    "absolute",
     "differences",
     "for_compression",
     "for_evaluation",
@@ -36,6 +38,9 @@ FREE = tuple(
     if known.repeated and (known.decides != "figures" or known.path)
 )
 """What can be typed for a repetition of a run: where files are, who watches, on what it runs."""
+
+LISTS = ("teacher.further_checkpoints", "student.further_checkpoints")
+"""Settings that hold several paths."""
 
 
 class Surroundings(Protocol):
@@ -84,17 +89,22 @@ def recorded_composed(
         found = _data_root(info.environment or {}, recorded)
         if found is not None:
             composed.config.data_root = str(found)
-    for key in sorted(PATH_KEYS):
+    for key in sorted({*PATH_KEYS, *LISTS}):
         group, _, name = key.rpartition(".")
         holder: Any = getattr(composed.config, group, None) if group else composed.config
         value = getattr(holder, name, None)
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str | list) or not value:
             continue
         directory = Path.cwd() if key in typed else recorded
-        path = _placed(key, value, directory)
-        setattr(holder, name, path)
         # "${" in a folder's name is no reference.
-        OmegaConf.update(kept, key, path.replace("${", r"\${"))
+        if isinstance(value, str):
+            path = absolute(key, value, directory)
+            setattr(holder, name, path)
+            OmegaConf.update(kept, key, path.replace("${", r"\${"))
+        else:
+            paths = [absolute(key, one, directory) for one in value]
+            setattr(holder, name, paths)
+            OmegaConf.update(kept, key, [one.replace("${", r"\${") for one in paths])
     return dataclasses.replace(composed, yaml=OmegaConf.to_yaml(kept))
 
 
@@ -214,20 +224,32 @@ def with_paths_from(recorded: Mapping[str, Any], directory: str | None) -> dict[
         directory: where its command was typed; null: in the present one.
     """
     found = copy.deepcopy(dict(recorded))
-    for key in PATH_KEYS:
+    place = Path.cwd() if directory is None else Path(directory)
+    for key in (*PATH_KEYS, *LISTS):
         group, _, name = key.rpartition(".")
         holder = found.get(group) if group else found
         value = holder.get(name) if isinstance(holder, dict) else None
         if holder is not None and isinstance(value, str) and value:
-            holder[name] = _placed(key, value, Path.cwd() if directory is None else Path(directory))
+            holder[name] = absolute(key, value, place)
+        elif holder is not None and isinstance(value, list):
+            holder[name] = [absolute(key, str(one), place) for one in value]
     return found
 
 
-def _placed(key: str, value: str, directory: Path) -> str:
-    """Return a setting's path as an absolute one."""
+def absolute(key: str, value: str, directory: Path) -> str:
+    """Return a path, as a setting holds it, as an absolute one; a name that is no path as it is.
+
+    Args:
+        key: the setting.
+        value: typed in
+        directory: this folder.
+    """
     path = directory / Path(value).expanduser()
-    # A class split can be a name that the dataset knows instead of a file.
-    return value if key == "dataset.splits" and not path.is_file() else str(path)
+    if key == "dataset.splits":  # or the name of a class split that the dataset knows
+        return str(path) if path.is_file() else value
+    if key == "warmstart.unlabelled":  # or the run's own examples, or the name of a dataset
+        return value if value in ("train", *Choices().of("dataset")) else str(path)
+    return str(path)
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

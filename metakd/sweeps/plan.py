@@ -14,6 +14,7 @@ from metakd.config.checks import check
 from metakd.config.compose import Composed, compose
 from metakd.config.declared import declarations
 from metakd.config.overrides import PATH_KEYS, parse
+from metakd.config.recorded import absolute
 from metakd.config.schema import SweepConfig
 from metakd.errors import UserError, nearest
 
@@ -152,7 +153,8 @@ def placed(parsed: Iterable[Override]) -> list[str]:
     for override in parsed:
         value = override.value()
         if override.key_or_group in PATH_KEYS and isinstance(value, str) and value:
-            words.append(f"{override.key_or_group}={Path(value).expanduser().absolute()}")
+            place = absolute(override.key_or_group, value, Path.cwd())
+            words.append(f"{override.key_or_group}={place}")
         else:
             words.append(override.input_line or "")
     return words

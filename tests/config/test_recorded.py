@@ -8,7 +8,12 @@ import pytest
 import yaml
 
 from metakd.config.compose import compose
-from metakd.config.recorded import differences, from_own_files, recorded_composed
+from metakd.config.recorded import (
+    differences,
+    from_own_files,
+    recorded_composed,
+    with_paths_from,
+)
 from metakd.errors import UserError
 from metakd.runs.records_run import RunInfo
 
@@ -75,6 +80,37 @@ def test_a_path_under_the_home_folder_stays_there(
     run = recorded(tmp_path / "run", "cache_root='~/cache'")
     composed = recorded_composed(run, RunInfo(directory=str(there)))
     assert composed.config.cache_root == str(tmp_path / "cache")
+
+
+def test_each_of_several_paths_is_relative_to_where_the_run_was_typed(
+    tmp_path: Path, here: Path
+) -> None:
+    words = ("teacher.checkpoint=a", "teacher.further_checkpoints=[b,/c]")
+    run, info = recorded(tmp_path / "run", *words), RunInfo(directory="/${there}")
+    found = ["/${there}/b", "/c"]
+    composed = recorded_composed(run, info)
+    assert composed.config.teacher.further_checkpoints == found
+    again = recorded(tmp_path / "again", "teacher.checkpoint=a", "seed=1")
+    (again / ".hydra" / "config.yaml").write_text(composed.yaml, encoding="utf-8")
+    assert recorded_composed(again, info).config.teacher.further_checkpoints == found
+    typed = ["teacher.further_checkpoints=[e]"]
+    wanted = [str(here / "e")]
+    assert recorded_composed(run, info, typed).config.teacher.further_checkpoints == wanted
+    plain = {"teacher": {"further_checkpoints": ["b"]}}
+    assert with_paths_from(plain, "/there") == {"teacher": {"further_checkpoints": ["/there/b"]}}
+
+
+@pytest.mark.parametrize(
+    ("value", "path"), [("train", False), ("mnist", False), ("photos", True), ("gone", True)]
+)
+def test_names_of_examples_without_labels_are_no_paths(
+    tmp_path: Path, there: Path, value: str, path: bool
+) -> None:
+    run = recorded(tmp_path / "run", f"warmstart.unlabelled={value}")
+    composed = recorded_composed(run, RunInfo(directory=str(there)))
+    found = str(there / value) if path else value
+    assert composed.config.warmstart.unlabelled == found
+    assert yaml.safe_load(composed.yaml)["warmstart"]["unlabelled"] == found
 
 
 def test_names_and_nulls_are_no_paths(tmp_path: Path, there: Path) -> None:
