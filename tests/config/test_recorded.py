@@ -83,11 +83,11 @@ def test_a_path_under_the_home_folder_stays_there(
 
 
 def test_each_of_several_paths_is_relative_to_where_the_run_was_typed(
-    tmp_path: Path, here: Path
+    tmp_path: Path, there: Path, here: Path
 ) -> None:
     words = ("teacher.checkpoint=a", "teacher.further_checkpoints=[b,/c]")
-    run, info = recorded(tmp_path / "run", *words), RunInfo(directory="/${there}")
-    found = ["/${there}/b", "/c"]
+    run, info = recorded(tmp_path / "run", *words), RunInfo(directory=str(there))
+    found = [str(there / "b"), "/c"]
     composed = recorded_composed(run, info)
     assert composed.config.teacher.further_checkpoints == found
     again = recorded(tmp_path / "again", "teacher.checkpoint=a", "seed=1")
