@@ -111,6 +111,10 @@ class Combine(Distillation):
         else:
             super().set_value(name, value)
 
+    def total_weight(self) -> float:
+        """See `Distillation.total_weight`."""
+        return self.ce_weight + sum(self.term_weights.values())
+
     def weight(self, term: str) -> float | None:
         """See `Objective.weight`."""
         return self.weights().get(term)

@@ -101,7 +101,8 @@ class Distillation(Objective):
             place: the setting that holds them, for errors.
 
         Raises:
-            UserError: there is no such value, it is 0 as it is set, or its schedule is wrong.
+            UserError: there is no such value, it is 0 as it is set, its schedule is wrong or leads
+                to a value that cannot be, or all weights are 0 in the end.
         """
         values = self.scheduled_values()
         for name, typed in schedules.items():
@@ -114,8 +115,22 @@ class Distillation(Objective):
                 raise UserError(
                     f"{place}.{name}: {name} is 0, which switches it off; set it above 0"
                 )
-            self.schedules[name] = Schedule.of(name, typed, values[name], place)
-            self._set[name] = values[name]
+            found = Schedule.of(name, typed, values[name], place)
+            for value in (found.start, found.end):
+                self.set_value(name, value)  # which refuses what cannot be
+            self.schedules[name], self._set[name] = found, values[name]
+        if schedules and not self.total_weight():
+            raise UserError(
+                f"{place}: all weights of the loss are 0 in the end, so nothing would be learnt "
+                "there; let one of them end above 0"
+            )
+        for name, value in self._set.items():
+            self.set_value(name, value)
+
+    def total_weight(self) -> float:
+        """Return the sum of the weights, as they are now."""
+        names = [name for name in vars(self) if name.endswith("_weight")]
+        return sum(self.weight(f"loss/{n.removesuffix('_weight')}") or 0.0 for n in names)
 
     @property
     def reads(self) -> frozenset[str]:

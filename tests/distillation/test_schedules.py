@@ -137,3 +137,29 @@ def test_a_weight_of_0_has_no_schedule() -> None:
     loss: Distillation = KD(kd_weight=0.0)
     with pytest.raises(UserError, match="kd_weight is 0, which switches it off"):
         loss.follow({"kd_weight": "ramp_up"})
+
+
+def test_a_value_that_cannot_be_is_refused_at_once() -> None:
+    loss = KDConvex(kd_weight=0.8)
+    with pytest.raises(UserError, match=r"schedules.kd_weight=2: must be between 0 and 1"):
+        loss.follow({"kd_weight": {"start": 2}})
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [
+        (KD(ce_weight=0.0), "kd_weight"),
+        (DKD(ce_weight=0.0), "kd_weight"),
+        (Combine(ce_weight=0.0, terms={"kd": (2.0, KD())}), "terms.kd"),
+    ],
+)
+def test_a_loss_that_ends_with_no_weight_at_all_is_refused(loss: Distillation, name: str) -> None:
+    with pytest.raises(UserError, match="all weights of the loss are 0 in the end"):
+        loss.follow({name: {"end": 0}})
+
+
+def test_checking_a_schedule_leaves_the_values() -> None:
+    loss = KDConvex(kd_weight=0.8, temperature=3.0)
+    loss.follow({"kd_weight": {"end": 0}, "temperature": {"start": 8}})
+    assert (loss.kd_weight, loss.ce_weight) == pytest.approx((0.8, 0.2))
+    assert loss.temperature == 3.0
