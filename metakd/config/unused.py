@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 
 from metakd.config.checks import teacher_learns
 from metakd.config.compressing import idle_in_compress
 from metakd.config.declared import declaration, is_fact
 from metakd.config.needs import SCALED_MODES
-from metakd.config.schema import Config
+from metakd.config.schema import Config, IngredientsConfig, OptimizerConfig
 from metakd.config.whole import idle_in_whole
 
 __all__ = ["idle_settings", "idle_without_logits", "unused_settings"]
@@ -18,6 +19,28 @@ NAMED = ("name", "_target_", "options")
 
 STAGES = ("pretrain", "warmstart", "meta_train", "finetune", "compress")
 """Groups of stages that run an optimiser."""
+IDLE_WITHOUT_UPDATES = {
+    stage: tuple(one.name for one in fields(of)) + own
+    for stage, of, own in (
+        ("pretrain", IngredientsConfig, ("label_smoothing", "batch_size", "updates")),
+        ("warmstart", IngredientsConfig, ("label_smoothing", "batch_size", "updates")),
+        (
+            "meta_train",
+            IngredientsConfig,
+            (
+                "label_smoothing",
+                "batch_size",
+                "validate_every",
+                "validate_tasks",
+                "draw",
+                "group_losses",
+                "group_weights",
+            ),
+        ),
+        ("finetune", OptimizerConfig, ("l2sp", "depth_decay", "unfreeze_every", "distill")),
+    )
+}
+"""Settings of a stage that act in its updates alone."""
 MOVES = {"halve_every": "step", "milestones": "milestones", "milestone_factor": "milestones"}
 """Settings of a stage that one schedule of its rate alone reads, and which."""
 
@@ -97,8 +120,10 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
             and not config.warmstart.epochs
             and "with warmstart.epochs=0 it learns from no labels"
         )
-        if not config.meta_train.iterations:
-            nothing[f"meta_train.{name}"] = "with meta_train.iterations=0 nothing is meta-trained"
+    for stage, why in _without_updates(config).items():
+        for name in IDLE_WITHOUT_UPDATES[stage]:
+            if stage not in idle and not nothing.get(f"{stage}.{name}"):
+                nothing[f"{stage}.{name}"] = why
     for stage in STAGES:
         schedule = getattr(config, stage).schedule
         for name, needed in MOVES.items():
@@ -127,6 +152,28 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         if group in idle and (setting or getattr(getattr(config, group), "enabled", False)):
             lines.append(f"{key} changes nothing: {idle[group]}")
     return lines
+
+
+def _without_updates(config: Config) -> dict[str, str]:
+    """Return by stage why it makes no update, though it is not switched off."""
+    warmstart, meta_train, episodes = (
+        config.warmstart,
+        config.meta_train,
+        config.algorithm.supports.trains_on == "episodes",
+    )
+    found = {}
+    regression = config.dataset.supports.kind == "regression"
+    if not (config.pretrain.epochs or regression):
+        found["pretrain"] = "with pretrain.epochs=0 nothing is trained"
+    teacher_too = regression and config.distill.supports.uses_teacher  # it is meta-trained, too
+    if not (meta_train.iterations or teacher_too) and (episodes or meta_train.epochs is None):
+        found["meta_train"] = "with meta_train.iterations=0 nothing is meta-trained"
+    followed = warmstart.unlabelled is not None and config.distill.supports.uses_teacher
+    if not (warmstart.epochs or warmstart.contrast_updates or followed):
+        found["warmstart"] = "with warmstart.epochs=0 nothing is trained"
+    if not config.finetune.epochs:
+        found["finetune"] = "with finetune.epochs=0 nothing is trained"
+    return found
 
 
 def unused_settings(typed: frozenset[str], used: Mapping[str, frozenset[str]]) -> list[str]:
@@ -167,6 +214,8 @@ def idle_without_logits(
     if "logits" in needs or not distill.supports.uses_teacher or teacher_learns(config):
         return []
     names = ["teacher_mode"]
+    if config.teacher.networks() > 1:  # by which their logits are weighted
+        names.append("ensemble")
     if distill._target_.startswith("metakd."):  # another's class may mean something else by it
         names += ["schedules.temperature"] if "temperature" in takes else []
         names += [name for name in ("standardise", "temperature") if name in takes]

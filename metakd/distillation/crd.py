@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +115,11 @@ class CRD(Distillation):
     def mean_over_examples(self) -> bool:
         """See `Objective`: the examples of a batch are compared."""
         return self.project is None
+
+    @classmethod
+    def idle(cls, settings: Mapping[str, Any], *, whole: bool) -> Mapping[str, str]:
+        """See `Objective.idle`."""
+        return {} if whole else {"memory": "it is of whole batches, and there are none"}
 
     @torch.no_grad()
     def begin(self, step: int, steps: int, *, whole: bool) -> None:

@@ -188,6 +188,16 @@ class Objective(nn.Module):
             name for name, weights in cls.needs.items() if any(values[w] for w in weights)
         )
 
+    @classmethod
+    def idle(cls, settings: Mapping[str, Any], *, whole: bool) -> Mapping[str, str]:
+        """Return options that change nothing beside the other settings, by name why.
+
+        Args:
+            settings: by name; those that are missing are as the constructor's defaults.
+            whole: some stage learns from whole batches of examples, not from tasks alone.
+        """
+        return {}
+
     @property
     def reads(self) -> frozenset[str]:
         """What this one reads of the teacher's answer; its settings are its attributes."""

@@ -103,6 +103,13 @@ class StageLoss(Distillation):
         return cls._stages(settings, "student_stages")
 
     @classmethod
+    def idle(cls, settings: Mapping[str, Any], *, whole: bool) -> Mapping[str, str]:
+        """See `Objective.idle`."""
+        if {**defaults_of(cls), **settings}[cls.stage_weight]:
+            return {}
+        return dict.fromkeys(("student_stages", "teacher_stages"), f"{cls.stage_weight} is 0")
+
+    @classmethod
     def _stages(cls, settings: Mapping[str, Any], whose: str) -> tuple[str, ...]:
         values = {**defaults_of(cls), **settings}
         if not values[cls.stage_weight]:

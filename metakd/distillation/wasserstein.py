@@ -86,6 +86,16 @@ class Wasserstein(Distillation):
         costly = {**defaults_of(cls), **settings}["cost"] != "zero_one"
         return found | {"prototypes"} if found and costly else found
 
+    @classmethod
+    def idle(cls, settings: Mapping[str, Any], *, whole: bool) -> Mapping[str, str]:
+        """See `Objective.idle`."""
+        cost = {**defaults_of(cls), **settings}["cost"]
+        return (
+            dict.fromkeys(("epsilon", "iterations"), "it is of cost=teacher")
+            if (cost == "zero_one")
+            else {}
+        )
+
     @property
     def twice_differentiable(self) -> bool:
         """See `Objective`: transport is differentiated at fixed potentials."""

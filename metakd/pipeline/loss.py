@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from metakd.models.network import Network
 from metakd.pipeline.construction import settings_of
 from metakd.registry import build, resolve, settings_used
 
-__all__ = ["build_objective", "needs_of_loss"]
+__all__ = ["build_objective", "idle_options", "needs_of_loss"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,29 @@ def build_objective(
         objective = built(losses[0])
     _check_derivatives(config, objective)
     return objective
+
+
+def idle_options(config: Config, typed: Collection[str]) -> list[str]:
+    """Return a line for each typed setting of the loss that changes nothing beside the others.
+
+    Args:
+        config: of the run.
+        typed: what was typed, by dotted name.
+    """
+    distill, algorithm, finetune = config.distill, config.algorithm, config.finetune
+    if not distill.supports.uses_teacher:
+        return []
+    losses, tuned = _losses(config), finetune.enabled and finetune.distill
+    warm = config.warmstart.enabled and config.warmstart.epochs > 0
+    whole = warm or tuned or algorithm.supports.trains_on == "batches"
+    found = {}
+    for loss in losses:
+        term = distill.supports.combines and f"distill.settings.{loss.distill.name}"
+        for name, why in loss.cls.idle(loss.settings, whole=whole).items():
+            found[f"{term or 'distill.options'}.{name}"] = why
+    if tuned and all(loss.cls.compares_supports for loss in losses):
+        found["finetune.distill"] = "the loss compares queries with support sets"
+    return [f"{key} changes nothing: {found[key]}" for key in sorted({*typed} & found.keys())]
 
 
 def _losses(config: Config) -> list[Loss]:

@@ -65,7 +65,7 @@ from metakd.pipeline.inputs import (
 )
 from metakd.pipeline.judging import check_judging
 from metakd.pipeline.learned import check_learned
-from metakd.pipeline.loss import build_objective, needs_of_loss
+from metakd.pipeline.loss import build_objective, idle_options, needs_of_loss
 from metakd.pipeline.seen import change_both, without_learned
 from metakd.pipeline.task_sizes import check_sampling, check_tasks, fit_queries
 from metakd.pipeline.try_out import try_out
@@ -246,6 +246,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         *composed.warnings,
         *unused_settings(composed.typed, used),
         *idle_without_logits(config, composed.typed, needs, used["distill"]),
+        *idle_options(config, composed.typed),
     ]
     if not known.evaluating:
         warnings += outside_lines(config)

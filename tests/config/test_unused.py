@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from metakd.config.compose import compose
 from metakd.config.unused import idle_without_logits, unused_settings
 
@@ -36,6 +38,39 @@ def test_what_is_added_to_no_update_is_named() -> None:
         "meta_train.rotation_weight changes nothing: with meta_train.iterations=0 nothing is "
         "meta-trained",
     }
+
+
+@pytest.mark.parametrize(
+    ("stage", "off", "acting", "why"),
+    [
+        ("meta_train", "iterations=0", "iterations=1", "nothing is meta-trained"),
+        ("pretrain", "epochs=0", "epochs=1", "nothing is trained"),
+        ("warmstart", "epochs=0", "contrast_updates=1", "nothing is trained"),
+        ("finetune", "epochs=0", "epochs=1", "nothing is trained"),
+    ],
+)
+def test_settings_of_a_stage_without_updates_are_named(
+    stage: str, off: str, acting: str, why: str
+) -> None:
+    words = [f"{stage}=default", f"{stage}.{off}", f"{stage}.lr=0.5", f"{stage}.ema=0.9"]
+    said = f"changes nothing: with {stage}.{off} {why}"
+    assert set(compose([*words, "distill=embedding"]).warnings) == {
+        f"{stage}.ema {said}",
+        f"{stage}.lr {said}",
+    }
+    assert compose([*words, f"{stage}.{acting}", "distill=embedding"]).warnings == ()
+
+
+def test_a_warm_start_on_unlabelled_examples_makes_updates() -> None:
+    words = ["warmstart.epochs=0", "warmstart.lr=0.5", "warmstart.unlabelled=train"]
+    assert compose([*words, "distill=embedding"]).warnings == ()
+    assert any("warmstart.lr" in w for w in compose([*words, "distill=none"]).warnings)
+
+
+def test_on_regression_a_teacher_is_validated_as_meta_training_says() -> None:
+    words = ["dataset=sinusoid", "meta_train.iterations=0", "meta_train.validate_every=3"]
+    assert compose([*words, "distill=kd", "pretrain.updates=5"]).warnings == ()
+    assert any("validate_every" in w for w in compose([*words, "distill=none"]).warnings)
 
 
 def test_on_regression_a_temperature_and_passes_over_images_are_idle() -> None:
@@ -86,6 +121,8 @@ def test_what_softens_or_makes_logits_is_named_where_none_are_asked_for() -> Non
     assert lines("distill.kd_weight=1", needs=("logits", "embeddings")) == []
     assert lines("distill=none") == []
     assert any("teacher_mode" in line for line in lines("task.fit=true"))
+    several = ("teacher.seeds=[0,1]", "distill.ensemble=support_accuracy")
+    assert f"distill.ensemble {why} (distill.kd_weight=0)" in lines(*several)
     assert lines("distill._target_=mine.Loss") == [
         f"distill.teacher_mode {why} (distill.kd_weight=0)"
     ]

@@ -12,7 +12,7 @@ import metakd
 from metakd.config.compose import Composed
 from metakd.errors import UserError
 from metakd.pipeline.learners import calibrates
-from metakd.pipeline.loss import needs_of_loss
+from metakd.pipeline.loss import idle_options, needs_of_loss
 from metakd.pipeline.prepare import prepare
 
 LOSSES = '''
@@ -107,3 +107,30 @@ def test_the_same_loss_under_another_name_is_treated_alike(
     )
     with pytest.raises(UserError, match="no outputs for the meta-train classes"):
         needs_of_loss(composed("Renamed", "kd_weight: 0.5\n", *imported).config)
+
+
+@pytest.mark.parametrize(
+    ("words", "idle"),
+    [
+        ("distill=crd distill.options.memory=9 algorithm=protonet warmstart=none", True),
+        ("distill=crd distill.options.memory=9 algorithm=protonet warmstart.epochs=1", False),
+        ("distill=crd distill.options.memory=9 algorithm=supervised warmstart=none", False),
+        ("distill=wasserstein distill.options.epsilon=0.2", True),
+        ("distill=wasserstein distill.options.epsilon=0.2 distill.options.cost=teacher", False),
+        ("distill=hints distill.options.hints_weight=0 distill.options.student_stages=[a]", True),
+        ("distill=hints distill.options.student_stages=[stage1]", False),
+        ("distill=prototypes finetune=default finetune.distill=true", True),
+        ("distill=embedding finetune=default finetune.distill=true", False),
+        ("distill=none distill.options.epsilon=0.2", False),
+        (
+            "distill=combine distill.terms.crd=1 distill.terms.kd=1 algorithm=protonet "
+            "distill.settings.crd.memory=9 distill.settings.kd.temperature=2 warmstart=none",
+            True,
+        ),
+    ],
+)
+def test_options_that_act_in_no_stage_are_named(words: str, idle: bool) -> None:
+    composed = metakd.compose(*words.split())
+    found = idle_options(composed.config, composed.typed)
+    assert len(found) == idle
+    assert all(line.partition(" changes nothing: ")[0] in composed.typed for line in found)
