@@ -17,7 +17,10 @@ from metakd.data.picture_preprocessing import PicturePreprocessing
 from metakd.data.splits import SPLITS
 from metakd.errors import UserError
 
-__all__ = ["Several"]
+__all__ = ["SEVERAL", "Several"]
+
+SEVERAL = "several"
+"""Name of the data, whose classes are called ``DATASET/CLASS``."""
 
 SHARE = 0.05
 """Of a class's pictures that may be another dataset's: benchmarks hold some pictures twice."""
@@ -92,7 +95,7 @@ class Several:
         for split in ("validate", "test"):
             _check_new(splits["train"], splits[split], split)
         notes = tuple(line for data in loaded.values() for line in data.notes)
-        return PreparedData(splits, "several", notes=notes)
+        return PreparedData(splits, SEVERAL, notes=notes)
 
 
 def _side_by_side(

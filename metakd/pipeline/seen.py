@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import methodcaller
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from metakd.config.schema import Config
 from metakd.data.class_data import ClassData
 from metakd.data.picture_marks import NO_MARK, picture_marks
+from metakd.data.several import SEVERAL
 from metakd.errors import UserError
 from metakd.models.card import Card
 
@@ -46,11 +47,14 @@ def overlap(
         card: what its weights say.
         known_pictures: [n] int64 marks of the pictures that it has learned from.
     """
-    images, trained = data.split(split), set(card.trained_on)
-    if card.dataset == data.name:
-        # Split by images then and now: the same classes, other pictures, as the protocol has it.
-        trained -= {*card.tested_on} & {*data.split("train").class_names}
-    by_name = {name for name in images.class_names if name in trained}
+    images = data.split(split)
+    # Split by images then and now: the same classes, other pictures, as the protocol has it.
+    both = _whole(card.dataset, card.tested_on) & _whole(data.name, data.split("train").class_names)
+    trained = {n for n in card.trained_on if not _whole(card.dataset, [n]) & both}
+    learned = set(trained)
+    if card.dataset != data.name:
+        learned |= {_plain(card.dataset, name) for name in trained}
+    by_name = {n for n in images.class_names if {n, _plain(data.name, n)} & learned}
     by_picture: set[str] = set()
     if data.has_pictures and known_pictures is not None and len(known_pictures):
         marks = picture_marks(images.examples)
@@ -61,6 +65,16 @@ def overlap(
         by_picture = {images.class_names[c] for c in found}
     names = tuple(n for n in images.class_names if n in by_name or n in by_picture)
     return Overlap(names, len(by_picture - by_name))
+
+
+def _whole(dataset: str, names: Iterable[str]) -> set[str]:
+    """Return names of classes with that of their dataset, as `Several` calls them."""
+    return {name if dataset == SEVERAL else f"{dataset}/{name}" for name in names}
+
+
+def _plain(dataset: str, name: str) -> str:
+    """Return the name that a class has in a dataset of its own."""
+    return name.partition("/")[2] or name if dataset == SEVERAL else name
 
 
 def left_out(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -194,8 +195,8 @@ def test_a_typed_background_is_taken_again(first: Path, tmp_path: Path) -> None:
     assert expects.reading.background == 0
 
 
-def by_class(names: dict[str, str]) -> ImageData:
-    def images(letters: str) -> ClassExamples:
+def by_class(names: Mapping[str, Sequence[str]], dataset: str = "digits") -> ImageData:
+    def images(letters: Sequence[str]) -> ClassExamples:
         labels = torch.arange(len(letters)).repeat_interleave(2)
         return ClassExamples(
             examples=torch.randint(0, 256, (len(labels), 1, 4, 4), dtype=torch.uint8),
@@ -205,7 +206,7 @@ def by_class(names: dict[str, str]) -> ImageData:
             held_out=torch.zeros(len(labels), dtype=torch.bool),
         )
 
-    return ImageData(PreparedData({part: images(names[part]) for part in SPLITS}, "digits"))
+    return ImageData(PreparedData({part: images(names[part]) for part in SPLITS}, dataset))
 
 
 def test_a_split_by_images_and_one_by_classes() -> None:
@@ -220,3 +221,31 @@ def test_a_split_by_images_and_one_by_classes() -> None:
     assert overlap(some, "test", fewer).names == ()
     assert overlap(every, "test", fewer).names == ("a", "b")
     assert overlap(every, "test", dataclasses.replace(network, dataset="x")).names == tuple("abcde")
+
+
+def test_classes_of_several_datasets_are_known_by_the_names_of_their_own() -> None:
+    several = by_class(
+        {
+            "train": ["fruit/a", "digits/0"],
+            "validate": ["fruit/b"],
+            "test": ["fruit/c", "digits/0"],
+        },
+        "several",
+    )
+    # Of one dataset, in which digits are split by images.
+    fruit = Card(None, "fruit", trained_on=("a", "c"), tested_on=("b",))
+    assert overlap(several, "test", fruit).names == ("fruit/c",)
+    digits = Card(None, "digits", trained_on=("0",), tested_on=("0",))
+    assert overlap(several, "test", digits).names == ()
+    assert overlap(several, "test", dataclasses.replace(digits, dataset="x")).names == ("digits/0",)
+    # Of several, on one of them.
+    joined = Card(None, "several", trained_on=("fruit/a", "digits/0"), tested_on=("digits/0",))
+    other = by_class({"train": ["b"], "validate": ["c"], "test": ["a", "0"]}, "fruit")
+    assert overlap(other, "test", joined).names == ("a", "0")
+    same = by_class({"train": ["0"], "validate": ["0"], "test": ["0"]}, "digits")
+    assert overlap(same, "test", joined).names == ()
+    # Of the same several: a name in one of them says nothing of another.
+    beside = by_class({"train": ["digits/0"], "validate": [], "test": ["fruit/0"]}, "several")
+    assert overlap(beside, "test", joined).names == ()
+    earlier = dataclasses.replace(joined, trained_on=("c", "digits/0"))
+    assert overlap(several, "test", earlier).names == ("fruit/c",)
