@@ -343,13 +343,29 @@ def _check_leaks(config: Config) -> None:
         if not network.pretrained or network.pretrained_anyway:
             continue
         source = network.supports.pretrained_on
-        for known in dataset.supports.seen_by:
+        for known in _of_parts(config, "seen_by"):
             if source in (None, known):
                 raise UserError(
                     f"{who}.pretrained=true: {source or 'pretrained'} weights have seen the test "
                     f"classes of dataset={dataset.name}; train it here, or type "
                     f"{who}.pretrained_anyway=true and report it"
                 )
+
+
+def _of_parts(config: Config, fact: str) -> list[str]:
+    """Return what the dataset's file says under `supports`, and those of datasets it consists of.
+
+    Args:
+        config: of the run.
+        fact: `seen_by` or `resembles`.
+    """
+    dataset = config.dataset
+    found, parts = [*getattr(dataset.supports, fact)], dataset.options.get("parts")
+    there = Choices().of("dataset")
+    for part in parts if isinstance(parts, list) else ():
+        if part in there:
+            found += supports_of("dataset", part).get(fact, [])
+    return found
 
 
 def outside_lines(config: Config) -> list[str]:
@@ -362,7 +378,7 @@ def outside_lines(config: Config) -> list[str]:
         source = network.supports.pretrained_on
         if source is None:
             what = "were trained on data that is not known here, and may have seen the test classes"
-        elif source in (*dataset.supports.resembles, *dataset.supports.seen_by):
+        elif source in (*_of_parts(config, "resembles"), *_of_parts(config, "seen_by")):
             what = f"were trained on {source}, which holds classes like the test classes"
         else:
             what = f"were trained on {source}, and nobody has compared it with the test classes"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from metakd.config.checks import check
+from metakd.config.checks import check, outside_lines
 from metakd.config.compose import compose
 from metakd.config.locate import Choices
+from metakd.config.schema import Config
 from metakd.errors import UserError
 
 REFUSED = {
@@ -212,3 +213,16 @@ def test_an_architecture_without_pretrained_weights_is_not_counted_as_trained() 
 def test_both_ends_of_a_range_are_said(typed: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         check(compose([typed]).config)
+
+
+def test_several_datasets_are_guarded_as_each_of_them_is() -> None:
+    words = ["dataset=several", "teacher=torchvision", "teacher.pretrained=true", "distill=kd"]
+
+    def config(parts: str) -> Config:
+        return compose([*words, f"dataset.options.parts=[{parts}]"]).config
+
+    with pytest.raises(UserError, match="ImageNet weights have seen the test classes of dataset"):
+        check(config("mini_imagenet,omniglot"))
+    check(config("cifar_fs,omniglot"))
+    assert "holds classes like the test classes" in outside_lines(config("cifar_fs,omniglot"))[0]
+    assert "nobody has compared it" in outside_lines(config("mnist,omniglot"))[0]
