@@ -12,6 +12,7 @@ from metakd.data.class_data import ClassData
 from metakd.data.class_examples import ClassExamples, PreparedData
 from metakd.data.on_disk import joined, taken
 from metakd.data.picture_marks import NO_MARK
+from metakd.data.several import SEVERAL
 from metakd.data.splits import SPLITS
 from metakd.errors import UserError
 
@@ -133,8 +134,8 @@ def _named_like(part: ClassExamples, source: ClassData, like: ClassData) -> Tens
     """Return which examples [n] lie in a class, or folder, named as one that stays new."""
     learned = {*like.split("train").class_names}
     names = {name for split in HELD for name in like.split(split).class_names} - learned
-    # Of several datasets that are one, classes begin with the dataset's name.
-    names |= {name.removeprefix(f"{source.name}/") for name in names}
+    if like.name == SEVERAL:  # whose classes begin with the dataset's name
+        names |= {name.partition("/")[2] or name for name in names}
     alike = [
         bool({name, name.rsplit("/", 1)[-1], name.partition("/")[2]} & names)
         for name in part.class_names

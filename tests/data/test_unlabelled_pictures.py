@@ -102,10 +102,11 @@ def test_of_several_splits(data: ImageData) -> None:
     assert torch.equal(train.data.split("train").examples, parts[0])
 
 
-def changed(data: ImageData, split: str, **fields: Any) -> ImageData:
-    """Return the data with other fields of a split."""
+def changed(data: ImageData, split: str, name: str = "", **fields: Any) -> ImageData:
+    """Return the data with other fields of a split, and maybe another name."""
     own = data.prepared.splits
     prepared = replace(data.prepared, splits={**own, split: replace(own[split], **fields)})
+    prepared = replace(prepared, name=name or prepared.name)
     rest = (data.augment, data.views, data.checksum, data.preprocessing)
     return ImageData(prepared, "cpu", *rest)
 
@@ -116,9 +117,10 @@ def test_of_classes_split_by_examples_the_meta_train_examples_stay(data: ImageDa
     assert torch.equal(found.data.split("train").examples, data.split("train").examples)
 
 
-def test_classes_of_a_dataset_among_several_are_known_by_name(data: ImageData) -> None:
+@pytest.mark.parametrize("named", ["image_folder", "another"])
+def test_classes_of_a_dataset_among_several_are_known_by_name(data: ImageData, named: str) -> None:
     other = data.prepared.splits["test"].examples.flip(-1)  # read at another size, say
-    like = changed(data, "test", class_names=(f"{data.name}/pig",), examples=other)
+    like = changed(data, "test", "several", class_names=(f"{named}/pig",), examples=other)
     found = without_labels(data, like, anyway=False)
     assert torch.equal(found.data.split("train").examples, data.split("train").examples)
 
