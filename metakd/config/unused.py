@@ -108,7 +108,7 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
             ("distill.learned_every", "distill.learned_lr", "distill.learned_span"),
             not config.distill.learned and "nothing is learned (distill.learned=[])",
         ),
-        "finetune.distill": not config.distill.supports.uses_teacher and "nothing is distilled",
+        "finetune.distill": _no_teacher_to_tune_by(config),
         "dataset.views": not config.dataset.augment and "images are not augmented",
         "task.fit": regression and "tasks are functions, without classes",
         **idle_in_whole(config),
@@ -152,6 +152,18 @@ def idle_settings(config: Config, typed: frozenset[str]) -> list[str]:
         if group in idle and (setting or getattr(getattr(config, group), "enabled", False)):
             lines.append(f"{key} changes nothing: {idle[group]}")
     return lines
+
+
+def _no_teacher_to_tune_by(config: Config) -> str | bool:
+    """Return why no teacher can take part in fine-tuning; False where one can."""
+    if not config.distill.supports.uses_teacher:
+        return "nothing is distilled"
+    trained = (
+        config.pretrain.enabled
+        or config.teacher.checkpoint is not None
+        or config.teacher.pretrained
+    )
+    return not trained and "a teacher that is trained beside the student alone has no answer there"
 
 
 def _without_updates(config: Config) -> dict[str, str]:
@@ -234,4 +246,6 @@ def idle_without_logits(
             for key in ("task.train_queries", "task.train_shots")
             if key in typed
         ]
+    if config.finetune.freeze_backbone and "finetune.distill" in typed:
+        lines.append(f"finetune.distill changes nothing: the head alone is trained, and {why}")
     return lines

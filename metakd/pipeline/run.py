@@ -332,6 +332,8 @@ def _stages(prepared: Prepared, folder: RunFolder | None, recorder: Recorder) ->
     if config.finetune.enabled and data.has_classes:
         helps = last is not None and config.distill.supports.uses_teacher
         teacher = last.frozen if last is not None and helps else None
+        if config.finetune.distill and teacher is not None and last and last.learned is not None:
+            recorder.say("finetune: the teacher is the one before meta-training, which moved it")
         timing["finetune_s"] = _fine_tune_all(prepared, recorder, models, teacher, results)
     results["timing"] = timing
     folder.write_episodes(

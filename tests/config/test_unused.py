@@ -145,6 +145,31 @@ def test_sizes_of_tasks_are_named_where_neither_training_nor_a_scale_draws_them(
     assert lines("algorithm=protonet") == []
 
 
+def test_fine_tuning_without_a_teacher_is_named() -> None:
+    words = ["finetune=default", "finetune.distill=true", "algorithm=fomaml", "distill=kd"]
+    beside = [*words, "distill.teacher_mode=co_meta"]
+    why = "a teacher that is trained beside the student alone has no answer there"
+    assert compose([*beside, "pretrain=none"]).warnings == (
+        f"finetune.distill changes nothing: {why}",
+    )
+    assert compose(beside).warnings == ()
+    assert compose([*beside, "pretrain=none", "teacher.checkpoint=x"]).warnings == ()
+
+
+def test_a_head_alone_learns_from_logits_alone() -> None:
+    words = ["finetune=default", "finetune.distill=true", "finetune.freeze_backbone=true"]
+
+    def lines(*further: str, needs: tuple[str, ...]) -> list[str]:
+        composed = compose([*words, *further])
+        return idle_without_logits(composed.config, composed.typed, needs, ())
+
+    (line,) = lines("distill=relational", needs=("embeddings",))
+    assert line.startswith("finetune.distill changes nothing: the head alone is trained")
+    assert lines("distill=kd", needs=("logits",)) == []
+    moved = ("distill=relational", "finetune.freeze_backbone=false")
+    assert lines(*moved, needs=("embeddings",)) == []
+
+
 def test_on_whole_batches_there_is_one_place_to_distil() -> None:
     assert compose(["algorithm=supervised", "distill.on=query"]).warnings == (
         "distill.on changes nothing: whole batches are trained on",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import metakd
 from metakd.config.compose import compose
 from metakd.pipeline import target
 from metakd.pipeline.prepare import prepare
@@ -31,3 +33,18 @@ def test_what_changes_nothing_is_said() -> None:
     for name in ("unfreeze_every", "depth_decay"):
         line = f"finetune.{name} changes nothing: the head alone is trained"
         assert line in composed.warnings
+
+
+@pytest.mark.parametrize(("mode", "said"), [("feedback", True), ("prototype", False)])
+def test_a_teacher_that_has_moved_since_is_said_to_be_the_old_one(
+    mode: str, said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = "dataset.images_per_class=6 dataset.image_size=16 task.queries=3 task.train_queries=3"
+    tiny += " evaluate.shots=[] evaluate.tasks=2 evaluate.transductive=false student.width=4"
+    tiny += " teacher=conv4 teacher.width=4 pretrain.epochs=1 warmstart=none task.meta_batch=1"
+    tiny += " meta_train.iterations=1 meta_train.validate_tasks=2 student_alone=false tracker=none"
+    words = ["distill=kd", f"distill.teacher_mode={mode}", "finetune=default", "finetune.epochs=1"]
+    words += ["finetune.distill=true", f"hydra.run.dir={tmp_path}/run"]
+    metakd.train(*tiny.split(), *words, quiet=False)
+    captured = "".join(capsys.readouterr())
+    assert ("the teacher is the one before meta-training" in captured) == said

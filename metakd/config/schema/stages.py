@@ -174,4 +174,5 @@ class FinetuneConfig(OptimizerConfig):
     l2sp: float = setting(0.0, least=0)
     """λ of L2-SP: λ ‖φ - φ_pre‖² over the parameters that existed before."""
     distill: bool = False
-    """Go on distilling from the teacher (embeddings, or logits of its prototypes)."""
+    """Go on distilling from the teacher (embeddings, or logits of its prototypes); from one that
+    meta-training moves as it was before."""
