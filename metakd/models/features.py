@@ -32,7 +32,10 @@ def stages_of(backbone: nn.Module) -> dict[str, str]:
 
 
 def check_stages(backbone: nn.Module, names: Collection[str], whose: str) -> dict[str, str]:
-    """Return the path of the submodule behind each of `names`: a stage, or a path itself.
+    """Return the path of the submodule behind each of `names`.
+
+    A name is a stage (`layer1`), a path itself, or a path from a stage on (`layer1.0.bn2`, also
+    where that is `model.layer1.0.bn2`).
 
     Raises:
         UserError: the backbone has no such stage and no such submodule.
@@ -41,6 +44,9 @@ def check_stages(backbone: nn.Module, names: Collection[str], whose: str) -> dic
     found = {}
     for name in names:
         path = stages.get(name, name)
+        begun = next((stage for stage in stages if name.startswith(f"{stage}.")), None)
+        if path not in paths and begun is not None:
+            path = stages[begun] + name.removeprefix(begun)
         if path not in paths:
             raise UserError(
                 f"{whose} has no stage '{name}'; its stages: {', '.join(stages)}."

@@ -67,6 +67,16 @@ def test_stages_of_others_are_their_children() -> None:
     assert shapes == {"layer2": (128, 4, 4), "model.layer1.0": (64, 8, 8)}
 
 
+def test_a_path_from_a_stage_on() -> None:
+    others = TorchvisionModel((3, 32, 32), model="resnet18")
+    names = ["layer1.0.bn2", "model.layer1.0.bn2"]
+    with recorded_features(others, names) as found:
+        others(torch.randn(2, 3, 32, 32))
+    assert torch.equal(*(found[name] for name in names))
+    with pytest.raises(UserError, match=r"no stage 'layer1\.9'"):
+        feature_shapes(others, ["layer1.9"], (3, 32, 32), "the teacher")
+
+
 def test_an_unknown_stage_is_named_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"the student has no stage 'stage9'; .*stage1, .*stage4"):
         feature_shapes(Conv4(SHAPE), ["stage9"], SHAPE, "the student")
