@@ -62,9 +62,14 @@ class Examples(NamedTuple):
     features: Mapping[str, Tensor] = NOTHING
 
     def chosen(self, which: Tensor) -> Examples:
-        """Return the examples at the positions `which`, int64 [m]."""
-        some: Examples = pytree.tree_map(lambda leaf: leaf[which], self)
-        return some
+        """Return the examples at the positions `which`, int64 [m].
+
+        What the teacher says of the task's classes (`prototypes`) stays whole.
+        """
+        of_classes = {k: part for k, part in self.taught.items() if k == "prototypes"}
+        taught = {k: part for k, part in self.taught.items() if k not in of_classes}
+        some: Examples = pytree.tree_map(lambda leaf: leaf[which], self._replace(taught=taught))
+        return some._replace(taught={**some.taught, **of_classes}) if of_classes else some
 
 
 class Task(NamedTuple):

@@ -63,8 +63,15 @@ class Answer:
         return {k: v for k, v in named.items() if v is not None} | dict(self.features)
 
     def __getitem__(self, which: Any) -> Answer:
-        """Return the answer to some of the examples or tasks."""
-        return Answer.of({name: part[which] for name, part in self.parts().items()})
+        """Return the answer to some of the examples or tasks.
+
+        What is said of all classes of a whole batch (`prototypes` [classes, size]) stays whole.
+        """
+
+        def some(name: str, part: Tensor) -> Tensor:
+            return part if name == "prototypes" and part.ndim == 2 else part[which]
+
+        return Answer.of({name: some(name, part) for name, part in self.parts().items()})
 
 
 @dataclass(frozen=True)

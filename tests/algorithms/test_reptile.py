@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from metakd.adaptation.inner_loop import Examples
 from metakd.algorithms.reptile import Reptile, mini_batches
 from metakd.data.tasks import TaskBatch
 from metakd.distillation.embedding import EmbeddingMatch
@@ -182,3 +183,13 @@ def test_no_step_is_the_initialisation(conv: Callable, image_tasks: Callable) ->
 def test_refuses(settings: dict, words: str, conv: Callable) -> None:
     with pytest.raises(UserError, match=words):
         build(Reptile, conv(), 3, options=settings)
+
+
+def test_a_mini_batch_keeps_what_the_teacher_says_of_all_classes() -> None:
+    taught = {"logits": torch.randn(6, 3), "prototypes": torch.randn(3, 2)}
+    whole = Examples(torch.randn(6, 4), torch.arange(6) % 3, taught)
+    some = whole.chosen(torch.tensor([5, 1]))
+    assert torch.equal(some.taught["prototypes"], taught["prototypes"])
+    assert torch.equal(some.taught["logits"], taught["logits"][[5, 1]])
+    assert torch.equal(some.inputs, whole.inputs[[5, 1]])
+    assert some.targets.tolist() == [2, 1]

@@ -63,3 +63,13 @@ def test_loss_on_the_first_examples_of_each_class_by_hand() -> None:
     assert logits.grad is not None
     assert logits.grad.abs().sum(-1).bool().tolist() == [True, True, False, False, False]
     assert loss_on_first(9, logits, targets) == target_loss(logits, targets)
+
+
+def test_part_of_an_answer_to_a_whole_batch_keeps_what_is_of_classes() -> None:
+    head = {"prototypes": torch.randn(7, 2), "stage1": torch.randn(6, 4)}
+    some = Answer(torch.randn(6, 7), features=head)[:3]
+    assert some.logits is not None
+    assert len(some.logits) == len(some.features["stage1"]) == 3
+    assert torch.equal(some.features["prototypes"], head["prototypes"])
+    of_tasks = Answer(torch.randn(4, 6, 5), features={"prototypes": torch.randn(4, 5, 2)})
+    assert of_tasks[:3].features["prototypes"].shape == (3, 5, 2)
