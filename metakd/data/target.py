@@ -79,6 +79,9 @@ def pooled(splits: list[ClassExamples], names: tuple[str, ...]) -> ClassExamples
     """Return all examples of the classes `names`, numbered in the order of `names`."""
     number = {name: i for i, name in enumerate(names)}
     taken = []
+    # Each split may number groups of its own (glyphs); those with names are told apart by these.
+    given = {split.group_names for split in splits if split.group_names}
+    known = [*given.pop()] if len(given) == 1 else sorted({name for own in given for name in own})
     group_of: dict[str, int] = {}
     for split in splits:
         new = torch.tensor(
@@ -88,7 +91,10 @@ def pooled(splits: list[ClassExamples], names: tuple[str, ...]) -> ClassExamples
         )
         labels = new[split.labels]
         taken.append(replace(split, labels=labels).select(labels >= 0))
-        group_of.update(zip(split.class_names, split.groups.tolist(), strict=True))
+        groups = split.groups.tolist()
+        if split.group_names:
+            groups = [known.index(split.group_names[group]) for group in groups]
+        group_of.update(zip(split.class_names, groups, strict=True))
     return replace(
         splits[0],
         examples=_joined([t.examples for t in taken]),
@@ -96,6 +102,7 @@ def pooled(splits: list[ClassExamples], names: tuple[str, ...]) -> ClassExamples
         held_out=torch.cat([t.held_out for t in taken]),
         class_names=names,
         groups=torch.tensor([group_of[name] for name in names], device=splits[0].groups.device),
+        group_names=tuple(known),
     )
 
 

@@ -23,6 +23,7 @@ def data(make_images) -> ImageData:
             examples=torch.arange(len(images), dtype=torch.uint8)[:, None, None, None] + 60 * p,
             class_names=tuple(f"{part}{c}" for c in range(len(counts))),
             groups=torch.full((len(counts),), p),
+            group_names=("of train", "of validate", "of test"),
         )
     return ImageData(PreparedData(parts, "x"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,24 @@ def test_all_classes_are_in_every_split_and_no_image_is_in_two() -> None:
     assert sorted(seen) == list(range(40)) + list(range(60, 80)) + list(range(120, 140))
     # 'a' is the second class of meta-train: images 20 to 39, of which the last four are held out
     assert pixels(data.test)[:4] == [36, 37, 38, 39]
+
+
+def test_groups_that_each_split_numbers_by_itself_stay_apart() -> None:
+    def grouped(names: str, seed: int, *groups: str) -> ClassExamples:
+        numbers = torch.arange(len(names)) % len(groups)
+        return replace(part(names, seed), groups=numbers, group_names=groups)
+
+    parts = [grouped("ca", 0, "Latin", "Greek"), grouped("d", 1, "Thai"), grouped("b", 2, "Greek")]
+    data = ImageData(PreparedData(dict(zip(SPLITS, parts, strict=True)), "letters"), checksum="one")
+    train = as_whole(data, 0.25, seed=0).train
+    named = [train.group_names[group] for group in train.groups.tolist()]
+    assert dict(zip(train.class_names, named, strict=True)) == {
+        "a": "Greek",
+        "b": "Greek",
+        "c": "Latin",
+        "d": "Thai",
+    }
+    assert train.group_names == ("Greek", "Latin", "Thai")
 
 
 def test_the_class_split_makes_no_difference_and_the_seed_does() -> None:
