@@ -2,13 +2,15 @@
 
     python scripts/cifar100_losses.py --output FOLDER [--pair resnet32x4_resnet8x4] [--table]
                                       [--seeds 0,1,2] [--losses alone,kd,dkd] [--epochs 30]
-                                      [SETTING=VALUE ...]
+                                      [--teacher-epochs 60] [SETTING=VALUE ...]
 
 Teacher and student of `experiment=cifar100/PAIR`, at half their widths, are trained for so many
 epochs with the rate falling at the same shares of them, in the number format that suits the
-processor (`precision=auto`). Every loss has its published settings. Settings that are typed hold
-for all runs. A run that is there is not made again, and one that was stopped goes on; `--table`
-only prints. Differences to the student alone are of the same seed on the same test images.
+processor (`precision=auto`). There is one teacher, of seed 0; after few epochs a deep one is hardly
+better than a student, and has little to teach: `--teacher-epochs` trains it for longer. Every loss
+has its published settings. Settings that are typed hold for all runs. A run that is there is not
+made again, and one that was stopped goes on; `--table` only prints. Differences to the student
+alone are of the same seed on the same test images.
 """
 
 from __future__ import annotations
@@ -53,9 +55,18 @@ BASELINE = "alone"
 
 
 def command(
-    folder: Path, pair: str, loss: str, seed: int, epochs: int, typed: Sequence[str]
+    folder: Path, pair: str, loss: str, seed: int, epochs: tuple[int, int], typed: Sequence[str]
 ) -> list[str]:
-    """Return the command of one run: the whole of it, or that which goes on with it."""
+    """Return the command of one run: the whole of it, or that which goes on with it.
+
+    Args:
+        folder: of the run.
+        pair: of teacher and student.
+        loss: a key of `LOSSES`.
+        seed: of the student's training.
+        epochs: of the teacher and of the student.
+        typed: further settings.
+    """
     start = [sys.executable, "-m", "metakd", "train"]
     if (folder / "run.json").exists():
         return [*start, f"resume={folder}"]
@@ -65,8 +76,8 @@ def command(
         *HALF[pair],
         *LOSSES[loss],
         f"seed={seed}",
-        f"pretrain.epochs={epochs}",
-        f"meta_train.epochs={epochs}",
+        f"pretrain.epochs={epochs[0]}",
+        f"meta_train.epochs={epochs[1]}",
         "student_alone=false",
         "tracker=none",
         *typed,
@@ -134,6 +145,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--losses", default=",".join(LOSSES))
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--teacher-epochs", type=int, help="default: as many as the student's")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("typed", nargs="*")
     asked = parser.parse_args(words)
@@ -141,12 +153,13 @@ def main(words: Sequence[str]) -> int:
     unknown = {*losses} - {*LOSSES}
     if unknown:
         parser.error(f"--losses {', '.join(sorted(unknown))}: choose from {', '.join(LOSSES)}")
+    epochs = (asked.teacher_epochs or asked.epochs, asked.epochs)
     found: dict[str, dict[int, Run]] = {loss: {} for loss in losses}
     for seed in seeds:  # all losses of a seed before the next one begins
         for loss in losses:
             folder = asked.output / asked.pair / loss / str(seed)
             if not asked.table and not (folder / "results.json").exists():
-                own = command(folder, asked.pair, loss, seed, asked.epochs, asked.typed)
+                own = command(folder, asked.pair, loss, seed, epochs, asked.typed)
                 if subprocess.run(own, check=False).returncode:
                     print(f"{folder}: stopped; the same command goes on", file=sys.stderr)
                     return 1

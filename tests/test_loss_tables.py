@@ -31,14 +31,15 @@ def test_every_run_of_the_ranking_of_losses_can_be_composed(
 ) -> None:
     for pair, losses in zip(ranking.HALF, ([*ranking.LOSSES], ["kd"]), strict=True):
         for loss, words in ((name, ranking.LOSSES[name]) for name in losses):
-            command = ranking.command(tmp_path / "run", pair, loss, 1, 30, ["device=cpu"])
+            command = ranking.command(tmp_path / "run", pair, loss, 1, (60, 30), ["device=cpu"])
             composed = metakd.compose(*command[4:])
             check(composed.config)
             assert composed.config.distill.name == words[0].removeprefix("distill=")
-            assert composed.config.meta_train.epochs == composed.config.pretrain.epochs == 30
+            assert composed.config.meta_train.epochs == 30
+            assert composed.config.pretrain.epochs == 60
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").touch()
-    stopped = ranking.command(tmp_path / "run", pair, "kd", 1, 30, ["device=cpu"])
+    stopped = ranking.command(tmp_path / "run", pair, "kd", 1, (30, 30), ["device=cpu"])
     assert stopped[4:] == [f"resume={tmp_path / 'run'}"]
 
 
