@@ -18,7 +18,7 @@ from metakd.pipeline.again import evaluation_composed, prepare_evaluation
 from metakd.pipeline.deployed import cost_of
 from metakd.pipeline.draw import class_rows
 from metakd.pipeline.judging import judged
-from metakd.pipeline.measure import Evaluated, evaluate_learner, paired_gains, precision_of
+from metakd.pipeline.measure import Evaluated, evaluate_learner, paired_gain, precision_of
 from metakd.pipeline.prepare import Prepared
 from metakd.pipeline.restored import learner_of, means_for
 from metakd.pipeline.scale import scale_fitted_to
@@ -204,10 +204,11 @@ def _results(together: Evaluated, members: Sequence[Member]) -> dict[str, Any]:
         for name in costs[0]
         if name not in NOT_SUMMED and all(name in cost for cost in costs)
     }
+    # An ensemble has no steps of its own, and its batch norm is that of a member that has it.
     gains = [
-        {**gain, "baseline": f"member_{i}"}
+        paired_gain(mine, own, "student", f"member_{i}")
         for i, m in enumerate(members, 1)
-        for gain in paired_gains(together, m.evaluated)
+        for mine, own in zip(together.measurements, m.evaluated.measurements, strict=True)
     ]
     return {
         "student": {**together.figures(), "cost": summed},

@@ -46,6 +46,7 @@ __all__ = [
     "evaluation_stage",
     "fidelity",
     "groups_of",
+    "paired_gain",
     "paired_gains",
     "precision_of",
     "setting_of_plan",
@@ -340,28 +341,28 @@ def paired_gains(
         model: name of the first.
         baseline: name of the second.
     """
-    gains = []
     others = {_like(m, alone): m for m in reversed(alone.measurements)}
-    for mine in student.measurements:
-        other = others.get(_like(mine, alone))
-        if other is None:
-            continue
-        entry = mine.figures()
-        measure = "mse" if "mse" in entry else "accuracy"
-        for own in (measure, "mse_median", "top5", "loss"):
-            entry.pop(own, None)
-        if other.batchnorm is not None:
-            entry["batchnorm"] = other.batchnorm
-        diverged = mine.diverged | other.diverged
-        if diverged.any():
-            entry["diverged"] = float(diverged.double().mean())
-        if measure == "mse" and diverged.any():
-            mean = half = math.nan
-        else:
-            mean, half = paired_difference(mine.values.tolist(), other.values.tolist())
-        names = {"model": model, "baseline": baseline, "measure": measure}
-        gains.append({**names, **entry, "difference": mean, "ci95": half})
-    return gains
+    beside = [(mine, others.get(_like(mine, alone))) for mine in student.measurements]
+    return [paired_gain(a, b, model, baseline) for a, b in beside if b is not None]
+
+
+def paired_gain(mine: Measurement, other: Measurement, model: str, baseline: str) -> dict[str, Any]:
+    """Return a measurement minus another one on the same tasks; see `paired_gains`."""
+    entry = mine.figures()
+    measure = "mse" if "mse" in entry else "accuracy"
+    for own in (measure, "mse_median", "top5", "loss"):
+        entry.pop(own, None)
+    if other.batchnorm is not None:
+        entry["batchnorm"] = other.batchnorm
+    diverged = mine.diverged | other.diverged
+    if diverged.any():
+        entry["diverged"] = float(diverged.double().mean())
+    if measure == "mse" and diverged.any():
+        mean = half = math.nan
+    else:
+        mean, half = paired_difference(mine.values.tolist(), other.values.tolist())
+    names = {"model": model, "baseline": baseline, "measure": measure}
+    return {**names, **entry, "difference": mean, "ci95": half}
 
 
 def _like(measured: Measurement, beside: Evaluated) -> tuple[Any, ...]:

@@ -90,3 +90,22 @@ def test_members_share_data_and_tasks(runs: list[Path], tmp_path: Path) -> None:
     (other / "run.json").write_text(json.dumps({**info, "data_checksum": "0" * 64}))
     with pytest.raises(UserError, match="trained on other data or another class split"):
         metakd.evaluate(runs[0], ensemble=[other])
+
+
+def test_gains_over_members_that_adapt(tmp_path: Path) -> None:
+    """An ensemble has no steps and one of its members no batch norm: their tasks are the same."""
+    found = []
+    for seed, norm in enumerate(("batch", "none")):
+        found.append(tmp_path / str(seed))
+        words = (
+            "algorithm=fomaml",
+            "evaluate.steps=[]",
+            f"student.norm={norm}",
+            "evaluate.tasks=4",
+        )
+        metakd.train(*SHORT, *words, f"hydra.run.dir={found[-1]}", f"seed={seed}", quiet=True)
+    together = metakd.evaluate(found[0], ensemble=found[1:])
+    best = together["student"]["fewshot"]["accuracy"]
+    assert [gain["baseline"] for gain in together["gains"]] == ["member_1", "member_2"]
+    for gain, member in zip(together["gains"], together["members"], strict=True):
+        assert gain["difference"] == pytest.approx(best - member["fewshot"]["accuracy"])
