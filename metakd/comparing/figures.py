@@ -71,8 +71,9 @@ def figure_of(row: Row, model: str, shots: int) -> Figure | None:
     values = [e.value for e in found if e.value is not None and e.measure == measure]
     if len(values) < len(row):
         return None
-    networks = {run.info.teacher or run for run in row} if model == "teacher" else set(row)
-    if len(networks) == 1:
+    first = {run.network(model): i for i, run in reversed([*enumerate(row)])}
+    values = [values[i] for i in sorted(first.values())]
+    if len(values) == 1:
         return Figure(measure, values[0], found[0].ci95, None, 1)
     mean, half = over_seeds(values)
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))

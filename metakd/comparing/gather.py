@@ -6,7 +6,7 @@ import difflib
 import gc
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -113,6 +113,10 @@ class Run:
         """
         found = self.info.external_pretraining or []
         return [one for one in found if self.settings.get(f"{one.partition(':')[0]}.pretrained")]
+
+    def network(self, model: str) -> Hashable:
+        """Return what tells a model's network from others; several runs can share a teacher."""
+        return (self.info.teacher or self) if model == "teacher" else self
 
     def cost(self, model: str, name: str) -> float | None:
         """Return a cost of one of the run's models; None if it was not measured."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -54,7 +54,7 @@ class RowPair:
     Attributes:
         row: the one.
         baseline: the other.
-        pairs: one for each common seed.
+        pairs: one for each common seed; a network that several seeds share (a teacher) counts once.
         difference: mean over seeds of their mean differences (or of one pair).
         half: half-width of its 95 % t interval over seeds (of one pair: over tasks).
         p: Student's, two-sided.
@@ -131,7 +131,7 @@ def pair_rows(
         apart += alone
         for k in common if matched else ():
             try:
-                pairs = tuple(_pair(a, b, model, k, read) for a, b in matched)
+                pairs = tuple(_pair(a, b, model, k, read) for a, b in _networks(matched, model))
             except EpisodesError as error:
                 apart.append(Apart((*row, *baseline), str(error)))
                 continue
@@ -172,6 +172,17 @@ def _by_seed(row: Row, baseline: Row) -> tuple[list[tuple[Run, Run]], list[Apart
     return matched, [
         Apart(left, f"no run of that seed on the other side: seed {seeds}", partly=True)
     ]
+
+
+def _networks(matched: Sequence[tuple[Run, Run]], model: str) -> Iterable[tuple[Run, Run]]:
+    """Return the pairs of runs, each pair of networks once.
+
+    Differences between two teachers that all seeds share would have no spread over them.
+    """
+    found: dict[tuple[Hashable, Hashable], tuple[Run, Run]] = {}
+    for a, b in matched:
+        found.setdefault((a.network(model), b.network(model)), (a, b))
+    return found.values()
 
 
 def _reader(model: str) -> Reader:

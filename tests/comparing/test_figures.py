@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from metakd.comparing.figures import front
+from metakd.comparing.figures import figure_of, front
+from metakd.comparing.gather import read
+
+Made = Callable[..., Path]
 
 
 @pytest.mark.parametrize(
@@ -60,3 +66,23 @@ def test_spreads_too_small_to_matter_change_nothing() -> None:
     for _ in range(100):
         points = [(rng.randint(1, 5), rng.randint(1, 5)) for _ in range(rng.randint(1, 9))]
         assert front(points, [1e-6] * len(points)) == front(points)
+
+
+def test_a_network_of_several_runs_counts_once(made_up: Made, tmp_path: Path) -> None:
+    row = tuple(
+        read(
+            made_up(
+                tmp_path / str(seed),
+                {"student": {1: [0.5, 0.7]}, "teacher": {1: [value, value + 0.1]}},
+                seed=seed,
+                info={"teacher": teacher},
+            )
+        )
+        for seed, (value, teacher) in enumerate([(0.5, "a"), (0.5, "a"), (0.7, "b")])
+    )
+    teacher = figure_of(row, "teacher", 1)
+    assert teacher is not None
+    # 0.55 and 0.75: mean 0.65, s = 0.1 √2.
+    assert (teacher.mean, teacher.seeds) == (pytest.approx(0.65), 2)
+    assert teacher.deviation == pytest.approx(0.1 * math.sqrt(2))
+    assert teacher.half == pytest.approx(12.7062 * 0.1, abs=1e-5)

@@ -162,3 +162,30 @@ def test_a_model_that_was_not_evaluated(run: Callable[..., Run]) -> None:
     found, (apart,) = pair_rows([((run("a"),), (run("b"),))], "student_alone", [1])
     assert found == []
     assert "has no figures of the student alone" in apart.reason
+
+
+def test_teachers_that_all_seeds_share(made_up: Made, tmp_path: Path) -> None:
+    """Two networks: their difference is over tasks, and has no zero spread over three seeds."""
+
+    def row(name: str, values: list[float], seeds: str = "111") -> tuple[Run, ...]:
+        return tuple(
+            read(
+                made_up(
+                    tmp_path / f"{name}{i}",
+                    {"student": {1: A}, "teacher": {1: values}},
+                    seed=i,
+                    info={"teacher": name + teacher},
+                )
+            )
+            for i, teacher in enumerate(seeds)
+        )
+
+    base = row("b", B)
+    pair = only(pair_rows([(row("a", A), base)], "teacher", [1]))
+    assert not pair.is_over_seeds
+    assert (pair.pairs[0].run.seed, pair.pairs[0].baseline.seed) == (0, 0)
+    assert (pair.half, pair.p) == (pytest.approx(HALF, abs=1e-6), pytest.approx(P, abs=1e-12))
+    pair = only(pair_rows([(row("c", A, "112"), base)], "teacher", [1]))
+    assert [one.run.seed for one in pair.pairs] == [0, 2]
+    pair = only(pair_rows([(row("d", A), row("e", B))], "student", [1]))
+    assert len(pair.pairs) == 3
