@@ -114,19 +114,30 @@ def best_of(tried: Sequence[Tried], objectives: Sequence[str]) -> list[Tried]:
 def importances(study: optuna.Study, objective: int) -> dict[str, float]:
     """Return by parameter its importance for an objective (PED-ANOVA, shares), largest first.
 
-    Parameters that not every complete trial has are left out; empty with too few trials.
+    Parameters that not every complete trial has are left out; empty with too few trials. Trials
+    that were not run, since they repeat earlier ones, do not count.
     """
+    import optuna
     from optuna.importance import get_param_importances
     from optuna.trial import TrialState
 
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = [trial for trial in complete if not is_repeated(trial)]
     if len(complete) < FEWEST or len({t.values[objective] for t in complete}) < 2:
         return {}
+    # What leads to the smallest values is found, also where a larger one is better.
+    sign = -1.0 if study.directions[objective] == optuna.study.StudyDirection.MAXIMIZE else 1.0
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            target = None if len(complete[0].values) == 1 else lambda t: t.values[objective]
-            return dict(get_param_importances(study, target=target))
+            counted = optuna.create_study(directions=study.directions)
+            counted.add_trials(complete)
+            shares = get_param_importances(
+                counted,
+                params=[p for p in complete[0].params if all(p in t.params for t in complete)],
+                target=lambda t: sign * t.values[objective],
+            )
+            return dict(shares)
     except (ValueError, RuntimeError):
         return {}  # no parameter that all trials share, or none that varies
 

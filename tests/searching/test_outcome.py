@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,7 @@ from metakd.searching import figures
 from metakd.searching.figures import Tried, draw_history, draw_pareto
 from metakd.searching.outcome import best_of, command_for, importances
 from metakd.searching.plan import plan
+from metakd.searching.repeats import is_repeated
 from metakd.searching.settings import read_settings
 from metakd.searching.space import read_space
 from metakd.searching.study import Budget, Trials
@@ -87,6 +90,61 @@ def test_what_mattered(tmp_path: Path) -> None:
     shares = importances(trials.study, 0)
     assert next(iter(shares)) == "meta_train.lr"
     assert shares["meta_train.lr"] > 0.8
+
+
+def test_what_mattered_for_accuracy_beside_a_cost(tmp_path: Path) -> None:
+    """A high accuracy is looked for in both searches, not a low one in the second."""
+    pytest.importorskip("optuna")
+    space = {
+        "meta_train.lr": {"low": 0.0, "high": 1.0},
+        "warmstart.lr": {"low": 0.0, "high": 1.0},
+    }
+
+    def accuracy(values: Mapping[str, Any]) -> float:
+        # The best of all have a rate near 1; the worst ones another one near 0.
+        return 0.5 + 0.4 * (values["meta_train.lr"] > 0.8) - 0.4 * (values["warmstart.lr"] < 0.2)
+
+    found = []
+    for objectives in (["accuracy"], ["accuracy", "macs"]):
+        how = {"trials": 60, "sampler": "random", "objectives": objectives}
+        folder = tmp_path / objectives[-1]
+        folder.mkdir()
+        trials = Trials(folder, read_space(space, "here"), {}, read_settings(how), Budget(1, 1))
+        while (asked := trials.ask()) is not None:
+            trials.tell(asked[0], [accuracy(asked[1]), 1.0][: len(objectives)])
+        found.append(importances(trials.study, 0))
+    assert found[0] == found[1]
+    assert next(iter(found[1])) == "meta_train.lr"
+
+
+def test_trials_that_were_not_run_do_not_matter(tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna")
+    space = {"meta_train.lr": {"low": 0.1, "high": 1}, "warmstart.lr": {"low": 0.1, "high": 1}}
+    settings = read_settings({"trials": 12, "sampler": "random"})
+    trials = Trials(tmp_path, read_space(space, "here"), {}, settings, Budget(1, 1))
+    while (asked := trials.ask()) is not None:
+        trials.tell(asked[0], [asked[1]["meta_train.lr"]])
+        if asked[0] == 0:
+            for _ in range(9):
+                trials.study.enqueue_trial(asked[1])
+    once = optuna.create_study(direction="maximize")
+    once.add_trials([t for t in trials.study.trials if not is_repeated(t)])
+    assert (trials.repeated(), len(once.trials)) == (9, 12)
+    assert importances(trials.study, 0) == optuna.importance.get_param_importances(once)
+
+
+def test_a_setting_that_not_every_trial_has_is_left_out(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    space = {
+        "distill": {"choices": ["kd", "none"]},
+        "distill.temperature": {"low": 1, "high": 8, "only_if": {"distill": "kd"}},
+        "meta_train.lr": {"low": 0.1, "high": 1},
+    }
+    settings = read_settings({"trials": 20, "sampler": "random"})
+    trials = Trials(tmp_path, read_space(space, "here"), {}, settings, Budget(1, 1))
+    while (asked := trials.ask()) is not None:
+        trials.tell(asked[0], [asked[1]["meta_train.lr"]])
+    assert importances(trials.study, 0).keys() == {"distill", "meta_train.lr"}
 
 
 def test_the_line_that_trains_the_best() -> None:
