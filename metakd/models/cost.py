@@ -7,9 +7,11 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from metakd.models.normalization import (
@@ -105,7 +107,7 @@ def task_cost(solve: Callable[[], object], device: torch.device | str) -> dict[s
         that of an example, absent if measuring it would take over 5 s.
     """
     device = torch.device(device)
-    with FlopCounterMode(display=False) as counter:
+    with _counted() as counter:
         solve()
     measured: dict[str, float] = {"task_macs": int(counter.get_total_flops()) // 2}
     if (1 + _ROUNDS) * _seconds(solve, device) <= _BATCH_LIMIT_S:
@@ -164,8 +166,25 @@ def _as_deployed(network: nn.Module, examples: Tensor) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def _counted() -> Iterator[Any]:
+    """Count operations, with attention and recurrent layers as the products that they consist of.
+
+    On a CPU each would be one operation that is not counted.
+    """
+    attention, recurrent = torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn.enabled
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # a property of the module
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            yield counter
+    finally:
+        torch.backends.mha.set_fastpath_enabled(attention)
+        torch.backends.mkldnn.enabled = recurrent
+
+
 def _multiply_adds(network: nn.Module, example: Tensor) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with _counted() as counter:
         mode = type(counter.mode)  # what wraps its method would import torch's compiler, too
         mode.__torch_dispatch__ = inspect.unwrap(mode.__torch_dispatch__)
         network(example)

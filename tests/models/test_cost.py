@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from metakd.models.conv4 import Conv4
-from metakd.models.cost import cost, multiply_adds, saved_bytes
+from metakd.models.cost import cost, multiply_adds, saved_bytes, task_cost
 from metakd.models.mlp import MLP
 from metakd.models.network import Network
 from metakd.models.normalization import BatchNorm2d, set_running_statistics
@@ -20,6 +20,44 @@ def test_a_convolution_and_a_linear_layer_by_hand() -> None:
     # 8·6 positions x 5 filters x (3·3·2) products; then 3·7 products
     assert multiply_adds(nn.Conv2d(2, 5, 3, padding=1), (2, 8, 6)) == 48 * 5 * 18
     assert multiply_adds(nn.Linear(3, 7), (3,)) == 21
+
+
+class Attention(nn.Module):
+    """Torch's own, of 2 heads: 6 places of 8 numbers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        heads = x.unflatten(-1, (2, 4)).transpose(1, 2)
+        return nn.functional.scaled_dot_product_attention(heads, heads, heads)
+
+
+PRODUCTS = 2 * 6 * 6 * 8
+"""Of attention: each place with each, for scores and for sums."""
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (Attention(), PRODUCTS),
+        # Query, key, value and output: 4 · 8·8 each place; then 2 · 8·16.
+        (
+            nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+            PRODUCTS + 6 * (4 * 64 + 2 * 8 * 16),
+        ),
+        # Four gates from 8 numbers and from the state of 5, at each of 6 places.
+        (nn.LSTM(8, 5, batch_first=True), 6 * 4 * 5 * (8 + 5)),
+    ],
+)
+def test_what_a_cpu_computes_in_one_operation_by_hand(layer: nn.Module, expected: int) -> None:
+    assert multiply_adds(layer, (6, 8)) == expected
+
+    def solve() -> object:
+        with torch.no_grad():
+            return layer.eval()(torch.zeros(1, 6, 8))
+
+    assert task_cost(solve, "cpu")["task_macs"] == expected
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert torch.backends.mkldnn.enabled
+    assert torch.backends.cuda.flash_sdp_enabled()
 
 
 def test_figures_of_a_network() -> None:
