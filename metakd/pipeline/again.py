@@ -42,6 +42,7 @@ from metakd.reports.summary import summary
 from metakd.runs.checkpoints import load_weights
 from metakd.runs.folder import RunFolder, open_run
 from metakd.runs.place import check_writable
+from metakd.runs.provenance import machine
 from metakd.runs.records_run import RunInfo
 from metakd.runs.split import split_text, write_split
 from metakd.stages.recorder import Recorder
@@ -101,6 +102,7 @@ def evaluate_run(
         {
             "evaluates": os.path.relpath(run.path, folder.path),
             "device": str(prepared.device),
+            **machine(),
             "data_checksum": prepared.data.checksum,
             **inputs_of(prepared),
             "data_notes": list(prepared.everything.notes),

@@ -37,6 +37,7 @@ from metakd.runs.folder import RunFolder, open_run
 from metakd.runs.interrupts import Stop, interrupts
 from metakd.runs.log import log_to
 from metakd.runs.place import check_writable
+from metakd.runs.provenance import machine
 from metakd.runs.records_run import RunInfo
 from metakd.runs.split import split_text, write_split
 from metakd.stages.recorder import Recorder
@@ -154,6 +155,7 @@ def _carry_out(
             "evaluates": os.path.relpath(run.path, folder.path),
             "seed": config.seed,
             "device": str(prepared.device),
+            **machine(),
             "precision": prepared.precision.name,
             "data_checksum": data.checksum,
             **inputs_of(prepared),

@@ -96,5 +96,7 @@ def cost_as_recorded(cost: Mapping[str, float], recorded: ModelResults) -> dict[
     if recorded.compression is None:
         return {}
     integers = any(layer.bits not in (None, 32) for layer in recorded.compression.strategy.values())
-    own = recorded.cost.plain() if integers else dict(cost)
+    own = dict(cost)
+    if integers:  # tasks can have another size than they had then
+        own = recorded.cost.plain() | {n: v for n, v in cost.items() if n == "task_macs"}
     return {"cost": own, "compression": recorded.compression.plain()}

@@ -27,6 +27,7 @@ from metakd.pipeline.use import calibration_of
 from metakd.reports.summary import summary
 from metakd.runs.folder import RunFolder, open_run
 from metakd.runs.place import check_writable
+from metakd.runs.provenance import machine
 from metakd.runs.split import split_text, write_split
 from metakd.stages.ensemble import averaged
 from metakd.stages.recorder import Recorder
@@ -139,6 +140,7 @@ def evaluate_ensemble(
             "evaluates": relative[0],
             "members": relative,
             "device": str(first.device),
+            **machine(),
             "data_checksum": first.data.checksum,
             "data_notes": list(first.everything.notes),
             "external_pretraining": list(dict.fromkeys(outside)),

@@ -18,7 +18,7 @@ from metakd.runs.process import host_name, process_start
 if TYPE_CHECKING:
     from metakd.runs.records_run import RunInfo
 
-__all__ = ["changes", "collect", "git_commit"]
+__all__ = ["changes", "collect", "git_commit", "machine"]
 
 PACKAGES = (
     "metakd",
@@ -100,12 +100,16 @@ def collect(argv: Sequence[str]) -> dict[str, Any]:
         "packages": _versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
         "cpus": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
-        **_of_torch(),
+        **machine(),
         "environment": {n: _text(os.environ[n]) for n in VARIABLES if n in os.environ},
         **git_commit(Path(__file__).resolve().parents[2]),
     }
+
+
+def machine() -> dict[str, Any]:
+    """Return on what latencies are measured: `processor`, `threads` and `gpus`, as `collect`."""
+    return {"processor": _processor(), **_of_torch()}
 
 
 def changes(before: RunInfo, now: RunInfo) -> list[str]:

@@ -13,6 +13,8 @@ import torch
 
 import metakd
 from metakd import pipeline
+from metakd.comparing.figures import machine_of
+from metakd.comparing.gather import read
 from metakd.config.compose import compose
 from metakd.errors import UserError
 from metakd.models.outside import library
@@ -95,6 +97,7 @@ def test_integers_of_a_finished_run(run: Path) -> None:
     folder = Path(found["folder"])
     assert results(run) == before
     assert folder.parent == run / "compressions"
+    assert machine_of(read(folder)) == machine_of(read(run))
     cost, whole = found["compressed"]["cost"], found["student"]["cost"]
     assert cost["bytes"] < 0.4 * whole["bytes"]
     assert cost["parameters"] > 0.3 * whole["parameters"]
@@ -106,6 +109,12 @@ def test_integers_of_a_finished_run(run: Path) -> None:
     # Loaded from its file alone it gives the same figures.
     again = pipeline.evaluate_run(folder, ["evaluate.transductive=false"], quiet=True)
     assert again["compressed"]["fewshot"] == found["compressed"]["fewshot"]
+    assert again["compressed"]["cost"] == cost
+    # Other tasks cost as much less as those of the student do: of 2 classes in place of 3.
+    fewer = pipeline.evaluate_run(folder, ["task.ways=2"], quiet=True)
+    now, then = fewer["compressed"]["cost"].pop("task_macs"), cost.pop("task_macs")
+    assert now / then == pytest.approx(2 / 3, rel=0.01)
+    assert fewer["compressed"]["cost"] == cost
 
 
 def test_it_is_used_like_any_model(run: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import metakd
 from metakd.comparing.columns import groups
+from metakd.comparing.figures import machine_of
 from metakd.comparing.gather import read
 from metakd.errors import UserError
 from metakd.runs.folder import open_run
@@ -71,6 +72,7 @@ def test_figures_of_all_and_of_each(runs: list[Path]) -> None:
     assert open_run(folder).read_results().members[1].cost.parameters == 500
     # It is no further seed of the runs that it consists of.
     one, other = read(folder), read(runs[0])
+    assert machine_of(one) == machine_of(other)
     assert one.name.endswith("(ensemble of 2)")
     assert len(groups([one, other], {one: 0, other: 0})) == 2
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import metakd
+from metakd.comparing.figures import machine_of
+from metakd.comparing.gather import read
 from metakd.errors import UserError
 
 SMALL = (
@@ -138,6 +140,8 @@ def test_evaluate_finds_the_same_figures_again(default_run: tuple[dict[str, Any]
     assert other["student"]["fewshot"]["ways"] == 10
     assert other["student"]["fewshot"]["tasks"] == 10
     assert Path(other["folder"]).parent == folder / "evaluations"
+    # Their latencies can be compared.
+    assert machine_of(read(Path(other["folder"]))) == machine_of(read(folder))
     assert (folder / "results.json").read_bytes() == before
 
 
