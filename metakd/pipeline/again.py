@@ -38,6 +38,7 @@ from metakd.pipeline.restored import check_classes, has, learner_of, means_for, 
 from metakd.pipeline.seen import left_out
 from metakd.pipeline.suspicion import doubts_of, keep
 from metakd.pipeline.teacher_view import embedded_by
+from metakd.plain_data import flat
 from metakd.reports.summary import summary
 from metakd.runs.checkpoints import load_weights
 from metakd.runs.folder import RunFolder, open_run
@@ -166,7 +167,10 @@ def _known(run: RunFolder, info: RunInfo, composed: Composed) -> Known:
     student, teacher = (
         getattr(known, name) if card is None else card.preprocessing for name, card in cards.items()
     )
-    return replace(known, student=student, teacher=teacher, evaluating=True)
+    # Tasks of meta-validation classes are those of the run, in which these images were left out.
+    recorded = flat(run.read_config())
+    held_out = recorded.get("finetune.enabled") is True and recorded.get("finetune.target") == "all"
+    return replace(known, student=student, teacher=teacher, evaluating=True, held_out=held_out)
 
 
 def _check_new(prepared: Prepared, run: RunFolder, info: RunInfo) -> None:

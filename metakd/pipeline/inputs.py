@@ -54,6 +54,7 @@ class Known:
             which its student expects.
         trained: what its networks have learned from so far; None: nothing yet, or not recorded.
         evaluating: its models are only evaluated: nothing is trained, no training class is needed.
+        held_out: it left out the target's test images, whether or not it is fine-tuned now.
     """
 
     student: Preprocessing | None = None
@@ -62,6 +63,7 @@ class Known:
     sized: bool = False
     trained: Card | None = None
     evaluating: bool = False
+    held_out: bool = False
 
 
 def checkpoint_of(config: ArchitectureConfig, what: str) -> WeightsFile | None:

@@ -272,7 +272,8 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
         may_lack={*SPLITS} - {config.evaluate.part} if known.evaluating and expected else (),
     )
     warnings += everything.notes
-    if data.has_classes and config.finetune.enabled and config.finetune.target == "all":
+    tuned = config.finetune.enabled and config.finetune.target == "all"
+    if data.has_classes and (tuned or known.held_out):
         # The target's test images must not be seen by any earlier stage.
         data = data.without_held_out()
 

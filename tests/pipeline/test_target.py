@@ -48,3 +48,22 @@ def test_a_teacher_that_has_moved_since_is_said_to_be_the_old_one(
     metakd.train(*tiny.split(), *words, quiet=False)
     captured = "".join(capsys.readouterr())
     assert ("the teacher is the one before meta-training" in captured) == said
+
+
+def test_tasks_of_an_evaluation_are_those_of_a_run_with_a_target_of_all_classes(
+    tmp_path: Path,
+) -> None:
+    """Images of the target's test are left out of meta-validation then, as they were."""
+    words = [
+        "dataset.image_size=16",
+        "dataset.images_per_class=8",
+        "task.queries=3",
+        "student.width=4",
+    ]
+    words += ["task.train_queries=3", "meta_train.iterations=0", "warmstart=none", "distill=none"]
+    words += ["algorithm=protonet", "finetune=default", "finetune.target=all", "finetune.epochs=0"]
+    words += ["evaluate.part=validate", "evaluate.tasks=8", "evaluate.shots=[]", "tracker=none"]
+    found = metakd.train(*words, f"hydra.run.dir={tmp_path}/run", quiet=True)
+    again = metakd.evaluate(tmp_path / "run")
+    assert again["student"]["fewshot_all"] == found["student"]["fewshot_all"]
+    assert again["student"]["calibration"] == found["student"]["calibration"]
