@@ -6,10 +6,33 @@ from metakd.config.locate import Choices, supports_of
 from metakd.config.schema import Config
 from metakd.errors import UserError
 
-__all__ = ["check_judging"]
+__all__ = ["check_judging", "idle_in_evaluation"]
 
 ADAPTING = ("per_task", "co_meta")
 """Teacher modes of a teacher that is evaluated as it adapts by gradient steps."""
+
+
+TRAINING = ("meta_batch", "sampling", "train_queries", "train_shots", "train_tasks")
+"""Settings of `task` that evaluation does not read."""
+
+
+def idle_in_evaluation(config: Config, typed: frozenset[str]) -> list[str]:
+    """Return a line for each typed setting of tasks and data that only training reads.
+
+    Args:
+        config: with which a trained run is evaluated.
+        typed: what was typed to evaluate it.
+    """
+    kinds = config.evaluate.augmented_shots > 1 and not config.evaluate.augment
+    idle = {f"task.{name}" for name in TRAINING} | {"dataset.views"}
+    idle |= set() if kinds else {"dataset.augment"}
+    # A head of fixed size has as many outputs as a training task has classes.
+    adapts = config.distill.teacher_mode in ADAPTING or config.algorithm.supports.teaches
+    if not (config.algorithm.supports.fixed_ways or adapts):
+        idle.add("task.train_ways")
+    return [
+        f"{key} changes nothing: a trained run is only evaluated" for key in sorted(idle & typed)
+    ]
 
 
 def check_judging(config: Config) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from metakd.config.checks import outside_lines
 from metakd.config.compose import Composed
+from metakd.config.judging import idle_in_evaluation
 from metakd.config.recorded import for_evaluation, recorded_composed
 from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError, nearest
@@ -145,7 +146,10 @@ def evaluation_composed(
             )
     outside = outside_lines(composed.config)
     for_evaluation(composed.config)
-    return replace(composed, warnings=(*composed.warnings, *outside))
+    idle = idle_in_evaluation(composed.config, composed.typed)
+    named = {line.split()[0] for line in idle}
+    kept = [line for line in composed.warnings if line.split()[0] not in named]
+    return replace(composed, warnings=(*kept, *idle, *outside))
 
 
 def prepare_evaluation(run: RunFolder, composed: Composed) -> Prepared:

@@ -13,7 +13,9 @@ import torch
 import metakd
 from metakd.adaptation.judged import Judged
 from metakd.errors import UserError
+from metakd.pipeline.again import evaluation_composed
 from metakd.runs.checkpoints import load_weights
+from metakd.runs.folder import open_run
 
 TYPED = (
     "algorithm=protonet",
@@ -74,6 +76,25 @@ def test_evaluated_again(run: Path, tmp_path: Path) -> None:
     assert figures(metakd.evaluate(other, "evaluate.centre=true", quiet=True)) == first
     with pytest.raises(UserError, match="keeps none, and this is other data"):
         metakd.evaluate(other, "dataset.images_per_class=5", quiet=True)
+
+
+def test_what_only_training_reads_is_said(run: Path) -> None:
+    words = [
+        "task.sampling=superclass",
+        "task.train_shots=2",
+        "task.train_ways=4",
+        "dataset.views=2",
+    ]
+
+    def idle(*more: str) -> list[str]:
+        lines = evaluation_composed(
+            open_run(run), [*words, "dataset.augment=[flip]", *more]
+        ).warnings
+        return [line.split()[0] for line in lines if line.endswith("only evaluated")]
+
+    keys = sorted(word.partition("=")[0] for word in words)
+    assert idle("evaluate.augmented_shots=1") == ["dataset.augment", *keys]
+    assert idle("evaluate.augmented_shots=2", "evaluate.augment=[]") == keys  # it says how
 
 
 def test_used_as_it_was_judged(run: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
