@@ -249,6 +249,13 @@ def _remarks(
                 f"these runs were evaluated on {words} tasks: accuracies are over all of a run's, "
                 f"differences over the first {first}, which both have"
             )
+    for row in (row for comparable in sets for row in comparable.rows if model != "teacher"):
+        figures = [f for k in shots if (f := figure_of(row, model, k)) is not None]
+        if len(row) > 1 and any(f.seeds == 1 for f in figures):
+            yield (
+                f"{len(row)} runs of different seeds have the same figures ('{row[0].path.name}' "
+                "…): the seed decided nothing, and they count as one, with its interval over tasks"
+            )
     commits = {run.info.git_commit for run in finished} - {None}
     if len(commits) > 1:
         yield f"these runs were made by {len(commits)} different commits of the project"

@@ -61,7 +61,8 @@ class Figure:
 def figure_of(row: Row, model: str, shots: int) -> Figure | None:
     """Return a row's figure; None unless every one of its runs has this measurement.
 
-    A network that several runs share (a teacher) counts once.
+    A network that several runs share counts once: a teacher, or a student of which the seed decides
+    nothing, so that all figures are the same.
     """
     entries = [run.headlines.get(model, {}).get(shots) for run in row]
     found = [entry for entry in entries if entry is not None]
@@ -73,7 +74,7 @@ def figure_of(row: Row, model: str, shots: int) -> Figure | None:
         return None
     first = {run.network(model): i for i, run in reversed([*enumerate(row)])}
     values = [values[i] for i in sorted(first.values())]
-    if len(values) == 1:
+    if len(values) == 1 or len({(e.value, e.ci95) for e in found}) == 1:
         return Figure(measure, values[0], found[0].ci95, None, 1)
     mean, half = over_seeds(values)
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))

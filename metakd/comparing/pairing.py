@@ -54,7 +54,8 @@ class RowPair:
     Attributes:
         row: the one.
         baseline: the other.
-        pairs: one for each common seed; a network that several seeds share (a teacher) counts once.
+        pairs: one for each common seed; a network that several seeds share (a teacher, or a student
+            of which the seed decides nothing) counts once.
         difference: mean over seeds of their mean differences (or of one pair).
         half: half-width of its 95 % t interval over seeds (of one pair: over tasks).
         p: Student's, two-sided.
@@ -135,7 +136,7 @@ def pair_rows(
             except EpisodesError as error:
                 apart.append(Apart((*row, *baseline), str(error)))
                 continue
-            found.append(_over_seeds(row, baseline, pairs))
+            found.append(_over_seeds(row, baseline, _unlike(pairs, read)))
     return _corrected(found), apart
 
 
@@ -183,6 +184,16 @@ def _networks(matched: Sequence[tuple[Run, Run]], model: str) -> Iterable[tuple[
     for a, b in matched:
         found.setdefault((a.network(model), b.network(model)), (a, b))
     return found.values()
+
+
+def _unlike(pairs: tuple[Pair, ...], read: Reader) -> tuple[Pair, ...]:
+    """Return the pairs; the first alone if all have the same figure of every task.
+
+    Then the seed decided nothing (networks that were not trained, say), and what is over seeds
+    would have no spread.
+    """
+    figures = [(read(p.run, p.shots), read(p.baseline, p.shots)) for p in pairs]
+    return pairs[:1] if all(one == figures[0] for one in figures) else pairs
 
 
 def _reader(model: str) -> Reader:

@@ -340,3 +340,17 @@ def test_regression(made_up: Made, tmp_path: Path) -> None:
     assert said(found)[0].startswith(
         "student, 5-shot: b has a smaller error than a, by 0.2167 ± 0.1897 on the same 3 tasks"
     )
+
+
+def test_seeds_that_decide_nothing_are_one_network(made_up: Made, tmp_path: Path) -> None:
+    seeds(made_up, tmp_path, [0.5, 0.5, 0.5], 0.1)
+    seeds(made_up, tmp_path, [0.6, 0.7, 0.8], 0.2)
+    found = compare([tmp_path])
+    trained, untrained = found.comparable[0].rows
+    figures = [figure_of(row, "student", 1) for row in (trained, untrained)]
+    assert [figure and figure.seeds for figure in figures] == [3, 1]
+    # 1.96 · s / √2 of 0.45 and 0.55, s = 0.1 / √2.
+    assert figures[1] is not None
+    assert figures[1].half == pytest.approx(1.96 * 0.05)
+    (note,) = (note for note in found.notes if "decided nothing" in note)
+    assert note.startswith("3 runs of different seeds have the same figures ('0.1_1' …)")

@@ -59,7 +59,7 @@ def test_the_tables(found: Comparison) -> None:
         *("difference", "p", "parameters", "multiply-adds", "latency (ms)"),
     ]
     assert main.rows[0] == (
-        *("0.1_0 +2", "0.1", "12345", "3", "50.00 ± 0.00", "92.50 ± 4.90", "baseline", ""),
+        *("0.1_0 +2", "0.1", "12345", "3", "50.00 ± 9.80", "92.50 ± 4.90", "baseline", ""),
         *("1,000", "500,000", "0.500"),
     )
     # t(2) · 10 / √3 = 24.84 points; 1 - √(12 / 14) = 0.0742
@@ -190,7 +190,7 @@ def test_markdown(found: Comparison) -> None:
     for table in tables:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1
-    assert r"| 0.1\_0 +2 | 0.1 | 12345 | 3 | 50.00 ± 0.00 |" in text
+    assert r"| 0.1\_0 +2 | 0.1 | 12345 | 3 | 50.00 ± 9.80 |" in text
     assert "| --- | --- | --- | ---: |" in text
 
 

@@ -167,25 +167,39 @@ def test_a_model_that_was_not_evaluated(run: Callable[..., Run]) -> None:
 def test_teachers_that_all_seeds_share(made_up: Made, tmp_path: Path) -> None:
     """Two networks: their difference is over tasks, and has no zero spread over three seeds."""
 
-    def row(name: str, values: list[float], seeds: str = "111") -> tuple[Run, ...]:
+    def row(name: str, values: list[list[float]]) -> tuple[Run, ...]:
         return tuple(
             read(
                 made_up(
                     tmp_path / f"{name}{i}",
-                    {"student": {1: A}, "teacher": {1: values}},
+                    {"student": {1: [*A[:-1], 0.1 * i]}, "teacher": {1: own}},
                     seed=i,
-                    info={"teacher": name + teacher},
+                    info={"teacher": f"{name}{own}"},
                 )
             )
-            for i, teacher in enumerate(seeds)
+            for i, own in enumerate(values)
         )
 
-    base = row("b", B)
-    pair = only(pair_rows([(row("a", A), base)], "teacher", [1]))
+    base = row("b", [B, B, B])
+    pair = only(pair_rows([(row("a", [A, A, A]), base)], "teacher", [1]))
     assert not pair.is_over_seeds
     assert (pair.pairs[0].run.seed, pair.pairs[0].baseline.seed) == (0, 0)
     assert (pair.half, pair.p) == (pytest.approx(HALF, abs=1e-6), pytest.approx(P, abs=1e-12))
-    pair = only(pair_rows([(row("c", A, "112"), base)], "teacher", [1]))
+    pair = only(pair_rows([(row("c", [A, A, B]), base)], "teacher", [1]))
     assert [one.run.seed for one in pair.pairs] == [0, 2]
-    pair = only(pair_rows([(row("d", A), row("e", B))], "student", [1]))
+    pair = only(pair_rows([(row("d", [A, A, A]), row("e", [B, B, B]))], "student", [1]))
     assert len(pair.pairs) == 3
+
+
+def test_seeds_that_decide_nothing(run: Callable[..., Run]) -> None:
+    """As of networks that were not trained: two networks, and no spread over three seeds."""
+    row, base = (
+        tuple(run(f"{name}{seed}", values, seed=seed) for seed in range(3))
+        for name, values in (("a", A), ("b", B))
+    )
+    pair = only(pair_rows([(row, base)], "student", [1]))
+    assert not pair.is_over_seeds
+    assert (pair.half, pair.p) == (pytest.approx(HALF, abs=1e-6), pytest.approx(P, abs=1e-12))
+    # One whose seeds do decide something has its spread over them.
+    others = tuple(run(f"c{seed}", [*A[:-1], 0.1 * seed], seed=seed) for seed in range(3))
+    assert only(pair_rows([(others, base)], "student", [1])).is_over_seeds
