@@ -254,7 +254,8 @@ def _remarks(
         if len(row) > 1 and any(f.seeds == 1 for f in figures):
             yield (
                 f"{len(row)} runs of different seeds have the same figures ('{row[0].path.name}' "
-                "…): the seed decided nothing, and they count as one, with its interval over tasks"
+                "…): the seed seems to have decided nothing, and they count as one, with its "
+                "interval over tasks"
             )
     commits = {run.info.git_commit for run in finished} - {None}
     if len(commits) > 1:

@@ -241,8 +241,8 @@ def absolute(key: str, value: str, directory: Path) -> str:
 
     Args:
         key: the setting.
-        value: typed in
-        directory: this folder.
+        value: its value.
+        directory: the folder that a relative path is below.
     """
     path = directory / Path(value).expanduser()
     if key == "dataset.splits":  # or the name of a class split that the dataset knows

@@ -90,11 +90,9 @@ class Wasserstein(Distillation):
     def idle(cls, settings: Mapping[str, Any], *, whole: bool) -> Mapping[str, str]:
         """See `Objective.idle`."""
         cost = {**defaults_of(cls), **settings}["cost"]
-        return (
-            dict.fromkeys(("epsilon", "iterations"), "it is of cost=teacher")
-            if (cost == "zero_one")
-            else {}
-        )
+        if cost != "zero_one":
+            return {}
+        return dict.fromkeys(("epsilon", "iterations"), "it is of cost=teacher")
 
     @property
     def twice_differentiable(self) -> bool:
