@@ -5,7 +5,7 @@ from __future__ import annotations
 from metakd.config.schema import Config
 from metakd.errors import UserError
 
-__all__ = ["check_whole", "idle_in_whole"]
+__all__ = ["check_kept", "check_whole", "idle_in_whole"]
 
 FEW_SHOT = (
     "ways",
@@ -52,16 +52,24 @@ def check_whole(config: Config) -> None:
             f"task={config.task.name} they are the student's own: type task=5way_1shot, or put the "
             "pictures into FOLDER/test beside FOLDER/train and type dataset.folder=FOLDER"
         )
-    if config.evaluate.seen == "leave_out":
-        raise UserError(
-            f"evaluate.seen=leave_out: with task={config.task.name} the student answers with a "
-            "head over all classes, and none can be left out; type evaluate.seen=refuse or "
-            "evaluate.seen=keep"
-        )
     if config.finetune.enabled:
         raise UserError(
             f"finetune={config.finetune.name}: with task={config.task.name} the student has "
             "learned all classes of the dataset already; type finetune=none"
+        )
+
+
+def check_kept(config: Config) -> None:
+    """Refuse to train on a whole dataset of which classes are left out.
+
+    Raises:
+        UserError: with what to type.
+    """
+    if config.task.whole and config.evaluate.seen == "leave_out":
+        raise UserError(
+            f"evaluate.seen=leave_out: with task={config.task.name} the student answers with a "
+            "head over all classes, and none can be left out; type evaluate.seen=refuse or "
+            "evaluate.seen=keep"
         )
 
 

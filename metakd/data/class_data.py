@@ -67,6 +67,11 @@ class ClassData(ABC):
     """Whether examples belong to classes, which can be split, pre-trained on and fine-tuned on."""
     has_pictures: ClassVar[bool] = False
     """Whether an example can be drawn as a picture."""
+    examples_are: ClassVar[str] = "examples"
+    """What examples are called in messages."""
+    known_share: ClassVar[float] = 0.05
+    """A class is known by its examples if more than this share of them was learned from: benchmarks
+    hold some examples twice."""
     augmentations: ClassVar[tuple[str, ...]] = ()
     """Kinds of random change."""
     asks_readers: ClassVar[bool] = False
@@ -393,6 +398,20 @@ class ClassData(ABC):
         other = self._with({**self.prepared.splits, split: chosen})
         drawn = json.dumps([self.checksum, split, index.tolist()])
         other.checksum = hashlib.sha256(drawn.encode()).hexdigest()
+        return other
+
+    def with_split(self, split: str, examples: ClassExamples) -> Self:
+        """Return the data with other examples of all its classes in `split`.
+
+        Args:
+            split: `train`, `validate` or `test`.
+            examples: on the CPU, as they are kept.
+        """
+        other = self._with({**self.prepared.splits, split: examples})
+        marks = self.marks(examples.examples).tolist()
+        other.checksum = hashlib.sha256(
+            json.dumps([self.checksum, split, marks]).encode()
+        ).hexdigest()
         return other
 
     def _with(

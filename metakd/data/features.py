@@ -165,6 +165,8 @@ class FeatureData(ClassData):
     Kept as [n, columns] float64, where NaN is a missing value; networks take float32.
     """
 
+    examples_are = "rows"
+    known_share = 0.5  # rows of few different values may be equal by chance
     preprocessing_type = FeaturePreprocessing
     reading_type = FeatureReading
     preprocessing: FeaturePreprocessing

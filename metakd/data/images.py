@@ -25,6 +25,7 @@ class ImageData(ClassData):
     """
 
     has_pictures = True
+    examples_are = "pictures"
     augmentations = KINDS
     preprocessing_type = PicturePreprocessing
     reads_unlabelled = "metakd.data.unlabelled_pictures.UnlabelledPictures"

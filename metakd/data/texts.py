@@ -45,6 +45,7 @@ class TextData(ClassData):
     these are the bytes.
     """
 
+    examples_are = "texts"
     augmentations = KINDS
     asks_readers = True
     preprocessing_type = TextPreprocessing

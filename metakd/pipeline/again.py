@@ -15,7 +15,7 @@ from metakd.config.judging import idle_in_evaluation
 from metakd.config.recorded import for_evaluation, recorded_composed
 from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError, nearest
-from metakd.pipeline.cards import card_of_run, inputs_of, known_of, seen_pictures
+from metakd.pipeline.cards import card_of_run, inputs_of, known_of, seen_examples
 from metakd.pipeline.compressed_file import (
     compressed_learner,
     cost_as_recorded,
@@ -37,6 +37,7 @@ from metakd.pipeline.measure_teacher import evaluate_teacher
 from metakd.pipeline.prepare import Prepared, prepare
 from metakd.pipeline.restored import check_classes, has, learner_of, means_for, teacher_of
 from metakd.pipeline.seen import left_out
+from metakd.pipeline.seen_examples import without_learned_examples
 from metakd.pipeline.suspicion import doubts_of, keep
 from metakd.pipeline.teacher_view import embedded_by
 from metakd.plain_data import flat
@@ -178,18 +179,22 @@ def _known(run: RunFolder, info: RunInfo, composed: Composed) -> Known:
 
 
 def _check_new(prepared: Prepared, run: RunFolder, info: RunInfo) -> None:
-    """Refuse classes that the run's networks have learned from, in data that is not the run's."""
+    """Refuse what the run's networks have learned from, in data that is not the run's."""
     data, config = prepared.data, prepared.config
     if not data.has_classes or data.checksum == info.data_checksum:
         return
-    pictures = seen_pictures(run)
+    known = seen_examples(run)
+    if config.task.whole:
+        prepared.data, line = without_learned_examples(data, config, known)
+        prepared.warnings += [] if line is None else [line]
+        return
     for name in ("student", "teacher"):
         card = card_of_run(run, name)
         if card is None:
             if name == "student":
                 prepared.warnings.append(without_card(f"the run '{run.path}'", data.preprocessing))
             continue
-        names, line = left_out(data, card, config, f"the run's {name}", pictures)
+        names, line = left_out(data, card, config, f"the run's {name}", known.get("train"))
         if names:
             data = data.without_classes(config.evaluate.part, names)
         if line is not None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from metakd.config.compose import Composed
-from metakd.data.picture_marks import picture_marks
 from metakd.data.preprocessing import Preprocessing
 from metakd.errors import UserError
 from metakd.models.card import Card
@@ -31,13 +30,14 @@ __all__ = [
     "known_of",
     "other_data",
     "record_data",
-    "seen_pictures",
+    "seen_examples",
     "student_card",
     "teacher_card",
     "tuned_card",
 ]
 
-PICTURES = "pictures"
+MARKS = ("pictures", "examples")
+"""Files of marks: of pictures, and of examples of any other kind."""
 OTHER_DATA = ("dataset", "dataset.folder", "dataset.splits", "dataset.split_seed")
 """Settings with which a run's own split of the classes is not asked for."""
 
@@ -116,22 +116,21 @@ def inputs_of(prepared: Prepared) -> dict[str, Any]:
 
 
 def record_data(prepared: Prepared, folder: RunFolder) -> None:
-    """Write a run's split.json, and marks of the pictures that it learns from."""
+    """Write a run's split.json, and marks of the examples that it learns from."""
     data, everything = prepared.data, prepared.everything
     if not data.has_classes or not everything.has_classes:
         return
     write_split(folder.path, split_text(data.name, prepared.dealt))
-    if not data.has_pictures:
-        return
-    marks = {p: picture_marks(data.split(p).examples) for p in ("train", "validate")}
-    save_weights(folder.checkpoints, PICTURES, marks)
+    marks = {split: data.marks(data.split(split).examples) for split in ("train", "validate")}
+    save_weights(folder.checkpoints, MARKS[not data.has_pictures], marks)
 
 
-def seen_pictures(run: RunFolder) -> Tensor | None:
-    """Return the marks of the pictures that a run learned from; None: not recorded."""
-    if not (run.checkpoints / f"{PICTURES}.safetensors").exists():
-        return None
-    return load_weights(run.checkpoints, PICTURES).get("train")
+def seen_examples(run: RunFolder) -> Mapping[str, Tensor]:
+    """Return by split the marks of the examples that a run used; empty: not recorded."""
+    for name in MARKS:
+        if (run.checkpoints / f"{name}.safetensors").exists():
+            return load_weights(run.checkpoints, name)
+    return {}
 
 
 def other_data(info: RunInfo, prepared: Prepared) -> tuple[str, str] | None:

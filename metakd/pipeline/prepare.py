@@ -24,6 +24,7 @@ from metakd.config.checks import (
 from metakd.config.compose import Composed
 from metakd.config.schema import AlgorithmConfig, Config, OptimizerConfig
 from metakd.config.unused import idle_without_logits, unused_settings
+from metakd.config.whole import check_kept
 from metakd.data.class_data import ClassData
 from metakd.data.counter_random import stream_key
 from metakd.data.dataset import RegressionTasks
@@ -230,6 +231,8 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     """
     config = composed.config
     check(config)
+    if not known.evaluating:
+        check_kept(config)
     needs = needs_of_loss(config)
     device = choose_device(config.device)
     if config.deterministic:

@@ -11,16 +11,13 @@ from torch import Tensor
 
 from metakd.config.schema import Config
 from metakd.data.class_data import ClassData
-from metakd.data.picture_marks import NO_MARK, picture_marks
+from metakd.data.class_examples import ClassExamples
+from metakd.data.picture_marks import NO_MARK
 from metakd.data.several import SEVERAL
 from metakd.errors import UserError
 from metakd.models.card import Card
 
-__all__ = ["Overlap", "change_both", "left_out", "overlap", "without_learned"]
-
-SHARE = 0.05
-"""A class is known by its pictures if more than this share of them was learned from: benchmarks
-hold some pictures twice."""
+__all__ = ["Overlap", "change_both", "known_among", "left_out", "overlap", "without_learned"]
 
 
 @dataclass(frozen=True)
@@ -29,15 +26,15 @@ class Overlap:
 
     Attributes:
         names: as this dataset names them, in its order.
-        by_picture: how many of them were found by their pictures alone, under other names.
+        by_example: how many of them were found by their examples alone, under other names.
     """
 
     names: tuple[str, ...]
-    by_picture: int = 0
+    by_example: int = 0
 
 
 def overlap(
-    data: ClassData, split: str, card: Card, known_pictures: Tensor | None = None
+    data: ClassData, split: str, card: Card, known_examples: Tensor | None = None
 ) -> Overlap:
     """Return which classes of a split of the data a network has learned from.
 
@@ -45,7 +42,7 @@ def overlap(
         data: the dataset.
         split: that it is to be evaluated on.
         card: what its weights say.
-        known_pictures: [n] int64 marks of the pictures that it has learned from.
+        known_examples: [n] int64 marks of the examples that it has learned from.
     """
     images = data.split(split)
     # Split by images then and now: the same classes, other pictures, as the protocol has it.
@@ -55,16 +52,22 @@ def overlap(
     if card.dataset != data.name:
         learned |= {_plain(card.dataset, name) for name in trained}
     by_name = {n for n in images.class_names if {n, _plain(data.name, n)} & learned}
-    by_picture: set[str] = set()
-    if data.has_pictures and known_pictures is not None and len(known_pictures):
-        marks = picture_marks(images.examples)
-        known = torch.isin(marks, known_pictures.to(marks.device)) & (marks != NO_MARK)
+    by_example: set[str] = set()
+    if known_examples is not None:
+        known = known_among(data, images, known_examples)
         counts = torch.bincount(images.labels[known], minlength=images.classes)
         sizes = torch.bincount(images.labels, minlength=images.classes)
-        found = (counts > SHARE * sizes).nonzero().flatten().tolist()
-        by_picture = {images.class_names[c] for c in found}
-    names = tuple(n for n in images.class_names if n in by_name or n in by_picture)
-    return Overlap(names, len(by_picture - by_name))
+        found = (counts > data.known_share * sizes).nonzero().flatten().tolist()
+        by_example = {images.class_names[c] for c in found}
+    names = tuple(n for n in images.class_names if n in by_name or n in by_example)
+    return Overlap(names, len(by_example - by_name))
+
+
+def known_among(data: ClassData, examples: ClassExamples, known: Tensor) -> Tensor:
+    """Return which examples [n] have one of these marks [m], on their device."""
+    marks = data.marks(examples.examples)
+    found = torch.isin(marks, known.to(marks.device)) & (marks != NO_MARK)
+    return found.to(examples.labels.device)
 
 
 def _whole(dataset: str, names: Iterable[str]) -> set[str]:
@@ -78,7 +81,7 @@ def _plain(dataset: str, name: str) -> str:
 
 
 def left_out(
-    data: ClassData, card: Card, config: Config, whose: str, known_pictures: Tensor | None = None
+    data: ClassData, card: Card, config: Config, whose: str, known_examples: Tensor | None = None
 ) -> tuple[tuple[str, ...], str | None]:
     """Refuse, leave out or keep (`evaluate.seen`) the classes that a network has learned from.
 
@@ -88,7 +91,7 @@ def left_out(
         config: the split that it is evaluated on, and the ways of a task: as many classes have to
             be left.
         whose: names the network and what it comes from, for messages.
-        known_pictures: see `overlap`.
+        known_examples: see `overlap`.
 
     Returns:
         names of the classes to leave out, and a line for the user if there is something to say.
@@ -97,13 +100,14 @@ def left_out(
         UserError: there are such classes and they are refused, or too few others are left.
     """
     split, ways, action = config.evaluate.part, config.task.ways, config.evaluate.seen
-    images, found = data.split(split), overlap(data, split, card, known_pictures)
+    images, found = data.split(split), overlap(data, split, card, known_examples)
     if not found.names:
         return (), None
     count, total = len(found.names), images.classes
     shown = ", ".join(f"'{name}'" for name in found.names[:3]) + " …" * (count > 3)
-    pictures = f"; {found.by_picture} of them by their pictures" if found.by_picture else ""
-    what = f"{whose} was trained on {count} of the {total} meta-{split} classes ({shown}{pictures})"
+    of = data.examples_are
+    known = f"; {found.by_example} of them by their {of}" if found.by_example else ""
+    what = f"{whose} was trained on {count} of the {total} meta-{split} classes ({shown}{known})"
     left = total - count
     if action == "keep":
         return (), f"{what}; evaluate.seen=keep: figures on them are not of new classes"

@@ -33,13 +33,17 @@ class ByClass:
     def rows(self, model: str, class_names: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield a row of per_class.csv for each class; what is no answer is not right either.
 
+        A class that nothing was asked about has none.
+
         Args:
             model: `student`, `student_alone` or `teacher`.
             class_names: of all classes of the part, by their number.
         """
         right, asked = self.answered.diagonal().tolist(), self.asked.diagonal().tolist()
         for number, r, a in zip(self.classes.tolist(), right, asked, strict=True):
-            yield {"model": model, "class": class_names[number], "accuracy": r / a, "answers": a}
+            if a:
+                name = class_names[number]
+                yield {"model": model, "class": name, "accuracy": r / a, "answers": a}
 
 
 def count_by_class(logits: Tensor, targets: Tensor, classes: Tensor) -> ByClass:

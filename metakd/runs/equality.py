@@ -24,7 +24,7 @@ __all__ = ["Compared", "Difference", "compare", "figures_of", "finished_info"]
 NOT_FIGURES = ("schema", "timing")
 """Of results.json, what is no figure or depends on what else the machine does."""
 
-NOT_MODELS = ("pictures.safetensors",)
+NOT_MODELS = ("pictures.safetensors", "examples.safetensors")
 """Of the checkpoints, what depends on the data alone, whose checksums were compared before."""
 
 MEASURED_HERE = ("latency", "task_latency", "peak_memory")

@@ -249,3 +249,51 @@ def test_classes_of_several_datasets_are_known_by_the_names_of_their_own() -> No
     assert overlap(beside, "test", joined).names == ()
     earlier = dataclasses.replace(joined, trained_on=("c", "digits/0"))
     assert overlap(several, "test", earlier).names == ("fruit/c",)
+
+
+TABLE = (
+    "dataset=table",
+    "student=mlp",
+    *(w for w in TINY if not w.startswith(("data", "student"))),
+)
+WHOLE = (
+    "dataset=table",
+    "task=classes",
+    "algorithm=supervised",
+    *("distill=none", "warmstart=none", "meta_train.epochs=2", "student_alone=false"),
+    "tracker=none",
+)
+
+
+def table(file: Path, *first: str, classes: str = "abcdefghijklmno") -> Path:
+    """Write a table of 20 rows of each class, after the lines `first`."""
+    random = np.random.default_rng(0)
+    lines = [f"{x:.4f},{y:.4f},{name}" for name in classes for x, y in random.normal(0, 1, (20, 2))]
+    file.write_text("\n".join(["x,y,label", *first, *lines]) + "\n")
+    return file
+
+
+def test_rows_are_known_again_under_other_names(tmp_path: Path) -> None:
+    photos, there = table(tmp_path / "own.csv"), tmp_path / "run"
+    metakd.train(*TABLE, f"dataset.folder={photos}", f"hydra.run.dir={there}", quiet=True)
+    renamed = table(tmp_path / "other.csv", classes="ABCDEFGHIJKLMNO")
+    other = (f"dataset.folder={renamed}", "dataset.split_seed=1")
+    with pytest.raises(UserError, match=r"; [123] of them by their rows"):
+        metakd.evaluate(there, *other, quiet=True)
+
+
+def test_a_table_that_has_grown_is_not_evaluated_on_rows_of_its_training(tmp_path: Path) -> None:
+    """One further row divides the others anew: most test rows are then ones of training."""
+    photos, there = table(tmp_path / "own.csv"), tmp_path / "run"
+    before = metakd.train(*WHOLE, f"dataset.folder={photos}", f"hydra.run.dir={there}", quiet=True)
+    assert before["student"]["whole"]["images"] == 60
+    assert metakd.evaluate(there, quiet=True)["student"]["whole"] == before["student"]["whole"]
+    table(photos, "5,5,a")
+    with pytest.raises(UserError, match=r"learned from \d+ of the 60 test rows.* the 61 rows"):
+        metakd.evaluate(there, quiet=True)
+    found = metakd.evaluate(there, "evaluate.seen=leave_out", quiet=True)["student"]["whole"]
+    own, new = 60 * before["student"]["whole"]["accuracy"], 61 * found["accuracy"]
+    assert found["images"] == 61
+    assert round(new) - round(own) in (0, 1)  # the rows of before, and the new one
+    kept = metakd.evaluate(there, "evaluate.seen=keep", quiet=True)["student"]["whole"]
+    assert kept["images"] == 60

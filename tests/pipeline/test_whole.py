@@ -292,7 +292,6 @@ def test_groups_in_turn_are_validated_after_as_many_updates(photos: Path, tmp_pa
         (["algorithm=protonet"], "algorithm=protonet learns from few-shot tasks; type algorithm="),
         (["dataset=sinusoid", "algorithm=supervised"], "regression"),
         (["dataset=image_folder", "dataset.options.all_test=true"], "they are the student's own"),
-        (["evaluate.seen=leave_out"], "a head over all classes, and none can be left out"),
         (["finetune=default"], "finetune=default: with task=classes"),
         (["distill.teacher_mode=feedback"], "distill.teacher_mode=feedback: with task=classes"),
     ],
@@ -300,6 +299,11 @@ def test_groups_in_turn_are_validated_after_as_many_updates(photos: Path, tmp_pa
 def test_what_needs_few_shot_tasks_is_refused(typed: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         check(metakd.compose("task=classes", *typed).config)
+
+
+def test_training_leaves_no_class_out() -> None:
+    with pytest.raises(UserError, match="a head over all classes, and none can be left out"):
+        metakd.train("task=classes", "evaluate.seen=leave_out", quiet=True)
 
 
 def test_settings_of_few_shot_tasks_are_named() -> None:

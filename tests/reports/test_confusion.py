@@ -35,6 +35,11 @@ def test_answers_are_counted_by_class_over_tasks() -> None:
     ]
 
 
+def test_a_class_that_nothing_was_asked_about_has_no_row() -> None:
+    counted = count_by_class(_says(0)[None], torch.tensor([[0]]), torch.tensor([[0, 1]]))
+    assert [row["class"] for row in counted.rows("student", ["a", "b"])] == ["a"]
+
+
 def test_the_worst_pair_is_worst_beyond_doubt() -> None:
     counts = np.array([[0, 40, 1], [0, 0, 0], [39, 0, 0]])
     asked = np.array([[100, 100, 1], [100, 100, 100], [100, 100, 100]])
