@@ -185,11 +185,14 @@ def _note_other_tasks(model: FewShotClassifier) -> None:
 
 
 def _lines(naming: Naming) -> list[str]:
-    width = max((len(p.file) for p in naming.predictions), default=0)
+    from metakd.data.class_names import class_name
+
+    files = [class_name(p.file) for p in naming.predictions]  # a line each, whatever is in a name
+    width = max(map(len, files), default=0)
     name = max((len(p.name) for p in naming.predictions), default=0)
     lines = []
-    for p in naming.predictions:
-        line = f"{p.file:<{width}}  {p.name:<{name}}  {100 * p.probability:5.1f} %"
+    for p, file in zip(naming.predictions, files, strict=True):
+        line = f"{file:<{width}}  {p.name:<{name}}  {100 * p.probability:5.1f} %"
         if p.second is not None and p.second_probability is not None:
             line += f"   then {p.second} {100 * p.second_probability:.1f} %"
         lines.append(line + ("   unknown" if p.unknown else ""))

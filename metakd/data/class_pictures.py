@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from torch import Tensor
 from metakd.data.class_names import class_name
 from metakd.data.picture_files import read_pictures
 from metakd.data.picture_reading import Reading
+from metakd.data.unreadable_pictures import kinds_read
 from metakd.errors import UserError, check_word
 
 __all__ = ["ClassPictures", "PictureSettings", "read_class_pictures"]
@@ -69,7 +70,9 @@ class PictureSettings:
     def key(self) -> list[Any]:
         """Return what decides the pixels, for a cache's key."""
         r = self.reading
-        return [r.crop, r.background, r.white, self.unreadable]
+        found = [r.crop, r.background, r.white, self.unreadable]
+        # What is left out depends on what this machine can read.
+        return [*found, *kinds_read()] if self.unreadable == "skip" else found
 
 
 class ClassPictures(NamedTuple):
@@ -129,7 +132,7 @@ def read_class_pictures(
 def _doubtful(
     looks: np.ndarray, labels: Tensor, class_names: Sequence[str], paths: Sequence[Path]
 ) -> list[str]:
-    """Return a line each for pictures of one single colour and for equal ones of several classes.
+    """Return a line each for pictures of one single colour, and for equal ones.
 
     Both are what a wrong file format, a failed download or a copy in a wrong folder looks like.
     """
@@ -143,19 +146,42 @@ def _doubtful(
         )
     of_class = labels.tolist()
     first_of: dict[bytes, int] = {}
+    again: dict[int, int] = {}  # picture -> the first of its class that it equals
+    tested: dict[int, int] = {}  # picture of a test folder -> the first one learned that it equals
     elsewhere: dict[int, int] = {}  # first of equal pictures -> one of another class
     for i, digest in enumerate(looks["digest"].tolist()):
         one = i if plain[i] else first_of.setdefault(digest, i)
-        if of_class[i] != of_class[one]:
+        if one == i:
+            continue
+        if of_class[i] == of_class[one]:
+            again[i] = one
+        elif class_names[of_class[i]] == class_names[of_class[one]]:
+            tested[i] = one
+        else:
             elsewhere.setdefault(one, i)
-    if elsewhere:
-        one, other = next(iter(sorted(elsewhere.items())))
+    if again:
         notes.append(
-            f"{_count(len(elsewhere), 'picture lies', 'pictures lie')} in more than one class "
-            f"({class_name(str(paths[one]))} and {class_name(str(paths[other]))} are equal, pixel "
-            "for pixel): leave each in one class"
+            f"{_count(len(again), 'picture equals', 'pictures equal')} another of the class"
+            f"{_example(again, paths)}: a task may show a picture and ask about it; keep one of "
+            "each"
+        )
+    if tested:
+        notes.append(
+            f"{_count(len(tested), 'test picture is', 'test pictures are')} among those of "
+            f"training{_example(tested, paths)}: leave each in one folder"
+        )
+    if elsewhere:
+        notes.append(
+            f"{_count(len(elsewhere), 'picture lies', 'pictures lie')} in more than one class"
+            f"{_example(elsewhere, paths)}: leave each in one class"
         )
     return notes
+
+
+def _example(pairs: Mapping[int, int], paths: Sequence[Path]) -> str:
+    """Return the first of pairs of equal pictures, in brackets."""
+    one, other = (class_name(str(paths[i])) for i in sorted(next(iter(sorted(pairs.items())))))
+    return f" ({one} and {other} are equal, pixel for pixel)"
 
 
 def _count(number: int, one: str, more: str) -> str:

@@ -241,6 +241,7 @@ def _too_large(name: str, count: int, size: int, why: str) -> UserError:
 
 
 def _name_of(source: Source) -> str:
-    if isinstance(source, (str, Path)):
-        return str(source)
-    return str(getattr(source, "filename", "") or getattr(source, "name", "") or "(no file)")
+    name = source
+    if not isinstance(source, (str, Path)):
+        name = getattr(source, "filename", "") or getattr(source, "name", "") or "(no file)"
+    return class_name(str(name))

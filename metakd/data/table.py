@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from metakd.data.class_examples import PreparedData
 from metakd.data.class_split import by_class, hold_out
@@ -81,7 +82,9 @@ class Table(LabelledTable):
             held_out=hold_out(labels, self._seed),
         )
         reading = FeatureReading(columns, self._file.label, self._missing)
-        notes = [*notes, *more, *_constant(prepared, columns)]
+        places = [f"{table.path}, line {line}" for _, table in tables for line in table.lines]
+        repeated = _repeated(np.concatenate(rows), names_of_rows, places)
+        notes = [*notes, *more, *repeated, *_constant(prepared, columns)]
         said = tuple(f"dataset table: {line}" for line in notes)
         return replace(prepared, reading=reading, notes=said)
 
@@ -115,6 +118,24 @@ def _checked_columns(columns: Any, label: str) -> tuple[str, ...] | None:
     if label in named:
         raise UserError(f"dataset.options.columns: '{label}' is the column of classes")
     return named
+
+
+def _repeated(rows: NDArray, names: Sequence[str], places: Sequence[str]) -> list[str]:
+    """Return a line about rows of which the same numbers and class stand in the table before."""
+    first: dict[tuple[bytes, str], int] = {}
+    again = [
+        (one, i)
+        for i, (row, name) in enumerate(zip(rows, names, strict=True))
+        if (one := first.setdefault((row.tobytes(), name), i)) != i
+    ]
+    if not again:
+        return []
+    places_said = " and ".join(places[i] for i in again[0])
+    many = f"{len(again)} rows equal" if len(again) > 1 else "1 row equals"
+    return [
+        f"{many} another of the class ({places_said}): a task may show a row and ask about it; "
+        "keep one of each if they are copies"
+    ]
 
 
 def _constant(prepared: PreparedData, columns: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from metakd.data.left_out import deeper_pictures
 from metakd.data.picture_files import SUFFIXES, pictures_in, read_pictures
 from metakd.data.picture_preprocessing import PicturePreprocessing
 from metakd.data.unlabelled import SETTING
+from metakd.data.unreadable_pictures import kinds_read
 from metakd.errors import UserError
 
 __all__ = ["UnlabelledPictures"]
@@ -48,7 +49,8 @@ class UnlabelledPictures:
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""
         r = self._reading
-        return json.dumps(["unlabelled", _VERSION, self._size, r.crop, r.background, r.white])
+        settings = [self._size, r.crop, r.background, r.white, *kinds_read()]
+        return json.dumps(["unlabelled", _VERSION, *settings])
 
     def sources(self) -> list[Path]:
         """See `Dataset.cache_key`."""

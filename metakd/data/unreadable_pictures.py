@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import UnidentifiedImageError, features
 
 from metakd.data.class_names import class_name
 
-__all__ = ["left_out", "reason_of", "refusal"]
+__all__ = ["kinds_read", "left_out", "reason_of", "refusal"]
 
 _SHOWN = 20  # names in a line
+
+
+def kinds_read() -> list[bool]:
+    """Return whether AVIF and HEIC can be read here, which depends on what is installed."""
+    return [bool(features.check("avif")), find_spec("pillow_heif") is not None]
 
 
 def refusal(wrong: Mapping[Path, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -158,11 +159,55 @@ def test_equal_pictures_of_several_classes_are_said(folder: Path) -> None:
     assert load(folder).notes == ()
     picture(0).save(folder / "bee" / "copy.bmp")
     picture(0).save(folder / "cat" / "copy.tif")
-    picture(5).save(folder / "bee" / "again.png")  # in its own class
     (note,) = load(folder).notes
     assert "1 picture lies in more than one class" in note
     assert sum(name in note for name in ("ant/0.png", "bee/copy.bmp", "cat/copy.tif")) == 2
     assert "bee/copy.bmp are equal" in note
+
+
+def test_equal_pictures_of_one_class_are_said(folder: Path) -> None:
+    """A task may show one and ask about the other, which is no few-shot question."""
+    picture(5).save(folder / "bee" / "again.bmp")
+    picture(6).save(folder / "bee" / "more.bmp")
+    (note,) = load(folder).notes
+    assert "2 pictures equal another of the class" in note
+    assert "bee/1.png and" in note
+    assert "bee/again.bmp are equal" in note
+
+
+def test_test_pictures_that_are_training_pictures_are_said(folder: Path, tmp_path: Path) -> None:
+    split = tmp_path / "split"
+    shutil.copytree(folder, split / "train")
+    for name in CLASSES:
+        (split / "test" / name).mkdir(parents=True)
+        picture(7 if name == "bee" else 20).save(split / "test" / name / "0.png")
+    dataset = ImageFolder(tmp_path, folder=str(split), image_size=6)
+    dataset.by_examples = True
+    first, second = dataset.load().notes
+    assert "1 test picture is among those of training" in first
+    assert "train/bee/3.png and" in first
+    assert "more than one class" in second  # picture(20) of ant and cat
+
+
+def test_pictures_that_another_package_reads_are_read_once_it_is_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "bee" / "x.heic").write_bytes((folder / "bee" / "0.png").read_bytes())
+    dataset = {
+        "settings": {"folder": str(folder), "image_size": 6},
+        "options": {"unreadable": "skip"},
+    }
+
+    def count() -> int:
+        built = build(ImageFolder, Path("unused"), **dataset)
+        data = load_dataset(built, cache_root=tmp_path / "cache")
+        return sum(len(part) for part in data.prepared.splits.values())
+
+    assert count() == 12
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "pillow_heif.py").write_text("def register_heif_opener(): pass")
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    assert count() == 13
 
 
 def test_pictures_of_a_single_colour_are_said(folder: Path) -> None:

@@ -171,6 +171,17 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
         SourceFiles([tmp_path / "gone"])
 
 
+def test_a_file_that_cannot_be_opened_is_left_to_what_reads_it(tmp_path: Path) -> None:
+    """So that dataset.options.unreadable=skip leaves it out, and all of them are named at once."""
+    (tmp_path / "a").mkdir()  # opening a folder fails, for the administrator, too
+    files = SourceFiles([tmp_path / "a"])
+    record = files.record()
+    assert SourceFiles([tmp_path / "a"]).verified(record) is record
+    (tmp_path / "a").rmdir()
+    (tmp_path / "a").write_bytes(b"abc")
+    assert SourceFiles([tmp_path / "a"]).verified(record) is None
+
+
 def test_no_files_are_always_the_same() -> None:
     record = SourceFiles([]).record()
     assert SourceFiles([]).verified(record) is record

@@ -235,6 +235,16 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert len(after.train) == 7 * 11
 
 
+def test_rows_that_stand_again_in_their_class_are_said(tmp_path: Path) -> None:
+    lines = [f"{i}.0,{i * i},{n}" for n in "pqr" for i in range(4)]
+    assert table(tmp_path, "\n".join(["u,v,label", *lines])).notes == ()
+    data = table(tmp_path, "\n".join(["u,v,label", *lines, "2,4,q", "3,9.0,q"]))
+    (note,) = data.notes
+    assert "2 rows equal another of the class" in note
+    assert "line 8 and" in note
+    assert "line 14)" in note
+
+
 def test_augmentation_there_is_none(tmp_path: Path) -> None:
     dataset = Table(tmp_path, folder=str(write(tmp_path / "table.csv")))
     with pytest.raises(UserError, match=r"columns of numbers, which know none: type \[\]"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -180,6 +181,28 @@ def test_unreadable_pictures(predict: Any, glyph_run: Path, photos: Path, tmp_pa
     refused = predict(glyph_run, "--examples", tmp_path / "few", photos / "loose")
     assert (refused.status, refused.out) == (2, "")
     assert "bad.png cannot be read" in refused.err
+
+
+def test_names_that_are_no_text(
+    predict: Any, glyph_run: Path, photos: Path, tmp_path: Path
+) -> None:
+    """A line stays a line, and JSON stays JSON, whatever a file is called."""
+    strange = os.fsdecode(b"a\nb\xff.png")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / strange).write_bytes(b"no picture")
+    Image.new("L", (30, 20), 99).save(tmp_path / "new" / "x\ny.png")
+    given = (glyph_run, "--examples", photos / "few", tmp_path / "new")
+    answer = predict(*given, "--json")
+    assert answer.status == 2
+    assert r"a\nb\xff.png cannot be read" in answer.json()["unreadable"][0]["reason"]
+    assert answer.err.count("\n") == 1
+    text = predict(*given, "--csv", tmp_path / "a.csv")
+    assert (text.status, text.out.count("\n")) == (2, 1)
+    with (tmp_path / "a.csv").open(newline="") as file:
+        assert [Path(row["file"]).name for row in csv.DictReader(file)] == [
+            "x\ny.png",
+            "a\nb\\xff.png",
+        ]
 
 
 def test_examples_that_are_asked_about(predict: Any, glyph_run: Path, photos: Path) -> None:

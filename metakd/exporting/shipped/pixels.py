@@ -81,8 +81,8 @@ class Pictures:
     def files(self, folder: Path) -> list[Any]:
         """Return the picture files that lie directly in a folder, by name."""
         with os.scandir(folder) as entries:
-            names = sorted(e.name for e in entries if e.is_file())
-        return [folder / n for n in names if n.lower().endswith(SUFFIXES) and n[0] != "."]
+            named = [e for e in entries if e.name.lower().endswith(SUFFIXES) and e.name[0] != "."]
+            return [folder / name for name in sorted(e.name for e in named if _is_file(e))]
 
     def by_class(self, folder: Path) -> list[tuple[str, list[Any]]]:
         """Return the picture files of each class: its name is that of a folder in the folder.
@@ -150,6 +150,13 @@ class Pictures:
         across = _enlarging(width, self.width, kernel, 2 if self.cubic else 1)
         found = down @ (part @ across.T)
         return np.clip(np.rint(found), 0, 255).astype(np.uint8)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link in a circle
+        return False
 
 
 def _is_foreign(name: str) -> bool:

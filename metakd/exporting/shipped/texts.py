@@ -92,19 +92,25 @@ class Texts:
         return [
             (name, f"{file}:{number}", text)
             for name, file in found
-            for number, text in enumerate(self.lines(file), 1)
+            for number, text in self.numbered(file)
         ]
 
     def lines(self, file: Path) -> list[str]:
-        """Return the texts of a file, single blanks between words; empty lines are left out.
+        """Return the texts of a file; see `numbered`."""
+        return [text for _, text in self.numbered(file)]
 
+    def numbered(self, file: Path) -> list[tuple[int, str]]:
+        """Return the texts of a file with the number of their line, single blanks between words.
+
+        Empty lines are left out.
         A line ends with a line feed alone, and the file is UTF-16 where it begins with its mark, as
         in `metakd.data.text_rows.class_file`.
         """
         content = file.read_bytes()
         text = content.decode("utf-16" if content.startswith(_UTF16) else "utf-8")
         lines = text.removeprefix("\ufeff").replace("\0", " ").split("\n")
-        return [found for line in lines if (found := " ".join(line.split()))]
+        words = [(number, " ".join(line.split())) for number, line in enumerate(lines, 1)]
+        return [(number, text) for number, text in words if text]
 
     def read(self, text: Any) -> np.ndarray:
         """Return the ids [length] int32 of a text."""

@@ -61,7 +61,9 @@ def test_what_metakd_takes_for_pictures_texts_and_too_many() -> None:
 def test_folders_of_classes(tmp_path: Path) -> None:
     for name in ("_a", "e\u0301te\u0301", ".b", "__MACOSX", "@eaDir"):
         picture(tmp_path / name / "0.png")
+    (tmp_path / "_a" / "circle.png").symlink_to("circle.png")
     found = Pictures(PIXELS).by_class(tmp_path)
+    assert [[file.name for file in files] for _, files in found] == [["0.png"], ["0.png"]]
     assert [name for name, _ in found] == ["_a", "\u00e9t\u00e9"]
     picture(tmp_path / "\u00e9t\u00e9" / "0.png")
     with pytest.raises(ValueError, match="two folders are called"):
@@ -74,7 +76,9 @@ def test_files_of_texts(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_bytes("\ufeffthree".encode("utf-16-le"))
     found = dict(own.by_class(tmp_path))
     assert found == {"\u00e9": ["one more", "two b"], "b": ["three"]}
-    assert [one[0] for one in own.asked(tmp_path)] == ["b", "\u00e9", "\u00e9"]
+    asked = own.asked(tmp_path)
+    assert [one[0] for one in asked] == ["b", "\u00e9", "\u00e9"]
+    assert [one[1].rpartition(":")[2] for one in asked] == ["1", "1", "3"]  # as the file has them
     table = tmp_path / "table.csv"
     table.write_text("text,label\na,b\n")
     with pytest.raises(ValueError, match=r"run\.py reads \.txt files; MetaKD reads tables"):
