@@ -16,7 +16,7 @@ from metakd.data.class_folders import ClassFolders, find_class_folders
 from metakd.data.class_pictures import PictureSettings, read_class_pictures
 from metakd.data.class_split import by_class, hold_out
 from metakd.data.left_out import deeper_pictures, left_out, other_files
-from metakd.data.own_classes import OwnClasses
+from metakd.data.own_classes import OwnClasses, doubtful_names
 from metakd.data.picture_files import SUFFIXES, pictures_in
 from metakd.data.splits import SPLITS
 from metakd.errors import UserError, nearest
@@ -132,6 +132,7 @@ class ImageFolder(OwnClasses):
             dealt, lambda split, name: found.find(split, name) is not None
         )
         places = {n: found.place(split, n) for split in SPLITS for n in class_lists[split]}
+        notes += doubtful_names(places)
         notes = [f"dataset image_folder: {line}" for line in notes]
         return _Listing(_pictures(places), class_lists, (*notes, *left_out(found, places)), {})
 
@@ -155,7 +156,8 @@ class ImageFolder(OwnClasses):
             for name, files in _pictures(folders).items():
                 pictures[name] += files
         places = {f"{s}/{name}": path for s, own in splits.items() for name, path in own.items()}
-        notes = left_out(found, places)
+        doubts = [f"dataset image_folder: {line}" for line in doubtful_names(names)]
+        notes = (*doubts, *left_out(found, places))
         if len(learned) > 1:
             notes = (
                 *notes,

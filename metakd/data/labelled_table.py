@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from metakd.data.class_folders import SPLIT_FOLDERS
 from metakd.data.class_names import class_name
 from metakd.data.class_split import check_classes, read_class_lists
-from metakd.data.own_classes import OwnClasses, listed
+from metakd.data.own_classes import OwnClasses, doubtful_names, listed
 from metakd.data.splits import SPLITS
 from metakd.data.table_file import TableFile, read_table_file
 from metakd.errors import UserError
@@ -139,7 +139,7 @@ class LabelledTable(OwnClasses):
     def _class_lists(
         self, tables: Sequence[tuple[str, TableFile]], names: list[str]
     ) -> tuple[dict[str, list[str]], list[str]]:
-        """Return the class names of each split, and lines about classes that are in none."""
+        """Return the class names of each split, and lines about doubtful ones."""
         dealt = self._dealt(names, self._said(tables))
         kept, lines = self._without_lacking(dealt, lambda _, name: name in names)
         check_classes(kept, names, f"dataset {self.name}: {self.place}")
@@ -149,7 +149,7 @@ class LabelledTable(OwnClasses):
             lines.append(
                 f"{len(unused)} classes left out ({listed(unused, 3)}): no split names them"
             )
-        return kept, lines
+        return kept, [*lines, *doubtful_names(name for name in names if name in used)]
 
     def _said(self, tables: Sequence[tuple[str, TableFile]]) -> dict[str, list[str]] | None:
         """Return the class names of each split as column or files say it; None: not asked."""

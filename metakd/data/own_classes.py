@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +15,10 @@ from metakd.data.class_split import (
 from metakd.data.splits import SPLITS
 from metakd.errors import UserError
 
-__all__ = ["OwnClasses", "listed"]
+__all__ = ["OwnClasses", "doubtful_names", "listed"]
+
+_NO_CLASS = frozenset({"nan", "na", "n/a", "#n/a", "null", "none", "nil", "?", "-"})
+"""What programs write where there is no label."""
 
 ClassLists = dict[str, list[str]]
 
@@ -111,6 +114,28 @@ class OwnClasses:
             f"{len(gone)} classes of this run are not there ({listed(sorted(gone), 3)}); it is "
             "evaluated on none of them"
         ]
+
+
+def doubtful_names(names: Iterable[str]) -> list[str]:
+    """Return a line each for classes that may be one, and for classes that may be none.
+
+    One class under two names can be learned from and tested on as a new one.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(" ".join(name.casefold().split()), []).append(name)
+    lines = [
+        f"the classes {listed(own, 4)} differ in capital letters or blanks alone: give them one "
+        "name if they are one class"
+        for own in alike.values()
+        if len(own) > 1
+    ]
+    none = [name for word in sorted(alike.keys() & _NO_CLASS) for name in alike[word]]
+    if none:
+        lines.append(
+            f"class {listed(none, 4)} may mean that there is no label: leave out its examples then"
+        )
+    return lines
 
 
 def listed(names: Sequence[str], most: int) -> str:

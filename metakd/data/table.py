@@ -21,7 +21,7 @@ from metakd.errors import UserError, check_word
 
 __all__ = ["Table"]
 
-_VERSION = 1  # raised whenever the same settings give other examples
+_VERSION = 2  # raised whenever the same settings give other examples
 
 
 class Table(LabelledTable):
@@ -96,8 +96,15 @@ class Table(LabelledTable):
         if table.path.suffix.lower() == ".npz":
             others = [name for name in others if name not in ("label", "split")]
         texts = [name for name in others if table.is_text(name)]
-        columns = tuple(name for name in others if name not in texts)
+        counting = [name for name in others if name not in texts and table.counts_rows(name)]
+        columns = tuple(name for name in others if name not in (*texts, *counting))
         notes = []
+        if counting:
+            # Tables are often sorted by class, and such a number then gives the class away.
+            notes.append(
+                f"{len(counting)} columns that only count the rows are left out: "
+                f"{listed(counting, 5)}; dataset.options.columns names what is to be learned from"
+            )
         if texts:
             notes.append(f"{len(texts)} columns without a number are left out: {listed(texts, 5)}")
         if table.unnamed:

@@ -25,6 +25,7 @@ _MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _DELIMITERS = ",;\t|"
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 _LONGEST = 2**24  # characters of a cell
+_FEWEST = 10  # rows of which it is seen that a column counts them
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,19 @@ class TableFile:
     def is_text(self, name: str) -> bool:
         """Tell whether no cell of a column is a number."""
         return all(_number(cell) is None or _is_missing(cell) for cell in self.cells[name])
+
+    def counts_rows(self, name: str) -> bool:
+        """Tell whether each cell of a column is one more than that of the row before.
+
+        Of fewer rows than ten that may be chance.
+        """
+        numbers = [_number(cell) for cell in self.cells[name]]
+        first = numbers[0]
+        return (
+            len(numbers) >= _FEWEST
+            and first is not None
+            and all(number == first + i for i, number in enumerate(numbers))
+        )
 
     def numbers(self, columns: Sequence[str], missing: str) -> NDArray[np.float64]:
         """Return the cells of columns as numbers, [rows, columns]; NaN where there is no value.
@@ -180,7 +194,7 @@ def _read_json_lines(path: Path, text: str) -> TableFile:
 
 
 def _cell(value: object) -> str:
-    if value is None:
+    if value is None or value != value:  # NaN, which Python writes and reads
         return ""
     return value if isinstance(value, str) else json.dumps(value)
 

@@ -45,6 +45,14 @@ def test_split_by_seed(folder: Path) -> None:
     assert len(seeds) > 1
 
 
+def test_classes_that_may_be_one_are_said(tmp_path: Path) -> None:
+    for split, name in (("train", "Ant"), ("train", "bee"), ("val", "cat"), ("test", "ant")):
+        for i in range(2):
+            paint(tmp_path / split / name / f"{i}.png", 10 * len(split) + len(name) + 3 * i)
+    notes = ImageFolder(Path("unused"), folder=str(tmp_path)).load().notes
+    assert any("the classes 'Ant', 'ant' differ in capital letters or blanks" in n for n in notes)
+
+
 def test_split_by_lists(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "lists.json"
     path.write_text(json.dumps({"train": ["elk"], "val": ["bee"], "test": ["ant", "cat"]}))

@@ -235,6 +235,36 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert len(after.train) == 7 * 11
 
 
+def test_a_column_that_counts_the_rows_is_left_out(tmp_path: Path) -> None:
+    lines = [f"{10 + 4 * c + i},{i * i},{n}" for c, n in enumerate("pqr") for i in range(4)]
+    data = table(tmp_path, "\n".join(["Id,v,label", *lines]))
+    assert data.preprocessing.columns == ("v",)
+    assert "1 columns that only count the rows are left out: 'Id'" in data.notes[0]
+    data = table(tmp_path, "\n".join(["Id,v,label", *lines]), columns=["Id", "v"])
+    assert data.preprocessing.columns == ("Id", "v")
+    lines[5] = lines[5].replace("15,", "16,", 1)
+    assert table(tmp_path, "\n".join(["Id,v,label", *lines])).preprocessing.columns == ("Id", "v")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("Elm", "elm ", "oak", "ash", "fir"), ["'Elm', 'elm' differ in capital letters"]),
+        (("red oak", "red  oak", "RED OAK", "ash"), ["'RED OAK', 'red  oak', 'red oak' differ"]),
+        (("NaN", "nan", "oak", "ash"), ["'NaN', 'nan' differ", "class 'NaN', 'nan' may mean that"]),
+        (("none", "oak", "ash"), ["class 'none' may mean that there is no label"]),
+        (("nano", "oak", "ash"), []),
+    ],
+)
+def test_doubtful_names_of_classes_are_said(
+    names: tuple[str, ...], said: list[str], tmp_path: Path
+) -> None:
+    lines = [f"{i}.5,{i * i},{n}" for n in names for i in range(4)]
+    notes = table(tmp_path, "\n".join(["u,v,label", *lines])).notes
+    assert len(notes) == len(said)
+    assert all(words in note for words, note in zip(said, notes, strict=True))
+
+
 def test_rows_that_stand_again_in_their_class_are_said(tmp_path: Path) -> None:
     lines = [f"{i}.0,{i * i},{n}" for n in "pqr" for i in range(4)]
     assert table(tmp_path, "\n".join(["u,v,label", *lines])).notes == ()

@@ -174,6 +174,7 @@ def test_refused_with_the_line(content: str, said: str, tmp_path: Path) -> None:
         ('["a", "b"]', "line 2: give an object"),
         ('{"text": "a"}', "line 2: 'label' is here or in the first line"),
         ('{"text": null, "label": "a"}', "line 2: an empty text"),
+        ('{"text": "x", "label": NaN}', "line 2: no class"),
         ('{"text": "\\ud800", "label": "a"}', "line 2: the text holds half a character"),
     ],
 )
