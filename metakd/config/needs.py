@@ -16,6 +16,8 @@ SCALED_MODES = ("prototype", "linear", "feedback")
 def declared_needs(distill: DistillConfig) -> frozenset[str] | None:
     """Return what the choice's file says that it reads of the teacher; None: only its class knows.
 
+    `stages` in the file stands for the names in `options.teacher_stages`.
+
     Raises:
         UserError: `needs` is neither names nor names with weights, or names an unknown weight.
     """
@@ -31,14 +33,22 @@ def declared_needs(distill: DistillConfig) -> frozenset[str] | None:
             "the weights that switch it on, like {logits: [kd_weight]}"
         )
     if not isinstance(needs, Mapping):
-        return frozenset(needs)
+        return _with_stages(needs, distill)
     for weight in (w for weights in needs.values() for w in weights):
         if weight not in settings:
             raise UserError(
                 f"distill.needs: distill={distill.name} has no setting '{weight}'; name its own "
                 "weights"
             )
-    return frozenset(name for name, weights in needs.items() if any(settings[w] for w in weights))
+    asked = [name for name, weights in needs.items() if any(settings[w] for w in weights)]
+    return _with_stages(asked, distill)
+
+
+def _with_stages(names: Collection[str], distill: DistillConfig) -> frozenset[str]:
+    """Return the names with those of the teacher's stages in the place of `stages`."""
+    given = distill.options.get("teacher_stages") if "stages" in names else None
+    own = given if isinstance(given, Sequence) else ()  # another type is refused with its class
+    return frozenset(names) - {"stages"} | frozenset(map(str, own))
 
 
 def check_needs(config: Config, needs: Collection[str]) -> None:

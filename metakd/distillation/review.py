@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from metakd.distillation.objective import Answer, FeatureShapes
 from metakd.distillation.stage_loss import StageLoss, StagePairs, averaged_to
+from metakd.errors import UserError
 from metakd.models.network import Prediction
 
 __all__ = ["Review", "pyramid_loss"]
@@ -96,7 +97,7 @@ class Review(StageLoss):
         shapes: of these stages' features.
 
     Raises:
-        UserError: a weight is negative, both are 0, or a stage gives no maps.
+        UserError: a weight is negative, both are 0, `width` is below 1, or a stage gives no maps.
     """
 
     stage_weight: ClassVar[str] = "review_weight"
@@ -118,6 +119,8 @@ class Review(StageLoss):
     ) -> None:
         super().__init__(student_size, teacher_size, teacher_mean)
         self.weigh("review", ce_weight, review_weight=review_weight)
+        if width < 1:
+            raise UserError(f"distill.options.width={width}: must be 1 or more; try 64")
         self.pairs = pairs
         paired = self.paired(shapes, maps=True)
         self.fusions = nn.ModuleList(

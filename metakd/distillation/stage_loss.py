@@ -24,7 +24,7 @@ class StagePairs:
     """Stages whose features are compared.
 
     Attributes:
-        student_stages: of the student, or paths of its submodules.
+        student_stages: of the student, or paths of its submodules (`0` may come as a number).
         teacher_stages: as many of the teacher, each the pattern of the student's.
 
     Raises:
@@ -40,6 +40,8 @@ class StagePairs:
                 f"distill.options: {len(self.student_stages)} student_stages and "
                 f"{len(self.teacher_stages)} teacher_stages: give as many of both, in pairs"
             )
+        for name in ("student_stages", "teacher_stages"):
+            object.__setattr__(self, name, tuple(map(str, getattr(self, name))))
 
 
 def averaged_to(features: Tensor, size: Sequence[int]) -> Tensor:
@@ -114,7 +116,7 @@ class StageLoss(Distillation):
         values = {**defaults_of(cls), **settings}
         if not values[cls.stage_weight]:
             return ()
-        return tuple(settings.get(whose, getattr(values["pairs"], whose)))
+        return tuple(map(str, settings.get(whose, getattr(values["pairs"], whose))))
 
     def features_of(self, student: Prediction, answer: Answer) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the student's and the teacher's features of each pair, in float32 or wider."""

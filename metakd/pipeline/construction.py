@@ -23,10 +23,12 @@ from metakd.data.splits import SPLITS
 from metakd.data.whole import as_whole
 from metakd.errors import UserError, nearest
 from metakd.models.card import folder_mark
+from metakd.option_types import check_types
 from metakd.registry import build, resolve, settings_used
 
 __all__ = [
     "build_backbone",
+    "check_options",
     "choices_use",
     "dealt_out",
     "load_data",
@@ -174,7 +176,22 @@ def _dataset_alone(config: Config, name: str) -> Any:
 
 def choices_use(config: Config) -> dict[str, frozenset[str]]:
     """Return by config group the settings that the chosen class takes."""
-    plugins = config.plugins
+    used = {group: settings_used(cls) for group, (_, cls) in _chosen(config).items()}
+    return {**used, "distill": used["distill"] | teacher_settings(config)}
+
+
+def check_options(config: Config) -> None:
+    """Refuse options of the chosen classes that are of the wrong type.
+
+    Raises:
+        UserError: with what is expected.
+    """
+    for group, (section, cls) in _chosen(config).items():
+        check_types(cls, section.options, f"{group}.options")
+
+
+def _chosen(config: Config) -> dict[str, tuple[Any, type]]:
+    """Return by config group its settings and the class that it names."""
     sections: dict[str, tuple[Any, str]] = {
         "dataset": (config.dataset, "metakd.data"),
         "teacher": (config.teacher, "metakd.models"),
@@ -182,11 +199,10 @@ def choices_use(config: Config) -> dict[str, frozenset[str]]:
         "algorithm": (config.algorithm, "metakd.algorithms"),
         "distill": (config.distill, "metakd.distillation"),
     }
-    used = {
-        group: settings_used(resolve(section._target_, room, plugins))
+    return {
+        group: (section, resolve(section._target_, room, config.plugins))
         for group, (section, room) in sections.items()
     }
-    return {**used, "distill": used["distill"] | teacher_settings(config)}
 
 
 def reader_again(

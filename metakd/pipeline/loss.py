@@ -18,6 +18,7 @@ from metakd.errors import UserError, nearest
 from metakd.models.features import feature_shapes
 from metakd.models.network import Network
 from metakd.pipeline.construction import settings_of
+from metakd.option_types import check_types
 from metakd.registry import build, resolve, settings_used
 
 __all__ = ["build_objective", "idle_options", "needs_of_loss"]
@@ -187,6 +188,7 @@ def _losses(config: Config) -> list[Loss]:
                     f"distill.settings.{name}.{key}: distill={name} does not use it."
                     + nearest(str(key), used)
                 )
+        check_types(loss.cls, part.options, f"distill.settings.{name}")
         found.append(loss)
     return found
 

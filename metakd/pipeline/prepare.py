@@ -44,6 +44,7 @@ from metakd.pipeline.compression_choice import check_choice
 from metakd.pipeline.compression_plan import check_compression
 from metakd.pipeline.construction import (
     build_backbone,
+    check_options,
     choices_use,
     dealt_out,
     load_data,
@@ -233,6 +234,7 @@ def prepare(composed: Composed, known: Known = NOTHING_KNOWN) -> Prepared:
     check(config)
     if not known.evaluating:
         check_kept(config)
+    check_options(config)
     needs = needs_of_loss(config)
     device = choose_device(config.device)
     if config.deterministic:
