@@ -87,7 +87,7 @@ def _is(value: Any, kind: Any) -> bool:
     if kind is bool or kind is type(None):
         return isinstance(value, kind)
     if kind is str:
-        return isinstance(value, str | int | float)
+        return isinstance(value, str | int | float) and not isinstance(value, bool)
     numbers = int if kind is int else int | float
     return isinstance(value, numbers) and not isinstance(value, bool)
 

@@ -33,7 +33,8 @@ options:
 
 Settings: data_root, cache_root, output_root, name, tags, tracker (none unless typed), plugins,
 device, precision, deterministic, checkpoint_minutes, checkpoint_steps, and the paths
-dataset.folder, dataset.splits, teacher.checkpoint, student.checkpoint, if they have moved.
+dataset.folder, dataset.splits, teacher.checkpoint, teacher.further_checkpoints,
+student.checkpoint, if they have moved.
 
 Exit status: 0 every figure is the same, 1 some differ (or the run failed), 2 it cannot be
 repeated: RUN is not finished, its data changed, or it needs plugins that were not typed."""

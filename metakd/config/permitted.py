@@ -43,6 +43,8 @@ RESOLVERS = ("oc.env", "oc.select", "now", "hydra", "python_version")
 """Resolvers that give a word; `oc.decode` and `oc.create` could make up a whole dictionary."""
 
 REFERENCE = re.compile(r"\$\{")
+UNESCAPED = re.compile(r"(?<!\\)(?:\\\\)*\$\{")
+"""Behind an even number of backslashes; an odd one makes it text."""
 PLAIN = re.compile(r"\$\{\s*\.*[\w.@/\[\]-]+\s*\}")
 RESOLVED = re.compile(r"\$\{\s*([\w.]+)\s*:")
 
@@ -103,7 +105,7 @@ def refuse_references(content: Mapping[Any, Any], file: Path) -> None:
         UserError: naming the setting.
     """
     for key, value in _leaves(content, ""):
-        if isinstance(value, str) and REFERENCE.search(value) and key != "name":
+        if isinstance(value, str) and UNESCAPED.search(value) and key != "name":
             raise UserError(
                 f"{file}: {key}: '{_short(value)}' is not taken from a recorded configuration; "
                 "write the value itself there, or type it"

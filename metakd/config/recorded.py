@@ -32,15 +32,18 @@ __all__ = [
     "with_paths_from",
 ]
 
-FREE = tuple(
-    key
-    for key, known in declarations().items()
-    if known.repeated and (known.decides != "figures" or known.path)
-)
-"""What can be typed for a repetition of a run: where files are, who watches, on what it runs."""
-
 LISTS = ("teacher.further_checkpoints", "student.further_checkpoints")
 """Settings that hold several paths."""
+
+FREE = (
+    *(
+        key
+        for key, known in declarations().items()
+        if known.repeated and (known.decides != "figures" or known.path)
+    ),
+    "teacher.further_checkpoints",
+)
+"""What can be typed for a repetition of a run: where files are, who watches, on what it runs."""
 
 
 class Surroundings(Protocol):

@@ -69,7 +69,7 @@ class Intents(ABC):
         paraphrases: str | None = None,
     ) -> None:
         self._root, self._splits, self._seed = data_root, str(splits or "01"), split_seed
-        self._paraphrases = Path(paraphrases).expanduser() if paraphrases else None
+        self._paraphrases = Path(str(paraphrases)).expanduser() if paraphrases else None
 
     @abstractmethod
     def _read(self, paths: Sequence[Path]) -> Published:

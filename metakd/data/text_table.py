@@ -65,7 +65,7 @@ class TextTable(LabelledTable):
         place = Path(folder).expanduser() if folder else data_root / "texts.csv"
         super().__init__(place, splits, split_seed, all_test, file)
         self._text, self._longest = str(text), longest
-        self._paraphrases = Path(paraphrases).expanduser() if paraphrases else None
+        self._paraphrases = Path(str(paraphrases)).expanduser() if paraphrases else None
         if isinstance(longest, bool) or not isinstance(longest, int) or longest < 8:
             raise UserError(f"dataset.options.longest={longest}: give a number of bytes, 8 or more")
         if self._text == self._file.label:

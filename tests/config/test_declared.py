@@ -43,7 +43,8 @@ def test_paths_and_what_a_repetition_may_change() -> None:
     assert PATH_KEYS == PATHS
     own = {"output_root", "name", "device", "precision", "deterministic", "dataset.in_memory"}
     # Whether its teacher comes from the cache is said by an option, not by pretrain.cache.
-    free = {*BOOKKEEPING, *own, *(PATHS & known_settings().keys())} - {"pretrain.cache"}
+    paths = {*(PATHS & known_settings().keys()), "teacher.further_checkpoints"}
+    free = {*BOOKKEEPING, *own, *paths} - {"pretrain.cache"}
     assert set(FREE) == free
 
 

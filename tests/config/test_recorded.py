@@ -12,6 +12,7 @@ from metakd.config.recorded import (
     differences,
     from_own_files,
     recorded_composed,
+    reproduction_composed,
     with_paths_from,
 )
 from metakd.errors import UserError
@@ -96,8 +97,29 @@ def test_each_of_several_paths_is_relative_to_where_the_run_was_typed(
     typed = ["teacher.further_checkpoints=[e]"]
     wanted = [str(here / "e")]
     assert recorded_composed(run, info, typed).config.teacher.further_checkpoints == wanted
+    assert reproduction_composed(run, info, typed).config.teacher.further_checkpoints == wanted
     plain = {"teacher": {"further_checkpoints": ["b"]}}
     assert with_paths_from(plain, "/there") == {"teacher": {"further_checkpoints": ["/there/b"]}}
+
+
+def test_a_folder_named_like_a_reference_can_be_taken_up_again_and_again(tmp_path: Path) -> None:
+    there = tmp_path / "${name}"
+    run = recorded(tmp_path / "run", "dataset=image_folder", "dataset.folder=photos")
+    for _ in range(3):
+        composed = recorded_composed(run, RunInfo(directory=str(there)))
+        assert composed.config.dataset.folder == str(there / "photos")
+        (run / ".hydra" / "config.yaml").write_text(composed.yaml, encoding="utf-8")
+
+
+@pytest.mark.parametrize("value", ["${seed}", r"\\${seed}", r"\${seed} ${seed}"])
+def test_a_recorded_reference_is_refused(tmp_path: Path, value: str) -> None:
+    run = recorded(tmp_path / "run", "dataset=image_folder", "dataset.folder=photos")
+    file = run / ".hydra" / "config.yaml"
+    written = yaml.safe_load(file.read_text(encoding="utf-8"))
+    written["dataset"]["folder"] = value
+    file.write_text(yaml.safe_dump(written), encoding="utf-8")
+    with pytest.raises(UserError, match="is not taken from a recorded configuration"):
+        recorded_composed(run, RunInfo(directory=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
