@@ -17,8 +17,8 @@ from metakd.distillation.objective import FeatureShapes, Objective, stages_among
 from metakd.errors import UserError, nearest
 from metakd.models.features import feature_shapes
 from metakd.models.network import Network
-from metakd.pipeline.construction import settings_of
 from metakd.option_types import check_types
+from metakd.pipeline.construction import settings_of
 from metakd.registry import build, resolve, settings_used
 
 __all__ = ["build_objective", "idle_options", "needs_of_loss"]

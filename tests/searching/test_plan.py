@@ -137,7 +137,7 @@ def test_conditions_on_settings_that_nobody_searches() -> None:
             "distill.temperature changes nothing: the loss asks for no logits",
         ),
         (
-            {"distill": {"choices": ["hints", "vid"]}, "distill.temperature": {"low": 1, "high": 4}},
+            {"distill": {"choices": ["hints"]}, "distill.temperature": {"low": 1, "high": 4}},
             "distill.temperature changes nothing: the loss asks for no logits",
         ),
         # impossible only together
