@@ -47,10 +47,11 @@ def check_types(cls: type, options: Mapping[str, Any], place: str) -> None:
 def _hints(cls: type) -> dict[str, Any]:
     """Return the types of the settings by name, of a dataclass of settings those of its fields."""
     try:
-        found = typing.get_type_hints(cls.__init__)
+        parameters = inspect.signature(cls, eval_str=True).parameters
     except NameError:  # a plugin's, of names that only a type checker knows
         return {}
-    for parameter in inspect.signature(cls).parameters.values():
+    found = {name: parameter.annotation for name, parameter in parameters.items()}
+    for parameter in parameters.values():
         default = parameter.default
         if dataclasses.is_dataclass(default) and not isinstance(default, type):
             found |= typing.get_type_hints(type(default))
