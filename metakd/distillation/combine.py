@@ -30,8 +30,8 @@ class Combine(Distillation):
         terms: by name weight and loss, made by the pipeline.
 
     Raises:
-        UserError: a weight is negative, there is no term with a weight, or one is no
-            `Distillation`.
+        UserError: a weight is negative, there is no term with a weight, one is no
+            `Distillation`, or all weights are 0 in the end.
     """
 
     def __init__(
@@ -61,6 +61,11 @@ class Combine(Distillation):
             self._parts[name] = part
         self.parts = nn.ModuleDict(dict(self._parts))
         self.term_weights = {name: float(terms[name][0]) for name in used}
+        if not self.total_weight():
+            raise UserError(
+                "distill.settings: the terms' own schedules end with all weights at 0, so nothing "
+                "would be learnt there; let one of them end above 0, or set distill.ce_weight"
+            )
         self.compares_classes = any(p.compares_classes for p in self._parts.values())
         self.compares_supports = any(p.compares_supports for p in self._parts.values())
 
@@ -112,8 +117,11 @@ class Combine(Distillation):
             super().set_value(name, value)
 
     def total_weight(self) -> float:
-        """See `Distillation.total_weight`."""
-        return self.ce_weight + sum(self.term_weights.values())
+        """See `Distillation.total_weight`; a term counts by what its own schedules end with."""
+        terms = self._parts.items()
+        return self.ce_weight + sum(
+            self.term_weights[name] for name, part in terms if part.taught_in_the_end()
+        )
 
     def weight(self, term: str) -> float | None:
         """See `Objective.weight`."""

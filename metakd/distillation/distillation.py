@@ -132,6 +132,15 @@ class Distillation(Objective):
         names = [name for name in vars(self) if name.endswith("_weight")]
         return sum(self.weight(f"loss/{n.removesuffix('_weight')}") or 0.0 for n in names)
 
+    def taught_in_the_end(self) -> float:
+        """Return the sum of the weights of what `taught` returns, where the schedules end."""
+        for name, schedule in self.schedules.items():
+            self.set_value(name, schedule.end)
+        total = self.total_weight() - self.ce_weight
+        for name, value in self._set.items():
+            self.set_value(name, value)
+        return total
+
     @property
     def reads(self) -> frozenset[str]:
         """See `Objective.reads`: whatever the schedules have come to."""

@@ -158,6 +158,19 @@ def test_a_loss_that_ends_with_no_weight_at_all_is_refused(loss: Distillation, n
         loss.follow({name: {"end": 0}})
 
 
+def test_terms_that_all_end_with_no_weight_are_refused() -> None:
+    def ending(loss: Distillation) -> Distillation:
+        loss.follow({"kd_weight": {"end": 0}})
+        return loss
+
+    with pytest.raises(UserError, match="the terms' own schedules end with all weights at 0"):
+        Combine(ce_weight=0.0, terms={"kd": (2.0, ending(KD()))})
+    Combine(ce_weight=0.1, terms={"kd": (2.0, ending(KD()))})
+    both = Combine(ce_weight=0.0, terms={"kd": (2.0, ending(KD())), "dkd": (1.0, DKD())})
+    with pytest.raises(UserError, match="all weights of the loss are 0 in the end"):
+        both.follow({"terms.dkd": {"end": 0}})
+
+
 def test_checking_a_schedule_leaves_the_values() -> None:
     loss = KDConvex(kd_weight=0.8, temperature=3.0)
     loss.follow({"kd_weight": {"end": 0}, "temperature": {"start": 8}})
