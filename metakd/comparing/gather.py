@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from metakd.comparing.usual import completed
+from metakd.config.paths import with_paths_from
 from metakd.errors import UserError
 from metakd.plain_data import flat
 from metakd.runs.folder import open_run
@@ -271,7 +272,10 @@ def read(path: Path) -> Run:
         return Run(path, DAMAGED, str(error))
     status = str(info.status)
     try:
-        settings = completed(flat(folder.read_config()))
+        recorded = folder.read_config()
+        if info.directory is not None:  # one folder typed in two ways, or two by the same words
+            recorded = with_paths_from(recorded, info.directory)
+        settings = completed(flat(recorded))
     except UserError as error:
         # A run that failed at once may have recorded nothing yet.
         reason = str(error) if status == FINISHED else info.error

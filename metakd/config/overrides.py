@@ -20,23 +20,14 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from metakd.config.declared import declarations, field_types, known_settings
+from metakd.config.declared import field_types, known_settings
 from metakd.config.locate import Choices, content_of
+from metakd.config.paths import PATH_KEYS
 from metakd.config.renamed import renamed_word
 from metakd.config.suggest import expected, malformed, missing_choice, unknown_setting
 from metakd.errors import UserError, nearest
 
-__all__ = ["PATH_KEYS", "check_override", "choice_options", "option_names", "parse", "quoted"]
-
-PATH_KEYS = frozenset(
-    {
-        *(key for key, known in declarations().items() if known.path),
-        "hydra.run.dir",
-        "hydra.sweep.dir",
-        "resume",
-    }
-)
-"""Keys whose values are paths: they may hold any character."""
+__all__ = ["check_override", "choice_options", "option_names", "parse", "quoted"]
 
 FUNCTION = re.compile(r"\w+\(.*\)", re.DOTALL)
 """`choice(…)`, `range(…)`: the grammar's own functions, left as they are."""

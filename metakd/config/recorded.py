@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import os
@@ -14,14 +13,13 @@ from omegaconf import OmegaConf
 
 from metakd.config.compose import Composed, recompose
 from metakd.config.declared import declarations
-from metakd.config.locate import Choices
-from metakd.config.overrides import PATH_KEYS, parse, quoted
+from metakd.config.overrides import parse, quoted
+from metakd.config.paths import LISTS, PATH_KEYS, absolute
 from metakd.config.schema import Config
 from metakd.errors import UserError, nearest
 from metakd.plain_data import UnreadableError, flat, parse_yaml, read_text
 
 __all__ = [
-    "absolute",
     "differences",
     "for_compression",
     "for_evaluation",
@@ -29,11 +27,7 @@ __all__ = [
     "images_overrides",
     "recorded_composed",
     "reproduction_composed",
-    "with_paths_from",
 ]
-
-LISTS = ("teacher.further_checkpoints", "student.further_checkpoints")
-"""Settings that hold several paths."""
 
 FREE = (
     *(
@@ -217,42 +211,6 @@ def images_overrides(folder: str) -> list[str]:
         f"dataset.folder={folder}",
         "dataset.options.all_test=true",
     ]
-
-
-def with_paths_from(recorded: Mapping[str, Any], directory: str | None) -> dict[str, Any]:
-    """Return a recorded configuration with absolute paths.
-
-    Args:
-        recorded: as config.yaml has it.
-        directory: where its command was typed; null: in the present one.
-    """
-    found = copy.deepcopy(dict(recorded))
-    place = Path.cwd() if directory is None else Path(directory)
-    for key in (*PATH_KEYS, *LISTS):
-        group, _, name = key.rpartition(".")
-        holder = found.get(group) if group else found
-        value = holder.get(name) if isinstance(holder, dict) else None
-        if holder is not None and isinstance(value, str) and value:
-            holder[name] = absolute(key, value, place)
-        elif holder is not None and isinstance(value, list):
-            holder[name] = [absolute(key, str(one), place) for one in value]
-    return found
-
-
-def absolute(key: str, value: str, directory: Path) -> str:
-    """Return a path, as a setting holds it, as an absolute one; a name that is no path as it is.
-
-    Args:
-        key: the setting.
-        value: its value.
-        directory: the folder that a relative path is below.
-    """
-    path = directory / Path(value).expanduser()
-    if key == "dataset.splits":  # or the name of a class split that the dataset knows
-        return str(path) if path.is_file() else value
-    if key == "warmstart.unlabelled":  # or the run's own examples, or the name of a dataset
-        return value if value in ("train", *Choices().of("dataset")) else str(path)
-    return str(path)
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,8 @@ import torch
 
 from metakd.config.compose import Composed
 from metakd.config.declared import declaration, is_bookkeeping, is_fact
-from metakd.config.recorded import differences, reproduction_composed, with_paths_from
+from metakd.config.paths import with_paths_from
+from metakd.config.recorded import differences, reproduction_composed
 from metakd.data.reading_progress import reading_shown_by
 from metakd.errors import UserError
 from metakd.pipeline.cards import known_of, other_data

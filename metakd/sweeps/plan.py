@@ -13,8 +13,8 @@ from hydra.errors import HydraException
 from metakd.config.checks import check
 from metakd.config.compose import Composed, compose
 from metakd.config.declared import declarations
-from metakd.config.overrides import PATH_KEYS, parse
-from metakd.config.recorded import absolute
+from metakd.config.overrides import parse
+from metakd.config.paths import PATH_KEYS, absolute
 from metakd.config.schema import SweepConfig
 from metakd.errors import UserError, nearest
 

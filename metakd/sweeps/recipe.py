@@ -9,7 +9,8 @@ from typing import Any
 
 from metakd.config.compose import typed_plugins
 from metakd.config.locate import Choices, user_folder
-from metakd.config.overrides import PATH_KEYS, parse, quoted
+from metakd.config.overrides import parse, quoted
+from metakd.config.paths import PATH_KEYS
 from metakd.config.permitted import read_config_file
 from metakd.config.renamed import renamed_key
 from metakd.errors import UserError, nearest

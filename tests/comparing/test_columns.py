@@ -55,6 +55,19 @@ def test_only_what_differs_is_a_column(made_up: Made, tmp_path: Path) -> None:
     ]
 
 
+def test_paths_are_compared_as_places(made_up: Made, tmp_path: Path) -> None:
+    def typed(name: str, folder: str, directory: str) -> Run:
+        path = made_up(tmp_path / name, settings={"dataset.folder": folder})
+        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        (path / "run.json").write_text(json.dumps({**info, "directory": directory}))
+        return read(path)
+
+    one, same = typed("a", "photos", "/work"), typed("b", "/work/photos", "/elsewhere")
+    other = typed("c", "photos", "/elsewhere")
+    assert differing([one, same]) == {}
+    assert differing([one, other]) == {"dataset.folder": "dataset.folder"}
+
+
 def test_numbers_that_are_equal_do_not_differ() -> None:
     runs = [of_settings({"a.x": x, "a.y": y}) for x, y in ((1, 1), (1.0, True))]
     assert list(differing(runs)) == ["a.y"]

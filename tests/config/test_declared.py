@@ -14,7 +14,7 @@ from metakd.config.declared import (
     known_groups,
     known_settings,
 )
-from metakd.config.overrides import PATH_KEYS
+from metakd.config.paths import PATH_KEYS
 from metakd.config.recorded import FREE
 from metakd.config.schema import Setting
 from metakd.config.schema.field import MISSING

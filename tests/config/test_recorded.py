@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from metakd.config.compose import compose
+from metakd.config.paths import with_paths_from
 from metakd.config.recorded import (
     differences,
     from_own_files,
     recorded_composed,
     reproduction_composed,
-    with_paths_from,
 )
 from metakd.errors import UserError
 from metakd.runs.records_run import RunInfo
