@@ -275,10 +275,14 @@ class ClassData(ABC):
         found = self.filled(split)
         if spec.ways > found.classes:
             total = len({name for s in self.prepared.splits.values() for name in s.class_names})
+            fewer = (
+                f"type task.ways={found.classes} or less (of training tasks: task.train_ways), or "
+                if found.classes > 1
+                else "name more for it by dataset.splits, or "
+            )
             raise UserError(
                 f"{spec.ways}-way tasks need {spec.ways} classes, and {found.classes} of your "
-                f"{total} classes are meta-{split}: type task.ways={found.classes} or less (of "
-                "training tasks: task.train_ways), or give more classes"
+                f"{total} classes are meta-{split}: {fewer}give more classes"
             )
         draw = EpisodeDraw(found, spec, tasks=tasks, key=stream_key(seed, stage))
         return EpisodeStream(self, split, draw, self.views if augmented else 1)

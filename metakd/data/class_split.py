@@ -115,11 +115,17 @@ def matched_classes(
 
 
 def check_classes(
-    class_lists: Mapping[str, Collection[str]], names: Sequence[str], where: str
+    class_lists: Mapping[str, Collection[str]], names: Sequence[str], where: str, remedy: str = ""
 ) -> None:
     """Raise UserError unless every class of `class_lists` exists and stands in one split only.
 
     A split may be empty: whether it is needed is known where it would be used.
+
+    Args:
+        class_lists: class names of each split.
+        names: of the classes that are there.
+        where: they stand, for messages.
+        remedy: what to do about a class in two splits, for the message.
     """
     known, seen = set(names), dict[str, str]()
     if not any(class_lists[split] for split in SPLITS):
@@ -131,7 +137,7 @@ def check_classes(
             if name in seen:
                 raise UserError(
                     f"{where}: class '{name}' stands in '{seen[name]}' and in '{split}'; "
-                    "the classes of the splits must differ"
+                    f"the classes of the splits must differ{remedy}"
                 )
             seen[name] = split
 

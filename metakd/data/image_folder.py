@@ -56,6 +56,10 @@ class ImageFolder(OwnClasses):
     """
 
     name = "image_folder"
+    remedy = (
+        ": type task=classes to learn them as one task, or put all class folders side by side, "
+        "without train, val and test"
+    )
     any_size = True
     """Pictures are read at whatever size is asked for."""
     by_examples = False

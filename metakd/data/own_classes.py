@@ -49,6 +49,8 @@ class OwnClasses:
 
     kind = "classification"
     name: ClassVar[str]
+    remedy: ClassVar[str] = ": put all rows into one file, and name it by dataset.folder"
+    """What to do where the files of two splits hold the same class."""
     recorded_split: ClassLists | None = None
     may_lack: tuple[str, ...] = ()
 
@@ -79,7 +81,7 @@ class OwnClasses:
         if self.recorded_split is not None:
             return {split: list(self.recorded_split.get(split, [])) for split in SPLITS}
         if said is not None:
-            check_classes(said, names, where)
+            check_classes(said, names, where, self.remedy)
         if self._all_test:
             said = {"train": [], "validate": [], "test": names}
             check_classes(said, names, where)

@@ -45,6 +45,13 @@ def test_split_by_seed(folder: Path) -> None:
     assert len(seeds) > 1
 
 
+def test_the_same_classes_in_all_splits_are_a_whole_dataset(tmp_path: Path) -> None:
+    for i, split in enumerate(("train", "test")):
+        paint(tmp_path / split / "ant" / "0.png", 10 * i)
+    with pytest.raises(UserError, match=r"'ant' stands in 'train' and in 'test'.*task=classes"):
+        load(tmp_path)
+
+
 def test_classes_that_may_be_one_are_said(tmp_path: Path) -> None:
     for split, name in (("train", "Ant"), ("train", "bee"), ("val", "cat"), ("test", "ant")):
         for i in range(2):
@@ -129,6 +136,13 @@ def test_a_class_with_too_few_images_is_named(folder: Path, tmp_path: Path) -> N
     part = next(p for p in ("train", "validate", "test") if "bee" in data.split(p).class_names)
     with pytest.raises(UserError, match=r"class 'bee' has 1 examples"):
         data.tasks(part, TaskSpec(1, 1, 1), tasks=1, seed=0, stage="x")
+
+
+def test_a_split_of_one_class_is_no_one_way_task(folder: Path, tmp_path: Path) -> None:
+    dataset = ImageFolder(Path("unused"), folder=str(folder), image_size=8)
+    data = load_dataset(dataset, cache_root=tmp_path / "cache")
+    with pytest.raises(UserError, match=r"1 of your 5 classes .*: name more for it by dataset.spl"):
+        data.tasks("test", TaskSpec(2, 1, 1), tasks=1, seed=0, stage="x")
 
 
 def test_missing_folder_and_too_few_classes(tmp_path: Path) -> None:
