@@ -164,6 +164,7 @@ def _effect(
     by_seed = {part: {run.seed: run for run in rows[part]} for part in weights}
     seeds = sorted(s for s in set.intersection(*map(set, by_seed.values())) if s is not None)
     sums: list[list[float]] = []
+    of_seeds = []
     for seed in seeds:
         runs = [(by_seed[part][seed], weight) for part, weight in weights.items()]
         values = [(figures(run, shots), weight) for run, weight in runs]
@@ -171,6 +172,9 @@ def _effect(
         if any(v.keys() != first.keys() for v, _ in values):
             raise EpisodesError(f"other task numbers in the episodes.csv files of seed {seed}")
         sums.append([sum(w * v[task] for v, w in values) for task in sorted(first)])
+        of_seeds.append([v for v, _ in values])
+    if all(one == of_seeds[0] for one in of_seeds):  # the seed decided nothing: one network each
+        sums, seeds = sums[:1], seeds[:1]
     if not sums:
         return None
     over = [sum(one) / len(one) for one in sums] if len(sums) > 1 else sums[0]

@@ -10,6 +10,7 @@ import pytest
 
 from metakd.comparing.ablation import PARTS, Ablation, ablation, ablation_record, verdicts
 from metakd.comparing.compare import compare
+from metakd.runs.records_compare import EffectRecord
 
 Made = Callable[..., Path]
 CHOICES = {
@@ -178,6 +179,24 @@ def test_one_seed_is_over_tasks(found: Callable[..., Ablation]) -> None:
     first = next(verdicts(it))
     assert "seed 0 on the same 4 tasks" in first
     assert first.endswith("only more seeds tell of the settings.")
+
+
+def test_seeds_that_decide_nothing_count_as_one(made_up: Made, tmp_path: Path) -> None:
+    def effect(seeds: int) -> EffectRecord:
+        parts = {}
+        for part, tasks in (("plain", [0.4, 0.5, 0.6]), ("meta only", [0.5, 0.55, 0.7])):
+            algorithm, distill = CHOICES[part]
+            for seed in range(seeds):
+                names = {"algorithm.name": algorithm, "distill.name": distill}
+                folder = tmp_path / f"{seeds} {part} {seed}"
+                path = made_up(folder, {"student": {1: tasks}}, seed=seed, settings=names)
+                parts[path] = part
+        found = ablation(compare(list(parts)), parts, "protonet", "kd")
+        return next(e for e in found.effects if e.effect == "meta-learning")
+
+    one = effect(1)
+    assert one.ci95 > 0
+    assert effect(3) == one
 
 
 def test_only_common_seeds_count(found: Callable[..., Ablation]) -> None:
