@@ -102,7 +102,7 @@ def run(arguments: Sequence[str]) -> int:
     look_here_for(plugins)
     import metakd
     from metakd.using.classifier import FewShotClassifier
-    from metakd.using.given import asked_of, examples_of
+    from metakd.using.given import asked_of, examples_of, unused_of
     from metakd.using.naming import learn_examples, name_pictures
 
     model = metakd.load(
@@ -115,7 +115,10 @@ def run(arguments: Sequence[str]) -> int:
     if not isinstance(model, FewShotClassifier):
         raise UserError(f"{source}: it was trained for regression and cannot classify")
     pictures = asked_of(model, paths)
-    examples = None if asked.examples is None else examples_of(model, Path(asked.examples))
+    place = None if asked.examples is None else Path(asked.examples)
+    examples = None if place is None else examples_of(model, place)
+    for line in unused_of(model, place, paths):
+        _note(line)
     if examples is not None:
         learn_examples(model, examples)
         shown = {p.resolve() for each in examples.values() for p in each if isinstance(p, Path)}

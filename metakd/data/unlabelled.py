@@ -131,14 +131,13 @@ def gathered(source: ClassData, kept: Tensor, checksum: str) -> ClassData:
 
 
 def _named_like(part: ClassExamples, source: ClassData, like: ClassData) -> Tensor:
-    """Return which examples [n] lie in a class, or folder, named as one that stays new."""
+    """Return which examples [n] lie in a class, or any folder, named as one that stays new."""
     learned = {*like.split("train").class_names}
     names = {name for split in HELD for name in like.split(split).class_names} - learned
     if like.name == SEVERAL:  # whose classes begin with the dataset's name
         names |= {name.partition("/")[2] or name for name in names}
     alike = [
-        bool({name, name.rsplit("/", 1)[-1], name.partition("/")[2]} & names)
-        for name in part.class_names
+        bool({name, *name.split("/"), name.partition("/")[2]} & names) for name in part.class_names
     ]
     return torch.tensor(alike)[part.labels]
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 
 from metakd.data.class_examples import ClassExamples, PreparedData
+from metakd.data.class_names import class_name
 from metakd.data.left_out import deeper_pictures
 from metakd.data.picture_files import SUFFIXES, pictures_in, read_pictures
 from metakd.data.picture_preprocessing import PicturePreprocessing
@@ -18,7 +19,7 @@ from metakd.errors import UserError
 
 __all__ = ["UnlabelledPictures"]
 
-_VERSION = 1  # raised whenever the same files give other images
+_VERSION = 2  # raised whenever the same files give other images
 
 
 class UnlabelledPictures:
@@ -49,8 +50,15 @@ class UnlabelledPictures:
     def cache_key(self) -> str:
         """See `Dataset.cache_key`."""
         r = self._reading
-        settings = [self._size, r.crop, r.background, r.white, *kinds_read()]
+        # What a class is called depends on where its folder is looked at from.
+        classes = sorted({self._folder(path) for path in self._paths})
+        settings = [self._size, r.crop, r.background, r.white, *kinds_read(), classes]
         return json.dumps(["unlabelled", _VERSION, *settings])
+
+    def _folder(self, path: Path) -> str:
+        """Return the folders that a picture lies in, the place itself first."""
+        inner = path.parent.relative_to(self._place)
+        return "/".join(map(class_name, (self._place.resolve().name, *inner.parts)))
 
     def sources(self) -> list[Path]:
         """See `Dataset.cache_key`."""
@@ -62,7 +70,7 @@ class UnlabelledPictures:
         read = read_pictures(name, self._paths, self._size, self._reading, unreadable="skip")
         if not read.kept:
             raise UserError(f"{SETTING}: no picture in '{self._place}' can be read")
-        folders = [self._paths[i].parent.relative_to(self._place).as_posix() for i in read.kept]
+        folders = [self._folder(self._paths[i]) for i in read.kept]
         names = sorted({*folders})
         number = {folder: i for i, folder in enumerate(names)}
         whole = ClassExamples(

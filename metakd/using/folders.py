@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from metakd.data.class_folders import is_foreign
 from metakd.data.class_names import class_name
+from metakd.data.left_out import deeper_pictures, other_files
 from metakd.data.picture_files import SUFFIXES, pictures_in
 from metakd.errors import UserError
 
-__all__ = ["Asked", "asked_pictures", "example_pictures"]
+__all__ = ["Asked", "asked_pictures", "example_pictures", "left_beside"]
 
 
 class Asked(NamedTuple):
@@ -84,6 +85,32 @@ def asked_pictures(paths: Sequence[Path]) -> list[Asked]:
         else:
             raise UserError(f"{path}: there is no such image or folder")
     return asked
+
+
+def left_beside(examples: Path | None, asked: Sequence[Path]) -> list[str]:
+    """Return a line for each kind of picture that lies in a folder and is not used.
+
+    Args:
+        examples: the folder of class folders; None: there is none.
+        asked: files and folders to classify.
+    """
+    folders = [path for path in asked if path.is_dir()]
+    classes = [inner for folder in folders for inner in _folders(folder)]
+    loose, shown = list[Path](), list[Path]()
+    if examples is not None:
+        loose, shown = pictures_in(examples), _folders(examples)
+    kinds = [
+        (loose, "in --examples beside the folders of the classes"),
+        ([p for inner in shown for p in deeper_pictures(inner)], "below a class's folder"),
+        ([p for inner in classes for p in deeper_pictures(inner)], "two folders deep or more"),
+        ([p for of in (*shown, *folders, *classes) for p in other_files(of)], "of no kind read"),
+    ]
+    return [
+        f"{len(files)} file{'s' * (len(files) > 1)} {where} left out ({class_name(str(files[0]))}"
+        f"{' …' * (len(files) > 1)})"
+        for files, where in kinds
+        if files
+    ]
 
 
 def _folders(folder: Path) -> list[Path]:

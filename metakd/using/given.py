@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from metakd.data.features import FeaturePreprocessing
+from metakd.data.picture_preprocessing import PicturePreprocessing
 from metakd.data.text_preprocessing import TextPreprocessing
 from metakd.using.classifier import FewShotClassifier
-from metakd.using.folders import Asked, asked_pictures, example_pictures
+from metakd.using.folders import Asked, asked_pictures, example_pictures, left_beside
 from metakd.using.rows import asked_rows, example_rows
 from metakd.using.texts import asked_texts, example_texts
 
-__all__ = ["asked_of", "examples_of"]
+__all__ = ["asked_of", "examples_of", "unused_of"]
 
 
 def examples_of(model: FewShotClassifier, place: Path) -> Mapping[str, Sequence[Any]]:
@@ -42,3 +43,10 @@ def asked_of(model: FewShotClassifier, paths: Sequence[Path]) -> list[Asked]:
     if isinstance(wanted, TextPreprocessing):
         return asked_texts(paths, wanted)
     return asked_pictures(paths)
+
+
+def unused_of(model: FewShotClassifier, examples: Path | None, paths: Sequence[Path]) -> list[str]:
+    """Return lines about pictures in the folders that are not used."""
+    if not isinstance(model.trained.preprocessing, PicturePreprocessing):
+        return []
+    return left_beside(examples, paths)

@@ -93,6 +93,41 @@ def test_pictures_of_evaluation_classes_are_left_out(
     assert picked.checksum == "sum"
 
 
+def test_any_folder_with_the_name_of_an_evaluation_class_is_left_out(
+    data: ImageData, draw: Draw, tmp_path: Path
+) -> None:
+    draw("bulk/cow/2024/new.png", 92)
+    draw("bulk/other/new.png", 93)
+    assert read(data, tmp_path / "bulk").kept.tolist() == [False, True]
+    draw("pig/new.png", 94)
+    with pytest.raises(UserError, match="holds no pictures that may be learned from"):
+        read(data, tmp_path / "pig")
+
+
+def test_accents_of_folders_are_composed(data: ImageData, draw: Draw, tmp_path: Path) -> None:
+    draw("bulk/e\u0301lan/new.png", 92)
+    draw("bulk/other/new.png", 93)
+    like = changed(data, "test", class_names=("\u00e9lan",))
+    assert read(like, tmp_path / "bulk").kept.tolist() == [False, True]
+
+
+def test_the_cache_knows_where_folders_are_looked_at_from(
+    data: ImageData, draw: Draw, tmp_path: Path
+) -> None:
+    """The same files, and another name of their class: they were known by the name first kept."""
+    draw("own/sub/new.png", 92)
+    draw("own/sub/cow/new.png", 93)
+
+    def names(place: Path) -> tuple[str, ...]:
+        found = UnlabelledPictures(place, data.preprocessing)
+        read = load_dataset(found, cache_root=tmp_path / "cache", preprocessing=data.preprocessing)
+        assert isinstance(read, ImageData)
+        return read.train.class_names
+
+    assert names(tmp_path / "own" / "sub") == ("sub", "sub/cow")
+    assert names(tmp_path / "own") == ("own/sub", "own/sub/cow")
+
+
 def test_of_several_splits(data: ImageData) -> None:
     everything = without_labels(data, data, anyway=True)
     assert everything.held == 6

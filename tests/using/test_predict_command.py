@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -181,6 +182,29 @@ def test_unreadable_pictures(predict: Any, glyph_run: Path, photos: Path, tmp_pa
     refused = predict(glyph_run, "--examples", tmp_path / "few", photos / "loose")
     assert (refused.status, refused.out) == (2, "")
     assert "bad.png cannot be read" in refused.err
+
+
+def test_files_that_are_not_used_are_said(
+    predict: Any, glyph_run: Path, photos: Path, tmp_path: Path
+) -> None:
+    few, new = shutil.copytree(photos / "few", tmp_path / "few"), tmp_path / "new"
+    (new / "ka" / "deep").mkdir(parents=True)
+    (few / "ka" / "deep").mkdir()
+    for file in (
+        few / "a.png",
+        few / "ka" / "deep" / "b.png",
+        new / "c.png",
+        new / "ka/deep/d.png",
+    ):
+        Image.new("L", (30, 20), 99).save(file)
+    (new / "e.cr2").write_bytes(b"raw")
+    (new / "notes.txt").write_text("of no interest")
+    answer = predict(glyph_run, "--examples", few, new, "--json")
+    assert (answer.status, len(answer.json()["predictions"])) == (0, 1)
+    said = answer.err.splitlines()
+    assert [line.rpartition("/")[2] for line in said] == ["a.png)", "b.png)", "d.png)", "e.cr2)"]
+    assert said[0].startswith("metakd: 1 file in --examples beside the folders of the classes")
+    assert predict(glyph_run, "--examples", photos / "few", photos / "new", "--json").err == ""
 
 
 def test_names_that_are_no_text(
