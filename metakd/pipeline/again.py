@@ -185,8 +185,12 @@ def _check_new(prepared: Prepared, run: RunFolder, info: RunInfo) -> None:
         return
     known = seen_examples(run)
     if config.task.whole:
-        prepared.data, line = without_learned_examples(data, config, known)
+        change, line = without_learned_examples(data, config, known)
         prepared.warnings += [] if line is None else [line]
+        if change is not None:
+            prepared.data, again = change(data), prepared.read_again
+            # A teacher that looks at larger pictures is shown the same ones.
+            prepared.read_again = again and (lambda wanted: change(again(wanted)))
         return
     for name in ("student", "teacher"):
         card = card_of_run(run, name)

@@ -6,7 +6,7 @@ that has changed since is divided anew: most of its test examples may be ones of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -22,9 +22,12 @@ from metakd.pipeline.seen import known_among
 __all__ = ["without_learned_examples"]
 
 
+Change = Callable[[ClassData], ClassData]
+
+
 def without_learned_examples(
     data: ClassData, config: Config, known: Mapping[str, Tensor]
-) -> tuple[ClassData, str | None]:
+) -> tuple[Change | None, str | None]:
     """Refuse, leave out or keep (`evaluate.seen`) examples that a run's networks learned from.
 
     Args:
@@ -33,7 +36,8 @@ def without_learned_examples(
         known: by split the marks of the examples that the run used; empty: not recorded.
 
     Returns:
-        the data, and a line for the user if there is something to say.
+        what leaves them out, of the data and of the same examples read at another size, and a
+        line for the user; None where there is nothing to do, or to say.
 
     Raises:
         UserError: there are such examples and they are refused, or none but such.
@@ -42,38 +46,38 @@ def without_learned_examples(
     # A state was chosen by the validation examples: they test nothing either.
     used = [known[split] for split in ("train", "validate") if split in known and split != part]
     if not used:
-        return data, (
+        return None, (
             f"this is other data than the run's, which does not record its {of} (an older version "
             f"wrote it): figures on {of} that it learned from would not be of new ones"
         )
     marks = torch.cat(used)
     count, total = int(known_among(data, data.split(part), marks).sum()), len(data.split(part))
     if not count:
-        return data, None
+        return None, None
     what = (
         f"the run learned from {count} of the {total} {part} {of}, since they are other ones than "
         "then"
     )
     if action == "keep":
-        return data, f"{what}; evaluate.seen=keep: figures on them are not of new {of}"
-    new = _new(data, part, marks)
-    if action == "leave_out" and len(new):
-        return data.with_split(part, new), (
-            f"{what}; it is evaluated on the {len(new)} {of} of the data that are new to it"
-        )
-    other = (
-        f"evaluate.seen=leave_out to evaluate on the {len(new)} {of} of the data that are new to "
-        "it, or "
-    ) * bool(len(new))
+        return None, f"{what}; evaluate.seen=keep: figures on them are not of new {of}"
+    new = ~known_among(data, _candidates(data, part), marks).cpu()
+    left = int(new.sum())
+
+    def change(whole: ClassData) -> ClassData:
+        return whole.with_split(part, _candidates(whole, part).select(new))
+
+    if action == "leave_out" and left:
+        return change, f"{what}; it is evaluated on the {left} {of} of the data that are new to it"
+    instead = f"evaluate.seen=leave_out to evaluate on the {left} {of} of the data that are new"
+    other = f"{instead} to it, or " * bool(left)
     raise UserError(
         f"{what}, so figures on them would not be of new {of}; type {other}evaluate.seen=keep to "
         "evaluate on them all the same"
     )
 
 
-def _new(data: ClassData, part: str, marks: Tensor) -> ClassExamples:
-    """Return the examples that a run has not used, whichever split they are in now."""
+def _candidates(data: ClassData, part: str) -> ClassExamples:
+    """Return the examples that may be of a split: for `test` those of all splits."""
     own = data.prepared.splits
     splits = [own[split] for split in (SPLITS if part == "test" else (part,))]
-    everything = pooled(splits, own[part].class_names)
-    return everything.select(~known_among(data, everything, marks).cpu())
+    return pooled(splits, own[part].class_names)

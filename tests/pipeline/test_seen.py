@@ -19,9 +19,11 @@ import metakd
 from metakd.data.class_examples import ClassExamples, PreparedData
 from metakd.data.images import ImageData
 from metakd.data.splits import SPLITS
+from metakd.data.whole import as_whole
 from metakd.errors import UserError
 from metakd.models.card import Card
 from metakd.pipeline.seen import overlap
+from metakd.pipeline.seen_examples import without_learned_examples
 from metakd.stages.recorder import Recorder
 
 TINY = (
@@ -297,3 +299,34 @@ def test_a_table_that_has_grown_is_not_evaluated_on_rows_of_its_training(tmp_pat
     assert round(new) - round(own) in (0, 1)  # the rows of before, and the new one
     kept = metakd.evaluate(there, "evaluate.seen=keep", quiet=True)["student"]["whole"]
     assert kept["images"] == 60
+
+
+def test_what_is_new_is_the_same_at_another_size() -> None:
+    """A teacher that looks at larger pictures is shown the ones that the student is."""
+    images = torch.randint(0, 256, (60, 3, 4, 4), dtype=torch.uint8)
+    images[:, :, 0, 0] = torch.arange(60)[:, None]  # tells which picture it is
+    labels, names = torch.arange(60) // 20, ("a", "b", "c")
+    both = []
+    for scale in (1, 2):
+        own = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+        held = torch.arange(60) % 5 == 0
+        whole = ClassExamples(own, labels, names, torch.zeros(3, dtype=torch.int64), held)
+        empty = whole.without(names)
+        prepared = PreparedData({"train": whole, "validate": empty, "test": empty}, "mine")
+        both.append(as_whole(ImageData(prepared), 0.2, seed=0))
+    small, large = both
+    learned = {"train": small.marks(small.train.examples)[::2]}
+    learned["validate"] = small.marks(small.test.examples)[:3]
+    config = metakd.compose("task=classes", "evaluate.seen=leave_out").config
+    change, line = without_learned_examples(small, config, learned)
+    assert change is not None
+    assert line is not None
+    assert "3 of the 12 test pictures" in line
+    found, other = change(small).test, change(large).test
+    assert len(found) == 60 - len(learned["train"]) - 3
+    assert torch.equal(found.examples[:, :, 0, 0], other.examples[:, :, 0, 0])
+    assert torch.equal(found.labels, other.labels)
+    assert torch.equal(found.labels, found.examples[:, 0, 0, 0].long() // 20)
+    kept = metakd.compose("task=classes", "evaluate.seen=keep").config
+    assert without_learned_examples(small, kept, learned)[0] is None
+    assert without_learned_examples(small, config, {"train": learned["train"]}) == (None, None)
