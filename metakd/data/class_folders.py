@@ -92,6 +92,12 @@ def find_class_folders(folder: Path) -> ClassFolders:
             "a folder that holds a folder of images for each class"
         )
     top = _folders(folder)
+    if not top:
+        inside = "pictures and no class folder" if pictures_in(folder) else "no class folder"
+        raise UserError(
+            f"dataset image_folder: {folder} holds {inside}: put the pictures of each class into a "
+            "folder of its own there"
+        )
     found = {p: [f for f in top if f.name.lower() in known] for p, known in SPLIT_FOLDERS.items()}
     of_splits = [path for paths in found.values() for path in paths]
     both = bool(found["train"] and found["test"]) and any(_folders(path) for path in of_splits)

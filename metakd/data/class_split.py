@@ -134,6 +134,8 @@ def check_classes(
         for name in class_lists[split]:
             if name not in known:
                 raise UserError(f"{where}: there is no class '{name}'." + nearest(name, known))
+            if seen.get(name) == split:
+                raise UserError(f"{where}: class '{name}' stands in '{split}' twice: keep one")
             if name in seen:
                 raise UserError(
                     f"{where}: class '{name}' stands in '{seen[name]}' and in '{split}'; "

@@ -66,6 +66,9 @@ def test_split_by_lists(folder: Path, tmp_path: Path) -> None:
     parts = load(folder, splits=str(path))
     names = [p.class_names for p in parts.values()]
     assert names == [("elk",), ("bee",), ("ant", "cat")]  # dog is left out
+    path.write_text(json.dumps({"train": ["elk", "elk"], "val": ["bee"], "test": ["ant"]}))
+    with pytest.raises(UserError, match="class 'elk' stands in 'train' twice: keep one"):
+        load(folder, splits=str(path))
     path.write_text(json.dumps({"train": ["elk"], "val": ["bee"], "test": ["antt"]}))
     with pytest.raises(UserError, match=r"lists.json.*'antt'.*Did you mean 'ant'"):
         load(folder, splits=str(path))
@@ -150,6 +153,12 @@ def test_missing_folder_and_too_few_classes(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"no folder .*data/image_folder"):
         ImageFolder(tmp_path / "data").cache_key()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UserError, match="mine holds no class folder: put the pictures of each"):
+        load(tmp_path / "mine")
+    paint(tmp_path / "mine" / "1.png", 9)
+    with pytest.raises(UserError, match="mine holds pictures and no class folder"):
+        load(tmp_path / "mine", all_test=True)
     paint(tmp_path / "mine" / "ant" / "1.png", 9)
     with pytest.raises(UserError, match=r"holds 1 classes.*at least 3"):
         load(tmp_path / "mine")
