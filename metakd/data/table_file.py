@@ -21,6 +21,19 @@ from metakd.errors import UserError, nearest
 __all__ = ["SUFFIXES", "TableFile", "decoded", "read_table_file"]
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".npz")
+_FOREIGN = (
+    ".xlsx",
+    ".xls",
+    ".ods",
+    ".parquet",
+    ".feather",
+    ".arrow",
+    ".pkl",
+    ".gz",
+    ".zip",
+    ".json",
+)
+"""Kinds of tables that other programs write, which would be taken for damaged text."""
 _MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _DELIMITERS = ",;\t|"
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
@@ -126,8 +139,14 @@ def read_table_file(
     Raises:
         UserError: it is not there or cannot be read, or is no table.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a table in it (CSV or .npz)")
     if not path.is_file():
         raise UserError(f"the table {path} is not there: name a CSV or .npz file")
+    if path.suffix.lower() in _FOREIGN:
+        raise UserError(
+            f"the table {path} is of a kind that is not read ({path.suffix}): save it as CSV"
+        )
     if path.suffix.lower() == ".npz":
         return _read_npz(path)
     text = decoded(path, encoding)

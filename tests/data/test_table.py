@@ -20,6 +20,7 @@ from metakd.data.features import FeatureData, FeaturePreprocessing, column_stati
 from metakd.data.load import load_dataset
 from metakd.data.preprocessing import Preprocessing
 from metakd.data.table import Table
+from metakd.data.table_file import read_table_file
 from metakd.errors import UserError
 from metakd.models.input_adapter import adapt_input
 from metakd.registry import build
@@ -175,6 +176,15 @@ def test_what_cannot_be_used_is_one_line(
     with pytest.raises(UserError, match=line) as error:
         table(tmp_path, text, **settings)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["t.xlsx", "t.PARQUET", "t.csv.gz", "t.json"])
+def test_tables_of_other_kinds_are_named_as_such(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"PK\x03\x04")
+    with pytest.raises(UserError, match=r"of a kind that is not read \(\..*\): save it as CSV"):
+        read_table_file(tmp_path / name)
+    with pytest.raises(UserError, match="is a folder: name a table in it"):
+        read_table_file(tmp_path)
 
 
 @pytest.mark.parametrize(
