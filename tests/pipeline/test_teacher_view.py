@@ -218,9 +218,14 @@ def test_pictures_that_are_no_larger_are_scaled(conf: Path) -> None:
     assert torch.equal(shown.examples("train", index), expected)
 
 
-def test_what_the_options_say_is_checked(conf: Path) -> None:
-    with pytest.raises(UserError, match="image_size=big: give a number of pixels"):
-        prepare(metakd.compose(*photos(conf, "teacher.options.image_size=big"), config_dir=conf))
+@pytest.mark.parametrize(
+    ("size", "said"), [("big", "expected a whole number or null"), ("0", "give a number of pixels")]
+)
+def test_what_the_options_say_is_checked(conf: Path, size: str, said: str) -> None:
+    with pytest.raises(UserError, match=rf"image_size={size}: {said}"):
+        prepare(
+            metakd.compose(*photos(conf, f"teacher.options.image_size={size}"), config_dir=conf)
+        )
 
 
 def test_an_onnx_file_teaches_and_is_used_again_where_the_run_found_it(
