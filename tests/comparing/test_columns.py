@@ -62,8 +62,9 @@ def test_paths_are_compared_as_places(made_up: Made, tmp_path: Path) -> None:
         (path / "run.json").write_text(json.dumps({**info, "directory": directory}))
         return read(path)
 
-    one, same = typed("a", "photos", "/work"), typed("b", "/work/photos", "/elsewhere")
-    other = typed("c", "photos", "/elsewhere")
+    here, elsewhere = str(tmp_path / "here"), str(tmp_path / "elsewhere")
+    one, same = typed("a", "photos", here), typed("b", f"{here}/photos", elsewhere)
+    other = typed("c", "photos", elsewhere)
     assert differing([one, same]) == {}
     assert differing([one, other]) == {"dataset.folder": "dataset.folder"}
 
