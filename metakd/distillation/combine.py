@@ -120,7 +120,9 @@ class Combine(Distillation):
         """See `Distillation.total_weight`; a term counts by what its own schedules end with."""
         terms = self._parts.items()
         return self.ce_weight + sum(
-            self.term_weights[name] for name, part in terms if part.taught_in_the_end()
+            self.term_weights[name]
+            for name, part in terms
+            if not part.schedules or part.taught_in_the_end()
         )
 
     def weight(self, term: str) -> float | None:

@@ -171,6 +171,19 @@ def test_terms_that_all_end_with_no_weight_are_refused() -> None:
         both.follow({"terms.dkd": {"end": 0}})
 
 
+def test_a_term_without_schedules_may_call_its_weights_as_it_likes() -> None:
+    class Own(Distillation):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ce_weight, self.strength = 1.0, 2.0
+
+        def taught(self, student: Any, targets: Any, answer: Any) -> Any:
+            return {"loss/own": (self.strength, student.logits.mean())}
+
+    combined = Combine(ce_weight=0.0, terms={"own": (1.0, Own())})
+    assert combined.total_weight() == 1.0
+
+
 def test_checking_a_schedule_leaves_the_values() -> None:
     loss = KDConvex(kd_weight=0.8, temperature=3.0)
     loss.follow({"kd_weight": {"end": 0}, "temperature": {"start": 8}})
