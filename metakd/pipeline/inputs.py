@@ -206,18 +206,26 @@ def reading_of(file: WeightsFile | None) -> Mapping[str, Any] | None:
 
 
 def _read_otherwise(config: Config, data: ClassData, expects: Preprocessing) -> list[str]:
-    """Return a line if the teacher has learned from examples that were read in another way."""
+    """Return lines if the teacher has learned from examples that were read in another way."""
     own, options, what = data.preprocessing.options(), config.dataset.options, expects.of
+    lines, size, given = list[str](), expects.image_size(), data.preprocessing.image_size()
+    if size is not None and given is not None and size < given:
+        lines.append(
+            f"teacher: it takes {what} of {size} pixels, and those of {given} are reduced for it; "
+            f"where smaller ones were enlarged to {given} before, it sees them blurred and answers "
+            f"worse: dataset.image_size={size} shows them to both networks as they are"
+        )
     wanted = expects.options().items()
     other = [(n, value) for n, value in wanted if n in options and value != own.get(n)]
     if not other:
-        return []
+        return lines
     here = ", ".join(f"dataset.options.{n}={_typed(own.get(n))}" for n, _ in other)
     there = " ".join(f"dataset.options.{n}={_typed(value)}" for n, value in other)
-    return [
+    lines.append(
         f"{what} are read with {here}; the teacher has learned from {what} read with {there}: "
         "type that to read them so for both networks"
-    ]
+    )
+    return lines
 
 
 def _typed(value: Any) -> str:

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 import metakd
+from metakd.config.compose import compose
 from metakd.errors import UserError
 from metakd.pipeline.inputs import expected_by
 from metakd.pipeline.prepare import prepare
@@ -129,3 +130,33 @@ def test_the_recipe_for_photographs_takes_it_if_it_is_there(
     found = begun("without")
     assert (found["teacher"]["name"], found["pretrain"]["updates"]) == ("conv4", 600)
     assert sum("is used as it is: " in line for line in lines) == 1
+
+
+def test_pictures_reduced_for_a_teacher_are_named(tmp_path: Path) -> None:
+    """Enlarged and reduced again they are blurred: a teacher of small ones then answers worse."""
+    words = ["dataset=glyphs", "teacher=conv4", "teacher.width=8", "student.width=8"]
+    trained = tmp_path / "trained"
+    metakd.train(
+        *words,
+        "tracker=none",
+        "student=conv4",
+        "pretrain.epochs=1",
+        "warmstart=none",
+        "meta_train.iterations=1",
+        "student_alone=false",
+        "evaluate.tasks=2",
+        "dataset.image_size=20",
+        f"hydra.run.dir={trained}",
+        quiet=True,
+    )
+    weights = f"teacher.checkpoint={trained / 'checkpoints' / 'teacher.safetensors'}"
+
+    def said(size: int) -> list[str]:
+        typed = (*words, "pretrain=none", weights, f"dataset.image_size={size}")
+        return [line for line in prepare(compose([*typed])).warnings if "reduced" in line]
+
+    assert said(20) == []
+    assert said(16) == []
+    assert len(said(28)) == 1
+    assert "of 20 pixels, and those of 28 are reduced" in said(28)[0]
+    assert "dataset.image_size=20" in said(28)[0]
