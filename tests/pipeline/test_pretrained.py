@@ -134,7 +134,7 @@ def test_the_recipe_for_photographs_takes_it_if_it_is_there(
 
 def test_pictures_reduced_for_a_teacher_are_named(tmp_path: Path) -> None:
     """Enlarged and reduced again they are blurred: a teacher of small ones then answers worse."""
-    words = ["dataset.images_per_class=3", "task.queries=1", "task.train_queries=1"]
+    words = ["dataset.images_per_class=6", "task.queries=1", "task.train_queries=1"]
     words += ["teacher=conv4", "teacher.width=8", "student=conv4", "student.width=8"]
     trained = tmp_path / "trained"
     metakd.train(
