@@ -39,6 +39,12 @@ LOSSES: Mapping[str, tuple[str, ...]] = {
     "kd_standardised": ("distill=kd_standardised",),
     "dkd": ("distill=dkd", RAMP),
     "dist": ("distill=dist",),
+    "dkd+dist": (
+        "distill=combine",
+        "distill.terms.dkd=1",
+        "distill.terms.dist=1",
+        "distill.schedules.terms.dkd={shape: ramp_up, share: 0.0833}",
+    ),
     "crd": ("distill=crd",),
     "kd_standardised+crd": (
         "distill=combine",

@@ -3,8 +3,10 @@
     python scripts/losses_table.py --output outputs/losses --seeds 1 2 3
     python scripts/losses_table.py --output outputs/losses --data cifar_fs --learners batches
     python scripts/losses_table.py --output outputs/losses --factors 0.1 0.3 1 3 10
+    python scripts/losses_table.py --output outputs/losses --losses dkd dkd+pkt
 
-Each loss stands alone beside the labels, at its own weights times a factor. Of several factors the
+Each loss stands alone beside the labels, at its own weights times a factor; `+` adds losses up,
+with the first one's weight of the labels. Of several factors the
 one with the best accuracy on meta-validation tasks is shown, chosen on the first seed alone: the
 others have only that one made. `none` is the student without a teacher. Teacher, start, images and
 evaluation tasks are the same for all. A finished run is kept and not made again. Differences to
@@ -50,11 +52,29 @@ APART = {
 """Choices of `distill` that are no losses of their own, and why."""
 EPISODES_ONLY = ("prototypes",)
 SHOTS = (1, 5)
+PLUS = "+"
 
 
 def losses() -> list[str]:
     """Return every loss that there is, `none` first."""
     return [NONE, *(n for n in Choices().of("distill") if n not in (NONE, *APART))]
+
+
+def loss_or_sum(word: str) -> str:
+    """Return `word` if it names a loss, or several that `+` joins.
+
+    Raises:
+        argparse.ArgumentTypeError: it does not.
+    """
+    names = word.split(PLUS)
+    single = [name for name in losses() if name != NONE]
+    if word != NONE and (unknown := [name for name in names if name not in single]):
+        raise argparse.ArgumentTypeError(
+            f"{unknown[0]!r} is no loss; choose from {', '.join(single)}"
+        )
+    if len({*names}) < len(names):
+        raise argparse.ArgumentTypeError(f"{word!r} names a loss twice")
+    return word
 
 
 @dataclass(frozen=True)
@@ -63,7 +83,7 @@ class Row:
 
     Attributes:
         learner: `episodes` or `batches`.
-        loss: name.
+        loss: name, or the names of several joined by `+`.
         factor: of its weights.
     """
 
@@ -74,11 +94,12 @@ class Row:
     def words(self, data: str, seed: int) -> tuple[str, ...]:
         """Return what is typed for its run."""
         own: tuple[str, ...] = (f"distill={self.loss}",)
-        if self.factor != 1.0:
-            labels = metakd.compose(f"distill={self.loss}").config.distill.ce_weight
+        terms = self.loss.split(PLUS)
+        if self.factor != 1.0 or len(terms) > 1:
+            labels = metakd.compose(f"distill={terms[0]}").config.distill.ce_weight
             own = (
                 "distill=combine",
-                f"distill.terms.{self.loss}={self.factor:g}",
+                *(f"distill.terms.{name}={self.factor:g}" for name in terms),
                 f"distill.ce_weight={labels:g}",
             )
         return (*DATA[data], *LEARNERS[self.learner], *COMMON, *own, f"seed={seed}")
@@ -169,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--data", choices=DATA, default="glyphs")
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
-    parser.add_argument("--losses", nargs="+", choices=losses(), default=losses())
+    parser.add_argument("--losses", nargs="+", type=loss_or_sum, default=losses())
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--factors", nargs="+", type=float, default=[1.0])
     parser.add_argument("--words", nargs="*", default=[], help="further settings of all runs")
@@ -182,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for learner in asked.learners:
         alone: list[Path] = []
         for loss in chosen:
-            if learner == "batches" and loss in EPISODES_ONLY:
+            if learner == "batches" and {*loss.split(PLUS)} & {*EPISODES_ONLY}:
                 continue
             factors = [1.0] if loss == NONE else asked.factors
             rows = [Row(learner, loss, factor) for factor in factors]

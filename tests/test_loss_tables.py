@@ -94,6 +94,20 @@ def test_every_run_of_the_losses_side_by_side_can_be_composed(side_by_side: Modu
         assert composed.config.distill.ce_weight == alone.ce_weight
 
 
+def test_losses_that_are_added_up(
+    side_by_side: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = metakd.compose(
+        *side_by_side.Row("batches", "kd_standardised+pkt", 3.0).words("glyphs", 1)
+    )
+    assert config.config.distill.terms == {"kd_standardised": 3.0, "pkt": 3.0}
+    assert config.config.distill.ce_weight == 0.1  # the first one's
+    for words, said in (("kd+dkkd", "'dkkd' is no loss"), ("kd+kd", "names a loss twice")):
+        with pytest.raises(SystemExit):
+            side_by_side.main(["--output", "unused", "--losses", words])
+        assert said in capsys.readouterr().err
+
+
 def test_the_factor_of_a_loss_is_chosen_on_validation(
     side_by_side: ModuleType,
     tmp_path: Path,
