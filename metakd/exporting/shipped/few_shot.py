@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -118,18 +118,23 @@ class FewShot:
         before = [self.names[i] for i in self.labels]
         self._label([*before, *[name] * len(sources)])
 
-    def probabilities(self, sources: Sequence[Any]) -> np.ndarray:
-        """Return the probabilities [n, classes] of pictures.
+    def probabilities(
+        self, sources: Sequence[Any], unreadable: dict[int, str] | None = None
+    ) -> np.ndarray:
+        """Return the probabilities [n, classes] of pictures, or texts.
+
+        Args:
+            sources: n of them.
+            unreadable: takes the position of each that cannot be read, and why; those are left
+                out of the answer. None: one that cannot be read is an error.
 
         Raises:
-            WrongBundleError: a file cannot be read, no class is known, or answers that are not
-                finite.
+            WrongBundleError: one cannot be read, no class is known, or answers that are not finite.
         """
+        parts = self._parts(sources, unreadable)
         if self.own:
-            answers = (
-                self._run(CLASSIFIER, self.examples.seen(self.read(some))) for some in _few(sources)
-            )
-            return self._probabilities(answers, (len(sources), len(self.own)))
+            found = [self._run(CLASSIFIER, self.examples.seen(some)) for some in parts]
+            return self._probabilities(found, len(sources) - len(unreadable or ()), len(self.own))
         if self.kept is None:
             raise WrongBundleError("which classes? give --examples FOLDER, a folder for each class")
         order = np.argsort(self.labels, kind="stable")  # by class, as in training
@@ -138,24 +143,39 @@ class FewShot:
         if not self.embeds:
             kept = self.examples.seen(kept)
 
-        def logits(some: Sequence[Any]) -> np.ndarray:
-            asked = self.read(some)
+        def logits(asked: np.ndarray) -> np.ndarray:
             if self.embeds:
                 return self._run("head", kept, shown, self._features(asked))
             return self._run("model", kept, shown, self.examples.seen(asked))
 
-        answers = (logits(some) for some in _few(sources))
-        return self._probabilities(answers, (len(sources), width))
+        found = [logits(some) for some in parts]
+        return self._probabilities(found, len(sources) - len(unreadable or ()), width)
 
-    def _probabilities(self, logits: Iterable[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-        """Return the softmax [n, classes] of logits that come in parts, `shape` in all."""
+    def _parts(
+        self, sources: Sequence[Any], unreadable: dict[int, str] | None
+    ) -> Iterator[np.ndarray]:
+        """Yield what is read, in parts that a graph takes at once; see `probabilities`."""
+        for first in range(0, len(sources), AT_ONCE):
+            some = sources[first : first + AT_ONCE]
+            if unreadable is None:
+                yield self.read(some)
+                continue
+            sound = []
+            for position, one in enumerate(some, first):
+                try:
+                    sound.append(self.read([one]))
+                except WrongBundleError as error:
+                    unreadable[position] = str(error)
+            if sound:
+                yield np.concatenate(sound)
+
+    def _probabilities(self, logits: list[np.ndarray], asked: int, width: int) -> np.ndarray:
+        """Return the softmax [asked, classes] of logits that come in parts."""
         try:
-            found = np.concatenate(list(logits))
+            found = np.concatenate(logits) if logits else np.zeros((0, width), np.float32)
         except ValueError as error:
-            if isinstance(error, WrongBundleError):
-                raise
             raise WrongBundleError(f"the answers do not fit each other ({error})") from None
-        if found.shape != shape or not np.isfinite(found).all():
+        if found.shape != (asked, width) or not np.isfinite(found).all():
             raise WrongBundleError("the answers are not finite numbers of each class")
         answers = found[:, : len(self.names)].astype(np.float64)
         with np.errstate(over="ignore"):  # -inf, whose power is 0

@@ -7,7 +7,8 @@
 FOLDER holds a folder of pictures for each class, or a .txt file for each class, a text in each
 line. --add-class keeps a class beside the model: name its pictures, or the folder that they lie in.
 Once classes are kept, --examples is not needed (with it they are not used). Where what is to be
-named lies in folders, or files, with the classes' names, the accuracy is printed, too.
+named lies in folders, or files, with the classes' names, the accuracy is printed, too. A picture to
+name that cannot be read is left out with a line, and the status is 2.
 """
 
 from __future__ import annotations
@@ -86,7 +87,13 @@ def _name(student: FewShot, paths: list[Path], as_json: bool) -> int:
     asked = [one for path in paths for one in _asked(student, path)]
     if not asked:
         raise WrongBundleError(f"which {student.examples.what}? name files or folders")
-    found = student.probabilities([one for _, _, one in asked])
+    unreadable: dict[int, str] = {}
+    pictures = student.examples.what == "pictures"
+    found = student.probabilities([one for _, _, one in asked], unreadable if pictures else None)
+    wrong = [{"file": asked[i][1], "reason": why} for i, why in unreadable.items()]
+    for one in wrong:
+        print(f"run.py: {' '.join(one['reason'].split())}", file=sys.stderr)
+    asked = [one for position, one in enumerate(asked) if position not in unreadable]
     answers = [
         {"file": place, "class": student.names[p.argmax()], "probability": float(p.max())}
         for (_, place, _), p in zip(asked, found, strict=True)
@@ -100,14 +107,16 @@ def _name(student: FewShot, paths: list[Path], as_json: bool) -> int:
     said: dict[str, Any] = {"classes": student.names, "predictions": answers}
     if known:
         said["accuracy"] = accuracy
+    if wrong:
+        said["unreadable"] = wrong
     if as_json:
         print(json.dumps(said, ensure_ascii=False, indent=2))
-        return 0
+        return 2 if wrong else 0
     for one in answers:
         print(f"{one['file']}  {one['class']}  {100 * one['probability']:.1f} %")
     if known:
         print(f"accuracy {100 * accuracy:.1f} % of {len(known)} {student.examples.what}")
-    return 0
+    return 2 if wrong else 0
 
 
 def _asked(student: FewShot, path: Path) -> list[tuple[str, str, Any]]:

@@ -77,6 +77,29 @@ def test_the_script_answers_as_metakd_without_torch(
     assert found["accuracy"] == model.score(files, [file.parent.name for file in files])
 
 
+def test_a_picture_that_cannot_be_read_is_left_out(
+    bundle: Path, pictures: Path, without_torch: Call, tmp_path: Path
+) -> None:
+    words = ["--examples", pictures / "few"]
+    whole = json.loads(without_torch(bundle, [*words, pictures / "new", "--json"]))
+    new = tmp_path / "new"
+    shutil.copytree(pictures / "new", new)
+    broken = sorted(new.glob("*/*.png"))[0]
+    broken.write_bytes(b"no picture")
+    said = without_torch(bundle, [*words, new, "--json"], status=2, answers=True)
+    found = json.loads(said)
+    assert [one["file"] for one in found["unreadable"]] == [str(broken)]
+    assert "cannot be read" in found["unreadable"][0]["reason"]
+    assert len(found["predictions"]) == len(whole["predictions"]) - 1
+    assert str(broken) not in [p["file"] for p in found["predictions"]]
+    for one in whole["predictions"]:
+        place = new / Path(one["file"]).relative_to(pictures / "new")
+        if place != broken:
+            mine = next(p for p in found["predictions"] if p["file"] == str(place))
+            assert mine["class"] == one["class"]
+    assert "cannot be read" in without_torch(bundle, [*words, broken], status=2)  # alone
+
+
 def test_a_class_is_added_on_the_device(bundle: Path, pictures: Path, without_torch: Call) -> None:
     few, new = pictures / "few", pictures / "new"
     assert "give --examples" in without_torch(bundle, [new], status=2)
