@@ -189,8 +189,8 @@ def _pixels(picture: Any, wanted: PicturePreprocessing) -> Tensor:
             f"inputs: {type(picture).__name__} is no image; give a path, an image of Pillow's, "
             "an array or a tensor"
         )
-    if given.shape == wanted.shape:
-        return given.contiguous()
+    if given.shape == wanted.shape and (wanted.central == 1 or isinstance(picture, Tensor)):
+        return given.contiguous()  # a tensor may be what `read` returned: its middle is cut out
     mode = _MODES.get(given.shape[0]) if given.ndim == 3 else None
     if mode is None or 0 in given.shape:
         raise UserError(

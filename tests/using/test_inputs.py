@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,18 @@ def test_pictures_of_the_right_size_stay_as_they_are() -> None:
     assert torch.equal(pixels_of(pictures_of(arrays[..., None]), GREY), pixels)
     assert torch.equal(pixels_of(pictures_of(list(arrays)), GREY), pixels)
     assert torch.equal(pixels_of(pictures_of(arrays[0]), GREY), pixels[:1])
+
+
+def test_the_middle_is_cut_out_of_arrays_as_of_files(tmp_path: Path) -> None:
+    """Also where the picture already has the network's size; what was read stays as it is."""
+    wanted = replace(GREY, central=0.5)
+    array = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
+    Image.fromarray(array).save(tmp_path / "one.png")
+    of_file = pixels_of([tmp_path / "one.png"], wanted)
+    assert not torch.equal(of_file, torch.from_numpy(array)[None, None])
+    for form in (array, array[..., None], Image.fromarray(array), *pictures_of(array[None])):
+        assert torch.equal(pixels_of([form], wanted), of_file)
+    assert torch.equal(pixels_of([*of_file], wanted), of_file)
 
 
 def test_mixed_sizes_and_colours(picture: np.ndarray) -> None:
