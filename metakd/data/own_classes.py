@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +21,7 @@ __all__ = ["OwnClasses", "doubtful_names", "listed"]
 
 _NO_CLASS = frozenset({"nan", "na", "n/a", "#n/a", "null", "none", "nil", "?", "-"})
 """What programs write where there is no label."""
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
 ClassLists = dict[str, list[str]]
 
@@ -133,6 +136,16 @@ def doubtful_names(names: Iterable[str]) -> list[str]:
         if len(own) > 1
     ]
     none = [name for word in sorted(alike.keys() & _NO_CLASS) for name in alike[word]]
+    numbers: dict[Decimal, list[str]] = {}
+    for name in [own[0] for own in alike.values()]:
+        if _NUMBER.fullmatch(name):
+            numbers.setdefault(Decimal(name), []).append(name)
+    lines += [
+        f"the classes {listed(own, 4)} are one number written in different ways: give them one "
+        "name if they are one class"
+        for own in numbers.values()
+        if len(own) > 1
+    ]
     if none:
         lines.append(
             f"class {listed(none, 4)} may mean that there is no label: leave out its examples then"

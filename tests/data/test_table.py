@@ -264,6 +264,8 @@ def test_a_column_that_counts_the_rows_is_left_out(tmp_path: Path) -> None:
         (("NaN", "nan", "oak", "ash"), ["'NaN', 'nan' differ", "class 'NaN', 'nan' may mean that"]),
         (("none", "oak", "ash"), ["class 'none' may mean that there is no label"]),
         (("nano", "oak", "ash"), []),
+        (("1", "1.0", "01", "2"), ["'01', '1', '1.0' are one number written in different ways"]),
+        (("1", "10", "2", "1.1", "1.0.0"), []),
     ],
 )
 def test_doubtful_names_of_classes_are_said(
