@@ -14,7 +14,7 @@ from metakd.data.class_split import check_classes, read_class_lists
 from metakd.data.own_classes import OwnClasses, doubtful_names, listed
 from metakd.data.splits import SPLITS
 from metakd.data.table_file import TableFile, read_table_file
-from metakd.errors import UserError
+from metakd.errors import UserError, nearest
 
 __all__ = ["LabelledTable", "TableFormat"]
 
@@ -51,7 +51,9 @@ class LabelledTable(OwnClasses):
     """Examples of any kind in the rows of a file, their classes in a column of it.
 
     The splits can stand in a column of the table; or `place` is a folder with a file for each
-    split (``train.csv``, ``val.csv``, ``test.csv``). A subclass says what an example is.
+    split (``train.csv``, ``val.csv``, ``test.csv``). Where it is taken as a whole dataset
+    (`by_examples`) and they hold the same classes, the rows of ``test`` are held out, or, without
+    that, of ``val``. A subclass says what an example is.
 
     Args:
         place: the file, or the folder of files.
@@ -59,10 +61,14 @@ class LabelledTable(OwnClasses):
         split_seed: likewise; also decides the held-out fifth of each class.
         all_test: every class is a meta-test class.
         file: what stands where in it.
+
+    Attributes:
+        by_examples: set after construction: splits that hold the same classes hold out rows.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
     """Of the files that are read."""
+    by_examples = False
 
     def __init__(
         self, place: Path, splits: str | None, split_seed: int, all_test: bool, file: TableFormat
@@ -83,7 +89,9 @@ class LabelledTable(OwnClasses):
     def _key(self, version: int, *settings: Any) -> str:
         """Return what decides the data; see `Dataset.cache_key`."""
         own = [self._seed, *astuple(self._file)]
-        more = [self._all_test, self.recorded_split, self.may_lack]
+        more: list[Any] = [self._all_test, self.recorded_split, self.may_lack]
+        if self.by_examples:
+            more.append("by_examples")
         files = [(split, path.name) for split, path in self._files()]
         lists = None if self._splits is None else read_class_lists(self._splits)
         return json.dumps([self.name, version, own, settings, more, files, lists])
@@ -140,6 +148,14 @@ class LabelledTable(OwnClasses):
         self, tables: Sequence[tuple[str, TableFile]], names: list[str]
     ) -> tuple[dict[str, list[str]], list[str]]:
         """Return the class names of each split, and lines about doubtful ones."""
+        if self._tests(tables) is not None:
+            lines = doubtful_names(names)
+            if {"validate", "test"} <= {own for s, t in tables for own in self._rows(s, t)}:
+                lines.append(
+                    "the rows of 'val' are training rows, of which task.validate_share are kept "
+                    "for validation"
+                )
+            return {"train": names, "validate": [], "test": []}, lines
         dealt = self._dealt(names, self._said(tables))
         kept, lines = self._without_lacking(dealt, lambda _, name: name in names)
         check_classes(kept, names, f"dataset {self.name}: {self.place}")
@@ -153,7 +169,7 @@ class LabelledTable(OwnClasses):
 
     def _said(self, tables: Sequence[tuple[str, TableFile]]) -> dict[str, list[str]] | None:
         """Return the class names of each split as column or files say it; None: not asked."""
-        in_files = self._file.split_column is not None or any(split for split, _ in tables)
+        in_files = self._splits_in_files(tables)
         if self._all_test or self.recorded_split is not None or not in_files:
             return None
         found: dict[str, set[str]] = {split: set() for split in SPLITS}
@@ -161,6 +177,33 @@ class LabelledTable(OwnClasses):
             for name, own in zip(self._classes(table), self._rows(split, table), strict=True):
                 found[own].add(name)
         return {split: sorted(found[split]) for split in SPLITS}
+
+    def _tests(self, tables: Sequence[tuple[str, TableFile]]) -> list[bool] | None:
+        """Return which rows are for testing a whole dataset; None: the files do not say it.
+
+        They do where a class stands in two splits; else the splits are those of classes.
+
+        Raises:
+            UserError: a class has such rows alone.
+        """
+        if not self.by_examples or not self._splits_in_files(tables):
+            return None
+        names = [name for _, table in tables for name in self._classes(table)]
+        splits = [own for split, table in tables for own in self._rows(split, table)]
+        if len({*zip(names, splits, strict=True)}) == len({*names}):
+            return None
+        held = "test" if "test" in splits else "validate"
+        learned = {name for name, own in zip(names, splits, strict=True) if own != held}
+        for name in names:
+            if name not in learned:
+                raise UserError(
+                    f"dataset {self.name}: {self.place}: class '{name}' has test rows and none to "
+                    f"train on: add some, or leave it out.{nearest(name, sorted(learned))}"
+                )
+        return [own == held for own in splits]
+
+    def _splits_in_files(self, tables: Sequence[tuple[str, TableFile]]) -> bool:
+        return self._file.split_column is not None or any(split for split, _ in tables)
 
     def _rows(self, split: str, table: TableFile) -> Sequence[str]:
         """Return the split of each row."""

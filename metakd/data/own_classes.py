@@ -52,7 +52,10 @@ class OwnClasses:
 
     kind = "classification"
     name: ClassVar[str]
-    remedy: ClassVar[str] = ": put all rows into one file, and name it by dataset.folder"
+    remedy: ClassVar[str] = (
+        ": type task=classes to learn them as one task, or put all rows into one file, and name it "
+        "by dataset.folder"
+    )
     """What to do where the files of two splits hold the same class."""
     recorded_split: ClassLists | None = None
     may_lack: tuple[str, ...] = ()

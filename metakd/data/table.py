@@ -73,13 +73,14 @@ class Table(LabelledTable):
         class_lists, more = self._class_lists(tables, names)
         number = {name: i for i, name in enumerate(names)}
         labels = torch.tensor([number[name] for name in names_of_rows], dtype=torch.int64)
+        tests = self._tests(tables)
         prepared = by_class(
             self.name,
             torch.from_numpy(np.concatenate(rows)),
             labels,
             names,
             class_lists,
-            held_out=hold_out(labels, self._seed),
+            held_out=hold_out(labels, self._seed) if tests is None else torch.tensor(tests),
         )
         reading = FeatureReading(columns, self._file.label, self._missing)
         places = [f"{table.path}, line {line}" for _, table in tables for line in table.lines]

@@ -95,6 +95,7 @@ class TextTable(LabelledTable):
             rows,
             class_lists,
             seed=self._seed,
+            held_out=self._tests(tables),
             paraphrases=said,
             longest=self._longest,
         )
