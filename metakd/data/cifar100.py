@@ -29,7 +29,7 @@ __all__ = ["Cifar100"]
 
 _VERSION = 1  # raised whenever the same settings give other images
 _LISTS = Path(__file__).parent / "splits"
-_SPLITS = ("random", "cifar_fs", "fc100")
+_SPLITS = ("random", "cifar_fs", "cifar_fs_trainval", "fc100")
 _PACKED = ("cifar100_train.npz.xz", "cifar100_test.npz.xz")
 _LARGEST = 2**30
 _UNPACKED = ("train", "test", "meta")
@@ -51,7 +51,9 @@ class Cifar100:
     are the 20 superclasses.
 
     Splits: ``random``: 64 / 16 / 20 classes by `split_seed`; ``cifar_fs`` and ``fc100``: the
-    published lists, which come with the program; or a JSON file with lists of class names.
+    published lists, which come with the program; ``cifar_fs_trainval``: the test classes of
+    ``cifar_fs``, and of its validation classes five for validation, the others for training; or a
+    JSON file with lists of class names.
 
     Args:
         data_root: folder of datasets.

@@ -85,6 +85,16 @@ def test_published_lists() -> None:
     assert {"baby", "bed", "bicycle"} <= set(split["test"])
 
 
+def test_more_classes_to_train_on() -> None:
+    folder = Path(room.__file__).parent / "splits"
+    names = ("cifar_fs", "cifar_fs_trainval")
+    one, more = (json.loads((folder / f"{name}.json").read_text()) for name in names)
+    assert sorted(more["test"]) == sorted(one["test"])
+    assert {*more["train"]} == {*one["train"], *one["val"]} - {*more["val"]}
+    assert [len({*more[split]}) for split in ("train", "val", "test")] == [75, 5, 20]
+    assert {*more["val"]} < {*one["val"]}
+
+
 def test_random_split_follows_its_seed(root: Path) -> None:
     def names(seed: int) -> tuple[str, ...]:
         return Cifar100(root, split_seed=seed).load().splits["test"].class_names
