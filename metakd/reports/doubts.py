@@ -52,7 +52,7 @@ def divergence(model: str, entry: Measurement) -> str:
         entry: the measurement.
     """
     if isinstance(entry, WholeMeasurement):
-        lost = f"its answers to {share(entry.diverged or 0.0)} of the test images are not finite"
+        lost = f"its answers to {share(entry.diverged or 0.0)} of the test examples are not finite"
         return f"{lost}; they count as wrong answers; lower {remedy(model, entry)}"
     words = f"{share(entry.diverged or 0.0)} of its {entry.shots}-shot tasks diverged"
     if entry.steps:

@@ -140,5 +140,5 @@ class WholeMeasurement(Measurement):
 
     @property
     def over(self) -> str:
-        """Return what the figure is over: ``10000 test images``; empty if it is not known."""
-        return f"{self.images} test images" if self.images else ""
+        """Return what the figure is over: ``10000 test examples``; empty if it is not known."""
+        return f"{self.images} test examples" if self.images else ""

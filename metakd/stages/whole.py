@@ -41,7 +41,7 @@ class WholeMeasurement(Measurement):
     state: str | None = None
 
     called: ClassVar[str] = "whole"
-    unit: ClassVar[str] = "test images"
+    unit: ClassVar[str] = "test examples"
 
     @cached_property
     def diverged(self) -> Tensor:
