@@ -10,7 +10,7 @@ import math
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,12 +50,14 @@ class TableFile:
         cells: by column name its cells, text; all columns of the same length.
         lines: the line of the file that each row begins at, or its number in an array.
         unnamed: columns without a name, which are left out.
+        of_dataset: `dataset.options` say how it is read, and messages may name them.
     """
 
     path: Path
     cells: dict[str, Sequence[str]]
     lines: Sequence[int]
     unnamed: int = 0
+    of_dataset: bool = True
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -107,7 +109,7 @@ class TableFile:
         """
         found = np.empty((len(self), len(columns)))
         for i, name in enumerate(columns):
-            cells = self.column(name, "dataset.options.columns")
+            cells = self.column(name, self._naming)
             for row, cell in enumerate(cells):
                 value = _number(cell)
                 if value is None or math.isinf(value):
@@ -116,18 +118,32 @@ class TableFile:
         empty = np.argwhere(np.isnan(found))
         if len(empty) and missing == "refuse":
             row, i = empty[0]
+            remedy = (
+                "type dataset.options.missing=mean, or leave such columns out by "
+                "dataset.options.columns"
+                if self.of_dataset
+                else "fill them in (a student trained with dataset.options.missing=mean takes them)"
+            )
             raise UserError(
-                f"{self._at(int(row), columns[i])} nothing, as in {len(empty)} cells: type "
-                "dataset.options.missing=mean, or leave such columns out by dataset.options.columns"
+                f"{self._at(int(row), columns[i])} nothing, as in {len(empty)} "
+                f"cell{'s' * (len(empty) > 1)}: {remedy}"
             )
         return found
+
+    @property
+    def _naming(self) -> str:
+        return "dataset.options.columns" if self.of_dataset else "the network expects it"
 
     def _at(self, row: int, column: str) -> str:
         return f"{self.path}, line {self.lines[row]}: in column '{column}' stands"
 
 
 def read_table_file(
-    path: Path, delimiter: str | None = None, encoding: str | None = None
+    path: Path,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    *,
+    of_dataset: bool = True,
 ) -> TableFile:
     """Read a CSV file with a header, a file with a JSON object a line, or an .npz file.
 
@@ -135,6 +151,7 @@ def read_table_file(
         path: of the file; what it is its ending says (.jsonl, .npz, any other: CSV).
         delimiter: between cells; None: what cuts the first line into most cells, of , ; tab |
         encoding: see `decoded`.
+        of_dataset: see `TableFile`.
 
     Raises:
         UserError: it is not there or cannot be read, or is no table.
@@ -148,20 +165,21 @@ def read_table_file(
             f"the table {path} is of a kind that is not read ({path.suffix}): save it as CSV"
         )
     if path.suffix.lower() == ".npz":
-        return _read_npz(path)
-    text = decoded(path, encoding)
+        return replace(_read_npz(path), of_dataset=of_dataset)
+    text = decoded(path, encoding, of_dataset=of_dataset)
     if path.suffix.lower() == ".jsonl":
-        return _read_json_lines(path, text)
-    return _read_csv(path, text, delimiter)
+        return replace(_read_json_lines(path, text), of_dataset=of_dataset)
+    return _read_csv(path, text, delimiter, of_dataset)
 
 
-def decoded(path: Path, encoding: str | None = None) -> str:
+def decoded(path: Path, encoding: str | None = None, *, of_dataset: bool = True) -> str:
     """Return the text of a file, without a byte order mark.
 
     Args:
         path: of the file.
         encoding: a name that Python knows (`cp1252`); None: UTF-16 where the file begins with its
             mark, else UTF-8.
+        of_dataset: see `TableFile`.
 
     Raises:
         UserError: it cannot be read, or is in another encoding; with the line.
@@ -181,9 +199,9 @@ def decoded(path: Path, encoding: str | None = None) -> str:
     except UnicodeError as error:
         start = getattr(error, "start", 0)
         line = content[:start].count(b"\n") + 1
+        other = ", or say what it is (dataset.options.encoding=cp1252)" if of_dataset else ""
         raise UserError(
-            f"{path}, line {line}: this is no {own.upper()} text: save it as UTF-8, or say what it "
-            "is (dataset.options.encoding=cp1252)"
+            f"{path}, line {line}: this is no {own.upper()} text: save it as UTF-8{other}"
         ) from error
 
 
@@ -218,7 +236,7 @@ def _cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _read_csv(path: Path, text: str, delimiter: str | None) -> TableFile:
+def _read_csv(path: Path, text: str, delimiter: str | None, of_dataset: bool) -> TableFile:
     csv.field_size_limit(_LONGEST)
     first = next((line for line in text.splitlines() if line.strip()), "")
     cut = delimiter or max(_DELIMITERS, key=lambda c: len(_cells(first, c)))
@@ -242,16 +260,17 @@ def _read_csv(path: Path, text: str, delimiter: str | None) -> TableFile:
     _check_header(path, header)
     for row, line in zip(rows[1:], lines[1:], strict=True):
         if len(row) != len(header):
+            other = ", or name the mark between cells (dataset.options.delimiter)"
             raise UserError(
                 f"{path}, line {line}: {len(row)} cells, and the first line names {len(header)} "
-                "columns: correct it, or name the mark between cells (dataset.options.delimiter)"
+                f"columns: correct it{other if of_dataset else ''}"
             )
     if len(rows) == 1:
         raise UserError(f"the table {path} holds no row below its header")
     cells: dict[str, Sequence[str]] = {
         name: [row[i] for row in rows[1:]] for i, name in enumerate(header) if name
     }
-    return TableFile(path, cells, lines[1:], unnamed=header.count(""))
+    return TableFile(path, cells, lines[1:], header.count(""), of_dataset)
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

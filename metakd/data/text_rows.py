@@ -91,7 +91,9 @@ def rows_of_table(
     ]
 
 
-def class_file(path: Path, text: str, label: str, encoding: str | None = None) -> TableFile:
+def class_file(
+    path: Path, text: str, label: str, encoding: str | None = None, *, of_dataset: bool = True
+) -> TableFile:
     """Return a file that holds a text of one class in each line, as a table; blank lines are none.
 
     Args:
@@ -99,11 +101,12 @@ def class_file(path: Path, text: str, label: str, encoding: str | None = None) -
         text: what the column of texts is called.
         label: likewise of classes.
         encoding: see `decoded`.
+        of_dataset: see `TableFile`.
 
     Raises:
         UserError: as `decoded`, or it holds no text.
     """
-    lines = decoded(path, encoding).split("\n")
+    lines = decoded(path, encoding, of_dataset=of_dataset).split("\n")
     found = [number for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise UserError(f"{path}: it holds no text: put one into each line, or remove the file")

@@ -70,7 +70,7 @@ def _files(place: Path) -> list[Path]:
 
 def _rows(path: Path, text: str) -> list[TextRow]:
     if path.suffix.lower() in ENDINGS:
-        table = class_file(path, text, "")
+        table = class_file(path, text, "", of_dataset=False)
     else:
-        table = read_table_file(path)
+        table = read_table_file(path, of_dataset=False)
     return rows_of_table(table, text, [""] * len(table.lines), SETTING)

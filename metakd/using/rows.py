@@ -26,7 +26,7 @@ def example_rows(path: Path, wanted: FeaturePreprocessing) -> dict[str, list[NDA
     Raises:
         UserError: no such file, a missing column, a row without a class, a cell that is no number.
     """
-    table = read_table_file(path)
+    table = read_table_file(path, of_dataset=False)
     names = table.column(wanted.label, "the column of classes")
     found: dict[str, list[NDArray]] = {}
     for line, name, row in zip(table.lines, names, _numbers(table, wanted), strict=True):
@@ -44,7 +44,7 @@ def asked_rows(paths: Sequence[Path], wanted: FeaturePreprocessing) -> list[Aske
     """
     asked: list[Asked] = []
     for path in paths:
-        table = read_table_file(path)
+        table = read_table_file(path, of_dataset=False)
         known = table.cells.get(wanted.label, [""] * len(table))
         for line, name, row in zip(table.lines, known, _numbers(table, wanted), strict=True):
             truth = class_name(name.strip()) or None

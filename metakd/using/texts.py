@@ -111,9 +111,9 @@ def _tables(place: Path, wanted: TextPreprocessing) -> list[TableFile]:
     else:
         raise UserError(f"{place}: there is no such file or folder of texts")
     return [
-        class_file(path, wanted.text, wanted.label)
+        class_file(path, wanted.text, wanted.label, of_dataset=False)
         if path.suffix.lower() in ENDINGS
-        else read_table_file(path)
+        else read_table_file(path, of_dataset=False)
         for path in paths
     ]
 

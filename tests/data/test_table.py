@@ -155,7 +155,7 @@ MANY = "\n".join(f"{i}.5,{i * i},{n}" for n in "pqrstu" for i in range(3))
         ("a,a,label\n1,2,x\n", {}, "two columns called 'a': rename one"),
         ("a,b,label\n1,2\n", {}, "line 2: 2 cells, and the first line names 3 columns"),
         ("a,b,lable\n1,2,x\n", {}, "no column 'label'.*Did you mean 'lable'"),
-        (f"a,b,label\n{MANY}\n,3,p", {}, "line 20: in column 'a' stands nothing, as in 1 cells"),
+        (f"a,b,label\n{MANY}\n,3,p", {}, "line 20: in column 'a' stands nothing, as in 1 cell:"),
         (f"a,b,label\n{MANY}\n1;5,3,p", {}, "line 20: in column 'a' stands '1;5', which is no"),
         (f'a,b,label\n{MANY}\n"1,5",3,p', {}, "write decimals with a point"),
         (f"a,b,label\n{MANY}\n1e999,3,p", {}, "'1e999', which is not finite"),
