@@ -74,17 +74,20 @@ class Table(LabelledTable):
         number = {name: i for i, name in enumerate(names)}
         labels = torch.tensor([number[name] for name in names_of_rows], dtype=torch.int64)
         tests = self._tests(tables)
+        held_out = hold_out(labels, self._seed) if tests is None else torch.tensor(tests)
         prepared = by_class(
             self.name,
             torch.from_numpy(np.concatenate(rows)),
             labels,
             names,
             class_lists,
-            held_out=hold_out(labels, self._seed) if tests is None else torch.tensor(tests),
+            held_out=held_out,
         )
         reading = FeatureReading(columns, self._file.label, self._missing)
         places = [f"{table.path}, line {line}" for _, table in tables for line in table.lines]
         repeated = _repeated(np.concatenate(rows), names_of_rows, places)
+        if self.by_examples:
+            repeated = _learned(np.concatenate(rows), held_out.tolist(), places)
         notes = [*notes, *more, *repeated, *_constant(prepared, columns)]
         said = tuple(f"dataset table: {line}" for line in notes)
         return replace(prepared, reading=reading, notes=said)
@@ -143,6 +146,27 @@ def _repeated(rows: NDArray, names: Sequence[str], places: Sequence[str]) -> lis
     return [
         f"{many} another of the class ({places_said}): a task may show a row and ask about it; "
         "keep one of each if they are copies"
+    ]
+
+
+def _learned(rows: NDArray, held_out: Sequence[bool], places: Sequence[str]) -> list[str]:
+    """Return a line about test rows of a whole dataset whose numbers are those of training rows."""
+    learned: dict[bytes, int] = {}
+    for i, row in enumerate(rows):
+        if not held_out[i]:
+            learned.setdefault(row.tobytes(), i)
+    known = [
+        (learned[row.tobytes()], i)
+        for i, row in enumerate(rows)
+        if held_out[i] and row.tobytes() in learned
+    ]
+    if not known:
+        return []
+    places_said = " and ".join(places[i] for i in known[0])
+    many = f"{len(known)} test rows equal" if len(known) > 1 else "1 test row equals"
+    return [
+        f"{many} a training row ({places_said}): figures count what was learned; leave out one of "
+        "each if they are copies"
     ]
 
 

@@ -89,6 +89,17 @@ def test_episodes_still_want_other_classes_in_each_split(tmp_path: Path) -> None
     assert table.cache_key() != before
 
 
+def test_test_rows_that_are_training_rows_are_said(tmp_path: Path) -> None:
+    folder = written(tmp_path / "a", {"train": 4, "test": 3})
+    table = Table(tmp_path, folder=str(folder))
+    assert not any("training row" in line for line in loaded(table).notes)
+    with (folder / "test.csv").open("a") as file:
+        file.write((folder / "train.csv").read_text().splitlines()[2] + "\n")
+    (line,) = (line for line in loaded(table).notes if "training row" in line)
+    assert "1 test row equals a training row" in line
+    assert f"{folder / 'train.csv'}, line 3 and {folder / 'test.csv'}, line 11" in line
+
+
 def test_a_run_is_tested_on_the_files_own_test_rows(tmp_path: Path) -> None:
     folder = written(tmp_path / "a", {"train": 10, "test": 7})
     found = metakd.train(
