@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from metakd.comparing.columns import differing
 from metakd.comparing.compare import Comparison
 from metakd.comparing.episodes import EpisodesError, figures_by_task
 from metakd.comparing.gather import Run
@@ -27,6 +28,9 @@ EFFECTS: Mapping[EffectName, Mapping[Parts, int]] = {
     "both": {"fused": 1, "plain": -1},
 }
 """The effects, as weights of the ablations' figures; p is corrected for their number."""
+
+ABLATED = ("algorithm", "distill")
+"""Groups in which the ablations differ."""
 
 ON_TOP: Mapping[EffectName, Mapping[Parts, int]] = {
     "meta-learning on top of distillation": {"fused": 1, "distillation only": -1},
@@ -91,7 +95,7 @@ def ablation(
         for k in shots:
             for name, weights in family.items():
                 try:
-                    effect = _effect(name, weights, rows, k, figures)
+                    effect = _effect(name, weights, rows, k, comparison.model, figures)
                 except EpisodesError as error:
                     notes.append(f"{name}, {k}-shot: {error}")
                     continue
@@ -100,9 +104,15 @@ def ablation(
             n = len(e.seeds) if len(e.seeds) > 1 else e.tasks
             half = widened(e.ci95, n, factor)
             effects.append(e.model_copy(update={"p_adjusted": p, "ci95_adjusted": half}))
-    teachers = {run.info.teacher for row in rows.values() for run in row} - {None}
+    runs = [run for row in rows.values() for run in row]
+    teachers = {run.info.teacher for run in runs} - {None}
     if len(teachers) > 1:
         notes.append(f"these runs had {len(teachers)} different teachers, not one")
+    further = [key for key in differing(runs) if key.partition(".")[0] not in ABLATED]
+    if further:
+        notes.append(
+            f"these runs differ in {', '.join(further)}, too, so that an effect is also one of that"
+        )
     return Ablation(rows, tuple(effects), algorithm, distill, tuple(dict.fromkeys(notes)))
 
 
@@ -156,6 +166,7 @@ def _effect(
     weights: Mapping[Parts, int],
     rows: Mapping[Parts, Row],
     shots: int,
+    model: str,
     figures: Any,
 ) -> EffectRecord | None:
     """Return the weighted sum of the ablations' figures, not corrected; None if one is missing."""
@@ -177,8 +188,12 @@ def _effect(
         sums, seeds = sums[:1], seeds[:1]
     if not sums:
         return None
-    over = [sum(one) / len(one) for one in sums] if len(sums) > 1 else sums[0]
-    mean, half, p = paired_test(over)
+    step = next(iter(rows.values()))[0].headlines[model][shots].step_of_a_task
+    over = sums[0]
+    if len(sums) > 1:
+        step /= len(sums[0])
+        over = [sum(one) / len(one) for one in sums]
+    mean, half, p = paired_test(over, step if any(map(any, sums)) else 0.0)
     return EffectRecord(
         effect=name,
         shots=shots,

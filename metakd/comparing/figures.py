@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from metakd.comparing.gather import Run
 from metakd.comparing.pairing import Row
 from metakd.reports.statistics import over_seeds
+from metakd.runs.records import Measurement
 from metakd.runs.records_compare import CostName
 
 __all__ = [
@@ -74,11 +75,18 @@ def figure_of(row: Row, model: str, shots: int) -> Figure | None:
         return None
     first = {run.network(model): i for i, run in reversed([*enumerate(row)])}
     values = [values[i] for i in sorted(first.values())]
-    if len(values) == 1 or len({(e.value, e.ci95) for e in found}) == 1:
+    if len(values) == 1 or _are_one(row, found, model):
         return Figure(measure, values[0], found[0].ci95, None, 1)
-    mean, half = over_seeds(values)
+    mean, half = over_seeds(values, min(entry.step for entry in found))
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
     return Figure(measure, mean, half, deviation, len(values))
+
+
+def _are_one(row: Row, found: Sequence[Measurement], model: str) -> bool:
+    """Tell whether all figures of a row's runs are the same: the seed decided nothing."""
+    if len({(entry.value, entry.ci95) for entry in found}) > 1:
+        return False
+    return len({run.figures(model) for run in row}) == 1
 
 
 def diverged_of(row: Row, model: str, shots: int) -> float:

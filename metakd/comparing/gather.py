@@ -119,6 +119,15 @@ class Run:
         """Return what tells a model's network from others; several runs can share a teacher."""
         return (self.info.teacher or self) if model == "teacher" else self
 
+    def figures(self, model: str) -> Hashable:
+        """Return all that was measured of a model's answers; equal only of the same network.
+
+        A single accuracy can be equal by chance: it is a count.
+        """
+        found = self.results.models.get(model) if self.results else None
+        kept = {"fewshot_all", "whole_all", "by_group", "calibration", "validated"}
+        return None if found is None else found.model_dump_json(include=kept)
+
     def cost(self, model: str, name: str) -> float | None:
         """Return a cost of one of the run's models; None if it was not measured."""
         measured = self.results.models.get(model) if self.results else None

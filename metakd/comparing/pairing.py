@@ -34,6 +34,7 @@ class Pair:
         half: half-width of its 95 % t interval over tasks, not corrected.
         p: Student's, two-sided.
         p_adjusted: corrected for the number of pairs (Holm).
+        step: the smallest amount by which such a difference can change; 0: any.
     """
 
     run: Run
@@ -45,6 +46,7 @@ class Pair:
     half: float
     p: float
     p_adjusted: float
+    step: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def pair_rows(
             except EpisodesError as error:
                 apart.append(Apart((*row, *baseline), str(error)))
                 continue
-            found.append(_over_seeds(row, baseline, _unlike(pairs, read)))
+            found.append(_over_seeds(row, baseline, _unlike(pairs, model, read)))
     return _corrected(found), apart
 
 
@@ -186,14 +188,17 @@ def _networks(matched: Sequence[tuple[Run, Run]], model: str) -> Iterable[tuple[
     return found.values()
 
 
-def _unlike(pairs: tuple[Pair, ...], read: Reader) -> tuple[Pair, ...]:
-    """Return the pairs; the first alone if all have the same figure of every task.
+def _unlike(pairs: tuple[Pair, ...], model: str, read: Reader) -> tuple[Pair, ...]:
+    """Return the pairs; the first alone if all have the same figures, also of every task.
 
     Then the seed decided nothing (networks that were not trained, say), and what is over seeds
     would have no spread.
     """
     figures = [(read(p.run, p.shots), read(p.baseline, p.shots)) for p in pairs]
-    return pairs[:1] if all(one == figures[0] for one in figures) else pairs
+    if any(one != figures[0] for one in figures):
+        return pairs
+    known = {(p.run.figures(model), p.baseline.figures(model)) for p in pairs}
+    return pairs[:1] if len(known) == 1 else pairs
 
 
 def _reader(model: str) -> Reader:
@@ -217,9 +222,13 @@ def _reader(model: str) -> Reader:
 def _pair(run: Run, baseline: Run, model: str, shots: int, read: Reader) -> Pair:
     mine, other = read(run, shots), read(baseline, shots)
     shared = _shared(run, mine, other)
-    mean, half, p = paired_test([mine[task] - other[task] for task in shared])
-    measure = run.headlines[model][shots].measure
-    return Pair(run, baseline, shots, measure, len(shared), mean, half, p, p)
+    entry = run.headlines[model][shots]
+    differences = [mine[task] - other[task] for task in shared]
+    step = entry.step_of_a_task
+    # The same answers everywhere are no coincidence.
+    mean, half, p = paired_test(differences, step if any(differences) else 0.0)
+    count = len(shared)
+    return Pair(run, baseline, shots, entry.measure, count, mean, half, p, p, step / count)
 
 
 def _shared(run: Run, mine: Mapping[int, float], other: Mapping[int, float]) -> list[int]:
@@ -234,7 +243,9 @@ def _over_seeds(row: Row, baseline: Row, pairs: tuple[Pair, ...]) -> RowPair:
     if len(pairs) == 1:
         mean, half, p = pairs[0].difference, pairs[0].half, pairs[0].p
     else:
-        mean, half, p = paired_test([pair.difference for pair in pairs])
+        differ = any(pair.difference or pair.half for pair in pairs)
+        step = min(pair.step for pair in pairs) if differ else 0.0
+        mean, half, p = paired_test([pair.difference for pair in pairs], step)
     return RowPair(row, baseline, pairs, mean, half, p, p)
 
 

@@ -51,33 +51,40 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, fl
     return mean_ci95([float(x) - float(y) for x, y in zip(a, b, strict=True)])
 
 
-def over_seeds(differences: Sequence[float]) -> tuple[float, float]:
+def over_seeds(differences: Sequence[float], step: float = 0.0) -> tuple[float, float]:
     """Return the mean over seeds and its half-width t · s / √n (t = 4.30 for three seeds).
+
+    Figures that are counts, as of right answers, can be equal by chance, and an interval of width 0
+    would say that other seeds could not differ. s is then half a step.
 
     Args:
         differences: each seed's mean paired difference, at least two. Tasks are not pooled.
+        step: the smallest amount by which two of them can differ; 0: any.
 
     Raises:
         ValueError: fewer than two seeds.
     """
     mean, deviation = _mean_deviation(differences)
     n = len(differences)
+    if deviation < 1e-6 * step:  # all the same, but for rounding
+        deviation = step / 2
     return mean, t_quantile(n - 1) * deviation / math.sqrt(n)
 
 
-def paired_test(differences: Sequence[float]) -> tuple[float, float, float]:
+def paired_test(differences: Sequence[float], step: float = 0.0) -> tuple[float, float, float]:
     """Return the mean, the half-width t · s / √n of its 95 % interval, and Student's p.
 
-    p is two-sided, for a true mean of 0. Differences that are all the same have no spread: p is
-    then 1 if they are 0, else 0.
+    p is two-sided, for a true mean of 0. Differences that are all the same, without a `step`, have
+    no spread: p is then 1 if they are 0, else 0.
 
     Args:
         differences: one figure a task, or a seed; at least two.
+        step: as in `over_seeds`.
 
     Raises:
         ValueError: fewer than two.
     """
-    mean, half = over_seeds(differences)
+    mean, half = over_seeds(differences, step)
     n = len(differences)
     if half == 0.0:
         return mean, half, 1.0 if mean == 0.0 else 0.0

@@ -119,6 +119,20 @@ class Measurement(Measured):
         """Return the accuracy or the error; None if there is no figure."""
         return self.mse if self.accuracy is None else self.accuracy
 
+    @property
+    def step_of_a_task(self) -> float:
+        """Return the smallest difference of two accuracies of one task; 0 if that is not known.
+
+        Of errors any difference is possible: 0, too.
+        """
+        answers = (self.ways or 0) * (self.queries or 0)
+        return 1 / answers if self.accuracy is not None and answers else 0.0
+
+    @property
+    def step(self) -> float:
+        """Return the smallest difference of two such accuracies; 0 if that is not known."""
+        return self.step_of_a_task / self.tasks if self.tasks else 0.0
+
 
 class WholeMeasurement(Measurement):
     """Accuracy on the test images of a whole dataset, over all its classes (`task=classes`)."""
@@ -137,6 +151,16 @@ class WholeMeasurement(Measurement):
     state: Maybe[State] = None
     """Of the network: as the last epoch left it, or where validation was best; absent for one that
     the run did not train."""
+
+    @property
+    def step_of_a_task(self) -> float:
+        """Return the same of one image, which is right or wrong."""
+        return 1.0
+
+    @property
+    def step(self) -> float:
+        """Return the smallest difference of two such accuracies; 0 if that is not known."""
+        return 1 / self.images if self.images else 0.0
 
     @property
     def over(self) -> str:

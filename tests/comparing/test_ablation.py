@@ -225,6 +225,38 @@ def test_two_teachers_are_said(made_up: Made, tmp_path: Path) -> None:
     assert it.notes == ("these runs had 2 different teachers, not one",)
 
 
+def test_further_differences_are_said(made_up: Made, tmp_path: Path) -> None:
+    """As of a multirun that was resumed with another setting (`resume_changed=true`)."""
+    parts = {}
+    for part, (algorithm, distill) in CHOICES.items():
+        settings = {"algorithm.name": algorithm, "distill.name": distill}
+        settings |= {"meta_train.iterations": 300 if part == "fused" else 200}
+        parts[made_up(tmp_path / part, settings=settings)] = part
+    it = ablation(compare(list(parts)), parts, "protonet", "kd")
+    assert it.notes == (
+        "these runs differ in meta_train.iterations, too, so that an effect is also one of that",
+    )
+
+
+def test_an_effect_that_is_the_same_by_chance(made_up: Made, tmp_path: Path) -> None:
+    """Of two seeds with other tasks right: p is not 0."""
+    parts = {}
+    for part in ("plain", "meta only"):
+        for seed in (0, 1):
+            tasks = [0.4, 0.6] if part == "plain" else [0.5 + 0.2 * seed, 0.7 - 0.2 * seed]
+            path = made_up(
+                tmp_path / f"{part} {seed}",
+                {"student": {1: tasks}},
+                seed=seed,
+                settings={"algorithm.name": CHOICES[part][0], "distill.name": "none"},
+            )
+            parts[path] = part
+    (effect,) = ablation(compare(list(parts)), parts, "protonet", "kd").effects
+    assert (effect.difference, effect.seeds) == (pytest.approx(0.1), [0, 1])
+    # s is half of one answer in 150.
+    assert effect.p == pytest.approx(1 - 2 / math.pi * math.atan(30 * math.sqrt(2)), rel=1e-5)
+
+
 def test_other_tasks_are_left_out(made_up: Made, tmp_path: Path) -> None:
     parts = {}
     for part, (algorithm, distill) in CHOICES.items():

@@ -354,3 +354,18 @@ def test_seeds_that_decide_nothing_are_one_network(made_up: Made, tmp_path: Path
     assert figures[1].half == pytest.approx(1.96 * 0.05)
     (note,) = (note for note in found.notes if "decided nothing" in note)
     assert note.startswith("3 runs of different seeds have the same figures ('0.1_1' …)")
+
+
+def test_equal_accuracies_of_different_networks_are_several(made_up: Made, tmp_path: Path) -> None:
+    """An accuracy is a count: that of one number of shots can be the same by chance."""
+    for seed in (0, 1):
+        figures = {"student": {1: [0.5, 0.6], 5: [0.7, 0.8 + 0.1 * seed]}}
+        made_up(tmp_path / str(seed), figures, seed=seed)
+    found = compare([tmp_path])
+    (row,) = found.comparable[0].rows
+    figure = figure_of(row, "student", 1)
+    assert figure is not None
+    assert (figure.mean, figure.seeds) == (pytest.approx(0.55), 2)
+    # Two tasks of 75 answers: s is half of one in 150.
+    assert figure.half == pytest.approx(12.7062 / 300 / math.sqrt(2), rel=1e-5)
+    assert not any("decided nothing" in note for note in found.notes)

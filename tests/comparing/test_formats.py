@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -314,8 +315,10 @@ def test_json(found: Comparison, folder: Path) -> None:
         (f"0.2_{s}", f"0.1_{s}") for s in (0, 1, 2)
     ]
     assert [p["difference"] for p in content["pairs"]] == pytest.approx([0.1, 0.2, 0.3])
-    # Every task of a pair has the same difference: no spread, p = 0.
-    assert [p["p_adjusted"] for p in content["pairs"]] == pytest.approx([0, 0, 0], abs=1e-9)
+    # Both tasks of a pair have the same difference: s is half an answer of 75, and the smallest p,
+    # 1 - 2/π · atan(0.3 · 150 · √2), is multiplied by 3, which is more than twice the next one.
+    p = 3 * (1 - 2 / math.pi * math.atan(45 * math.sqrt(2)))
+    assert [one["p_adjusted"] for one in content["pairs"]] == pytest.approx([p] * 3, rel=1e-6)
     (pair,) = content["group_pairs"]
     assert (pair["over"], pair["seeds"], pair["tasks"]) == ("seeds", [0, 1, 2], 2)
     (apart,) = content["not_comparable"]

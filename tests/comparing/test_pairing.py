@@ -200,6 +200,13 @@ def test_seeds_that_decide_nothing(run: Callable[..., Run]) -> None:
     pair = only(pair_rows([(row, base)], "student", [1]))
     assert not pair.is_over_seeds
     assert (pair.half, pair.p) == (pytest.approx(HALF, abs=1e-6), pytest.approx(P, abs=1e-12))
+    # Seeds of which the mean differences alone are the same do decide something.
+    shifted = (run("s0", A, seed=0), run("s1", [*A[1:], A[0]], seed=1))
+    pair = only(pair_rows([(shifted, base[:2])], "student", [1]))
+    # s is half of one answer in 300: t = 0.15 · 600 · √2.
+    assert pair.is_over_seeds
+    assert pair.half == pytest.approx(12.7062 / 600 / math.sqrt(2), rel=1e-5)
+    assert pair.p == pytest.approx(1 - 2 / math.pi * math.atan(90 * math.sqrt(2)), rel=1e-6)
     # One whose seeds do decide something has its spread over them.
     others = tuple(run(f"c{seed}", [*A[:-1], 0.1 * seed], seed=seed) for seed in range(3))
     assert only(pair_rows([(others, base)], "student", [1])).is_over_seeds

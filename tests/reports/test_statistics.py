@@ -100,6 +100,15 @@ def test_differences_without_spread() -> None:
         paired_test([0.5])
 
 
+def test_counts_that_are_equal_by_chance() -> None:
+    """Two seeds with one difference, of figures that go by steps of 0.02: s is 0.01."""
+    mean, half, p = paired_test([0.5, 0.5 + 1e-16], 0.02)
+    assert (mean, half) == (0.5, pytest.approx(12.7062 * 0.01 / math.sqrt(2), rel=1e-6))
+    assert p == pytest.approx(1 - 2 / math.pi * math.atan(0.5 / 0.01 * math.sqrt(2)))
+    assert over_seeds([0.5, 0.5], 0.02) == (mean, half)
+    assert paired_test([0.1, 0.3], 0.02) == paired_test([0.1, 0.3])
+
+
 def test_t_probabilities_in_closed_form() -> None:
     for t in (0.0, 0.3, 1.0, 5.0, 1e6):
         assert t_probability(t, 1) == pytest.approx(1 - 2 / math.pi * math.atan(t), rel=1e-9)
