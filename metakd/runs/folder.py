@@ -38,6 +38,10 @@ PER_CLASS_COLUMNS = ("model", "class", "accuracy", "answers")
 """Columns of per_class.csv."""
 
 
+REMAINS = ("metrics.jsonl", "results.json", "episodes.csv")
+"""Files that only a run has written."""
+
+
 class RunFolder:
     """The files of one run (docs/run_folder.md).
 
@@ -71,6 +75,7 @@ class RunFolder:
             chosen = make_unique(path) if unique else path
             chosen.mkdir(parents=True, exist_ok=True)
             run = cls(chosen)
+            run._refuse_remains()
             run._claim()
             run.lock()
             run.checkpoints.mkdir(exist_ok=True)
@@ -90,6 +95,15 @@ class RunFolder:
                 "with output_root=… or hydra.run.dir=…"
             ) from error
         return run
+
+    def _refuse_remains(self) -> None:
+        """Refuse a folder in which a run has lost its run.json: its files would be mixed up."""
+        left = [name for name in REMAINS if (self.path / name).exists()]
+        if left and not (self.path / "run.json").exists():
+            raise UserError(
+                f"'{self.path}' holds {left[0]} of a run whose run.json is missing; choose "
+                "another hydra.run.dir, or remove the folder"
+            )
 
     def _claim(self) -> None:
         """Write a first run.json, which must not exist: of two processes only one succeeds."""
@@ -242,10 +256,12 @@ class RunFolder:
         path = self.path / "results.json"
         if not path.exists():
             status = self.read_run().status
-            raise UserError(
-                f"run '{self.path}' has no results (status {status}); "
-                "name a finished one, or train again"
-            )
+            remedy = "name a finished one, or train again"
+            if status == "finished":
+                remedy = (
+                    f"its results.json is missing: measure it again (metakd evaluate), or {remedy}"
+                )
+            raise UserError(f"run '{self.path}' has no results (status {status}); {remedy}")
         return read_file(path, Results)
 
     def read_config(self) -> dict[str, Any]:

@@ -151,7 +151,9 @@ def command_for(search: Search, trial: Tried) -> str:
     ]
     first = search.base.config.seed + 1
     seeds = ",".join(str(first + i) for i in range(SEEDS))
-    return " ".join(["metakd train -m", *map(shlex.quote, words), f"seed={seeds}"])
+    folder = search.base.config_dir  # choices of one's own are there
+    own = [] if folder is None else ["--config-dir", shlex.quote(str(folder))]
+    return " ".join(["metakd train -m", *own, *map(shlex.quote, words), f"seed={seeds}"])
 
 
 def _goodness(trial: Tried, objective: str, i: int) -> float:

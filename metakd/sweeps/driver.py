@@ -23,7 +23,7 @@ from metakd.sweeps.pool import Ended, Pool, gpus, shares
 from metakd.sweeps.state import Job, Sweep, is_outside, merged
 from metakd.sweeps.watch import run_info
 
-__all__ = ["Driver", "Source", "command_of", "is_done", "outlook"]
+__all__ = ["Driver", "Source", "command_of", "is_done", "outlook", "why_damaged"]
 
 POLL_S = 0.1
 LOOK_S = 1.0
@@ -202,6 +202,12 @@ class Driver:
             job.status = "running"
             self._foreign.append(job)
             return True
+        if state == "damaged":
+            self._left.remove(job)
+            job.status, job.pid = "failed", None
+            job.reason = why_damaged(self.sweep.run_folder(job))
+            self._over(job, board)
+            return True
         slot = self.pool.free()
         assert slot is not None
         again = state == "resume"
@@ -288,7 +294,8 @@ def outlook(sweep: Sweep, job: Job) -> str:
     """Return what a job needs, according to its folder and not to its recorded status.
 
     Returns:
-        `new`, `resume`, `finished`, or `busy`: a process that an earlier sweep left is at work.
+        `new`, `resume`, `finished`, `damaged`: it finished, but has no results (any more); or
+        `busy`: a process that an earlier sweep left is at work.
     """
     if _lives(job):
         return "busy"
@@ -307,14 +314,27 @@ def outlook(sweep: Sweep, job: Job) -> str:
         if not kept and not (folder / "results.json").exists():
             (folder / "run.json").unlink()  # killed before it wrote run.json
             return "new"
-        return "finished" if is_done(folder) else "resume"
+        if run_info(folder).status != "finished":
+            return "resume"
+        return "finished" if why_damaged(folder) is None else "damaged"
     finally:
         run.unlock()
 
 
 def is_done(folder: Path) -> bool:
-    """Tell whether the run in `folder` is finished."""
-    return run_info(folder).status == "finished" and (folder / "results.json").exists()
+    """Tell whether the run in `folder` is finished, and its results can be read."""
+    return run_info(folder).status == "finished" and why_damaged(folder) is None
+
+
+def why_damaged(folder: Path) -> str | None:
+    """Return why a finished run has no results, and what to do; None if it has them."""
+    try:
+        RunFolder(folder).read_results()
+    except UserError as error:
+        there = (folder / "results.json").exists()
+        why = str(error) if there else f"'{folder}' finished, but its results.json is missing"
+        return f"{why}; remove that folder, and the job is done again"
+    return None
 
 
 def _lives(job: Job) -> bool:

@@ -47,6 +47,15 @@ def test_an_exact_folder_is_used_but_never_taken_from_another_run(tmp_path: Path
     assert (tmp_path / "mine" / "notes.txt").read_text() == "kept"
 
 
+def test_a_run_that_lost_its_run_json_is_not_mixed_with_another(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(
+        UserError, match=r"holds metrics\.jsonl of a run whose run\.json is missing"
+    ):
+        RunFolder.create(tmp_path, unique=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
 @pytest.mark.parametrize("unique", [True, False])
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, unique: bool) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -205,7 +214,10 @@ def test_what_was_not_measured_is_absent_from_the_results(run: RunFolder) -> Non
 
 
 def test_a_run_without_results_says_how_to_get_them(run: RunFolder) -> None:
-    with pytest.raises(UserError, match=r"has no results .*train again"):
+    with pytest.raises(UserError, match=r"has no results .*name a finished one, or train again"):
+        run.read_results()
+    run.finish("finished")
+    with pytest.raises(UserError, match=r"results\.json is missing: measure it again"):
         run.read_results()
 
 

@@ -154,3 +154,10 @@ def test_the_line_that_trains_the_best() -> None:
     assert command_for(search, tried) == (
         "metakd train -m 'name='\"'\"'a b'\"'\"'' student.width=16 distill=kd seed=5,6,7"
     )
+
+
+def test_that_line_names_the_folder_of_one_s_own_choices(tmp_path: Path) -> None:
+    search = plan(Recipe("mine", {}, {}, {}, {"student.width": {"choices": [8, 16]}}), [],
+                  str(tmp_path))  # fmt: skip
+    line = command_for(search, Tried(0, (0.5,), None, {"student.width": 16}))
+    assert line == f"metakd train -m --config-dir {tmp_path} student.width=16 seed=1,2,3"

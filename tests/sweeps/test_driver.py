@@ -175,9 +175,31 @@ def test_what_is_to_be_done_is_seen_in_the_folder(tmp_path: Path) -> None:
     (folder / ".hydra").mkdir()
     (folder / ".hydra" / "config.yaml").touch()
     (folder / "run.json").write_text('{"schema": 1, "status": "finished"}')
-    assert outlook(sweep, job) == "resume"
-    (folder / "results.json").write_text("{}")
+    assert outlook(sweep, job) == "damaged"  # somebody has removed its results since
+    (folder / "results.json").write_text('{"schema": 1, "student": {')
+    assert outlook(sweep, job) == "damaged"
+    (folder / "results.json").write_text('{"schema": 1, "student": {}}')
     assert outlook(sweep, job) == "finished"
+
+
+@pytest.mark.parametrize(
+    ("results", "why"), [(None, "results.json is missing"), ('{"schema": 1, "stu', "no JSON")]
+)
+def test_a_finished_job_without_usable_results_is_no_success(
+    results: str | None, why: str, tmp_path: Path, stand_in: Path
+) -> None:
+    sweep = sweep_of(tmp_path, "go", "go")
+    assert carry_out(sweep, stand_in) == 0
+    file = tmp_path / "0" / "results.json"
+    file.unlink()
+    if results is not None:
+        file.write_text(results)
+    again = Sweep.load(tmp_path)
+    assert carry_out(again, stand_in) == 1
+    assert [job.status for job in again.jobs] == ["failed", "finished"]
+    assert why in str(again.jobs[0].reason)
+    assert str(again.jobs[0].reason).endswith("remove that folder, and the job is done again")
+    assert began(tmp_path) == ["0 new", "1 new"]  # nothing was run again
 
 
 def test_command_lines(tmp_path: Path) -> None:
