@@ -82,17 +82,25 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError("--json and --markdown are mutually exclusive")
     shots = shots_of(asked.shots)
     with _aside(asked.json or asked.markdown):
-        status, sweep = carried_out(asked.overrides, asked.config_dir)
+        status, sweep = carried_out(asked.overrides, asked.config_dir, shots)
     _report(sweep, shots, "json" if asked.json else "markdown" if asked.markdown else "")
     return status
 
 
-def multirun_of(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
+def multirun_of(
+    overrides: Sequence[str], config_dir: str | None = None, shots: Sequence[int] = ()
+) -> list[str]:
     """Return the arguments of `metakd train -m` that run the ablation of these settings.
+
+    Args:
+        overrides: what was typed.
+        config_dir: the user's own configuration folder.
+        shots: on which the runs are to be compared; none: those of the tasks.
 
     Raises:
         UserError: `algorithm=supervised` or `distill=none`, which leave nothing to ablate;
-            several values of anything but the seed; settings that cannot be composed.
+            several values of anything but the seed; settings that cannot be composed; shots that
+            would not be measured.
     """
     from metakd.config.compose import compose
     from metakd.config.overrides import parse
@@ -123,6 +131,14 @@ def multirun_of(overrides: Sequence[str], config_dir: str | None = None) -> list
             f"distill={distill}: there is no distillation to ablate; type another one, such as "
             "distill=kd"
         )
+    measured = {composed.config.task.shots, *composed.config.evaluate.shots}
+    missing = sorted(set(shots) - measured)
+    if missing:
+        there, both = (sorted(found) for found in (measured, {*measured, *missing}))
+        raise UserError(
+            f"--shots {missing[0]}: the runs are evaluated with {', '.join(map(str, there))}; "
+            f"type evaluate.shots=[{','.join(map(str, both))}], too"
+        )
     # The seed varies slowest: all four of a seed are there before the next one begins.
     words = [] if "seed" in typed else [SEEDS]
     words += sorted((w for w in overrides if not _is_own(w)), key=lambda w: w[:5] != "seed=")
@@ -138,7 +154,9 @@ def _is_own(word: str) -> bool:
     return word.startswith(("algorithm=", "distill="))
 
 
-def carried_out(overrides: Sequence[str], config_dir: str | None) -> tuple[int, Sweep]:
+def carried_out(
+    overrides: Sequence[str], config_dir: str | None, shots: Sequence[int] = ()
+) -> tuple[int, Sweep]:
     """Run what is to be run; return the exit status, and what became of each job."""
     from metakd.cli.train import resumed
     from metakd.sweeps.driver import Driver
@@ -153,7 +171,7 @@ def carried_out(overrides: Sequence[str], config_dir: str | None) -> tuple[int, 
             _choices(Sweep.load(folder))
             status = go_on(folder, rest, config_dir, changed)
             return status, Sweep.load(folder)
-    sweep = begun(multirun_of(overrides, config_dir), config_dir)
+    sweep = begun(multirun_of(overrides, config_dir, shots), config_dir)
     try:
         return Driver(sweep).carry_out(), sweep
     finally:

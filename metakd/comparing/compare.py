@@ -16,7 +16,7 @@ from metakd.comparing.frame import Frame, frame_of, obstacles
 from metakd.comparing.gather import Run, gather
 from metakd.comparing.pairing import Apart, Row, RowPair, pair_rows
 from metakd.errors import UserError
-from metakd.runs.records import Model, shots_word
+from metakd.runs.records import NO_SHOTS, Model, shots_word
 from metakd.runs.records_compare import CostName
 
 __all__ = [
@@ -110,7 +110,8 @@ def compare(
         grouped: group runs that differ only in the seed.
 
     Raises:
-        UserError: a path that does not exist, no run, a baseline without figures.
+        UserError: a path that does not exist, no run, a baseline without figures, or shots that no
+            run was evaluated with.
     """
     runs, notes = gather(paths)
     chosen = None
@@ -119,6 +120,7 @@ def compare(
     finished = [run for run in runs if run.results is not None]
     frames = {run: frame_of(run, model) for run in finished}
     rows = groups(finished, frames) if grouped else [(run,) for run in finished]
+    notes += _not_measured(finished, shots, model)
     wanted_shots = sorted(set(shots)) or headline_shots(finished, model)
     sets = comparable_sets(rows, frames, wanted_shots, model)
     base = next((row for row in rows if chosen in row), None)
@@ -150,6 +152,24 @@ def compare(
         apart=tuple(dict.fromkeys(apart)),
         notes=tuple(notes),
     )
+
+
+def _not_measured(finished: Sequence[Run], shots: Sequence[int], model: str) -> list[str]:
+    """Return a note on shots that were asked for and that no run was evaluated with.
+
+    Raises:
+        UserError: there are no others.
+    """
+    known = {k for run in finished for k in run.headlines.get(model, {})} - {NO_SHOTS}
+    missing = sorted(set(shots) - known)
+    if not missing or not known:
+        return []
+    words = ", ".join(shots_word(k) for k in missing)
+    there = ",".join(map(str, sorted(known)))
+    said = f"no run was evaluated {words}; there are --shots {there}"
+    if len(missing) < len(set(shots)):
+        return [said]
+    raise UserError(f"{said}; more: metakd evaluate RUN task.shots={missing[0]}")
 
 
 def _with_baseline(runs: list[Run], baseline: Path) -> tuple[list[Run], Run]:
@@ -235,10 +255,11 @@ def apart_sets(sets: Sequence[Comparable], model: str) -> Iterator[Apart]:
 def _remarks(
     finished: Sequence[Run], sets: Sequence[Comparable], shots: Sequence[int], model: str
 ) -> Iterator[str]:
-    more = sorted({k for r in finished for k in r.headlines.get(model, {})} - set(shots))
+    known = {k for r in finished for k in r.headlines.get(model, {})} - {NO_SHOTS}
+    more = sorted(known - set(shots))
     if more:
         words = ", ".join(shots_word(k) for k in more)
-        everything = ",".join(str(k) for k in sorted({*more, *shots}))
+        everything = ",".join(map(str, sorted(known)))
         yield f"also measured: {words} (--shots {everything})"
     for comparable in sets:
         counts = comparable.tasks
@@ -267,7 +288,7 @@ def _remarks(
             break
     for comparable in sets:
         runs = [run for row in comparable.rows for run in row]
-        known = any(run.cost(model, "task_macs") is not None for run in runs)
-        if known and len(headline_shots(runs, model)) > 1:
+        costly = any(run.cost(model, "task_macs") is not None for run in runs)
+        if costly and len(headline_shots(runs, model)) > 1:
             yield "costs of a task are of tasks of different shots, so there is no front over them"
             break

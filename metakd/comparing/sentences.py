@@ -128,7 +128,10 @@ def _sentence(pair: RowPair, comparison: Comparison, label: Label, shots: int) -
     how = probability(pair.p_adjusted)
     if len(comparison.pairs) > 1:
         how += f"; interval and p corrected for {len(comparison.pairs)} comparisons"
-    tasks = f"{pair.pairs[0].tasks} {'test examples' if shots == NO_SHOTS else 'tasks'}"
+    tasks = f"{pair.pairs[0].tasks} tasks"
+    if shots == NO_SHOTS:
+        part = first[0].settings.get("evaluate.part")
+        tasks = f"{pair.pairs[0].tasks} {'validation' if part == 'validate' else 'test'} examples"
     if pair.is_over_seeds:
         on = f"over {len(pair.pairs)} seeds, each on the same {tasks}"
     else:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metakd.config.overrides import parse
+from metakd.config.schema import Config
 from metakd.errors import UserError
 from metakd.reports.uncut import print_uncut
 from metakd.runs.folder import open_run
@@ -27,7 +28,7 @@ from metakd.sweeps.state import Sweep
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["best_of", "command_for", "importances", "report", "tried_of"]
+__all__ = ["best_of", "command_for", "evaluated_on", "importances", "report", "tried_of"]
 
 SHOWN = 10
 SEEDS = 3
@@ -47,10 +48,9 @@ def report(sweep: Sweep, search: Search, study: optuna.Study, console: Console) 
         return
     _print_table(search, best[:SHOWN], console)
     objectives = search.settings.objectives
-    lines = [
-        f"evaluated on {search.base.config.evaluate.tasks} tasks of the validation classes; "
-        "the test classes were not used"
-    ]
+    config = search.base.config
+    what = "images" if config.task.whole else "classes"
+    lines = [evaluated_on(config)]
     for i, objective in enumerate(objectives):
         # Costs follow from the settings directly.
         shares = importances(study, i) if objective in MEASURES else {}
@@ -68,10 +68,18 @@ def report(sweep: Sweep, search: Search, study: optuna.Study, console: Console) 
         lines.append(f"warning: no figure in '{figures}': {error.strerror}")
     which = "best" if len(objectives) == 1 else f"best by {objectives[0]}"
     chosen = min(best, key=lambda one: _goodness(one, objectives[0], 0))
-    lines.append(f"the {which} (trial {chosen.number}) with other seeds, on the test classes:")
+    lines.append(f"the {which} (trial {chosen.number}) with other seeds, on the test {what}:")
     lines.append(f"  {command_for(search, chosen)}")
     for line in lines:
         console.print(Text(line), soft_wrap=True, highlight=False)
+
+
+def evaluated_on(config: Config) -> str:
+    """Return the line on what trials were evaluated on."""
+    if config.task.whole:
+        return "evaluated on the validation images; the test images were not used"
+    tasks = config.evaluate.tasks
+    return f"evaluated on {tasks} tasks of the validation classes; the test classes were not used"
 
 
 def tried_of(sweep: Sweep, study: optuna.Study) -> list[Tried]:

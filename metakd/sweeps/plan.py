@@ -98,6 +98,13 @@ def combinations(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:
         split = BasicSweeper.split_arguments(jobs, None)[0]
     except HydraException as error:
         raise UserError(f"-m: {error}; name a sweeper that can with hydra/sweeper=") from error
+    seen: dict[tuple[str, ...], int] = {}
+    varied = {o.key_or_group for o in jobs if o.is_sweep_override()}
+    for number, words in enumerate(split):
+        first = seen.setdefault(tuple(words), number)
+        if first != number:
+            said = " ".join(word for word in words if word.partition("=")[0] in varied)
+            raise UserError(f"-m: jobs {first} and {number} would be the same run: {said}")
     return split, [o.input_line or "" for o in own]
 
 

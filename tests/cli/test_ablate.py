@@ -113,6 +113,12 @@ def test_refused_before_anything_is_composed(words: list[str], message: str) -> 
         multirun_of(words)
 
 
+def test_shots_that_would_not_be_measured_are_refused_at_once() -> None:
+    with pytest.raises(UserError, match=r"--shots 3: .* with 1, 5; type evaluate.shots=\[1,3,5\]"):
+        multirun_of([], shots=[1, 3])
+    assert multirun_of(["evaluate.shots=[3]"], shots=[1, 3]) == multirun_of(["evaluate.shots=[3]"])
+
+
 def test_nothing_starts_if_one_of_the_four_is_impossible(metakd, jobs, tmp_path: Path) -> None:
     words = ["distill=kd", "algorithm=maml", "distill.teacher_mode=per_task"]
     answer = metakd("ablate", *words, f"hydra.sweep.dir={tmp_path}/a")

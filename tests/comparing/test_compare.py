@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -207,6 +208,11 @@ def test_shots(made_up: Made, tmp_path: Path) -> None:
     made_up(tmp_path / "b", both, settings=lr(0.2))
     assert compare([tmp_path]).comparable[0].shots == (1,)
     assert "also measured: 5-shot (--shots 1,5)" in compare([tmp_path]).notes
+    found = compare([tmp_path], shots=[1, 3])
+    assert found.notes[0] == "no run was evaluated 3-shot; there are --shots 1,5"
+    assert "also measured: 5-shot (--shots 1,5)" in found.notes
+    with pytest.raises(UserError, match=r"evaluated 3-shot; .* metakd evaluate RUN task.shots=3"):
+        compare([tmp_path], shots=[3])
     found = compare([tmp_path], shots=[5, 1])
     assert found.comparable[0].shots == (1, 5)
     assert [pair.pairs[0].shots for pair in found.pairs] == [1, 5]
@@ -340,6 +346,24 @@ def test_regression(made_up: Made, tmp_path: Path) -> None:
     assert said(found)[0].startswith(
         "student, 5-shot: b has a smaller error than a, by 0.2167 ± 0.1897 on the same 3 tasks"
     )
+
+
+@pytest.mark.parametrize(("part", "images"), [("test", "test"), ("validate", "validation")])
+def test_images_of_a_whole_dataset_are_named(
+    part: str, images: str, made_up: Made, tmp_path: Path
+) -> None:
+    for name, answers in (("a", [1, 1, 0]), ("b", [1, 0, 0])):
+        run = made_up(tmp_path / name, settings={**lr(sum(answers)), "evaluate.part": part})
+        mean = sum(answers) / 3
+        entry = {"accuracy": mean, "ci95": 0.5, "images": 3, "classes": 2, "loss": 1.0}
+        entry["state"] = "last_epoch"
+        student = {"whole": entry, "whole_all": [entry], "cost": {"parameters": 1, "bytes": 4}}
+        (run / "results.json").write_text(json.dumps({"schema": 1, "student": student}))
+        lines = [f"student,,,,{i},{float(a)},last_epoch" for i, a in enumerate(answers)]
+        head = "model,shots,steps,batchnorm,task,accuracy,state"
+        (run / "episodes.csv").write_text("\n".join([head, *lines, ""]))
+    sentence, *_ = said(compare([tmp_path]))
+    assert f"on the same 3 {images} images; p = 0.42" in sentence
 
 
 def test_seeds_that_decide_nothing_are_one_network(made_up: Made, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from metakd.config.compose import compose
 from metakd.searching import figures
 from metakd.searching.figures import Tried, draw_history, draw_pareto
-from metakd.searching.outcome import best_of, command_for, importances
+from metakd.searching.outcome import best_of, command_for, evaluated_on, importances
 from metakd.searching.plan import plan
 from metakd.searching.repeats import is_repeated
 from metakd.searching.settings import read_settings
@@ -154,6 +155,12 @@ def test_the_line_that_trains_the_best() -> None:
     assert command_for(search, tried) == (
         "metakd train -m 'name='\"'\"'a b'\"'\"'' student.width=16 distill=kd seed=5,6,7"
     )
+
+
+def test_what_trials_were_evaluated_on() -> None:
+    few, whole = compose(["evaluate.tasks=70"]).config, compose(["task=classes"]).config
+    assert evaluated_on(few).startswith("evaluated on 70 tasks of the validation classes; ")
+    assert evaluated_on(whole).startswith("evaluated on the validation images; ")
 
 
 def test_that_line_names_the_folder_of_one_s_own_choices(tmp_path: Path) -> None:

@@ -41,6 +41,11 @@ def test_resume_is_no_setting_of_a_job() -> None:
         combinations(["seed=0,1", "resume=x"])
 
 
+def test_a_job_that_would_be_run_twice() -> None:
+    with pytest.raises(UserError, match=r"jobs 0 and 4 would be the same run: seed=0 distill=kd"):
+        combinations(["seed=0,1,0", "distill=kd,none", "name=a"])
+
+
 def test_names_of_jobs() -> None:
     jobs = {0: ["a=1", "b=2", "c=x"], 4: ["a=1", "b=3", "c=x"]}
     assert varying(jobs) == {0: "b=2", 4: "b=3"}
