@@ -91,8 +91,10 @@ def summary_of(results: Results) -> dict[str, Any]:
                 continue
             short = f"{name}/{head.measure}_{shots}shot"
             found |= _numbers({short: entry.value if entry.measure == head.measure else None})
-    if results.gains:
-        gain = results.gains[0]
+    # Of what was compressed there are others; early runs do not say of which models.
+    twin = (None, "student"), (None, "student_alone")
+    gain = next((g for g in results.gains if g.model in twin[0] and g.baseline in twin[1]), None)
+    if gain is not None:
         measure = gain.measure or "accuracy"
         found |= _numbers({f"gain/{measure}": gain.difference, "gain/ci95": gain.ci95})
     return found | _numbers({f"cost/{k}": v for k, v in results.student.cost if v is not None})

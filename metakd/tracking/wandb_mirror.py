@@ -51,7 +51,7 @@ class WandbMirror(Tracker):
         timeout: seconds that starting, and again finishing, may take.
 
     Raises:
-        UserError: an unknown mode.
+        UserError: an unknown mode, or value of WANDB_MODE.
     """
 
     def __init__(
@@ -245,6 +245,11 @@ def _mode(mode: str, typed: bool) -> str:
         variable = os.environ.get("WANDB_MODE", "").lower()
         if variable in WANDB_MODES:
             return WANDB_MODES[variable]
+        if variable:  # it may have been meant to keep the run from the network
+            raise UserError(
+                f"WANDB_MODE={variable}: expected {', '.join(WANDB_MODES)}."
+                + nearest(variable, WANDB_MODES)
+            )
     if mode == "auto":
         return "online" if logged_in() else "offline"
     return mode

@@ -59,6 +59,16 @@ def test_regression_has_an_error() -> None:
     assert "student/accuracy" not in found
 
 
+def test_the_gain_is_that_over_the_twin() -> None:
+    """Not what compressing has cost, which a run without a twin has alone."""
+    lost = {"model": "compressed", "baseline": "student", "measure": "accuracy"}
+    lost |= {"difference": -0.2, "ci95": 0.01, "tasks": 600, "shots": 1}
+    assert "gain/accuracy" not in summary_of(Results.of({**RESULTS, "gains": [lost]}))
+    won = {**lost, "model": "student", "baseline": "student_alone", "difference": 0.1}
+    both = Results.of({**RESULTS, "gains": [won, lost]})
+    assert summary_of(both)["gain/accuracy"] == 0.1
+
+
 def test_the_table_holds_every_measurement() -> None:
     columns, rows = table_of(Results.of(RESULTS))
     lines = [dict(zip(columns, row, strict=True)) for row in rows]

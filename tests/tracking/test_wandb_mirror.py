@@ -239,6 +239,15 @@ def test_a_mistyped_mode_is_the_users_mistake() -> None:
         mirror(mode="onlin")
 
 
+def test_so_is_a_mistyped_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was meant to stay offline must not go online."""
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    with pytest.raises(UserError, match=r"WANDB_MODE=ofline: expected .*Did you mean 'offline'"):
+        mirror()
+    assert mirror("mode", mode="offline").mode == "offline"
+
+
 def test_logged_in_is_found_without_asking(nobody: Path) -> None:
     assert not logged_in({})
     assert logged_in({"WANDB_API_KEY": "x"})
