@@ -141,9 +141,19 @@ def composed_jobs(
             composed = compose([*job, *own], config_dir)
             check(composed.config)
         except UserError as error:
-            raise UserError(f"{error} (in the combination {names[number]})") from error
+            hint = _several_paths(str(error), job)
+            raise UserError(f"{error} (in the combination {names[number]}){hint}") from error
         found.append(composed)
     return found
+
+
+def _several_paths(error: str, job: Sequence[str]) -> str:
+    """Return how several paths are typed, where a path with a comma is what is wrong."""
+    for word in job:
+        key, _, value = word.partition("=")
+        if key in PATH_KEYS and "," in value and error.startswith(f"{key}="):
+            return f". A comma is part of a path; several are {key}=choice(A,B)"
+    return ""
 
 
 def varying(jobs: Mapping[int, Sequence[str]]) -> dict[int, str]:

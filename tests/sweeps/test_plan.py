@@ -8,7 +8,7 @@ import pytest
 
 from metakd.config.overrides import parse
 from metakd.errors import UserError
-from metakd.sweeps.plan import asked_of, combinations, placed, varying
+from metakd.sweeps.plan import asked_of, combinations, composed_jobs, placed, varying
 
 
 def test_settings_of_the_sweep_do_not_reach_the_jobs() -> None:
@@ -44,6 +44,15 @@ def test_resume_is_no_setting_of_a_job() -> None:
 def test_a_job_that_would_be_run_twice() -> None:
     with pytest.raises(UserError, match=r"jobs 0 and 4 would be the same run: seed=0 distill=kd"):
         combinations(["seed=0,1,0", "distill=kd,none", "name=a"])
+
+
+def test_several_paths_are_typed_as_a_choice(tmp_path: Path) -> None:
+    words = ["dataset=image_folder", f"dataset.folder={tmp_path}/a,{tmp_path}/b"]
+    jobs, own = combinations(words)
+    with pytest.raises(UserError, match=r"several are dataset\.folder=choice\(A,B\)$"):
+        composed_jobs(jobs, own, None)
+    jobs, _ = combinations([words[0], f"dataset.folder=choice({tmp_path}/a,{tmp_path}/b)"])
+    assert len(jobs) == 2
 
 
 def test_names_of_jobs() -> None:
