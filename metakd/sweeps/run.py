@@ -14,7 +14,7 @@ from metakd.config.recorded import differences
 from metakd.errors import UserError
 from metakd.sweeps.driver import Driver, is_done
 from metakd.sweeps.plan import FOLDERS, asked_of, combinations, composed_jobs, placed
-from metakd.sweeps.state import FILE, Job, Sweep, is_outside, is_sweep, merged
+from metakd.sweeps.state import FILE, Job, Sweep, is_outside, is_sweep, merged, setting_of
 
 __all__ = ["begun", "check_recorded", "go_on", "opened", "start"]
 
@@ -105,7 +105,10 @@ def go_on(
             sweep.directory = os.getcwd()
         open_jobs = [job for job in sweep.asked if not is_done(sweep.run_folder(job))]
         with contextlib.chdir(sweep.directory):
-            _check_changes(sweep, open_jobs, extras, changed)
+            _check_changes(sweep, open_jobs or sweep.asked, extras, changed)
+        late = [word for word in extras if not is_outside(word) and setting_of(word) != "plugins"]
+        if late and not open_jobs:
+            print(f"all jobs are finished already: {' '.join(late)} changed nothing")
         for job in open_jobs:
             job.overrides = merged(job.overrides, extras)
         return Driver(sweep, extras, changed).carry_out()
@@ -114,7 +117,14 @@ def go_on(
 
 
 def _check_changes(sweep: Sweep, jobs: Sequence[Job], extras: Sequence[str], changed: bool) -> None:
-    """Compose the remaining jobs, and refuse settings that would change their results."""
+    """Compose the jobs, and refuse settings that would change their results.
+
+    Args:
+        sweep: whose jobs they are.
+        jobs: those that are not finished; all, if there are none.
+        extras: what is typed.
+        changed: whether their results may change.
+    """
     after = composed_jobs([merged(j.overrides, extras) for j in jobs], [], sweep.config_dir)
     if changed or all(is_outside(word) for word in extras):
         return

@@ -20,7 +20,7 @@ from metakd.runs.process import host_name, process_start
 if TYPE_CHECKING:  # pydantic takes a tenth of a second to import; refusing a multirun need not
     from metakd.runs.records_sweep import SearchRecord
 
-__all__ = ["FILE", "Job", "Sweep", "is_outside", "is_sweep", "merged"]
+__all__ = ["FILE", "Job", "Sweep", "is_outside", "is_sweep", "merged", "setting_of"]
 
 FILE = "sweep.json"
 SCHEMA = 1
@@ -246,15 +246,16 @@ def is_sweep(folder: Path) -> bool:
 
 def merged(words: Sequence[str], extras: Sequence[str] = ()) -> list[str]:
     """Return words and extras, with the last one of each key only."""
-    return list({_setting(word): word for word in (*words, *extras)}.values())
+    return list({setting_of(word): word for word in (*words, *extras)}.values())
 
 
 def is_outside(word: str) -> bool:
     """Tell whether an override only sets paths or trackers."""
-    return is_bookkeeping(_setting(word))
+    return is_bookkeeping(setting_of(word))
 
 
-def _setting(word: str) -> str:
+def setting_of(word: str) -> str:
+    """Return the setting of an override, without its value."""
     return word.partition("=")[0].lstrip("+")
 
 

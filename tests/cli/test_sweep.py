@@ -179,6 +179,23 @@ def test_resume_of_a_sweep_s_folder(metakd, started, tmp_path: Path) -> None:
     assert len(started) == 4
 
 
+def test_settings_that_come_too_late_for_a_finished_multirun(
+    metakd, started, made_up, tmp_path: Path
+) -> None:
+    folder = tmp_path / "s"
+    assert metakd("train", "-m", "seed=0,2", f"hydra.sweep.dir={folder}").status == 0
+    for number in "01":
+        made_up(folder / number)
+    late = ["train", f"resume={folder}", "meta_train.iterations=7"]
+    answer = metakd(*late)
+    assert answer.status == 2
+    assert "meta_train.iterations: 400 -> 7" in answer.err
+    answer = metakd(*late, "resume_changed=true")
+    assert answer.status == 0
+    assert "all jobs are finished already: meta_train.iterations=7 changed nothing" in answer.out
+    assert len(started) == 2
+
+
 def test_plugins_are_never_taken_from_sweep_json(metakd, started, tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, [Job(0, ["seed=0", "+plugins=[theirs]"])], 1, str(tmp_path))
     sweep.save()
