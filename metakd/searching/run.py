@@ -23,7 +23,7 @@ from metakd.searching.study import Budget, Trials
 from metakd.sweeps.driver import Driver, is_done
 from metakd.sweeps.plan import placed
 from metakd.sweeps.recipe import Recipe
-from metakd.sweeps.run import check_recorded, opened
+from metakd.sweeps.run import check_places, check_recorded, opened
 from metakd.sweeps.state import Sweep, is_outside, merged
 
 __all__ = ["go_on", "searched", "start"]
@@ -60,6 +60,7 @@ def searched(
     try:
         if sweep.jobs or sweep.search is not None:
             _check_same(sweep, search)
+            check_places(sweep, [search.words])
         sweep.directory = os.getcwd()
         sweep.config_dir = None if config_dir is None else os.path.abspath(config_dir)
         return _carry_out(sweep, search, ()), sweep

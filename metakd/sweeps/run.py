@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from metakd.config.compose import Composed
 from metakd.config.declared import is_bookkeeping
 from metakd.config.overrides import parse
+from metakd.config.paths import PATH_KEYS, absolute
 from metakd.config.recorded import differences
 from metakd.errors import UserError
 from metakd.sweeps.driver import Driver, is_done
 from metakd.sweeps.plan import FOLDERS, asked_of, combinations, composed_jobs, placed
 from metakd.sweeps.state import FILE, Job, Sweep, is_outside, is_sweep, merged, setting_of
 
-__all__ = ["begun", "check_recorded", "go_on", "opened", "start"]
+__all__ = ["begun", "check_places", "check_recorded", "go_on", "opened", "start"]
 
 
 def start(words: Sequence[str], config_dir: str | None = None) -> int:
@@ -59,6 +60,7 @@ def begun(words: Sequence[str], config_dir: str | None = None) -> Sweep:
                 "another hydra.sweep.dir or, to run the new ones beside the old, type "
                 "resume_changed=true"
             )
+        check_places(sweep, jobs)
         sweep.adopt(jobs, [one.config.device for one in composed])
         sweep.parallel = asked.parallel or sweep.parallel
         sweep.directory = os.getcwd()
@@ -138,6 +140,31 @@ def _check_changes(sweep: Sweep, jobs: Sequence[Job], extras: Sequence[str], cha
                 f"job {job.number} of multirun '{sweep.folder}' has another configuration: "
                 f"{'; '.join(found)}. Leave these out, or, to change the remaining "
                 "jobs, type resume_changed=true"
+            )
+
+
+def check_places(sweep: Sweep, jobs: Iterable[Sequence[str]]) -> None:
+    """Refuse relative paths that mean another place than where the multirun was typed first.
+
+    Args:
+        sweep: as it was read; a new one has no directory yet.
+        jobs: overrides that are typed now.
+
+    Raises:
+        UserError: with both places.
+    """
+    if not sweep.directory:
+        return
+    for override in parse(sorted({word for words in jobs for word in words})):
+        key, value = override.key_or_group, override.value()
+        if key not in PATH_KEYS or is_bookkeeping(key) or not isinstance(value, str):
+            continue
+        then, now = (absolute(key, value, Path(p)) for p in (sweep.directory, os.getcwd()))
+        # A project that was moved as a whole has left nothing there.
+        if value and os.path.realpath(then) != os.path.realpath(now) and Path(then).exists():
+            raise UserError(
+                f"{key}={value}: multirun '{sweep.folder}' was typed in '{sweep.directory}', where "
+                f"this is '{then}'; type it there, or metakd train resume={sweep.folder}"
             )
 
 

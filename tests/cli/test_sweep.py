@@ -153,6 +153,23 @@ def test_typed_again_with_other_combinations(metakd, started, tmp_path: Path) ->
     assert not any("resume_changed" in word for word in started[-1])
 
 
+def test_typed_again_elsewhere(metakd, started, tmp_path: Path, monkeypatch) -> None:
+    """A relative path means another folder there; `resume=` takes the one of the first time."""
+    for place in ("a", "b"):
+        (tmp_path / place / "photos").mkdir(parents=True)
+    words = ["dataset=image_folder", "dataset.folder=photos", "seed=0,2"]
+    words.append(f"hydra.sweep.dir={tmp_path}/s")
+    monkeypatch.chdir(tmp_path / "a")
+    assert metakd("train", "-m", *words).status == 0
+    monkeypatch.chdir(tmp_path / "b")
+    answer = metakd("train", "-m", *words)
+    assert answer.status == 2
+    assert f"was typed in '{tmp_path}/a', where this is '{tmp_path}/a/photos'" in answer.err
+    assert len(started) == 2
+    (tmp_path / "a").rename(tmp_path / "moved")  # nothing is left there
+    assert metakd("train", "-m", *words).status == 0
+
+
 def test_a_folder_that_holds_something_else(metakd, started, tmp_path: Path) -> None:
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "run.json").write_text("{}")
