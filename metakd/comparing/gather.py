@@ -172,7 +172,7 @@ def gather(
     reader = reader or read
     with _without_collecting():
         runs = [one if isinstance(one, Run) else reader(one) for one in found.values()]
-    return _with_pruned(runs), notes
+    return _with_pruned(runs), [*notes, *_copies(runs)]
 
 
 @contextmanager
@@ -227,6 +227,28 @@ def _without_run(sweep: Path, notes: list[str]) -> Iterable[Run]:
             status, why = DAMAGED, "its run is missing"
         words = " ".join(job.overrides)
         yield Run(folder, status, f"{words}: {why}" if why else words)
+
+
+def _copies(runs: Sequence[Run]) -> Iterator[str]:
+    """Yield a note if folders of finished runs are copies of one another: no two runs are alike."""
+    first: dict[Hashable, Run] = {}
+    found: list[tuple[Run, Run]] = []
+    for run in runs:
+        info = run.info
+        process = (info.host, info.pid, info.process_start, info.start, info.end)
+        if run.results is None or None in process:
+            continue
+        other = first.setdefault(process, run)
+        if other is not run and other.results is not None:
+            same = other.results.content == run.results.content
+            found += [(run, other)] if same else []
+    if found:
+        copy, run = found[0]
+        more = f", and {len(found) - 1} more are copies, too" if len(found) > 1 else ""
+        yield (
+            f"'{copy.path}' is a copy of '{run.path}'{more}: each counts as a run of its own, and "
+            "p is corrected for more comparisons than there are"
+        )
 
 
 def _with_pruned(runs: Sequence[Run]) -> list[Run]:

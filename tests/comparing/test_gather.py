@@ -170,3 +170,15 @@ def test_results_without_headline_figures(made_up: Made, tmp_path: Path) -> None
     run = made_up(tmp_path / "run", entry={"shots": None})
     assert read(run).headlines == {}
     assert read(run).status == "finished"
+
+
+def test_copies_are_said(made_up: Made, tmp_path: Path) -> None:
+    process = {"host": "h", "pid": 3, "process_start": "1", "start": 1.0, "end": 2.0}
+    made_up(tmp_path / "a", info=process)
+    made_up(tmp_path / "b", {"student": {1: [0.1, 0.2]}}, info=process)  # no longer the same
+    made_up(tmp_path / "c", info={**process, "pid": 4})
+    assert gather([tmp_path])[1] == []
+    made_up(tmp_path / "d", info=process)
+    runs, (note,) = gather([tmp_path])
+    assert len(runs) == 4
+    assert note.startswith(f"'{tmp_path}/d' is a copy of '{tmp_path}/a': each counts as a run")
