@@ -281,6 +281,11 @@ def _remarks(
     commits = {run.info.git_commit for run in finished} - {None}
     if len(commits) > 1:
         yield f"these runs were made by {len(commits)} different commits of the project"
+    elif len({run.info.git_diff_sha256 for run in finished if run.info.git_commit}) > 1:
+        yield (
+            "these runs were made by one commit of the project, with different changes that were "
+            "not committed (git_diff of each run.json)"
+        )
     for comparable in sets:
         machines = {machine_of(run) for row in comparable.rows for run in row}
         if len(machines) > 1:

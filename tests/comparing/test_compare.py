@@ -331,6 +331,11 @@ def test_different_commits_are_said(made_up: Made, tmp_path: Path) -> None:
     made_up(tmp_path / "a", settings=lr(0.1), info={"git_commit": "1" * 40})
     made_up(tmp_path / "b", settings=lr(0.2), info={"git_commit": "2" * 40})
     assert "these runs were made by 2 different commits of the project" in compare([tmp_path]).notes
+    made_up(tmp_path / "c", settings=lr(0.3),
+            info={"git_commit": "1" * 40, "git_diff_sha256": "a" * 64})  # fmt: skip
+    (note,) = compare([tmp_path / "a", tmp_path / "c"]).notes
+    assert "with different changes that were not committed" in note
+    assert compare([tmp_path / "a"]).notes == ()
 
 
 def test_regression(made_up: Made, tmp_path: Path) -> None:
