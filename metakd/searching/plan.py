@@ -91,7 +91,8 @@ def plan(recipe: Recipe, words: Sequence[str], config_dir: str | None) -> Search
     own, rest = split_typed(words)
     parsed = parse(rest, sweeps=True)
     refuse_folders(parsed)
-    space, typed = dict(recipe.space or {}), []
+    space: dict[str, Any] = dict(recipe.space or {})
+    typed: dict[str, str] = {}
     for override in parsed:
         key = override.key_or_group
         if key in FOLDERS:
@@ -99,16 +100,17 @@ def plan(recipe: Recipe, words: Sequence[str], config_dir: str | None) -> Search
         if override.is_sweep_override():
             condition = {k: v for k, v in space.get(key, {}).items() if k == "only_if"}
             space[key] = {**_domain(override), **condition}
+            typed.pop(key, None)  # of what is typed twice the last counts
         else:
             space.pop(key, None)
-            typed.append(override.input_line or "")
+            typed[key] = override.input_line or ""
     keys = [o.key_or_group for o in parsed]
     settings = read_settings(recipe.search, own, f"sweep={recipe.name}")
     return _planned(
         recipe.name,
         settings,
         space,
-        [*recipe.words([*keys, *space]), *typed],
+        [*recipe.words([*keys, *space]), *typed.values()],
         config_dir,
         [o.input_line or "" for o in parsed if o.key_or_group in FOLDERS],
     )

@@ -54,6 +54,14 @@ def test_one_value_fixes_a_setting() -> None:
     assert "distill.temperature is not searched, since distill is none" in none.notes[0]
 
 
+def test_of_what_is_typed_twice_the_last_counts() -> None:
+    search = planned("student.width=4", "student.width=4,8", "seed=1", "seed=2")
+    assert "student.width" in [p.key for p in search.parameters]
+    assert [w for w in search.words if w.startswith(("student.width", "seed"))] == ["seed=2"]
+    search = planned("student.width=4,8", "student.width=4")
+    assert "student.width" not in [p.key for p in search.parameters]
+
+
 def test_several_values_make_a_parameter() -> None:
     search = planned(
         "distill=kd,embedding",
