@@ -32,7 +32,7 @@ def title(comparable: Comparable) -> str:
     if frame.protocol == WHOLE:
         which = {"test": "test", "validate": "validation"}.get(str(frame.part), "")
         of = f" of {frame.dataset}" if frame.dataset else ""
-        images = f"{frame.tasks} {which} images{of}"
+        images = f"{frame.tasks} {which} examples{of}"
         return f"accuracy (%) of {frame.ways} classes, {images}, ± 95 % interval"
     ways = f"{frame.ways}-way " if frame.ways is not None and frame.measure == "accuracy" else ""
     what = "accuracy (%)" if frame.measure == "accuracy" else "mean squared error"

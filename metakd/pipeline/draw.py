@@ -131,7 +131,8 @@ def _by_class(measured: Measurement) -> Any:
 def _setting(measured: Measurement, tasks: str) -> str:
     """Return e.g. ``5-way 1-shot, 600 test tasks``; of a whole dataset ``2000 test examples``."""
     if isinstance(measured, WholeMeasurement):
-        return f"{len(measured.values)} {measured.unit}"
+        part = "validation" if tasks == "validate" else "test"
+        return f"{len(measured.values)} {part} examples"
     which = {"test": "test ", "validate": "meta-validation "}.get(tasks, "")
     return f"{measured.ways}-way {measured.shots}-shot, {len(measured.values)} {which}tasks"
 

@@ -245,5 +245,5 @@ def _gain(gain: Gain, difference: float, called: Mapping[str, str]) -> str:
     shots = f", {gain.shots}-shot" if gain.shots else ""
     half = f" ± {scale * gain.ci95:.2f}" if gain.ci95 is not None else ""
     tasks = f" on the same {gain.tasks} tasks" if gain.tasks else ""
-    tasks = f" on the same {gain.images} test examples" if gain.images else tasks
+    tasks = f" on the same {gain.images} examples" if gain.images else tasks
     return f"{names[0]} minus {names[1]}{shots}: {scale * difference:+.2f}{half}{unit}{tasks}"

@@ -164,5 +164,8 @@ class WholeMeasurement(Measurement):
 
     @property
     def over(self) -> str:
-        """Return what the figure is over: ``10000 test examples``; empty if it is not known."""
-        return f"{self.images} test examples" if self.images else ""
+        """Return what the figure is over: ``10000 examples``; empty if it is not known.
+
+        Of `test`, or with `evaluate.part=validate` of `validate`.
+        """
+        return f"{self.images} examples" if self.images else ""

@@ -75,3 +75,11 @@ def test_regression(regression: dict[str, Any]) -> None:
     assert text.startswith("squared error, 600 tasks")
     assert cells(text, "student") == ["0.650 ± 0.030", "1.76k"]
     assert "student, 5-shot: 10 steps 0.350 ± 0.030" in text
+
+
+def test_examples_of_a_whole_dataset_are_not_called_test_examples() -> None:
+    """They may be validation examples (`evaluate.part=validate`), as in a search."""
+    entry = {"accuracy": 0.5, "ci95": 0.1, "images": 40, "classes": 7, "loss": 1.0}
+    student = {"whole": entry, "whole_all": [entry], "cost": {"parameters": 1, "bytes": 4}}
+    text = printed({"schema": 1, "student": student})
+    assert "accuracy (%) of 7 classes, 40 examples, " in text
