@@ -77,7 +77,7 @@ def report(sweep: Sweep, search: Search, study: optuna.Study, console: Console) 
 def evaluated_on(config: Config) -> str:
     """Return the line on what trials were evaluated on."""
     if config.task.whole:
-        return "evaluated on the validation images; the test images were not used"
+        return "evaluated on the validation examples; the test examples were not used"
     tasks = config.evaluate.tasks
     return f"evaluated on {tasks} tasks of the validation classes; the test classes were not used"
 

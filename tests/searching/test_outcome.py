@@ -160,7 +160,7 @@ def test_the_line_that_trains_the_best() -> None:
 def test_what_trials_were_evaluated_on() -> None:
     few, whole = compose(["evaluate.tasks=70"]).config, compose(["task=classes"]).config
     assert evaluated_on(few).startswith("evaluated on 70 tasks of the validation classes; ")
-    assert evaluated_on(whole).startswith("evaluated on the validation images; ")
+    assert evaluated_on(whole).startswith("evaluated on the validation examples; ")
 
 
 def test_that_line_names_the_folder_of_one_s_own_choices(tmp_path: Path) -> None:
