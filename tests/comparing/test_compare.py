@@ -353,9 +353,9 @@ def test_regression(made_up: Made, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("part", "images"), [("test", "test"), ("validate", "validation")])
-def test_images_of_a_whole_dataset_are_named(
-    part: str, images: str, made_up: Made, tmp_path: Path
+@pytest.mark.parametrize(("part", "called"), [("test", "test"), ("validate", "validation")])
+def test_examples_of_a_whole_dataset_are_named(
+    part: str, called: str, made_up: Made, tmp_path: Path
 ) -> None:
     for name, answers in (("a", [1, 1, 0]), ("b", [1, 0, 0])):
         run = made_up(tmp_path / name, settings={**lr(sum(answers)), "evaluate.part": part})
@@ -368,7 +368,7 @@ def test_images_of_a_whole_dataset_are_named(
         head = "model,shots,steps,batchnorm,task,accuracy,state"
         (run / "episodes.csv").write_text("\n".join([head, *lines, ""]))
     sentence, *_ = said(compare([tmp_path]))
-    assert f"on the same 3 {images} images; p = 0.42" in sentence
+    assert f"on the same 3 {called} examples; p = 0.42" in sentence
 
 
 def test_seeds_that_decide_nothing_are_one_network(made_up: Made, tmp_path: Path) -> None:
