@@ -41,9 +41,16 @@ DATA = {
     "cifar_fs": ("experiment=cifar_fs/distilled_conv4", "student.width=32"),
 }
 LEARNERS = {
-    "episodes": ("algorithm=protonet",),
+    "episodes": (
+        "algorithm=protonet",
+        "meta_train.optimizer=adam",
+        "meta_train.lr=1e-3",
+        "meta_train.schedule=cosine",
+        "meta_train.weight_decay=0",
+    ),
     "batches": ("algorithm=supervised",),
 }
+"""What is typed for each; the rate of whole batches lets a prototypical network collapse."""
 APART = {
     "combine": "it has no term of its own",
     "kd_cifar": "kd with other weights",
