@@ -6,13 +6,13 @@
     python scripts/losses_table.py --output outputs/losses --losses dkd dkd+pkt
 
 Each loss stands alone beside the labels, at its own weights times a factor; `+` adds losses up,
-with the first one's weight of the labels. Of several factors the
-one with the best accuracy on meta-validation tasks is shown, chosen on the first seed alone: the
-others have only that one made. `none` is the student without a teacher. Teacher, start, images and
-evaluation tasks are the same for all. A finished run is kept and not made again. Differences to
-`none` are of the same seed and tasks; ± is the t interval over seeds, of one seed the interval over
-tasks. Cost: seconds of an update over those without a teacher, median over the runs; the teacher's
-embeddings are kept where the loss reads no features.
+with the first one's weight of the labels. Of several factors the one with the best accuracy on
+meta-validation tasks is shown, chosen on the first seed alone: the others have only that one made.
+`none` is the student without a teacher. Teacher, start, images and evaluation tasks are the same
+for all. A finished run is kept and not made again. Differences to `none` are of the same seed and
+tasks; ± is the t interval over seeds, of one seed the interval over tasks. Cost: seconds of an
+update over those without a teacher, median over the runs; the teacher's embeddings are kept where
+the loss reads no features.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Table(LabelledTable):
         """See `Dataset.load`."""
         tables = self._tables()
         columns, notes = self._features(tables[0][1])
-        rows = [table.numbers(columns, self._missing) for _, table in tables]
+        rows = np.concatenate([table.numbers(columns, self._missing) for _, table in tables])
         names_of_rows = [name for _, table in tables for name in self._classes(table)]
         names = sorted(set(names_of_rows))
         class_lists, more = self._class_lists(tables, names)
@@ -77,7 +77,7 @@ class Table(LabelledTable):
         held_out = hold_out(labels, self._seed) if tests is None else torch.tensor(tests)
         prepared = by_class(
             self.name,
-            torch.from_numpy(np.concatenate(rows)),
+            torch.from_numpy(rows),
             labels,
             names,
             class_lists,
@@ -85,10 +85,11 @@ class Table(LabelledTable):
         )
         reading = FeatureReading(columns, self._file.label, self._missing)
         places = [f"{table.path}, line {line}" for _, table in tables for line in table.lines]
-        repeated = _repeated(np.concatenate(rows), names_of_rows, places)
         if self.by_examples:
-            repeated = _learned(np.concatenate(rows), held_out.tolist(), places)
-        notes = [*notes, *more, *repeated, *_constant(prepared, columns)]
+            copies = _learned(rows, held_out.tolist(), places)
+        else:
+            copies = _repeated(rows, names_of_rows, places)
+        notes = [*notes, *more, *copies, *_constant(prepared, columns)]
         said = tuple(f"dataset table: {line}" for line in notes)
         return replace(prepared, reading=reading, notes=said)
 
@@ -141,11 +142,10 @@ def _repeated(rows: NDArray, names: Sequence[str], places: Sequence[str]) -> lis
     ]
     if not again:
         return []
-    places_said = " and ".join(places[i] for i in again[0])
     many = f"{len(again)} rows equal" if len(again) > 1 else "1 row equals"
     return [
-        f"{many} another of the class ({places_said}): a task may show a row and ask about it; "
-        "keep one of each if they are copies"
+        f"{many} another of the class ({_pair(again, places)}): a task may show a row and ask about "
+        "it; keep one of each if they are copies"
     ]
 
 
@@ -162,12 +162,16 @@ def _learned(rows: NDArray, held_out: Sequence[bool], places: Sequence[str]) -> 
     ]
     if not known:
         return []
-    places_said = " and ".join(places[i] for i in known[0])
     many = f"{len(known)} test rows equal" if len(known) > 1 else "1 test row equals"
     return [
-        f"{many} a training row ({places_said}): figures count what was learned; leave out one of "
-        "each if they are copies"
+        f"{many} a training row ({_pair(known, places)}): figures count what was learned; leave "
+        "out one of each if they are copies"
     ]
+
+
+def _pair(found: Sequence[tuple[int, int]], places: Sequence[str]) -> str:
+    """Return where the first two rows stand that are alike."""
+    return " and ".join(places[i] for i in found[0])
 
 
 def _constant(prepared: PreparedData, columns: Sequence[str]) -> list[str]:

@@ -49,7 +49,7 @@ def report(sweep: Sweep, search: Search, study: optuna.Study, console: Console) 
     _print_table(search, best[:SHOWN], console)
     objectives = search.settings.objectives
     config = search.base.config
-    what = "images" if config.task.whole else "classes"
+    what = "examples" if config.task.whole else "classes"
     lines = [evaluated_on(config)]
     for i, objective in enumerate(objectives):
         # Costs follow from the settings directly.
