@@ -144,8 +144,8 @@ def _repeated(rows: NDArray, names: Sequence[str], places: Sequence[str]) -> lis
         return []
     many = f"{len(again)} rows equal" if len(again) > 1 else "1 row equals"
     return [
-        f"{many} another of the class ({_pair(again, places)}): a task may show a row and ask about "
-        "it; keep one of each if they are copies"
+        f"{many} another of the class ({_pair(again, places)}): a task may show a row and ask "
+        "about it; keep one of each if they are copies"
     ]
 
 
