@@ -330,5 +330,4 @@ def compare(
     """
     from metakd.comparing.records import records
 
-    wanted = [shots] if isinstance(shots, int) else shots
-    return records(paths, baseline, model, wanted, grouped)
+    return records(paths, baseline, model, shots, grouped)

@@ -21,7 +21,7 @@ from metakd.data.picture_files import pictures_in
 from metakd.data.tasks import TaskBatch
 from metakd.pipeline.again import evaluation_composed, prepare_evaluation
 from metakd.pipeline.measure import evaluation_stage
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.runs.folder import open_run
 from metakd.stages.evaluate import evaluation_tasks
 

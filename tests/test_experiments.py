@@ -16,7 +16,8 @@ import metakd
 from metakd.config.checks import check
 from metakd.config.locate import conf_folder
 from metakd.data.splits import SPLITS
-from metakd.pipeline.prepare import optimization_of, prepare
+from metakd.pipeline.construction import optimization_of
+from metakd.pipeline.prepare import prepare
 
 FILES = sorted(p for p in (conf_folder() / "experiment").rglob("*.yaml"))
 NAMES = [str(p.relative_to(conf_folder() / "experiment").with_suffix("")) for p in FILES]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 from pathlib import Path
 
@@ -59,3 +60,32 @@ def test_the_configuration_stops_at_the_pipeline(room: str) -> None:
     below = picture()[picture().index("pipeline") + 1 : picture().index("data") + 1]
     assert room in below
     assert [file for file, a, b in imports() if a == room and b == "config"] == []
+
+
+def module_imports() -> dict[str, set[str]]:
+    """Return by file the files that it imports anywhere, for the type checker alone, too.
+
+    Without metakd/__init__.py, which imports only when called, and holds the version.
+    """
+    files = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in PACKAGE.rglob("*.py")
+        if file != PACKAGE / "__init__.py"
+    }
+    found: dict[str, set[str]] = {}
+    for module, file in files.items():
+        own: set[str] = set()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                within = {f"{node.module}.{alias.name}" for alias in node.names}
+                own |= within & files.keys() or {node.module} & files.keys()
+            elif isinstance(node, ast.Import):
+                own |= {alias.name for alias in node.names} & files.keys()
+        found[module] = own - {module}
+    return found
+
+
+def test_no_files_import_each_other() -> None:
+    graph = module_imports()
+    assert "metakd.pipeline.prepared" in graph["metakd.pipeline.prepare"]
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, with the files

@@ -169,11 +169,11 @@ def carried_out(
             if not is_sweep(folder):
                 raise UserError(f"resume={folder}: no ablation here; name its folder")
             _choices(Sweep.load(folder))
-            status = go_on(folder, rest, config_dir, changed)
+            status = go_on(folder, rest, config_dir, changed, "ablate")
             return status, Sweep.load(folder)
     sweep = begun(multirun_of(overrides, config_dir, shots), config_dir)
     try:
-        return Driver(sweep).carry_out(), sweep
+        return Driver(sweep, subcommand="ablate").carry_out(), sweep
     finally:
         sweep.unlock()
 

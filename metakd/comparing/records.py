@@ -96,7 +96,11 @@ class Records(list[dict[str, Any]]):
 
 
 def records(
-    paths: Sequence[Any], baseline: Any, model: str, shots: Sequence[int], grouped: bool
+    paths: Sequence[Any],
+    baseline: Any = None,
+    model: str = "student",
+    shots: int | Sequence[int] = (),
+    grouped: bool = True,
 ) -> Records:
     """Return what `metakd.compare` does.
 
@@ -110,10 +114,11 @@ def records(
                 f"metakd.compare takes paths, such as metakd.compare('outputs/a', 'outputs/b'), "
                 f"not {type(path).__name__}"
             )
-    if not isinstance(shots, (list, tuple)) or any(
-        not isinstance(k, int) or isinstance(k, bool) or k < 1 for k in shots
+    wanted = [shots] if isinstance(shots, int) else shots
+    if not isinstance(wanted, (list, tuple)) or any(
+        not isinstance(k, int) or isinstance(k, bool) or k < 1 for k in wanted
     ):
-        raise TypeError(f"shots={shots!r}: expected whole numbers, at least 1, such as [1, 5]")
+        raise TypeError(f"shots={wanted!r}: expected whole numbers, at least 1, such as [1, 5]")
     if not paths:
         raise UserError("compare: which runs? metakd.compare('outputs/NAME')")
     if model not in MODELS:
@@ -124,7 +129,7 @@ def records(
             [Path(path).expanduser() for path in paths],
             baseline=None if baseline is None else Path(baseline).expanduser(),
             model=model,
-            shots=shots,
+            shots=wanted,
             grouped=grouped,
         )
     )

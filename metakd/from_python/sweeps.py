@@ -40,9 +40,9 @@ class Jobs(list[dict[str, Any]]):
 
     def compare(self, **options: Any) -> Records:
         """Return the comparison of the runs; `options` are those of `metakd.compare`."""
-        import metakd
+        from metakd.comparing.records import records
 
-        return metakd.compare(self.folder, **options)
+        return records([self.folder], **options)
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
         return [

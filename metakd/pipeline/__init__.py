@@ -5,7 +5,8 @@ from __future__ import annotations
 from metakd.pipeline.again import evaluate_run
 from metakd.pipeline.compress_again import compress_run
 from metakd.pipeline.ensemble import evaluate_ensemble
-from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.prepare import prepare
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.replay import replay
 from metakd.pipeline.reproduce import reproduce
 from metakd.pipeline.resume import resume

@@ -34,7 +34,8 @@ from metakd.pipeline.measure import (
     start_of,
 )
 from metakd.pipeline.measure_teacher import evaluate_teacher
-from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.prepare import prepare
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.restored import check_classes, has, learner_of, means_for, teacher_of
 from metakd.pipeline.seen import left_out
 from metakd.pipeline.seen_examples import without_learned_examples

@@ -20,7 +20,7 @@ from metakd.data.cache import read_checked, write_checked
 from metakd.distillation.objective import Objective
 from metakd.pipeline.identity import key_of_student_alone
 from metakd.pipeline.learners import Student, train_student
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.stages.kept import from_cache_or_made
 from metakd.stages.recorder import Recorder
 

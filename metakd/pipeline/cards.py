@@ -16,7 +16,7 @@ from metakd.models.network import Network
 from metakd.models.weights_file import read_weights
 from metakd.pipeline.construction import own_folder
 from metakd.pipeline.inputs import Known
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.seen import overlap
 from metakd.runs.checkpoints import load_state, load_weights, save_weights
 from metakd.runs.folder import RunFolder

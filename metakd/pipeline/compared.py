@@ -26,7 +26,7 @@ from metakd.exporting.shipped.sessions import Session
 from metakd.exporting.whole_parity import classified
 from metakd.models.normalization import has_batchnorm
 from metakd.pipeline.measure import evaluation_stage
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.stages.evaluate import EvaluationSetting, evaluate, evaluation_tasks
 from metakd.stages.measurement import task_values
 from metakd.stages.precision import Precision

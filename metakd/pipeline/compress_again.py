@@ -26,7 +26,8 @@ from metakd.pipeline.judging import judged, keep_means
 from metakd.pipeline.kept_embeddings import kept_embeddings
 from metakd.pipeline.learners import Student, Taught, frozen_teacher
 from metakd.pipeline.measure import evaluate_learner, paired_gains, precision_of
-from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.prepare import prepare
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.restored import has, learner_of, means_for, teacher_of
 from metakd.pipeline.suspicion import doubts_of, keep
 from metakd.pipeline.teacher_view import view_of_teacher

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from metakd.adaptation.algorithm import Algorithm
 from metakd.compression.structure import KEY, Structure
 from metakd.errors import UserError
 from metakd.pipeline.compression_plan import backbone_like
+from metakd.pipeline.prepared import Prepared
 from metakd.runs.checkpoints import load_weights
 from metakd.runs.folder import RunFolder, open_run
 from metakd.runs.records import ModelResults
-
-if TYPE_CHECKING:
-    from metakd.pipeline.prepare import Prepared
 
 __all__ = [
     "FOLDER",

@@ -32,7 +32,7 @@ from metakd.pipeline.compression_plan import (
 )
 from metakd.pipeline.groups import whole_batches
 from metakd.pipeline.learners import Student, Taught, meta_train
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.recovery import recovery_of
 from metakd.runs.checkpoints import save_weights
 from metakd.runs.folder import RunFolder

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -19,10 +18,8 @@ from metakd.compression.strategy import FLOAT, Strategy
 from metakd.config.schema import Config
 from metakd.pipeline.compression_plan import DEFAULT_MACS, examples_of, strategy_of
 from metakd.pipeline.compression_value import Judge, check_judged
+from metakd.pipeline.prepared import Prepared
 from metakd.stages.recorder import Recorder
-
-if TYPE_CHECKING:
-    from metakd.pipeline.prepare import Prepared
 
 __all__ = ["check_choice", "chosen_strategy"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +16,8 @@ from metakd.compression.structure import Structure, rebuilt, structure_of
 from metakd.config.schema import LEARNED_MODES
 from metakd.data.counter_random import permutation
 from metakd.errors import UserError
+from metakd.pipeline.prepared import Prepared
 from metakd.stages.evaluate import embeds_alone
-
-if TYPE_CHECKING:
-    from metakd.pipeline.prepare import Prepared
 
 __all__ = [
     "DEFAULT_MACS",

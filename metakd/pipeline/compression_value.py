@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,10 +19,8 @@ from metakd.data.counter_random import permutation, stream_key
 from metakd.errors import UserError
 from metakd.pipeline.compression_plan import examples_of, learner_around
 from metakd.pipeline.measure import batchnorm_modes, precision_of, steps_at_test
+from metakd.pipeline.prepared import Prepared
 from metakd.stages.evaluate import EvaluationSetting, evaluate
-
-if TYPE_CHECKING:
-    from metakd.pipeline.prepare import Prepared
 
 __all__ = ["POOL", "TASKS", "Judge", "check_judged"]
 

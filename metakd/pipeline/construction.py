@@ -13,7 +13,7 @@ from torch import nn
 from metakd.config.checks import teacher_settings
 from metakd.config.compose import Composed, choice_alone
 from metakd.config.locate import Choices
-from metakd.config.schema import ArchitectureConfig, Config
+from metakd.config.schema import ArchitectureConfig, Config, OptimizerConfig
 from metakd.data.class_data import ClassData
 from metakd.data.dataset import RegressionTasks
 from metakd.data.load import data_root_from, load_dataset
@@ -25,6 +25,7 @@ from metakd.errors import UserError, nearest
 from metakd.models.card import folder_mark
 from metakd.option_types import check_types
 from metakd.registry import build, resolve, settings_used
+from metakd.stages.optimization import Optimization
 
 __all__ = [
     "build_backbone",
@@ -32,6 +33,7 @@ __all__ = [
     "choices_use",
     "dealt_out",
     "load_data",
+    "optimization_of",
     "own_folder",
     "reader_again",
     "settings_of",
@@ -254,3 +256,10 @@ def dealt_out(
         split: (of.class_names, torch.bincount(of.labels, minlength=of.classes).tolist())
         for split, of in found.items()
     }
+
+
+def optimization_of(section: OptimizerConfig) -> Optimization:
+    """Return the plain values of a stage's optimiser settings."""
+    return Optimization(
+        **{f.name: getattr(section, f.name) for f in dataclasses.fields(Optimization)}
+    )

@@ -13,7 +13,7 @@ from metakd.data.dataset import RegressionTasks
 from metakd.models.cost import cost, task_cost
 from metakd.models.network import Network
 from metakd.pipeline.measure import batchnorm_modes, evaluation_stage, steps_at_test, versions_of
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.whole import cost_of_network
 from metakd.reports.summary import short_count
 from metakd.stages.evaluate import evaluation_tasks

@@ -12,7 +12,7 @@ import torch
 
 from metakd.distillation.objective import Objective
 from metakd.pipeline.measure import Evaluated, evaluation_stage
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.use import CALIBRATION
 from metakd.reports.by_class import count_by_class
 from metakd.reports.comparison import accuracy_against_steps, models_compared

@@ -19,7 +19,7 @@ from metakd.pipeline.deployed import cost_of
 from metakd.pipeline.draw import class_rows
 from metakd.pipeline.judging import judged
 from metakd.pipeline.measure import Evaluated, evaluate_learner, paired_gain, precision_of
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.restored import learner_of, means_for
 from metakd.pipeline.scale import scale_fitted_to
 from metakd.pipeline.suspicion import keep

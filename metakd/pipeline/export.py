@@ -31,7 +31,7 @@ from metakd.pipeline.compared import Compared
 from metakd.pipeline.compressed_file import NAME as COMPRESSED
 from metakd.pipeline.compressed_file import run_with_compressed
 from metakd.pipeline.measure import versions_of
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.use import trained_of
 from metakd.runs.folder import RunFolder, open_run
 from metakd.runs.record import known

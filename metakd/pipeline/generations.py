@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -15,13 +15,11 @@ from metakd.data.counter_random import stream_key
 from metakd.errors import UserError
 from metakd.models.network import Network
 from metakd.pipeline.construction import build_backbone
+from metakd.pipeline.learners import Student, Taught, frozen_teacher, train_student
+from metakd.pipeline.measure import Evaluated
+from metakd.pipeline.prepared import Prepared
 from metakd.stages.evaluate import embeds_alone
-
-if TYPE_CHECKING:
-    from metakd.pipeline.learners import Student, Taught
-    from metakd.pipeline.measure import Evaluated
-    from metakd.pipeline.prepare import Prepared
-    from metakd.stages.recorder import Recorder
+from metakd.stages.recorder import Recorder
 
 __all__ = ["as_teacher", "check_generations", "figures_of", "named", "train_generations"]
 
@@ -69,8 +67,6 @@ def train_generations(
         recorder: where metrics and checkpoints go.
         taught: the run's teacher; None: without one there is one generation.
     """
-    from metakd.pipeline.learners import Taught, frozen_teacher, train_student
-
     config = prepared.config
     students = [train_student(prepared, recorder, taught)]
     if not config.distill.supports.uses_teacher:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from metakd.adaptation.algorithm import Algorithm
@@ -12,10 +10,8 @@ from metakd.config.checks import teacher_learns
 from metakd.data.batches import BatchesInTurn, BatchStream
 from metakd.data.counter_random import stream_key
 from metakd.errors import UserError
+from metakd.pipeline.prepared import Prepared
 from metakd.stages.by_group import GroupLosses, by_group
-
-if TYPE_CHECKING:
-    from metakd.pipeline.prepare import Prepared
 
 __all__ = ["apart", "check_groups", "whole_batches"]
 

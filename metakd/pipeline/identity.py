@@ -17,7 +17,7 @@ from metakd.data.cache import content_checksum
 from metakd.pipeline.construction import settings_of
 from metakd.pipeline.measure import precision_of, steps_at_test
 from metakd.pipeline.meta_pretrain import teacher_updates
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.teacher_view import reads_larger
 from metakd.pipeline.teaching import adapting_teacher_config
 from metakd.registry import defaults_of, resolve

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import fields
-from typing import TYPE_CHECKING
 
 from metakd.adaptation.embedding_learner import EmbeddingLearner
 from metakd.config.checks import teacher_learns
 from metakd.config.schema import IngredientsConfig
 from metakd.errors import UserError
+from metakd.pipeline.prepared import Prepared
 from metakd.stages.ingredients import NOTHING, Ingredients
-
-if TYPE_CHECKING:
-    from metakd.pipeline.prepare import Prepared
 
 __all__ = ["check_ingredients", "ingredients_of"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar, cast
 
 from torch import Tensor
 
@@ -17,13 +17,11 @@ from metakd.distillation.teacher import FrozenTeacher
 from metakd.errors import UserError
 from metakd.models.network import Network
 from metakd.pipeline.measure import precision_of, versions_of
+from metakd.pipeline.prepared import Prepared
 from metakd.runs.checkpoints import load_weights, save_weights
 from metakd.runs.folder import RunFolder
 from metakd.stages.evaluate import embeds_alone, mean_embedding
 from metakd.stages.recorder import Recorder
-
-if TYPE_CHECKING:
-    from metakd.pipeline.prepare import Prepared
 
 __all__ = [
     "centroid_learner",

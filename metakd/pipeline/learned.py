@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,10 +12,8 @@ from metakd.config.schema import LEARNED_MODES, Config
 from metakd.distillation.distillation import Distillation
 from metakd.distillation.objective import Objective
 from metakd.errors import UserError
+from metakd.pipeline.prepared import Prepared
 from metakd.stages.learned_weights import LearnedValues, LearnsWeights
-
-if TYPE_CHECKING:
-    from metakd.pipeline.prepare import Prepared
 
 __all__ = ["check_learned", "found_values", "weighing"]
 

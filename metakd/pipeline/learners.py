@@ -19,12 +19,13 @@ from metakd.distillation.distillation import Distillation
 from metakd.distillation.objective import Answer, Objective, TaskAnswers
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.network import Network
+from metakd.pipeline.construction import optimization_of
 from metakd.pipeline.groups import apart, whole_batches
 from metakd.pipeline.ingredients import ingredients_of
 from metakd.pipeline.kept_embeddings import kept_embeddings
 from metakd.pipeline.learned import found_values, weighing
 from metakd.pipeline.measure import chosen_by, precision_of, validation_setting
-from metakd.pipeline.prepare import Prepared, optimization_of
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.teacher_training import join_members, train_teacher
 from metakd.pipeline.teacher_view import (
     small_pictures,

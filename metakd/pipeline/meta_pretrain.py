@@ -8,8 +8,9 @@ from metakd.adaptation.gradient_learner import GradientLearner
 from metakd.config.schema import Config
 from metakd.distillation.objective import Objective
 from metakd.models.network import Network
+from metakd.pipeline.construction import optimization_of
 from metakd.pipeline.measure import chosen_by, validation_setting
-from metakd.pipeline.prepare import Prepared, optimization_of
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.teaching import adapting_teacher
 from metakd.stages.fit import Fitted, StageContext, fit
 from metakd.stages.recorder import Recorder

@@ -8,7 +8,7 @@ from typing import Any
 
 from metakd.errors import UserError
 from metakd.pipeline.cards import student_card
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.use import load
 from metakd.stages.recorder import Recorder
 

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from metakd.pipeline.cards import inputs_of
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.runs.provenance import collect
 
 __all__ = ["external_pretraining", "provenance_of"]

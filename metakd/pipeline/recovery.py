@@ -19,7 +19,7 @@ from metakd.pipeline.compression_plan import who_teaches
 from metakd.pipeline.generations import as_teacher
 from metakd.pipeline.learners import Student, Taught, frozen_teacher
 from metakd.pipeline.loss import needs_of_loss
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.stages.recorder import Recorder
 
 __all__ = ["recovery_of"]

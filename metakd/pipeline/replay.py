@@ -13,7 +13,8 @@ from metakd.errors import UserError
 from metakd.pipeline.cards import known_of
 from metakd.pipeline.generations import train_generations
 from metakd.pipeline.learners import get_teacher, train_student
-from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.prepare import prepare
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.target import fine_tune_student
 from metakd.runs.checkpoints import load_state
 from metakd.runs.folder import open_run

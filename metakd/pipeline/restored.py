@@ -13,7 +13,7 @@ from metakd.errors import UserError
 from metakd.models.network import Network
 from metakd.pipeline.cards import card_of_run
 from metakd.pipeline.judging import kept_means, means_of
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.teaching import adapting_teacher
 from metakd.runs.checkpoints import load_weights
 from metakd.runs.folder import RunFolder

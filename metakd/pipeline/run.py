@@ -45,7 +45,7 @@ from metakd.pipeline.measure import (
 from metakd.pipeline.measure_teacher import evaluate_teacher
 from metakd.pipeline.mirror import mirror_classes, mirror_student
 from metakd.pipeline.origin import provenance_of
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.shared import prepare_together
 from metakd.pipeline.suspicion import counts, doubt_teacher, doubts_of, keep
 from metakd.pipeline.target import fine_tune_student

@@ -17,7 +17,8 @@ from metakd.errors import UserError
 from metakd.models.normalization import BatchNorm2d
 from metakd.models.randomness import is_random
 from metakd.pipeline.inputs import Known
-from metakd.pipeline.prepare import NOTHING_KNOWN, Prepared, prepare
+from metakd.pipeline.prepare import NOTHING_KNOWN, prepare
+from metakd.pipeline.prepared import Prepared
 
 __all__ = ["prepare_together"]
 

@@ -20,7 +20,7 @@ from metakd.pipeline.alone import validated_alone
 from metakd.pipeline.learners import Taught
 from metakd.pipeline.measure import Evaluated, precision_of, validation_setting
 from metakd.pipeline.meta_pretrain import teacher_updates
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.registry import resolve
 from metakd.reports.divergence import answers
 from metakd.reports.statistics import mean_ci95, paired_difference

@@ -16,8 +16,9 @@ from metakd.distillation.divergences import unit
 from metakd.distillation.objective import Answer, stages_among
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.distillation.teacher_modes import class_means, prototype_logits_on_support
+from metakd.pipeline.construction import optimization_of
 from metakd.pipeline.learners import Student
-from metakd.pipeline.prepare import Prepared, optimization_of
+from metakd.pipeline.prepared import Prepared
 from metakd.stages.evaluate import embeds_alone
 from metakd.stages.fine_tune import TargetResult, Transfer, fine_tune
 from metakd.stages.fit import StageContext

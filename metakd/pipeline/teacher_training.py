@@ -13,10 +13,11 @@ from metakd.models.ensemble import Ensemble, fuse
 from metakd.models.input_adapter import unadapted
 from metakd.models.network import Network
 from metakd.models.normalization import batchnorm_mode
+from metakd.pipeline.construction import optimization_of
 from metakd.pipeline.identity import key_of_teacher
 from metakd.pipeline.ingredients import ingredients_of
 from metakd.pipeline.meta_pretrain import meta_pretrain
-from metakd.pipeline.prepare import Prepared, optimization_of
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.teacher_view import reads_larger, shown_to_teacher
 from metakd.stages.fit import Fitted, StageContext
 from metakd.stages.pretrain import pretrain

@@ -13,7 +13,7 @@ from metakd.data.splits import SPLITS
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.errors import UserError
 from metakd.models.network import Network
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.registry import resolve
 from metakd.stages.kept import source_fingerprint
 from metakd.stages.recorder import Recorder

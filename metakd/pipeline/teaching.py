@@ -18,7 +18,7 @@ from metakd.data.tasks import ExampleBatch, TaskBatch
 from metakd.distillation.teacher import FrozenTeacher
 from metakd.models.network import Network
 from metakd.pipeline.construction import settings_of
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.registry import build
 from metakd.teaching.co_learning import Exchange
 from metakd.teaching.co_meta import CoLearner

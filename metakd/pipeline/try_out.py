@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
 
 import torch
 
 from metakd.errors import UserError
 from metakd.pipeline.generations import check_generations
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.whole import whole_network
 from metakd.stages.evaluate import embeds_alone
-
-if TYPE_CHECKING:
-    from metakd.pipeline.prepare import Prepared
 
 __all__ = ["try_out"]
 

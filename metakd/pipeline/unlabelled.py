@@ -6,7 +6,6 @@ import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,9 +17,7 @@ from metakd.data.preprocessing import Preprocessing
 from metakd.data.unlabelled import SETTING, gathered, without_labels
 from metakd.errors import UserError, nearest
 from metakd.pipeline.construction import load_data
-
-if TYPE_CHECKING:
-    from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 
 __all__ = ["check_contrast", "read_unlabelled"]
 

@@ -27,7 +27,7 @@ from metakd.pipeline.construction import settings_of
 from metakd.pipeline.device import choose_device
 from metakd.pipeline.judging import centroid_learner, mean_of
 from metakd.pipeline.measure import precision_of, steps_at_test
-from metakd.pipeline.prepare import Prepared
+from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.teaching import adapting_teacher_config
 from metakd.registry import build, resolve
 from metakd.runs.atomic import write_text

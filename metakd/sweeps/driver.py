@@ -74,6 +74,7 @@ class Driver:
         changed: whether these may change settings that affect results.
         command: what to run for a job; `command_of` unless given.
         source: of further jobs, if not all are known beforehand.
+        subcommand: of metakd that resumes the sweep, for messages.
     """
 
     copied: tuple[str, Sequence[str]] = ("metakd.cli.job", ("metakd.sweeps.imported",))
@@ -86,8 +87,10 @@ class Driver:
         changed: bool = False,
         command: Command | None = None,
         source: Source | None = None,
+        subcommand: str = "train",
     ) -> None:
         self.sweep = sweep
+        self.subcommand = subcommand
         self.source = source
         self.extras = [*extras, *(["resume_changed=true"] if changed else [])]
         self.command = command or command_of
@@ -141,7 +144,7 @@ class Driver:
         sweep.status = "failed" if bad else "finished"
         self._save(board)
         if bad:
-            board.say(f"to run the remaining jobs: {_resume_line(sweep)}")
+            board.say(f"to run the remaining jobs: {self._resume_line()}")
         return 1 if bad else 0
 
     def _step(self, board: Board) -> None:
@@ -278,7 +281,10 @@ class Driver:
             job.status, job.pid = "interrupted", None
         self.sweep.status = "interrupted"
         self._save(board)
-        board.say(f"interrupted; resume with: {_resume_line(self.sweep)}")
+        board.say(f"interrupted; resume with: {self._resume_line()}")
+
+    def _resume_line(self) -> str:
+        return f"metakd {self.subcommand} {shlex.quote(f'resume={self.sweep.folder}')}"
 
     def _save(self, board: Board) -> None:
         """Write sweep.json; if the disk is full, jobs go on: their folders hold their state."""
@@ -342,7 +348,3 @@ def _lives(job: Job) -> bool:
     if job.pid is None or job.host is None or job.process_start is None:
         return False
     return is_alive(job.pid, job.host, job.process_start) is True
-
-
-def _resume_line(sweep: Sweep) -> str:
-    return f"metakd train {shlex.quote(f'resume={sweep.folder}')}"

@@ -76,6 +76,7 @@ def go_on(
     words: Sequence[str] = (),
     config_dir: str | None = None,
     changed: bool = False,
+    subcommand: str = "train",
 ) -> int:
     """Complete the sweep in `folder`: `metakd train resume=FOLDER`.
 
@@ -85,6 +86,7 @@ def go_on(
             others, for the jobs that are not finished.
         config_dir: the user's own configuration folder; None: the recorded one.
         changed: `resume_changed=true` was typed.
+        subcommand: of metakd that resumes it, for messages.
 
     Returns:
         the exit status: 0, or 1 if a job failed.
@@ -113,7 +115,7 @@ def go_on(
             print(f"all jobs are finished already: {' '.join(late)} changed nothing")
         for job in open_jobs:
             job.overrides = merged(job.overrides, extras)
-        return Driver(sweep, extras, changed).carry_out()
+        return Driver(sweep, extras, changed, subcommand=subcommand).carry_out()
     finally:
         sweep.unlock()
 

@@ -161,6 +161,7 @@ def test_a_failed_job_is_status_1_and_is_missing(metakd, jobs, tmp_path: Path) -
     line = "missing: 1 of 2 runs of distillation only: seed 1 failed (no memory)"
     assert line in answer.out
     assert "against plain, over 2 seeds" in answer.out  # meta-learning's; distillation's has one
+    assert f"remaining jobs: metakd ablate resume={folder}" in answer.out + answer.err
     answer = metakd("ablate", f"resume={folder}", "tags=[]")
     assert answer.status == 0, answer.err
     assert "missing" not in answer.out

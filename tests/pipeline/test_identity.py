@@ -8,7 +8,8 @@ import pytest
 
 import metakd
 from metakd.pipeline.identity import key_of_student_alone, key_of_teacher
-from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.prepare import prepare
+from metakd.pipeline.prepared import Prepared
 
 TINY = (
     "dataset.images_per_class=20",

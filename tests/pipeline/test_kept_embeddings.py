@@ -17,7 +17,8 @@ from metakd.models.ensemble import Ensemble, members_of
 from metakd.models.network import Network
 from metakd.pipeline.kept_embeddings import kept_embeddings
 from metakd.pipeline.learners import frozen_teacher, get_teacher
-from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.prepare import prepare
+from metakd.pipeline.prepared import Prepared
 from metakd.stages.precision import choose_precision
 from metakd.stages.recorder import Recorder
 

@@ -17,7 +17,8 @@ from metakd.errors import UserError
 from metakd.pipeline.learners import get_teacher
 from metakd.pipeline.measure import curve_steps, evaluation_stage
 from metakd.pipeline.origin import provenance_of
-from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.prepare import prepare
+from metakd.pipeline.prepared import Prepared
 from metakd.stages.evaluate import evaluation_tasks
 from metakd.stages.recorder import Recorder
 from metakd.task_spec import TaskSpec

@@ -14,7 +14,8 @@ from PIL import Image
 
 import metakd
 from metakd.errors import UserError
-from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.prepare import prepare
+from metakd.pipeline.prepared import Prepared
 
 TINY = (
     "dataset=image_folder",

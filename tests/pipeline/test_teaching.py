@@ -20,7 +20,8 @@ from metakd.pipeline import again as again_module
 from metakd.pipeline import run as run_module
 from metakd.pipeline.again import evaluate_run
 from metakd.pipeline.learners import Taught, get_teacher, train_student
-from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.prepare import prepare
+from metakd.pipeline.prepared import Prepared
 from metakd.stages.recorder import Recorder
 
 SHORT = (

@@ -25,7 +25,8 @@ from metakd.dashboard.watch import Watch
 from metakd.errors import UserError
 from metakd.models.network import Network
 from metakd.pipeline import run as run_module
-from metakd.pipeline.prepare import Prepared, prepare
+from metakd.pipeline.prepare import prepare
+from metakd.pipeline.prepared import Prepared
 from metakd.runs.checkpoints import load_weights
 from metakd.runs.folder import open_run
 from metakd.stages import training
