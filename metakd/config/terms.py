@@ -94,6 +94,12 @@ def _merged(content: Any, settings: Any, term: str) -> DistillConfig:
         for key, value in ((str(k), v) for k, v in plain.items()):
             if key in SHARED:
                 raise UserError(f"{where}.{key}: all terms share one; type distill.{key}={value}")
+            if key == "options" and isinstance(value, Mapping) and value:
+                option, own = next(iter(value.items()))
+                raise UserError(
+                    f"{where}.options: a term's options stand among its settings; type "
+                    f"{where}.{option}={own}"
+                )
             if key in options:
                 options[key] = value
             elif key in fields:

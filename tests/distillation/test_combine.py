@@ -131,6 +131,10 @@ def test_terms_begin_alike_in_any_order() -> None:
         ("distill.settings.kd.temprature=2", "Did you mean 'temperature'?"),
         ("distill.settings.kd.temperature=warm", r"distill\.settings\.kd: Value 'warm'"),
         ("distill.settings.kd.ce_weight=2", r"type distill\.ce_weight=2"),
+        (
+            "distill.settings.dist.options.inter_weight=7",
+            r"type distill\.settings\.dist\.inter_weight=7",
+        ),
         ("distill.settings.dist.standardise=true", "distill=dist does not use it"),
         ("distill.settings.kd=2", "expected a dictionary"),
     ],
