@@ -87,8 +87,10 @@ def train(
     composed = _composed("train", overrides, config_dir, settings)
     from metakd import pipeline
     from metakd.from_python.results import Results
+    from metakd.models.randomness import random_state_kept
 
-    return Results(pipeline.train(composed, quiet=quiet))
+    with random_state_kept():
+        return Results(pipeline.train(composed, quiet=quiet))
 
 
 def sweep(
@@ -145,7 +147,8 @@ def ablate(
         the jobs, with `verdicts`, the sentences on what helped.
 
     Raises:
-        TypeError: an override that is no text, a setting that cannot be typed.
+        TypeError: an override that is no text, a setting that cannot be typed, shots that are no
+            numbers of them.
         UserError: something that cannot be used; nothing ran.
     """
     from metakd.from_python.settings import words_of
@@ -182,16 +185,18 @@ def resume(
     from metakd import pipeline
     from metakd.from_python.results import Results
     from metakd.from_python.settings import words_of
+    from metakd.models.randomness import random_state_kept
 
     words = words_of("resume", overrides, settings)
-    return Results(pipeline.resume(Path(run), words, config_dir, changed=changed, quiet=quiet))
+    with random_state_kept():
+        return Results(pipeline.resume(Path(run), words, config_dir, changed=changed, quiet=quiet))
 
 
 def evaluate(
     run: str | Path,
     *overrides: str,
     images: str | Path | None = None,
-    ensemble: Sequence[str | Path] = (),
+    ensemble: str | Path | Sequence[str | Path] = (),
     config_dir: str | Path | None = None,
     quiet: bool = True,
     **settings: Any,
@@ -215,16 +220,19 @@ def evaluate(
     from metakd import pipeline
     from metakd.from_python.results import Results
     from metakd.from_python.settings import words_of
+    from metakd.models.randomness import random_state_kept
 
     words = words_of("evaluate", overrides, settings)
     if images is not None:
         from metakd.config.recorded import images_overrides
 
         words = [*images_overrides(str(images)), *words]
-    if ensemble:
-        runs = [Path(one) for one in (run, *ensemble)]
-        return Results(pipeline.evaluate_ensemble(runs, words, config_dir, quiet=quiet))
-    return Results(pipeline.evaluate_run(Path(run), words, config_dir, quiet=quiet))
+    further = [ensemble] if isinstance(ensemble, str | os.PathLike) else ensemble
+    with random_state_kept():
+        if further:
+            runs = [Path(one) for one in (run, *further)]
+            return Results(pipeline.evaluate_ensemble(runs, words, config_dir, quiet=quiet))
+        return Results(pipeline.evaluate_run(Path(run), words, config_dir, quiet=quiet))
 
 
 def load(
@@ -243,7 +251,7 @@ def load(
 
     Args:
         path: a run's folder, or one that the object's `save` or `metakd export` wrote.
-        which: `student`, `student_alone` or `teacher`, of a run.
+        which: `student`, `compressed`, `student_alone` or `teacher`, of a run.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         batch_size: pictures that are read and asked about at once.
         batchnorm: `inductive` (an answer depends on the examples and the one picture alone) or
@@ -293,15 +301,17 @@ def reproduce(
         UserError: not a finished run, or one that cannot be repeated.
     """
     from metakd import pipeline
+    from metakd.models.randomness import random_state_kept
 
-    return pipeline.reproduce(
-        Path(run),
-        overrides,
-        config_dir,
-        output=None if output is None else Path(output),
-        cached_teacher=cached_teacher,
-        quiet=quiet,
-    )
+    with random_state_kept():
+        return pipeline.reproduce(
+            Path(run),
+            overrides,
+            config_dir,
+            output=None if output is None else Path(output),
+            cached_teacher=cached_teacher,
+            quiet=quiet,
+        )
 
 
 def compare(

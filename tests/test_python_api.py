@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import metakd
+from metakd import pipeline
 from metakd.errors import UserError
 from metakd.from_python import sweeps as module
 from metakd.from_python.results import Results
@@ -194,8 +196,8 @@ def test_an_ablation_gives_its_sentences(tmp_path: Path, monkeypatch: pytest.Mon
     asked: list[Any] = []
     sweep = Sweep(tmp_path, [Job(0, ["algorithm=maml", "seed=0"], status="failed", reason="no")])
 
-    def carried_out(words: list[str], config_dir: str | None) -> tuple[int, Sweep]:
-        asked.append((words, config_dir))
+    def carried_out(words: list[str], config_dir: str | None, shots: Any) -> tuple[int, Sweep]:
+        asked.append((words, config_dir, shots))
         return 1, sweep
 
     def concluded(sweep: Sweep, shots: Any) -> list[str]:
@@ -205,10 +207,58 @@ def test_an_ablation_gives_its_sentences(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(ablate, "carried_out", carried_out)
     monkeypatch.setattr(ablate, "concluded", concluded)
     found = metakd.ablate("algorithm=maml", seed=[0, 1], jobs=2, shots=5)
-    assert asked == [(["algorithm=maml", "seed=0,1", "sweep.jobs=2"], None), [5]]
+    assert asked == [(["algorithm=maml", "seed=0,1", "sweep.jobs=2"], None, [5]), [5]]
     assert (found.verdicts, found.status) == (["meta-learning helped"], 1)
     assert repr(found).splitlines()[-1] == "meta-learning helped"
     assert found[0]["reason"] == "no"
+
+
+def test_an_ablation_refuses_shots_before_it_trains() -> None:
+    with pytest.raises(UserError, match="--shots 3: the runs are evaluated with 1, 5"):
+        metakd.ablate(shots=3)
+    for shots in (-1, True, "5", [1.5]):
+        with pytest.raises(TypeError, match="expected whole numbers, at least 1"):
+            metakd.ablate(shots=shots)  # type: ignore[arg-type]
+
+
+def test_the_callers_random_numbers_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search with torch's numbers around `metakd.train` would draw the same ones each time."""
+
+    def seeds(*given: Any, **settings: Any) -> dict[str, Any]:
+        torch.manual_seed(0)
+        raise UserError("it ends here")
+
+    for name in ("train", "resume", "evaluate_run", "evaluate_ensemble", "reproduce"):
+        monkeypatch.setattr(pipeline, name, seeds)
+    torch.manual_seed(5)
+    expected = torch.rand(5).tolist()
+    torch.manual_seed(5)
+    drawn = []
+    calls: list[Any] = [
+        metakd.train,
+        lambda: metakd.resume("run"),
+        lambda: metakd.evaluate("run"),
+        lambda: metakd.evaluate("run", ensemble="other"),
+        lambda: metakd.reproduce("run"),
+    ]
+    for call in calls:
+        with pytest.raises(UserError, match="it ends here"):
+            call()
+        drawn.append(float(torch.rand(1)))
+    assert drawn == expected
+
+
+def test_one_run_beside_needs_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def evaluated(runs: list[Path], *given: Any, **settings: Any) -> dict[str, Any]:
+        asked.extend(runs)
+        return {}
+
+    monkeypatch.setattr(pipeline, "evaluate_ensemble", evaluated)
+    metakd.evaluate("run", ensemble="other")
+    metakd.evaluate("run", ensemble=[Path("other"), "third"])
+    assert asked == [Path("run"), Path("other"), Path("run"), Path("other"), Path("third")]
 
 
 @pytest.mark.usefixtures("stand_ins")

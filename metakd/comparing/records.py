@@ -16,7 +16,7 @@ from metakd.comparing.gather import Run
 from metakd.errors import UserError, nearest
 from metakd.reports.summary import MODELS
 
-__all__ = ["Records", "records"]
+__all__ = ["Records", "check_shots", "records"]
 
 WIDTH = 100
 """Characters of a line of `repr`."""
@@ -115,10 +115,7 @@ def records(
                 f"not {type(path).__name__}"
             )
     wanted = [shots] if isinstance(shots, int) else shots
-    if not isinstance(wanted, (list, tuple)) or any(
-        not isinstance(k, int) or isinstance(k, bool) or k < 1 for k in wanted
-    ):
-        raise TypeError(f"shots={wanted!r}: expected whole numbers, at least 1, such as [1, 5]")
+    check_shots(wanted)
     if not paths:
         raise UserError("compare: which runs? metakd.compare('outputs/NAME')")
     if model not in MODELS:
@@ -133,6 +130,18 @@ def records(
             grouped=grouped,
         )
     )
+
+
+def check_shots(shots: Any) -> None:
+    """Refuse what are no numbers of shots.
+
+    Raises:
+        TypeError: saying what is expected.
+    """
+    if not isinstance(shots, (list, tuple)) or any(
+        not isinstance(k, int) or isinstance(k, bool) or k < 1 for k in shots
+    ):
+        raise TypeError(f"shots={shots!r}: expected whole numbers, at least 1, such as [1, 5]")
 
 
 def _record(run: Run, comparison: Comparison, number: Mapping[Run, int]) -> dict[str, Any]:

@@ -118,12 +118,15 @@ def ablated(
     """Carry an ablation out, or go on with it, and compare its runs.
 
     Raises:
+        TypeError: shots of another type.
         UserError, KeyboardInterrupt: as `metakd.cli.ablate.run`.
     """
     from metakd.cli.ablate import carried_out, concluded
+    from metakd.comparing.records import check_shots
 
+    check_shots(shots)
     with _said(quiet):
-        status, sweep = carried_out(words, config_dir)
+        status, sweep = carried_out(words, config_dir, shots)
     return Ablation(status, sweep, concluded(sweep, shots))
 
 

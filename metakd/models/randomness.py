@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from metakd.models.dropblock import DropBlock
 
-__all__ = ["is_random", "random_state", "restore_random_state"]
+__all__ = ["is_random", "random_state", "random_state_kept", "restore_random_state"]
 
 
 def is_random(network: nn.Module) -> bool:
@@ -41,3 +42,13 @@ def restore_random_state(state: Mapping[str, Tensor]) -> None:
             device = torch.device(name)
             if (device.index or 0) < torch.cuda.device_count():
                 torch.cuda.set_rng_state(value, device)
+
+
+@contextlib.contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Leave torch's generators as they were: a run seeds them, and they are the caller's."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(state)

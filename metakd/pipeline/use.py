@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -82,26 +83,27 @@ def load(
         UserError: neither a run nor a saved learner, or one that cannot be used here.
     """
     path = path.expanduser()
-    if (path / FILE).is_file() and is_exported(path):
-        found = open_exported(path, device, batch_size=batch_size, batchnorm=batchnorm, steps=steps)
+    if which not in MODELS:
+        hint = nearest(str(which), MODELS)
+        raise UserError(f"which={which}: choose one of {', '.join(MODELS)}.{hint}")
+    if isinstance(plugins, str):
+        raise UserError(f"plugins='{plugins}': give a list of modules: plugins=['{plugins}']")
+    if (path / FILE).is_file():
+        settings: dict[str, Any] = {"batch_size": batch_size, "batchnorm": batchnorm}
+        if is_exported(path):
+            found = open_exported(path, device, steps=steps, **settings)
+        else:
+            found = open_bundle(path, choose_device(device), plugins, steps=steps, **settings)
         held = found.trained.recipe.model
         if which not in ("student", held):
             raise UserError(f"which={which}: '{path}' holds the run's {held}; leave it out")
         return found
     where = choose_device(device)
-    if (path / FILE).is_file():
-        return open_bundle(
-            path, where, plugins, batch_size=batch_size, batchnorm=batchnorm, steps=steps
-        )
     if not (path / "run.json").is_file():
         what = "is neither a run's folder nor a saved learner" if path.exists() else "is not there"
         raise UserError(
             f"'{path}' {what}; name a folder such as outputs/NAME/DATE_TIME, or one that save(…) "
             "wrote"
-        )
-    if which not in MODELS:
-        raise UserError(
-            f"which={which}: choose one of {', '.join(MODELS)}." + nearest(which, MODELS)
         )
     trained = trained_of(open_run(path), which, plugins)
     trained.algorithm.to(where)

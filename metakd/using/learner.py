@@ -115,10 +115,10 @@ class Learner(ABC):
     ) -> None:
         if batchnorm not in _BATCHNORM:
             raise UserError(f"batchnorm={batchnorm}: choose inductive or transductive")
-        if batch_size < 1:
-            raise UserError(f"batch_size={batch_size}: give a positive number")
-        if steps is not None and steps < 0:
-            raise UserError(f"steps={steps}: give 0 or more")
+        if not _is_whole(batch_size) or batch_size < 1:
+            raise UserError(f"batch_size={batch_size!r}: give a whole number, at least 1")
+        if steps is not None and (not _is_whole(steps) or steps < 0):
+            raise UserError(f"steps={steps!r}: give a whole number, 0 or more")
         if steps is not None and trained.recipe.steps is None:
             raise UserError(
                 f"steps={steps}: this {trained.recipe.model} takes no steps of adaptation"
@@ -351,6 +351,10 @@ class Learner(ABC):
                 f"with fewer steps (now {self.steps}), or train with a lower algorithm.inner_lr"
             )
         return outputs
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def check_rate(rate: float) -> float:

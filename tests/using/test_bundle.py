@@ -247,3 +247,15 @@ def test_neither_a_run_nor_a_saved_learner(tmp_path: Path) -> None:
         metakd.load(tmp_path)
     with pytest.raises(UserError, match="is not there"):
         metakd.load(tmp_path / "nowhere")
+
+
+def test_a_saved_student_is_no_teacher(saved: Path) -> None:
+    assert metakd.load(saved, "student").trained.recipe.model == "student"
+    with pytest.raises(UserError, match="holds the run's student; leave it out"):
+        metakd.load(saved, "teacher")
+    with pytest.raises(UserError, match=r"which=techer: choose one of .*Did you mean 'teacher'"):
+        metakd.load(saved, "techer")
+    with pytest.raises(UserError, match="which=None: choose one of"):
+        metakd.load(saved, None)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="give a list of modules"):
+        metakd.load(saved, plugins="mine")

@@ -188,7 +188,10 @@ def test_refused(made_up_learner: Made, pictures: Any) -> None:
         model.fit([], [])
     for settings, message in (
         ({"batchnorm": "none"}, "inductive or transductive"),
-        ({"batch_size": 0}, "positive"),
+        ({"batch_size": 0}, "batch_size=0: give a whole number, at least 1"),
+        ({"batch_size": 2.5}, "batch_size=2.5: give a whole number"),
+        ({"batch_size": "4"}, "batch_size='4': give a whole number"),
+        ({"steps": "2"}, "steps='2': give a whole number, 0 or more"),
         ({"steps": -1}, "0 or more"),
     ):
         with pytest.raises(UserError, match=message):
