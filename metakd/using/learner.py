@@ -346,10 +346,13 @@ class Learner(ABC):
             return torch.empty(0, self.trained.recipe.outputs)
         outputs = torch.cat(found)
         if not bool(outputs.isfinite().all()):
-            raise UserError(
-                "the answers are not finite numbers: adapting to these examples diverged; load "
-                f"with fewer steps (now {self.steps}), or train with a lower algorithm.inner_lr"
-            )
+            why = "an example or an input is far outside of what this network was trained on"
+            if self.steps:
+                why = (
+                    "adapting to these examples diverged; load with fewer steps (now "
+                    f"{self.steps}), or train with a lower algorithm.inner_lr"
+                )
+            raise UserError(f"the answers are not finite numbers: {why}")
         return outputs
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,15 @@ def texts_of(inputs: Any, wanted: TextPreprocessing) -> Tensor:
     Raises:
         UserError: one of them is no text, or is empty.
     """
+    if (
+        not isinstance(inputs, Iterable)
+        or isinstance(inputs, Mapping)
+        or hasattr(inputs, "columns")
+    ):
+        raise UserError(
+            f"inputs: {type(inputs).__name__} is no list of texts; of a table give its column: "
+            f"inputs['{wanted.text}']"
+        )
     found = list(each_text([inputs] if isinstance(inputs, str) else list(inputs), wanted))
     for ids in found:
         if isinstance(ids, UserError):

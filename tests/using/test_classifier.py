@@ -215,6 +215,12 @@ def test_answers_that_are_not_finite_are_none(made_up_learner: Made, pictures: A
     model.fit(torch.cat([pictures(0, 0, 3), pictures(1, 0, 3)]), [0] * 3 + [1] * 3)
     with pytest.raises(UserError, match="diverged"):
         model.predict(pictures(0, 3, 5))
+    model = made_up_learner("protonet")
+    model.fit(torch.cat([pictures(0, 0, 3), pictures(1, 0, 3)]), [0] * 3 + [1] * 3)
+    with torch.no_grad():
+        next(model.trained.algorithm.parameters()).fill_(torch.inf)
+    with pytest.raises(UserError, match="are not finite numbers: an example or an input is far"):
+        model.predict(pictures(0, 3, 5))
 
 
 def test_no_query(made_up_learner: Made, pictures: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from metakd.data.table_file import read_table_file
 from metakd.data.text_preprocessing import Bytes
 from metakd.errors import UserError
 from metakd.using.rows import asked_rows, example_rows
-from metakd.using.texts import asked_texts
+from metakd.using.texts import asked_texts, texts_of
 
 BAD = {
     "latin.csv": b"a,label\n1,caf\xe9\n",
@@ -43,3 +44,15 @@ def test_texts_in_another_encoding(name: str, tmp_path: Path) -> None:
     path.write_bytes(b"text,label\ncaf\xe9,p\n")
     with pytest.raises(UserError, match=r"line 2: this is no UTF-8 text: save it as UTF-8$"):
         asked_texts([path], Bytes(length=64))
+
+
+class _Frame(list[str]):
+    """What iterating over a data frame gives: the names of its columns."""
+
+    columns = ("text", "label")
+
+
+@pytest.mark.parametrize("table", [_Frame(_Frame.columns), {"text": ["a"], "label": ["p"]}, None])
+def test_a_table_of_texts_is_no_list_of_them(table: Any) -> None:
+    with pytest.raises(UserError, match=r"is no list of texts; of a table .*inputs\['text'\]"):
+        texts_of(table, Bytes(length=64))

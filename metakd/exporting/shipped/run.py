@@ -64,6 +64,8 @@ def main() -> int:
 
 
 def _add(student: FewShot, name: str, paths: list[Path]) -> int:
+    if not name.strip():
+        raise WrongBundleError("--add-class: a class needs a name")
     student.load()
     shown = []
     for path in paths:

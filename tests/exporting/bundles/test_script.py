@@ -93,6 +93,8 @@ def test_a_class_is_added_by_its_own_folder(made: Path, tmp_path: Path) -> None:
     assert "holds other classes ('a'): name the folder of this class" in err
     status, out, err = ran(made, "--add-class", "a", few / "a", "--examples", few)
     assert (status, err) == (2, "run.py: --add-class and --examples: give one of them\n")
+    status, out, err = ran(made, "--add-class", " ", few / "a")
+    assert (status, err) == (2, "run.py: --add-class: a class needs a name\n")
     assert not (made / "classes.npz").exists()
     assert ran(made, "--add-class", "e\u0301", few / "a")[0] == 0
     assert np.load(made / "classes.npz")["names"].tolist() == ["\u00e9"]
