@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metakd.errors import UserError
 from metakd.models.network import Prediction
 
 __all__ = [
@@ -241,6 +242,21 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self._judge: LabelLoss = target_loss
+
+    def __call__(self, *given: Any) -> dict[str, Tensor]:
+        """Return what `forward` does.
+
+        Raises:
+            UserError: that is something else than named scalars, `loss` among them.
+        """
+        terms = super().__call__(*given)
+        named = isinstance(terms, Mapping) and "loss" in terms
+        if not named or any(not isinstance(t, Tensor) or t.ndim for t in terms.values()):
+            raise UserError(
+                f"{type(self).__name__}.forward has to return named scalars, 'loss' among them, "
+                "such as {'loss': total, 'loss/ce': ce}"
+            )
+        return terms
 
     def begin(self, step: int, steps: int, *, whole: bool) -> None:
         """Take note that update `step` of `steps` of a stage comes next.

@@ -23,8 +23,9 @@ from metakd.data.splits import SPLITS
 from metakd.data.whole import as_whole
 from metakd.errors import UserError, nearest
 from metakd.models.card import folder_mark
+from metakd.models.interface import check_backbone
 from metakd.option_types import check_types
-from metakd.registry import build, resolve, settings_used
+from metakd.registry import build, is_own, resolve, settings_used
 from metakd.stages.optimization import Optimization
 
 __all__ = [
@@ -56,12 +57,18 @@ def settings_of(section: Any) -> dict[str, Any]:
 def build_backbone(
     config: ArchitectureConfig, example_shape: tuple[int, ...], plugins: list[str], seed: int
 ) -> nn.Module:
-    """Return a network without its head, its weights drawn by `seed`."""
+    """Return a network without its head, its weights drawn by `seed`.
+
+    Raises:
+        UserError: there is no such class, or the user's own is no network.
+    """
     cls = resolve(config._target_, "metakd.models", plugins)
     torch.manual_seed(seed)
     backbone: nn.Module = build(
         cls, example_shape, settings=settings_of(config), options=config.options
     )
+    if not is_own(cls):
+        check_backbone(backbone, example_shape)
     return backbone
 
 

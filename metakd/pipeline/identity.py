@@ -20,8 +20,8 @@ from metakd.pipeline.meta_pretrain import teacher_updates
 from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.teacher_view import reads_larger
 from metakd.pipeline.teaching import adapting_teacher_config
-from metakd.registry import defaults_of, resolve
-from metakd.stages.kept import content_address, fingerprint, source_fingerprint
+from metakd.registry import defaults_of, resolve, source_fingerprint
+from metakd.stages.kept import content_address, fingerprint
 from metakd.stages.teacher import teacher_key
 
 __all__ = ["key_of_student_alone", "key_of_teacher"]

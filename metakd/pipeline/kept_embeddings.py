@@ -10,7 +10,7 @@ from metakd.data.cache import content_checksum
 from metakd.models.ensemble import members_of
 from metakd.models.network import Network
 from metakd.pipeline.prepared import Prepared
-from metakd.stages.kept import source_fingerprint
+from metakd.registry import source_fingerprint
 from metakd.stages.kept_embeddings import KeptEmbeddings
 from metakd.stages.recorder import Recorder
 

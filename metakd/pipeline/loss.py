@@ -46,14 +46,22 @@ class Loss:
         """What it reads of the teacher's answer.
 
         Raises:
-            UserError: its file under conf/ says otherwise.
+            UserError: its file under conf/ says otherwise, or its class says nothing.
         """
-        needs = self.cls.needed(self.settings)
+        cls = self.cls
+        said = cls.needs or cls.needed.__func__ is not Objective.needed.__func__  # type: ignore[attr-defined]
+        if isinstance(cls.needs, str) or (self.distill.supports.uses_teacher and not said):
+            raise UserError(
+                f"distill={self.distill.name}: {cls.__name__} has to name what it reads of the "
+                'teacher, as in needs = ("logits",); a loss without a teacher says '
+                "supports: {uses_teacher: false} in its file"
+            )
+        needs = cls.needed(self.settings)
         declared = declared_needs(self.distill)
         if declared is not None and declared != needs:
             raise UserError(
                 f"distill={self.distill.name}: its file says needs: {_shown(declared)}, and its "
-                f"class {self.cls.__name__} reads {_shown(needs)} with these settings; correct "
+                f"class {cls.__name__} reads {_shown(needs)} with these settings; correct "
                 "the file, or leave needs out of it"
             )
         return needs

@@ -14,8 +14,7 @@ from metakd.distillation.teacher import FrozenTeacher
 from metakd.errors import UserError
 from metakd.models.network import Network
 from metakd.pipeline.prepared import Prepared
-from metakd.registry import resolve
-from metakd.stages.kept import source_fingerprint
+from metakd.registry import resolve, source_fingerprint
 from metakd.stages.recorder import Recorder
 from metakd.stages.teacher_view import CachedTeacherView
 

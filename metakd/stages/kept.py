@@ -7,7 +7,6 @@ an entry that is not there one makes it; the others wait for it.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,12 +19,7 @@ from metakd.data.cache import read_checked
 from metakd.stages.recorder import Recorder
 from metakd.stages.sole import sole_maker
 
-__all__ = [
-    "content_address",
-    "fingerprint",
-    "from_cache_or_made",
-    "source_fingerprint",
-]
+__all__ = ["content_address", "fingerprint", "from_cache_or_made"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -43,14 +37,6 @@ def fingerprint(*rooms: str) -> str:
             digest.update(file.name.encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def source_fingerprint(cls: type) -> str:
-    """Return a hash of the file that defines `cls`; a plug-in's is not among our own sources."""
-    try:
-        return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
-    except (OSError, TypeError):  # defined in a notebook: there is no file
-        return ""
 
 
 def content_address(content: Mapping[str, Any], device_type: str, threads: int) -> str:

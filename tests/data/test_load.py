@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from metakd.data import load
 from metakd.data.class_examples import PreparedData
 from metakd.data.dataset import REQUIRED, RegressionTasks
 from metakd.data.images import ImageData
@@ -47,6 +48,24 @@ def test_prepared_once_then_read_from_the_cache(tmp_path: Path, make_images) -> 
     assert (second.name, second.augment, second.views) == ("counted", ("flip",), 2)
     assert len(first.checksum) == 64
     assert first.checksum == second.checksum
+
+
+def test_a_copied_or_edited_class_of_ones_own_is_another(
+    tmp_path: Path, make_images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key may be that of the class it was copied from, its version number that of before."""
+
+    class Copied(Counted):
+        pass
+
+    load_dataset(Counted(make_images([5, 6])), cache_root=tmp_path)
+    copied = Copied(make_images([7, 8]))
+    assert len(load_dataset(copied, cache_root=tmp_path).split("train").labels) == 15
+    load_dataset(copied, cache_root=tmp_path)
+    assert copied.loads == 1
+    monkeypatch.setattr(load, "source_fingerprint", lambda cls: "edited")
+    load_dataset(copied, cache_root=tmp_path)
+    assert copied.loads == 2
 
 
 def test_a_truncated_entry_is_rebuilt_with_the_same_checksum(tmp_path: Path, make_images) -> None:

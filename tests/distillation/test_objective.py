@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from metakd.distillation.objective import (
     named_total,
     target_loss,
 )
+from metakd.errors import UserError
 from metakd.models.network import Prediction
 
 
@@ -73,3 +75,23 @@ def test_part_of_an_answer_to_a_whole_batch_keeps_what_is_of_classes() -> None:
     assert torch.equal(some.features["prototypes"], head["prototypes"])
     of_tasks = Answer(torch.randn(4, 6, 5), features={"prototypes": torch.randn(4, 5, 2)})
     assert of_tasks[:3].features["prototypes"].shape == (3, 5, 2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch.tensor(1.0),
+        None,
+        {"loss/ce": torch.tensor(1.0)},
+        {"loss": 1.0},
+        {"loss": torch.ones(1)},
+        {"loss": torch.tensor(1.0), "loss/ce": torch.ones(2)},
+    ],
+)
+def test_a_loss_of_ones_own_returns_named_scalars(given: Any) -> None:
+    class Own(Objective):
+        def forward(self, student: Any, targets: Any, answer: Any) -> Any:
+            return given
+
+    with pytest.raises(UserError, match=r"Own\.forward has to return named scalars, 'loss' among"):
+        Own()(Prediction(torch.zeros(2, 3)), torch.tensor([0, 1]), None)

@@ -18,6 +18,7 @@ from metakd.pipeline.prepare import prepare
 LOSSES = '''
 from metakd.distillation.embedding import EmbeddingMatch
 from metakd.distillation.kd import KD
+from metakd.distillation.objective import Objective
 
 
 class Reads(KD):
@@ -34,6 +35,19 @@ class Hides(KD):
 
 class Renamed(EmbeddingMatch):
     """As EmbeddingMatch."""
+
+
+class Silent(Objective):
+    """Reads the teacher's logits and does not say so."""
+
+    def forward(self, student, targets, answer):
+        return {"loss": (student.logits - answer.logits).abs().mean()}
+
+
+class Text(Silent):
+    """Names a text in place of a tuple."""
+
+    needs = "logits"
 '''
 
 
@@ -80,6 +94,20 @@ def test_a_file_that_says_otherwise_is_refused(
 def test_needs_that_are_no_names(composed: Callable[..., Composed], said: str) -> None:
     with pytest.raises(UserError, match=r"distill\.needs=.*expected names like \[logits"):
         needs_of_loss(composed("Reads", f"needs: {said}\n").config)
+
+
+@pytest.mark.parametrize("cls", ["Silent", "Text"])
+def test_a_class_that_does_not_say_what_it_reads(
+    composed: Callable[..., Composed], cls: str
+) -> None:
+    """It was given no teacher, and so learned from the labels alone without a word."""
+    with pytest.raises(UserError, match=rf"distill=own: {cls} has to name what it reads"):
+        needs_of_loss(composed(cls).config)
+
+
+def test_a_loss_without_a_teacher_says_so(composed: Callable[..., Composed]) -> None:
+    alone = composed("Silent", "supports: {uses_teacher: false}\n")
+    assert needs_of_loss(alone.config) == frozenset()
 
 
 def test_a_weight_that_is_no_setting(composed: Callable[..., Composed]) -> None:

@@ -13,9 +13,9 @@ from torch import nn
 
 from metakd.data.images import ImageData
 from metakd.models.network import Network
+from metakd.registry import source_fingerprint
 from metakd.stages import pretrain as module
 from metakd.stages.fit import Fitted, StageContext
-from metakd.stages.kept import source_fingerprint
 from metakd.stages.optimization import Optimization
 from metakd.stages.precision import Precision
 from metakd.stages.pretrain import base_accuracy, hold_out
