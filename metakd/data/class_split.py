@@ -32,9 +32,17 @@ def random_split(names: Sequence[str], sizes: Sequence[int], seed: int) -> dict[
 
     Args:
         names: of the classes; their order does not matter.
-        sizes: numbers of classes of the three splits.
+        sizes: numbers of classes of the three splits, all of them together.
         seed: decides the split.
+
+    Raises:
+        UserError: there are more or fewer.
     """
+    if sum(sizes) != len(names):
+        raise UserError(
+            f"random_split: sizes {', '.join(map(str, sizes))} are of {sum(sizes)} classes, and "
+            f"there are {len(names)}"
+        )
     order = [sorted(names)[i] for i in permutation(stream_key(seed, "classes"), len(names))]
     ends = [0, sizes[0], sizes[0] + sizes[1], sum(sizes)]
     return {p: sorted(order[ends[i] : ends[i + 1]]) for i, p in enumerate(SPLITS)}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from metakd.adaptation.algorithm import Algorithm
 from metakd.config.checks import teacher_settings
 from metakd.config.compose import Composed, choice_alone
 from metakd.config.locate import Choices
@@ -190,13 +191,25 @@ def choices_use(config: Config) -> dict[str, frozenset[str]]:
 
 
 def check_options(config: Config) -> None:
-    """Refuse options of the chosen classes that are of the wrong type.
+    """Refuse options of the chosen classes that are of the wrong type, and no algorithm.
 
     Raises:
         UserError: with what is expected.
     """
-    for group, (section, cls) in _chosen(config).items():
+    chosen = _chosen(config)
+    _check_algorithm(config.algorithm.name, chosen["algorithm"][1])
+    for group, (section, cls) in chosen.items():
         check_types(cls, section.options, f"{group}.options")
+
+
+def _check_algorithm(name: str, cls: type) -> None:
+    if not issubclass(cls, Algorithm):
+        raise UserError(
+            f"algorithm={name}: {cls.__module__}.{cls.__name__} is no algorithm; make it a "
+            "subclass of metakd.adaptation.algorithm.Algorithm"
+        )
+    if missing := sorted(cls.__abstractmethods__):
+        raise UserError(f"algorithm={name}: {cls.__name__} has to define {', '.join(missing)}")
 
 
 def _chosen(config: Config) -> dict[str, tuple[Any, type]]:

@@ -25,6 +25,9 @@ def test_random_split_is_one_and_depends_on_the_seed_alone() -> None:
     assert sorted(split["train"] + split["validate"] + split["test"]) == NAMES
     assert split == random_split(NAMES[::-1], (30, 5, 15), seed=0)
     assert split != random_split(NAMES, (30, 5, 15), seed=1)
+    for sizes in ((30, 5, 16), (30, 5, 14)):
+        with pytest.raises(UserError, match=r"sizes 30, 5, 1\d are of .* there are 50"):
+            random_split(NAMES, sizes, seed=0)
 
 
 def test_hold_out_takes_its_share_of_each_class() -> None:
