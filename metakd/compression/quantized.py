@@ -67,7 +67,8 @@ class ActivationRange(nn.Module):
                 x, self.scale, self.zero_point.to(torch.int32), LEAST, MOST
             )
         zero = self.zero_point.to(x.dtype)
-        whole = (x / self.scale).round_().add_(zero).clamp_(LEAST, MOST)
+        # Over tasks at once PyTorch has no `clamp_`: it goes one by one and warns of it.
+        whole = (x / self.scale).round_().add_(zero).clamp(LEAST, MOST)
         return whole.sub_(zero).mul_(self.scale)
 
     def settle(self) -> None:
@@ -241,6 +242,9 @@ def _packed(whole: Tensor, bits: int) -> Tensor:
 def _unpacked(integers: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     if bits > PACKED:
         return integers
-    pairs = integers.view(torch.uint8)
-    both = torch.stack([pairs & 15, pairs >> 4], 1).flatten()[: math.prod(shape)]
-    return ((both.to(torch.int8) ^ 8) - 8).view(shape)
+    # In operations that ONNX has for integers of these kinds: no bytes seen as others.
+    pairs = integers.to(torch.int32)
+    low = ((pairs & 15) ^ 8) - 8
+    high = pairs >> 4  # of signed integers: keeps the sign
+    both = torch.stack([low, high], 1).flatten()[: math.prod(shape)]
+    return both.to(torch.int8).view(shape)
