@@ -111,7 +111,9 @@ def onnx_bytes(network: nn.Module, shape: tuple[int, ...]) -> bytes:
     except UserError:
         raise
     except Exception as error:  # the exporter raises its own kinds, and those of what it traces
-        raise UserError(f"this network cannot be exported ({first_line(error)})") from error
+        # Its own error is a page about the exporter; what stood in the way is the cause.
+        why = first_line(error.__cause__ or error)
+        raise UserError(f"this network cannot be exported ({why})") from error
     finally:
         quiet.setLevel(level)
 

@@ -17,6 +17,7 @@ from metakd.compression.quantized import (
 )
 from metakd.compression.strategy import Strategy
 from metakd.compression.structure import Structure, rebuilt, structure_of
+from metakd.errors import UserError
 from metakd.models.conv4 import Conv4
 from metakd.models.mobilenet_small import MobileNetSmall
 from metakd.models.normalization import BatchNorm2d
@@ -213,3 +214,20 @@ def test_weights_that_share_a_byte_are_exported_as_they_are(bits: int) -> None:
     with running(smaller):
         off = (torch.from_numpy(answers) - smaller(BATCHES[1])).abs() / smaller.embedding.scale
     assert float(off.mean()) < 0.5
+
+
+class Seen(Conv4):
+    """Does what PyTorch's exporter to ONNX does not know."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) + images.view(torch.int32).sum() * 0.0
+
+
+def test_a_network_that_cannot_be_exported_says_what_stands_in_the_way() -> None:
+    for name in ("onnx", "onnxscript"):
+        pytest.importorskip(name, reason="needs pip install 'metakd[onnx]' onnxscript")
+    with pytest.raises(UserError, match="cannot be exported") as refused:
+        onnx_bytes(Seen(SHAPE, width=4).eval(), SHAPE)
+    said = str(refused.value)
+    assert "view" in said
+    assert all(word not in said for word in ("\x1b", "step 3/3", "\n"))
