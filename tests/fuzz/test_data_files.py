@@ -31,7 +31,7 @@ from metakd.data.class_split import read_class_lists
 from metakd.data.download import at_most
 from metakd.data.image_folder import ImageFolder
 from metakd.data.images import ImageData
-from metakd.data.load import load_dataset
+from metakd.data.load import _key_and_sources, load_dataset
 from metakd.data.mini_imagenet import MiniImagenet
 from metakd.data.mnist import Mnist
 from metakd.data.omniglot import Omniglot
@@ -426,14 +426,15 @@ def test_an_entry_with_a_right_checksum_and_wrong_content_is_made_anew(
     tmp_path: Path, wrong: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = load_dataset(Drawn(), cache_root=tmp_path)
-    tensors, meta = read_checked(tmp_path / "prepared", "drawn") or ({}, {})
+    entry = _key_and_sources(Drawn())[0] or ""
+    tensors, meta = read_checked(tmp_path / "prepared", entry) or ({}, {})
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     key, value = WRONG_ENTRIES[wrong]
     place: dict[str, Any] = tensors if key in tensors else meta
     place.pop(key)
     if value is not None:
         place[key] = value
-    assert write_checked(tmp_path / "prepared", "drawn", tensors, meta)
+    assert write_checked(tmp_path / "prepared", entry, tensors, meta)
     data = load_dataset(Drawn(), cache_root=tmp_path)
     assert "is made anew" in caplog.text
     assert data.train.examples.equal(expected.train.examples)
