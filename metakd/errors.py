@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable
 
-__all__ = ["RunError", "UserError", "check_word", "first_line", "nearest"]
+__all__ = ["RunError", "UserError", "cause_line", "check_word", "first_line", "nearest"]
 
 
 class UserError(ValueError):
@@ -44,3 +44,11 @@ def check_word(setting: str, value: object, words: Collection[str]) -> None:
 def first_line(error: BaseException) -> str:
     """Return the first line of what an exception says, or its name if it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def cause_line(error: BaseException) -> str:
+    """Return the first line of what an exception was raised from, else of itself.
+
+    An exporter's own exception is a page about its steps; the cause says what stood in the way.
+    """
+    return first_line(error.__cause__ or error)

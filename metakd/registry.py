@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from metakd.config.permitted import built_in_targets
 from metakd.errors import UserError, nearest
 
-__all__ = ["build", "defaults_of", "is_own", "resolve", "settings_used", "source_fingerprint"]
+__all__ = ["build", "defaults_of", "resolve", "settings_used"]
 
 GROUPS = {
     "metakd.data": "dataset",
@@ -66,19 +64,6 @@ def resolve(target: str, room: str, plugins: Sequence[str] = ()) -> type:
             + nearest(class_name, classes)
         )
     return found
-
-
-def is_own(cls: type) -> bool:
-    """Tell whether a class is one of ours, not of a user's module."""
-    return cls.__module__.partition(".")[0] == "metakd"
-
-
-def source_fingerprint(cls: type) -> str:
-    """Return a hash of the file that defines `cls`; a plug-in's is not among our own sources."""
-    try:
-        return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
-    except (OSError, TypeError):  # defined in a notebook: there is no file
-        return ""
 
 
 def defaults_of(cls: type) -> dict[str, Any]:

@@ -62,6 +62,20 @@ def test_the_configuration_stops_at_the_pipeline(room: str) -> None:
     assert [file for file, a, b in imports() if a == room and b == "config"] == []
 
 
+@pytest.mark.parametrize("room", ["algorithms", "adaptation", "models", "data"])
+def test_nor_is_it_read_through_a_file_beside_the_rooms(room: str) -> None:
+    graph = module_imports()
+    readers = {
+        module
+        for module, own in graph.items()
+        if module.removeprefix("metakd.") in SHARED
+        and any(name.startswith("metakd.config.") for name in own)
+    }
+    assert "metakd.registry" in readers
+    below = {module: own for module, own in graph.items() if module.startswith(f"metakd.{room}.")}
+    assert [module for module, own in below.items() if own & readers] == []
+
+
 def module_imports() -> dict[str, set[str]]:
     """Return by file the files that it imports anywhere, for the type checker alone, too.
 

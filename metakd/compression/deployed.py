@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from metakd.compression.quantize import running
 from metakd.compression.quantized import Quantized
-from metakd.errors import UserError, first_line
+from metakd.errors import UserError, cause_line, first_line
 from metakd.models.outside import library
 
 __all__ = ["call_ms", "deployed_cost", "onnx_bytes", "session"]
@@ -111,9 +111,7 @@ def onnx_bytes(network: nn.Module, shape: tuple[int, ...]) -> bytes:
     except UserError:
         raise
     except Exception as error:  # the exporter raises its own kinds, and those of what it traces
-        # Its own error is a page about the exporter; what stood in the way is the cause.
-        why = first_line(error.__cause__ or error)
-        raise UserError(f"this network cannot be exported ({why})") from error
+        raise UserError(f"this network cannot be exported ({cause_line(error)})") from error
     finally:
         quiet.setLevel(level)
 

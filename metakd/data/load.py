@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metakd.class_source import is_built_in, source_fingerprint
 from metakd.data.available_memory import available_memory
 from metakd.data.cache import content_checksum, read_checked, write_checked
 from metakd.data.class_data import ClassData
@@ -23,7 +24,6 @@ from metakd.data.preprocessing import Preprocessing
 from metakd.data.sources import SourceFiles
 from metakd.data.splits import SPLITS
 from metakd.errors import UserError
-from metakd.registry import is_own, source_fingerprint
 
 __all__ = ["cache_root_from", "data_root_from", "load_dataset"]
 
@@ -127,7 +127,7 @@ def _check_complete(tasks: RegressionTasks) -> None:
 def _key_and_sources(dataset: Dataset) -> tuple[str | None, SourceFiles]:
     """Return what the cache calls this data, and the files it is made from, if it says which."""
     key = dataset.cache_key()
-    if key is not None and not is_own(cls := type(dataset)):
+    if key is not None and not is_built_in(cls := type(dataset)):
         # A copy of another class may have kept its key, and an edited file its version number.
         key = f"{key} {cls.__qualname__} {source_fingerprint(cls)}"
     list_files = getattr(dataset, "sources", None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metakd.adaptation.algorithm import MetricAlgorithm
-from metakd.errors import UserError, first_line
+from metakd.errors import UserError, cause_line
 from metakd.exporting.copied import KIT, copied
 from metakd.exporting.graphs.graph import AdaptingGraph, Graph
 from metakd.exporting.runtimes.runtime import Runtime
@@ -57,7 +57,7 @@ def write_graphs(folder: Path, graph: Graph, runtime: Runtime) -> dict[str, str]
         except Exception as error:  # exporters raise whatever a graph makes them stumble over
             raise UserError(
                 f"--format {runtime.format}: this student cannot be exported "
-                f"({first_line(error)[:160]})"
+                f"({cause_line(error)[:160]})"
             ) from error
     return files
 

@@ -41,7 +41,7 @@ from metakd.stages.recorder import Recorder
 
 __all__ = ["Compressed", "compress_student", "figures_of_compressed"]
 
-WIDEST = 8
+OVERFLOWING = 8
 """Bits of integer weights whose products some kernels overflow with."""
 
 IMPORTANCE_BATCHES = 8
@@ -138,7 +138,7 @@ def figures_of_compressed(
     found |= deployed
     if off > 1:
         layers = smaller.student.algorithm.backbone.modules()
-        overflows = any(isinstance(m, QuantizedLayer) and m.bits == WIDEST for m in layers)
+        overflows = any(isinstance(m, QuantizedLayer) and m.bits == OVERFLOWING for m in layers)
         why = ", most likely because its kernels overflow; type compress.bits=7"
         recorder.warn(
             f"compress: ONNX Runtime's answers on this machine are {off:.1f} steps off those of "

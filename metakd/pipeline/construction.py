@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from metakd.adaptation.algorithm import Algorithm
+from metakd.class_source import is_built_in
 from metakd.config.checks import teacher_settings
 from metakd.config.compose import Composed, choice_alone
 from metakd.config.locate import Choices
@@ -26,7 +27,7 @@ from metakd.errors import UserError, nearest
 from metakd.models.card import folder_mark
 from metakd.models.interface import check_backbone
 from metakd.option_types import check_types
-from metakd.registry import build, is_own, resolve, settings_used
+from metakd.registry import build, resolve, settings_used
 from metakd.stages.optimization import Optimization
 
 __all__ = [
@@ -68,7 +69,7 @@ def build_backbone(
     backbone: nn.Module = build(
         cls, example_shape, settings=settings_of(config), options=config.options
     )
-    if not is_own(cls):
+    if not is_built_in(cls):
         check_backbone(backbone, example_shape)
     return backbone
 
@@ -191,7 +192,7 @@ def choices_use(config: Config) -> dict[str, frozenset[str]]:
 
 
 def check_options(config: Config) -> None:
-    """Refuse options of the chosen classes that are of the wrong type, and no algorithm.
+    """Refuse options of the wrong type, and an algorithm whose class is none.
 
     Raises:
         UserError: with what is expected.

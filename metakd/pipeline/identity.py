@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from metakd.class_source import source_fingerprint
 from metakd.config.schema import ArchitectureConfig, OptimizerConfig
 from metakd.data.cache import content_checksum
 from metakd.pipeline.construction import settings_of
@@ -20,7 +21,7 @@ from metakd.pipeline.meta_pretrain import teacher_updates
 from metakd.pipeline.prepared import Prepared
 from metakd.pipeline.teacher_view import reads_larger
 from metakd.pipeline.teaching import adapting_teacher_config
-from metakd.registry import defaults_of, resolve, source_fingerprint
+from metakd.registry import defaults_of, resolve
 from metakd.stages.kept import content_address, fingerprint
 from metakd.stages.teacher import teacher_key
 

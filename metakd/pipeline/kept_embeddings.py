@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import nn
 
+from metakd.class_source import source_fingerprint
 from metakd.data.cache import content_checksum
 from metakd.models.ensemble import members_of
 from metakd.models.network import Network
 from metakd.pipeline.prepared import Prepared
-from metakd.registry import source_fingerprint
 from metakd.stages.kept_embeddings import KeptEmbeddings
 from metakd.stages.recorder import Recorder
 

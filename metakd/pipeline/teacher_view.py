@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from metakd.adaptation.algorithm import Algorithm
+from metakd.class_source import source_fingerprint
 from metakd.config.schema import LEARNED_MODES
 from metakd.data.cache import content_checksum
 from metakd.data.class_data import ClassData
@@ -14,7 +15,7 @@ from metakd.distillation.teacher import FrozenTeacher
 from metakd.errors import UserError
 from metakd.models.network import Network
 from metakd.pipeline.prepared import Prepared
-from metakd.registry import resolve, source_fingerprint
+from metakd.registry import resolve
 from metakd.stages.recorder import Recorder
 from metakd.stages.teacher_view import CachedTeacherView
 

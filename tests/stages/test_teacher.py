@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from metakd.class_source import source_fingerprint
 from metakd.data.images import ImageData
 from metakd.models.network import Network
-from metakd.registry import source_fingerprint
 from metakd.stages import pretrain as module
 from metakd.stages.fit import Fitted, StageContext
 from metakd.stages.optimization import Optimization
